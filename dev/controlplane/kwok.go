@@ -1,0 +1,38 @@
+package main
+
+import (
+	"strings"
+
+	"sigs.k8s.io/kwok/kustomize/metrics/resource"
+	"sigs.k8s.io/kwok/kustomize/metrics/usage"
+	nodefast "sigs.k8s.io/kwok/kustomize/stage/node/fast"
+	heartbeat "sigs.k8s.io/kwok/kustomize/stage/node/heartbeat-with-lease"
+	podfast "sigs.k8s.io/kwok/kustomize/stage/pod/fast"
+)
+
+// kwokConfiguration is what KWOK plays, all of it from its own module: a node is ready at once, a pod as soon as it
+// is scheduled, a Job's pod completes, and every container uses what the annotations kwok.x-k8s.io/usage-cpu and
+// kwok.x-k8s.io/usage-memory of its pod say (1m and 1Mi without them).
+var kwokConfiguration = []string{
+	nodefast.DefaultNodeInit,
+	heartbeat.DefaultNodeHeartbeatWithLease,
+	podfast.DefaultPodReady,
+	podfast.DefaultPodComplete,
+	podfast.DefaultPodDelete,
+	usage.DefaultUsageFromAnnotation,
+	neverZero(resource.DefaultMetricsResource),
+}
+
+// neverZero lets the counters of used CPU begin above zero: KWOK counts from the first time that it is asked, and
+// metrics-server drops a container whose counter is 0, which would cost a new pod ten more seconds.
+func neverZero(metrics string) string {
+	const used = `pod.CumulativeUsage("cpu", container.name)`
+	return strings.ReplaceAll(metrics, used, used+" + 0.001")
+}
+
+// kwokConfigurationFile is where KWOK reads it.
+func kwokConfigurationFile(folder Folder) string { return folder.Path("run", "kwok.yaml") }
+
+func writeKWOKConfiguration(folder Folder) error {
+	return writeFile(kwokConfigurationFile(folder), []byte(strings.Join(kwokConfiguration, "\n---\n")))
+}

@@ -1,0 +1,308 @@
+//! AdmissionReview bytes in, AdmissionReview bytes out.
+//!
+//! The envelope is decoded before the object, so that the `uid` survives an object that cannot be read.
+//! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::engine::{Decision, Operation, Request, decide};
+use crate::facts::Facts;
+use crate::policy::PolicySet;
+use crate::report;
+use crate::workload::{ShapeError, Workload};
+
+const API_VERSION: &str = "admission.k8s.io/v1";
+const KIND: &str = "AdmissionReview";
+
+/// Which of the two webhooks is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Webhook {
+    /// Changes the object and never refuses it.
+    Mutate,
+    /// Refuses the object or not, and never changes it.
+    Validate,
+}
+
+/// Why a body is no review that could be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum BadReview {
+    /// It is not JSON of the right form.
+    #[error("the body is not an AdmissionReview")]
+    Malformed(#[source] serde_json::Error),
+    /// It is a review of another version, or something else altogether.
+    #[error("the body is a {kind} {api_version}; send an {KIND} {API_VERSION}")]
+    OtherKind {
+        /// Its kind.
+        kind: String,
+        /// Its version.
+        api_version: String,
+    },
+    /// It asks nothing.
+    #[error("the AdmissionReview has no request with a uid")]
+    NoRequest,
+}
+
+/// A review whose envelope could be read.
+#[derive(Debug)]
+pub struct Review<'a> {
+    request: RawRequest<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    #[serde(borrow, default)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    request: Option<RawRequest<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawRequest<'a> {
+    #[serde(borrow, default)]
+    uid: Cow<'a, str>,
+    #[serde(borrow, default)]
+    kind: GroupKind<'a>,
+    #[serde(borrow, default)]
+    operation: Cow<'a, str>,
+    #[serde(borrow, default)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    sub_resource: Cow<'a, str>,
+    #[serde(borrow, default)]
+    user_info: UserInfo<'a>,
+    #[serde(borrow, default)]
+    object: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    old_object: Option<&'a RawValue>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct GroupKind<'a> {
+    #[serde(borrow, default)]
+    group: Cow<'a, str>,
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct UserInfo<'a> {
+    #[serde(borrow, default)]
+    username: Cow<'a, str>,
+}
+
+/// Decodes the envelope of a review.
+///
+/// # Errors
+/// Says why the body is no review that could be answered.
+pub fn decode(body: &[u8]) -> Result<Review<'_>, BadReview> {
+    let envelope: Envelope = serde_json::from_slice(body).map_err(BadReview::Malformed)?;
+    if envelope.kind != KIND || envelope.api_version != API_VERSION {
+        let (kind, api_version) = (envelope.kind.into_owned(), envelope.api_version.into_owned());
+        return Err(BadReview::OtherKind { kind, api_version });
+    }
+    let request = envelope.request.filter(|request| !request.uid.is_empty()).ok_or(BadReview::NoRequest)?;
+    Ok(Review { request })
+}
+
+/// Why an object is left alone or refused without being judged.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("the request has no object")]
+    Missing,
+    #[error("the object cannot be read")]
+    Json(#[source] serde_json::Error),
+    #[error("the object is no workload")]
+    Shape(#[source] ShapeError),
+}
+
+impl<'a> Review<'a> {
+    /// Returns the request's identity, which the answer must carry.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        &self.request.uid
+    }
+
+    /// Returns the namespace that the request is about.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.request.namespace
+    }
+
+    /// Returns the name of the object; empty where the API server has yet to make it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.request.name
+    }
+
+    /// Returns the answer of a webhook.
+    #[must_use]
+    pub fn answer(&self, webhook: Webhook, policies: &PolicySet, facts: &Facts) -> Answer<'_> {
+        if !self.is_ours() {
+            return Answer::allow(self.uid());
+        }
+        match (self.decision(policies, facts), webhook) {
+            (Ok(decision), Webhook::Mutate) => self.mutation(decision),
+            (Ok(decision), Webhook::Validate) => self.verdict(&decision),
+            (Err(unreadable), webhook) => self.failure(webhook, &report::chain(&unreadable)),
+        }
+    }
+
+    /// Returns the answer where no decision could be made: the mutating webhook lets the object through with a warning,
+    /// the validating one refuses it.
+    #[must_use]
+    pub fn failure(&self, webhook: Webhook, why: &str) -> Answer<'_> {
+        match webhook {
+            Webhook::Mutate => {
+                let warnings = vec![format!("tidegate left the object as it is: {why}")];
+                Answer { warnings, ..Answer::allow(self.uid()) }
+            }
+            Webhook::Validate => {
+                Answer::refuse(self.uid(), format!("tidegate cannot judge the object: {why}"), Vec::new())
+            }
+        }
+    }
+
+    /// Only main resources of Deployments are decided on, whatever the webhook was registered for.
+    fn is_ours(&self) -> bool {
+        let request = &self.request;
+        request.kind.group == "apps"
+            && request.kind.kind == "Deployment"
+            && request.sub_resource.is_empty()
+            && matches!(&*request.operation, "CREATE" | "UPDATE")
+    }
+
+    fn decision(&self, policies: &PolicySet, facts: &Facts) -> Result<Decision, Unreadable> {
+        let object = parse(self.request.object)?.ok_or(Unreadable::Missing)?;
+        let old = parse(self.request.old_object)?;
+        let workload = Workload::view(&object).map_err(Unreadable::Shape)?;
+        let old = old.as_ref().map(Workload::view).transpose().map_err(Unreadable::Shape)?;
+        let operation = if self.request.operation == "CREATE" { Operation::Create } else { Operation::Update };
+        let request = Request { operation, workload, old, user: &self.request.user_info.username };
+        Ok(decide(&request, policies, facts))
+    }
+
+    fn mutation(&self, decision: Decision) -> Answer<'_> {
+        let patch =
+            (!decision.patch.is_empty()).then(|| serde_json::to_vec(&decision.patch).expect("a patch is plain data"));
+        Answer {
+            patch_type: patch.as_ref().map(|_| "JSONPatch"),
+            patch: patch.map(|patch| BASE64_STANDARD.encode(patch)),
+            warnings: decision.notes,
+            ..Answer::allow(self.uid())
+        }
+    }
+
+    fn verdict(&self, decision: &Decision) -> Answer<'_> {
+        let answer = if decision.allows() {
+            Answer::allow(self.uid())
+        } else {
+            Answer::refuse(
+                self.uid(),
+                report::refusal(self.kind(), self.namespace(), self.name(), decision),
+                report::causes(decision),
+            )
+        };
+        Answer { warnings: report::warnings(decision), audit_annotations: report::audit(decision), ..answer }
+    }
+
+    fn kind(&self) -> &str {
+        &self.request.kind.kind
+    }
+}
+
+/// Parses an object; null is none. The parser stops at 128 levels.
+fn parse(raw: Option<&RawValue>) -> Result<Option<Value>, Unreadable> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
+    serde_json::from_str(raw.get()).map(Some).map_err(Unreadable::Json)
+}
+
+/// What a webhook says to one request.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer<'a> {
+    uid: &'a str,
+    /// Whether the request goes on.
+    pub allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    audit_annotations: BTreeMap<&'static str, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    code: u16,
+    reason: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+#[derive(Debug, Serialize)]
+struct Details {
+    causes: Vec<Cause>,
+}
+
+/// One reason of a refusal, for programs.
+#[derive(Debug, Serialize)]
+pub struct Cause {
+    /// The rule's id.
+    pub reason: &'static str,
+    /// The field.
+    pub field: String,
+    /// What was found and what should be.
+    pub message: String,
+}
+
+impl<'a> Answer<'a> {
+    fn allow(uid: &'a str) -> Self {
+        Self {
+            uid,
+            allowed: true,
+            status: None,
+            patch_type: None,
+            patch: None,
+            warnings: Vec::new(),
+            audit_annotations: BTreeMap::new(),
+        }
+    }
+
+    fn refuse(uid: &'a str, message: String, causes: Vec<Cause>) -> Self {
+        let details = (!causes.is_empty()).then_some(Details { causes });
+        let status = Status { code: 403, reason: "Forbidden", message, details };
+        Self { allowed: false, status: Some(status), ..Self::allow(uid) }
+    }
+
+    /// Encodes the answer as a review.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Reply<'a> {
+            api_version: &'static str,
+            kind: &'static str,
+            response: &'a Answer<'a>,
+        }
+        let reply = Reply { api_version: API_VERSION, kind: KIND, response: self };
+        serde_json::to_vec(&reply).expect("an answer is plain data")
+    }
+}

@@ -1,0 +1,58 @@
+//! Our custom resources as Rust types, and the definitions that a cluster applies.
+
+mod model_server;
+#[expect(unreachable_pub, reason = "the derive repeats each type within a function")]
+mod serving_policy;
+
+pub use model_server::{
+    AutoscalerStatus, DatabaseStatus, ModelServer, ModelServerSpec, ModelServerStatus, ReplicasStatus,
+};
+pub use serving_policy::{
+    Autoscaling, AutoscalingEngine, Bound, Condition, ContainerDefaults, Database, DatabaseProvider, Enforcement,
+    LabelRequirement, LabelSelector, Match, ProbeSource, Probes, Resources, RuleSettings, ServingPolicy,
+    ServingPolicySpec, ServingPolicyStatus, Volume, Zalando,
+};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+/// The API group of everything Tidegate defines.
+pub const GROUP: &str = "tidegate.dev";
+
+/// Annotation on a workload that names its model server container where Tidegate cannot tell.
+pub const CONTAINER_ANNOTATION: &str = "tidegate.dev/container";
+
+/// Annotation on a workload that records what Tidegate injected into it: the receipt.
+pub const RECEIPT_ANNOTATION: &str = "tidegate.dev/receipt";
+
+/// Prefix of every annotation that Tidegate reads or writes.
+pub const ANNOTATION_PREFIX: &str = "tidegate.dev/";
+
+/// Returns the CustomResourceDefinitions, as a cluster applies them.
+#[must_use]
+pub fn crds() -> Vec<Value> {
+    [ServingPolicy::crd(), ModelServer::crd()].into_iter().map(structural).collect()
+}
+
+/// Removes `additionalProperties: false`, which says that unknown fields are errors in files but which a structural
+/// schema does not allow next to `properties`: there the API server itself reports unknown fields.
+///
+/// <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema>
+fn structural(crd: CustomResourceDefinition) -> Value {
+    fn walk(value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                if map.get("additionalProperties") == Some(&Value::Bool(false)) {
+                    map.remove("additionalProperties");
+                }
+                map.values_mut().for_each(walk);
+            }
+            Value::Array(items) => items.iter_mut().for_each(walk),
+            _ => {}
+        }
+    }
+    let mut crd = serde_json::to_value(crd).expect("a CustomResourceDefinition is plain data");
+    walk(&mut crd);
+    crd
+}

@@ -1,0 +1,104 @@
+//! `ModelServer`: what Tidegate knows of one model server, for people to read.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Condition;
+
+/// One model server as Tidegate sees it. Tidegate writes it; the workload owns it.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "tidegate.dev",
+    version = "v1alpha1",
+    kind = "ModelServer",
+    namespaced,
+    shortname = "ms",
+    status = "ModelServerStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Runtime", type_ = "string", json_path = ".status.runtime"),
+    printcolumn(name = "Policy", type_ = "string", json_path = ".status.policy"),
+    printcolumn(name = "Conforms", type_ = "string", json_path = ".status.conforms"),
+    printcolumn(name = "Min", type_ = "integer", json_path = ".status.replicas.min"),
+    printcolumn(name = "Max", type_ = "integer", json_path = ".status.replicas.max"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas.now"),
+    printcolumn(name = "Autoscaler", type_ = "string", json_path = ".status.autoscaler.name"),
+    printcolumn(name = "Database", type_ = "string", json_path = ".status.database.name"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelServerSpec {
+    /// The kind of the workload that serves the model, such as `Deployment`.
+    pub kind: String,
+    /// The name of that workload.
+    pub name: String,
+}
+
+/// What Tidegate observed of a model server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelServerStatus {
+    /// The generation of the workload that this status speaks of.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// The runtime that was recognised, or `unknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// The policies that select it, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Whether it conforms to them today: `True`, `False`, or `Unknown` where no policy judges it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conforms: Option<String>,
+    /// How many replicas there are and may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<ReplicasStatus>,
+    /// The autoscaler that holds the replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaler: Option<AutoscalerStatus>,
+    /// The database that is bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseStatus>,
+    /// `Ready`, `Conforming`, `AutoscalerReady` and `DatabaseReady`.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// How many replicas a model server has and may have.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicasStatus {
+    /// The least that its autoscaler keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<i64>,
+    /// The most that its autoscaler makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<i64>,
+    /// How many there are now.
+    pub now: i64,
+}
+
+/// The autoscaler of a model server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AutoscalerStatus {
+    /// Its kind, such as `HorizontalPodAutoscaler`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// `tidegate`, or `user` where somebody else made it.
+    pub managed_by: String,
+}
+
+/// The database of a model server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseStatus {
+    /// Its kind, such as `postgresql`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// What its operator says of it, such as `Running`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+}

@@ -1,0 +1,362 @@
+//! `ServingPolicy`: what a platform team holds model servers to.
+
+use std::collections::BTreeMap;
+
+use kube::{CustomResource, KubeSchema, core::Duration};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::quantity::Quantity;
+
+/// What a platform team holds its model servers to: what is injected where it is absent, which companions are made,
+/// and which rules apply.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "tidegate.dev",
+    version = "v1alpha1",
+    kind = "ServingPolicy",
+    shortname = "sp",
+    status = "ServingPolicyStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Enforcement", type_ = "string", json_path = ".spec.enforcement"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServingPolicySpec {
+    /// How strict the policy is. It also caps the enforcement of each of its rules.
+    #[serde(default)]
+    pub enforcement: Enforcement,
+    /// Which model servers the policy is for, within what the installation intercepts. Empty: all of them.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub match_: Option<Match>,
+    /// Resource requests and limits that are injected where they are absent, and their bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Probes that are injected where they are absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Probes>,
+    /// The autoscaler that each model server gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
+    /// The database that each model server gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<Database>,
+    /// Settings of the built-in rules, by rule id. A rule that is not named applies as the policy's enforcement says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<String, RuleSettings>,
+}
+
+/// How strict a policy or a rule is, from the mildest to the strictest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Enforcement {
+    /// Does nothing.
+    Off,
+    /// Changes and refuses nothing, makes no companions; records what would have happened.
+    Audit,
+    /// Injects, and admits with warnings.
+    Warn,
+    /// Injects, and refuses what does not conform.
+    #[default]
+    Enforce,
+}
+
+/// Which model servers a policy is for. All that is said must hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Match {
+    /// Selects by the workload's own labels. Empty: every workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+    /// Selects by the labels of the workload's namespace. Empty: every namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+}
+
+/// A label selector, as Kubernetes has it.
+///
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors>
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LabelSelector {
+    /// Labels that must have these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+    /// Requirements that must all hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub match_expressions: Vec<LabelRequirement>,
+}
+
+/// One requirement of a label selector.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[x_kube(validation = (
+    "self.operator in ['In', 'NotIn', 'Exists', 'DoesNotExist']",
+    "operator is one of In, NotIn, Exists, DoesNotExist"
+))]
+pub struct LabelRequirement {
+    /// The label.
+    pub key: String,
+    /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
+    pub operator: String,
+    /// The values that `In` and `NotIn` compare with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+}
+
+/// Requests and limits by class of container. A container that asks for a GPU is of class `gpu`, any other of `cpu`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resources {
+    /// For containers without a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<ContainerDefaults>,
+    /// For containers with a GPU. A GPU server is best left without CPU and memory limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<ContainerDefaults>,
+    /// What each request and limit must stay within, by resource name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bounds: BTreeMap<String, Bound>,
+}
+
+/// Requests and limits that a container gets where it has none, by resource name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ContainerDefaults {
+    /// A missing request becomes the smaller of this and the container's limit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, Quantity>,
+    /// A missing limit becomes the larger of this and the container's request.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Quantity>,
+}
+
+/// What a quantity must stay within; both ends are allowed.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("has(self.min) || has(self.max)", "a bound has a min, a max, or both"))]
+pub struct Bound {
+    /// The least that is allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<Quantity>,
+    /// The most that is allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<Quantity>,
+}
+
+/// Where probes come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ProbeSource {
+    /// From the preset of the recognised runtime; an unknown runtime with one known port gets TCP probes.
+    #[default]
+    Runtime,
+    /// No probes are injected.
+    None,
+}
+
+/// Startup, readiness and liveness probes of the model server's container.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Probes {
+    /// Where they come from.
+    #[serde(default)]
+    pub from: ProbeSource,
+    /// How long a model server may take to start, such as `10m`. Default: what its runtime's preset says, else 5m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = (
+        "duration(self) >= duration('10s') && duration(self) <= duration('24h')",
+        "startupBudget lies between 10s and 24h"
+    ))]
+    pub startup_budget: Option<Duration>,
+}
+
+/// What makes and keeps the autoscaler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum AutoscalingEngine {
+    /// A HorizontalPodAutoscaler.
+    #[default]
+    Hpa,
+    /// No autoscaler.
+    None,
+}
+
+/// The autoscaler of each model server.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("self.minReplicas <= self.maxReplicas", "minReplicas is not above maxReplicas"))]
+pub struct Autoscaling {
+    /// What makes and keeps it.
+    #[serde(default)]
+    pub engine: AutoscalingEngine,
+    /// The least number of replicas.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1))]
+    pub min_replicas: i32,
+    /// The greatest number of replicas.
+    #[serde(default = "ten")]
+    #[schemars(range(min = 1))]
+    pub max_replicas: i32,
+    /// The metrics of `autoscaling/v2`, as they are. A `ContainerResource` metric without `container` is given the
+    /// model server's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "metrics_schema")]
+    pub metrics: Vec<Map<String, Value>>,
+    /// The `behavior` of `autoscaling/v2`, as it is.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "free_object_schema")]
+    pub behavior: Map<String, Value>,
+    /// Keeps the live `spec.replicas` when an update would reset what an autoscaler holds within its bounds.
+    #[serde(default = "yes")]
+    pub preserve_replicas: bool,
+}
+
+impl Default for Autoscaling {
+    fn default() -> Self {
+        Self {
+            engine: AutoscalingEngine::default(),
+            min_replicas: one(),
+            max_replicas: ten(),
+            metrics: Vec::new(),
+            behavior: Map::new(),
+            preserve_replicas: true,
+        }
+    }
+}
+
+const fn one() -> i32 {
+    1
+}
+
+const fn ten() -> i32 {
+    10
+}
+
+const fn yes() -> bool {
+    true
+}
+
+fn metrics_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["type"],
+            "properties": {
+                "type": {"type": "string", "enum": ["Resource", "ContainerResource", "Pods", "Object", "External"]}
+            },
+            "x-kubernetes-preserve-unknown-fields": true
+        }
+    })
+}
+
+fn free_object_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// Who provides the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum DatabaseProvider {
+    /// Zalando's postgres-operator, by a `postgresql` object.
+    Zalando,
+    /// No database.
+    #[default]
+    None,
+}
+
+/// The database of each model server.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("self.provider != 'zalando' || has(self.zalando)", "provider zalando needs the zalando settings"))]
+pub struct Database {
+    /// Who provides it.
+    #[serde(default)]
+    pub provider: DatabaseProvider,
+    /// Settings for provider `zalando`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zalando: Option<Zalando>,
+}
+
+/// Settings of the `postgresql` objects for Zalando's postgres-operator.
+///
+/// <https://github.com/zalando/postgres-operator/blob/master/docs/reference/cluster_manifest.md>
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Zalando {
+    /// The team that owns the clusters; also the first part of their names.
+    #[x_kube(validation = (
+        "self.matches('^[a-z]([-a-z0-9]{0,13}[a-z0-9])?$')",
+        "teamId is at most 15 lower-case letters, digits and dashes, and starts with a letter"
+    ))]
+    pub team_id: String,
+    /// The PostgreSQL major version, such as `"17"`.
+    #[x_kube(validation = ("self.matches('^[0-9]+$')", "version is a major version such as \"17\""))]
+    pub version: String,
+    /// How many PostgreSQL instances a cluster has.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1))]
+    pub instances: i32,
+    /// The volume of each instance.
+    pub volume: Volume,
+    /// How the operator names the Secret of a user: its `secret_name_template`, with `{tprkind}` and `{tprgroup}`
+    /// filled in or not.
+    #[serde(default = "secret_name")]
+    #[x_kube(validation = (
+        "self.contains('{username}') && self.contains('{cluster}')",
+        "secretName has both {username} and {cluster}"
+    ))]
+    pub secret_name: String,
+}
+
+fn secret_name() -> String {
+    "{username}.{cluster}.credentials.{tprkind}.{tprgroup}".to_owned()
+}
+
+/// A volume that the operator makes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Volume {
+    /// Its size, such as `10Gi`.
+    pub size: Quantity,
+}
+
+/// Settings of one built-in rule.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuleSettings {
+    /// How strict the rule is; never stricter than the policy. Default: the rule's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<Enforcement>,
+}
+
+/// What Tidegate observed of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServingPolicyStatus {
+    /// The generation that the conditions speak of.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// `Ready`: whether this generation is in force. While it is not, the last good one stays in force.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// One condition of a policy or model server, in the form that Kubernetes uses.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// What it is about, such as `Ready`.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// One word for why.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}

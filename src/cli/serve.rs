@@ -1,0 +1,286 @@
+//! `tidegate serve`: the webhooks and the controller, in one process.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::certs::{self, Certificates};
+use crate::controller;
+use crate::policy::{self, Policy, PolicySet};
+use crate::server::health::{self, Readiness};
+use crate::server::{Limits, ServerCertificate, handlers, serve_plain, serve_tls};
+use crate::state::State;
+use crate::webhooks::{Endpoint, configurations, register};
+
+/// The label that makes a workload a model server where the installation does not say otherwise.
+pub(super) const DEFAULT_SELECTOR: &str = "app.kubernetes.io/component=model-server";
+
+/// The names by which the API server reaches the Service of the manifests.
+const SERVICE_NAMES: [&str; 2] = ["tidegate.tidegate-system.svc", "tidegate.tidegate-system.svc.cluster.local"];
+
+/// The arguments of `tidegate serve`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to serve the webhooks, over TLS.
+    #[arg(long, env = "TIDEGATE_LISTEN", default_value = "0.0.0.0:8443", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where to serve /healthz and /readyz, in the clear.
+    #[arg(long, env = "TIDEGATE_HEALTH_LISTEN", default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
+    health_listen: SocketAddr,
+    /// The folder of the CA and the certificate; both are made where they are missing.
+    #[arg(long, env = "TIDEGATE_CERTS", default_value = "certs", value_name = "DIR")]
+    certs: PathBuf,
+    /// The URL under which the API server reaches a Tidegate outside of the cluster, without a path. The webhook
+    /// configurations are made at start and removed at the end. Without it the caBundle is filled into those of the
+    /// manifests.
+    #[arg(long, env = "TIDEGATE_WEBHOOK_URL", value_name = "URL")]
+    webhook_url: Option<WebhookUrl>,
+    /// The labels that make a workload a model server. Without --webhook-url, change the objectSelector of the manifests
+    /// with it.
+    #[arg(long, env = "TIDEGATE_SELECTOR", default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE,…")]
+    selector: Scope,
+    /// Policies from a file or folder, instead of from the cluster; may be given several times.
+    #[arg(long, env = "TIDEGATE_POLICY", value_delimiter = ',', value_name = "PATH")]
+    policy: Vec<PathBuf>,
+    /// The kubeconfig to use, rather than $KUBECONFIG, ~/.kube/config or the pod's service account.
+    #[arg(long, env = "TIDEGATE_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// How many seconds after it is first wanted an autoscaler is made, so that one in the same apply wins.
+    #[arg(long, env = "TIDEGATE_SETTLE_SECONDS", default_value_t = 5, value_name = "SECONDS")]
+    settle_seconds: u64,
+    /// How often, in seconds, each model server is looked at although no watch told of a change.
+    #[arg(long, env = "TIDEGATE_RESYNC_SECONDS", default_value_t = 600, value_name = "SECONDS")]
+    resync_seconds: u64,
+}
+
+/// Labels, all of which a workload must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Scope(BTreeMap<String, String>);
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pair = |pair: &str| match pair.split_once('=') {
+            Some((key, value)) if !key.is_empty() && !value.is_empty() => {
+                Ok((key.trim().to_owned(), value.trim().to_owned()))
+            }
+            _ => Err(format!("`{pair}` is no label; write key=value, several with commas between")),
+        };
+        text.split(',').map(pair).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// An `https` URL of a host and perhaps a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct WebhookUrl {
+    url: String,
+    host: String,
+}
+
+impl FromStr for WebhookUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no URL for a webhook; write https://HOST:PORT");
+        let url: axum::http::Uri = text.trim_end_matches('/').parse().map_err(|_| wrong())?;
+        let is_plain = url.scheme_str() == Some("https") && url.path() == "/" && url.query().is_none();
+        let host = url.host().filter(|_| is_plain).ok_or_else(wrong)?;
+        Ok(Self { url: text.trim_end_matches('/').to_owned(), host: host.trim_matches(['[', ']']).to_owned() })
+    }
+}
+
+/// Serves until the process is told to stop.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(serve(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let Args {
+        listen,
+        health_listen,
+        certs,
+        webhook_url,
+        selector,
+        policy,
+        kubeconfig,
+        settle_seconds,
+        resync_seconds,
+    } = args;
+    let mut signals = Signals::listen()?;
+    let policies = policies_from(&policy)?;
+    let certificates = certificates(&certs, webhook_url.as_ref())?;
+    let state = Arc::new(State::new(PolicySet::new(selector.0.clone(), policies)));
+    let webhooks = bind(listen).await?;
+    let health = bind(health_listen).await?;
+    let client = connect(kubeconfig).await?;
+
+    let readiness = Readiness::default();
+    let options = controller::Options {
+        settle: Duration::from_secs(settle_seconds),
+        resync: Duration::from_secs(resync_seconds),
+        watch_policies: policy.is_empty(),
+    };
+    let controller = controller::start(&client, &state, &options, &readiness);
+    let watched = readiness.clone();
+    let ready = Readiness::default();
+    let registered = ready.step("the cluster to be read and the webhooks to be registered");
+
+    let (stop, stopping) = watch::channel(false);
+    let certificate = ServerCertificate::new(&certificates).context("cannot use the certificate")?;
+    let router = handlers::webhooks(Arc::clone(&state));
+    let serving = [
+        tokio::spawn(serve_tls(webhooks, router, certificate, Limits::default(), told(stopping.clone()))),
+        tokio::spawn(serve_plain(health, health::routes(ready), Limits::default(), told(stopping))),
+    ];
+    let registration = Registration { client, url: webhook_url, scope: selector.0, ca_pem: certificates.ca_pem };
+    tokio::select! {
+        () = watched.reached() => state.completed(),
+        () = signals.stop() => return Ok(()),
+    }
+    registration.make().await?;
+    registered.done();
+    info!(%listen, %health_listen, "ready");
+
+    signals.stop().await;
+    info!("stopping");
+    registration.unmake().await?;
+    drop(controller);
+    stop.send_replace(true);
+    for server in serving {
+        server.await.context("a server ended badly")?;
+    }
+    Ok(())
+}
+
+fn policies_from(paths: &[PathBuf]) -> anyhow::Result<Vec<Arc<Policy>>> {
+    let mut policies = Vec::new();
+    for path in paths {
+        policies.extend(policy::load(path)?.into_iter().map(Arc::new));
+    }
+    Ok(policies)
+}
+
+/// Returns the certificate for the names by which the API server reaches this process.
+fn certificates(folder: &Path, url: Option<&WebhookUrl>) -> anyhow::Result<Certificates> {
+    let names = match url {
+        Some(url) => vec![url.host.clone()],
+        None => SERVICE_NAMES.map(str::to_owned).to_vec(),
+    };
+    certs::load_or_create(folder, &names, OffsetDateTime::now_utc())
+        .with_context(|| format!("cannot have a certificate in {}", folder.display()))
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn connect(kubeconfig: Option<PathBuf>) -> anyhow::Result<Client> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let read = Kubeconfig::read_from(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?
+        }
+        None => kube::Config::infer().await.context("cannot find a cluster: set KUBECONFIG or give --kubeconfig")?,
+    };
+    let client = Client::try_from(config).context("cannot connect to the cluster")?;
+    let version = client.apiserver_version().await.context("cannot reach the API server")?;
+    info!(version = version.git_version, "connected");
+    Ok(client)
+}
+
+/// Makes the API server ask this process, and ends that.
+struct Registration {
+    client: Client,
+    url: Option<WebhookUrl>,
+    scope: BTreeMap<String, String>,
+    ca_pem: String,
+}
+
+impl Registration {
+    async fn make(&self) -> anyhow::Result<()> {
+        match &self.url {
+            Some(url) => {
+                let ca_bundle = BASE64_STANDARD.encode(&self.ca_pem);
+                let endpoint = Endpoint::Url { url: &url.url, ca_bundle: &ca_bundle };
+                register::apply(&self.client, &configurations(&self.scope, &endpoint)).await?;
+            }
+            None => register::fill_in(&self.client, &self.ca_pem).await?,
+        }
+        Ok(())
+    }
+
+    /// Those of the manifests stay: other replicas serve them, and a model server is not to slip in between.
+    async fn unmake(&self) -> anyhow::Result<()> {
+        if self.url.is_some() {
+            register::remove(&self.client).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The signals that end the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn told(mut stopping: watch::Receiver<bool>) {
+    // An error means that the sender has gone, which is to stop as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_is_one_label_or_several() {
+        let scope: Scope = "a=1, b/c=2".parse().unwrap();
+        assert_eq!(scope.0, BTreeMap::from([("a".into(), "1".into()), ("b/c".into(), "2".into())]));
+        assert!("".parse::<Scope>().is_err());
+        assert!("a".parse::<Scope>().is_err());
+        assert!("a=".parse::<Scope>().is_err());
+    }
+
+    #[test]
+    fn a_webhook_url_is_https_without_a_path() {
+        let url: WebhookUrl = "https://[::1]:8443/".parse().unwrap();
+        assert_eq!((url.url.as_str(), url.host.as_str()), ("https://[::1]:8443", "::1"));
+        assert!("http://localhost:8443".parse::<WebhookUrl>().is_err());
+        assert!("https://localhost/hook".parse::<WebhookUrl>().is_err());
+        assert!("localhost:8443".parse::<WebhookUrl>().is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! The objects that belong to a model server: its autoscaler and its database. Each is planned here, purely; the
+//! controller makes and keeps them once the workload is stored.
+
+pub mod hpa;
+pub mod names;
+pub mod zalando;
+
+use serde_json::{Value, json};
+
+use crate::facts::{Facts, WorkloadRef};
+use crate::policy::Effective;
+use crate::runtimes::Recognised;
+use crate::workload::Workload;
+
+/// Label on everything that Tidegate makes.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+
+/// The value of that label, and Tidegate's field manager.
+pub const MANAGER: &str = "tidegate";
+
+/// Annotation on a companion: the kind and name of the workload that it was made for, such as `Deployment/api`.
+pub const WORKLOAD_ANNOTATION: &str = "tidegate.dev/workload";
+
+/// The objects that a model server should have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Companions {
+    /// Its autoscaler.
+    pub autoscaler: Wanted,
+    /// Its database.
+    pub database: Wanted,
+}
+
+/// Whether a companion should be there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Wanted {
+    /// No policy asks for one.
+    #[default]
+    Nothing,
+    /// This one.
+    Object(Value),
+    /// A policy asks for one, but it cannot be had.
+    Impossible {
+        /// One word for why, as a condition has it.
+        reason: &'static str,
+        /// A sentence for people.
+        message: String,
+    },
+}
+
+/// A provider of databases.
+pub trait Provider {
+    /// Returns the API that it offers, for people.
+    fn api(&self) -> &'static str;
+
+    /// Tells whether the cluster serves that API.
+    fn is_served(&self, facts: &Facts) -> bool;
+
+    /// Tells what stands in the way of a database for this workload.
+    fn problem(&self, workload: &WorkloadRef, facts: &Facts) -> Option<String>;
+
+    /// Returns how the workload reaches its database. The names in it never change from release to release, for that
+    /// would leave the data behind.
+    fn binding(&self, workload: &WorkloadRef) -> Binding;
+
+    /// Returns the object that makes the provider create the database.
+    fn object(&self, workload: &WorkloadRef) -> Value;
+}
+
+/// How a workload reaches its database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The name of the provider's object.
+    pub name: String,
+    /// The host.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The database on that host.
+    pub database: String,
+    /// The `sslmode` of libpq.
+    pub ssl_mode: &'static str,
+    /// The Secret with the credentials.
+    pub secret: String,
+    /// The Secret's key for the user.
+    pub user_key: &'static str,
+    /// The Secret's key for the password.
+    pub password_key: &'static str,
+}
+
+impl Binding {
+    /// Returns the environment variables of libpq, each with where its value comes from.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(&'static str, Value)> {
+        let secret = |key: &str| json!({"valueFrom": {"secretKeyRef": {"name": self.secret, "key": key}}});
+        let value = |value: &str| json!({"value": value});
+        vec![
+            ("PGHOST", value(&self.host)),
+            ("PGPORT", value(&self.port.to_string())),
+            ("PGDATABASE", value(&self.database)),
+            ("PGUSER", secret(self.user_key)),
+            ("PGPASSWORD", secret(self.password_key)),
+            ("PGSSLMODE", value(self.ssl_mode)),
+        ]
+    }
+}
+
+/// Plans the companions of a workload. Only one that was admitted with a receipt gets any: nobody is adopted by surprise.
+#[must_use]
+pub fn wanted(
+    workload: &Workload,
+    recognised: &Recognised,
+    effective: &Effective,
+    facts: &Facts,
+    admitted: bool,
+) -> Companions {
+    if !admitted || workload.name().is_empty() {
+        return Companions::default();
+    }
+    let autoscaler = effective.autoscaling().map(|settings| hpa::wanted(workload, recognised, settings));
+    let database = effective.database().map(|(settings, _)| {
+        let (provider, reference) = (settings.provider(), workload.reference());
+        if !provider.is_served(facts) {
+            let message = format!("the cluster does not serve {}", provider.api());
+            return Wanted::Impossible { reason: "ProviderNotServed", message };
+        }
+        match provider.problem(&reference, facts) {
+            Some(message) => Wanted::Impossible { reason: "NameTaken", message },
+            None => Wanted::Object(provider.object(&reference)),
+        }
+    });
+    Companions { autoscaler: autoscaler.unwrap_or_default(), database: database.unwrap_or_default() }
+}

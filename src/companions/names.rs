@@ -1,0 +1,95 @@
+//! Names of companions. They are final: changing one would orphan what it names.
+
+use crate::digest;
+
+/// Returns the name of a workload's autoscaler: at most 253 characters, as the names of objects are.
+#[must_use]
+pub fn autoscaler(workload: &str) -> String {
+    const SUFFIX: &str = "-tidegate";
+    let name = format!("{workload}{SUFFIX}");
+    if name.len() <= 253 { name } else { cut(workload, workload, 253 - SUFFIX.len()) + SUFFIX }
+}
+
+/// Returns a value for a label that tells the workload: at most 63 characters.
+#[must_use]
+pub fn label(workload: &str) -> String {
+    if workload.len() <= 63 { workload.to_owned() } else { cut(workload, workload, 63) }
+}
+
+/// Returns the name of a workload's PostgreSQL cluster: `<team>-<workload>`, at most 37 characters, since the operator
+/// makes a CronJob `logical-backup-<cluster>` of it (CronJob names have at most 52). It is a DNS label, since Services
+/// are named by it. Where the workload's name cannot be kept as it is, a digest of it tells it from others.
+#[must_use]
+pub fn postgres_cluster(team: &str, workload: &str) -> String {
+    let label: String = workload.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name = format!("{team}-{label}");
+    if label == workload && name.len() <= 37 { name } else { cut(&name, workload, 37) }
+}
+
+/// Names that Zalando's operator keeps for itself, and those that PostgreSQL does.
+const RESERVED: [&str; 8] = ["admin", "cron_admin", "postgres", "standby", "pooler", "public", "none", "template0"];
+
+/// Returns the name of a workload's database and of the role that owns it: what PostgreSQL takes without quotes, at
+/// most 63 characters.
+#[must_use]
+pub fn postgres_database(workload: &str) -> String {
+    let name: String =
+        workload.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic());
+    let is_reserved = RESERVED.contains(&name.as_str()) || name.starts_with("pg_") || name.starts_with("template");
+    let name = if starts_well && !is_reserved { name } else { format!("app_{name}") };
+    if name.len() <= 63 { name } else { cut(&name, workload, 63).replace('-', "_") }
+}
+
+/// Cuts a name and ends it in a digest of the full one.
+fn cut(name: &str, full: &str, length: usize) -> String {
+    let digest = digest::of_text(full);
+    let kept: String = name.chars().take(length - digest.len() - 1).collect();
+    format!("{}-{digest}", kept.trim_end_matches(['-', '.', '_']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_names_are_kept() {
+        assert_eq!(autoscaler("ai-model-serving"), "ai-model-serving-tidegate");
+        assert_eq!(postgres_cluster("acid", "ai-model-serving"), "acid-ai-model-serving");
+        assert_eq!(postgres_database("ai-model-serving"), "ai_model_serving");
+    }
+
+    #[test]
+    fn names_that_would_fall_together_are_told_apart() {
+        let (dotted, dashed) = (postgres_cluster("acid", "a.b"), postgres_cluster("acid", "a-b"));
+        assert_eq!(dashed, "acid-a-b");
+        assert!(dotted.starts_with("acid-a-b-"), "{dotted}");
+        let (one, other) = (format!("{}1", "m".repeat(40)), format!("{}2", "m".repeat(40)));
+        assert_ne!(postgres_cluster("acid", &one), postgres_cluster("acid", &other));
+    }
+
+    #[test]
+    fn long_names_fit() {
+        let long = "a".repeat(253);
+        assert_eq!(autoscaler(&long).len(), 253);
+        assert_eq!(postgres_cluster("acid", &long).len(), 37);
+        assert_eq!(postgres_database(&long).len(), 63);
+        assert_eq!(label(&long).len(), 63);
+    }
+
+    #[test]
+    fn reserved_names_and_leading_digits_get_a_prefix() {
+        assert_eq!(postgres_database("postgres"), "app_postgres");
+        assert_eq!(postgres_database("pg-stats"), "app_pg_stats");
+        assert_eq!(postgres_database("7b-chat"), "app_7b_chat");
+        assert_eq!(postgres_database("pool"), "pool");
+    }
+
+    #[test]
+    fn names_are_the_same_in_every_release() {
+        assert_eq!(
+            postgres_cluster("acid", "summarisation-and-translation-service"),
+            "acid-summarisation-and-trans-7be3e13a"
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! Keeps what belongs to each model server in step: watches the cluster, asks the engine, carries out its plans.
+
+mod apply;
+mod observed;
+mod plan;
+mod policies;
+mod reconcile;
+mod sinks;
+mod status;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use kube::api::{Api, DynamicObject};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::runtime::controller::{Config, ReconcileReason, ReconcileRequest, applier};
+use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
+use kube::runtime::{WatchStreamExt as _, reflector, watcher};
+use kube::{Client, ResourceExt as _};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tracing::{Instrument as _, debug, info_span};
+
+pub use apply::ApplyError;
+pub use observed::Observed;
+pub use plan::{Action, Plan, Standing, plan};
+
+use crate::facts::WorkloadRef;
+use crate::server::health::Readiness;
+use crate::state::State;
+use observed::Objects;
+
+/// What the controller needs to start.
+pub struct Options {
+    /// How long after it is first wanted an autoscaler is made, so that one in the same apply wins.
+    pub settle: Duration,
+    /// How often every model server is looked at although no watch told of a change.
+    pub resync: Duration,
+    /// Whether policies are read from the cluster; they are not where they come from files.
+    pub watch_policies: bool,
+}
+
+/// What reconciliations share.
+struct Context {
+    client: Client,
+    state: Arc<State>,
+    objects: Arc<Objects>,
+    wanted_since: reconcile::WantedSince,
+    settle: Duration,
+    resync: Duration,
+}
+
+/// Asks for a workload to be looked at.
+#[derive(Clone)]
+struct Queue {
+    sender: UnboundedSender<ReconcileRequest<DynamicObject>>,
+    deployments: ApiResource,
+    known: Store<DynamicObject>,
+}
+
+impl Queue {
+    fn push(&self, workload: &WorkloadRef) {
+        if workload.kind == "Deployment" {
+            let reference = ObjectRef::new_with(&workload.name, self.deployments.clone()).within(&workload.namespace);
+            self.send(reference);
+        }
+    }
+
+    fn push_all(&self) {
+        for known in self.known.state() {
+            self.send(ObjectRef::from_obj_with(&*known, self.deployments.clone()));
+        }
+    }
+
+    fn send(&self, obj_ref: ObjectRef<DynamicObject>) {
+        // The receiver is gone only at shutdown.
+        let _ = self.sender.unbounded_send(ReconcileRequest { obj_ref, reason: ReconcileReason::Unknown });
+    }
+}
+
+/// Starts the watches and the reconciliation; they run until the returned set is dropped. Each watch is a step of
+/// readiness.
+pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: &Readiness) -> JoinSet<()> {
+    let deployments = resource("apps", "v1", "Deployment");
+    let writer = Writer::new(deployments.clone());
+    let (sender, requests) = unbounded();
+    let queue = Queue { sender, deployments: deployments.clone(), known: writer.as_reader() };
+    let objects = Arc::new(Objects::default());
+    let context = Arc::new(Context {
+        client: client.clone(),
+        state: Arc::clone(state),
+        objects: Arc::clone(&objects),
+        wanted_since: reconcile::WantedSince::default(),
+        settle: options.settle,
+        resync: options.resync,
+    });
+
+    let mut tasks = JoinSet::new();
+    let watches = sinks::Watches { client: client.clone(), state: Arc::clone(state), objects, queue: queue.clone() };
+    spawn(&mut tasks, "namespaces", watches.namespaces(readiness.step("namespaces")));
+    spawn(&mut tasks, "autoscalers", watches.autoscalers(readiness.step("autoscalers")));
+    spawn(&mut tasks, "model servers", watches.model_servers());
+    spawn(&mut tasks, "databases", watches.databases());
+    if options.watch_policies {
+        spawn(
+            &mut tasks,
+            "policies",
+            policies::follow(client.clone(), Arc::clone(state), queue, readiness.step("policies")),
+        );
+    }
+    let scope = state.read(|policies, _| label_selector(policies.scope()));
+    let reconciling = reconcile_all(context, writer, requests, deployments, scope);
+    spawn(&mut tasks, "reconciliation", reconciling);
+    tasks
+}
+
+fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(task.instrument(info_span!("controller", part = name)));
+}
+
+/// Follows the model servers and looks at each that changes or is asked for.
+async fn reconcile_all(
+    context: Arc<Context>,
+    writer: Writer<DynamicObject>,
+    requests: impl futures::Stream<Item = ReconcileRequest<DynamicObject>>,
+    deployments: ApiResource,
+    scope: String,
+) {
+    let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &deployments);
+    let store = writer.as_reader();
+    let followed = reflector(writer, watcher(api, watcher::Config::default().labels(&scope)).default_backoff())
+        .modify(|deployment| deployment.managed_fields_mut().clear())
+        .touched_objects();
+    let changed = followed.map_ok(move |changed| ReconcileRequest {
+        obj_ref: ObjectRef::from_obj_with(&changed, deployments.clone()),
+        reason: ReconcileReason::ObjectUpdated,
+    });
+    let queue = stream::select(changed, requests.map(Ok));
+    let config = Config::default().concurrency(CONCURRENCY);
+    let reconcile = |deployment, context| Box::pin(reconcile::reconcile(deployment, context));
+    let done = applier(reconcile, reconcile::retry, context, store, Box::pin(queue), config);
+    done.for_each(|result| async move {
+        match result {
+            Ok((object, _)) => debug!(%object, "reconciled"),
+            // Failures were told where they happened; what is left is that a workload has gone in the meantime.
+            Err(error) => debug!(%error, "not reconciled"),
+        }
+    })
+    .await;
+}
+
+/// How many workloads are looked at at a time: enough to hide the API server's latency, few enough to spare it.
+const CONCURRENCY: u16 = 8;
+
+fn label_selector(labels: &BTreeMap<String, String>) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
+}
+
+fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
+/// Returns the JSON of an object, with its kind, which lists leave out, and without its managed fields.
+fn raw(mut object: DynamicObject, resource: &ApiResource) -> Value {
+    object.managed_fields_mut().clear();
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    value["apiVersion"] = resource.api_version.clone().into();
+    value["kind"] = resource.kind.clone().into();
+    value
+}

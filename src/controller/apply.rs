@@ -1,0 +1,96 @@
+//! Carries out one action.
+
+use kube::Client;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::Value;
+use tracing::info;
+
+use super::plan::Action;
+use crate::companions::MANAGER;
+
+/// Why an action could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The API server refused it.
+    #[error("cannot {verb} {object}")]
+    Refused {
+        /// What was tried.
+        verb: &'static str,
+        /// Kind and name.
+        object: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// The object is not one: a fault in Tidegate.
+    #[error("a planned object cannot be read")]
+    Malformed(#[from] serde_json::Error),
+}
+
+/// Carries out an action. Deleting what has gone already is no error.
+pub(super) async fn apply(client: &Client, action: &Action) -> Result<(), ApplyError> {
+    match action {
+        Action::Create(object) => {
+            let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+            let typed: DynamicObject = serde_json::from_value(object.clone())?;
+            told("create", object, api_of(client, object).create(&parameters, &typed).await.map(drop))
+        }
+        Action::Apply(object) => {
+            let result = api_of(client, object).patch(name_of(object), &ours(), &Patch::Apply(object)).await;
+            told("apply", object, result.map(drop))
+        }
+        Action::Delete(object) => {
+            let uid = object["metadata"]["uid"].as_str().map(str::to_owned);
+            let parameters = DeleteParams {
+                preconditions: Some(Preconditions { uid, resource_version: None }),
+                ..DeleteParams::default()
+            };
+            match api_of(client, object).delete(name_of(object), &parameters).await {
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+                result => told("delete", object, result.map(drop)),
+            }
+        }
+    }
+}
+
+/// Writes the status of an object of ours.
+pub(super) async fn apply_status(client: &Client, object: &Value) -> Result<(), ApplyError> {
+    let result = api_of(client, object).patch_status(name_of(object), &ours(), &Patch::Apply(object)).await;
+    result.map(drop).map_err(|source| refused("write the status of", object, source))
+}
+
+fn ours() -> PatchParams {
+    PatchParams::apply(MANAGER).force()
+}
+
+fn told(verb: &'static str, object: &Value, result: kube::Result<()>) -> Result<(), ApplyError> {
+    result.map_err(|source| refused(verb, object, source))?;
+    info!(verb, kind = text(&object["kind"]), name = name_of(object), "changed a companion");
+    Ok(())
+}
+
+fn refused(verb: &'static str, object: &Value, source: kube::Error) -> ApplyError {
+    let named = format!("{} {}", text(&object["kind"]), name_of(object));
+    ApplyError::Refused { verb, object: named, source: Box::new(source) }
+}
+
+fn api_of(client: &Client, object: &Value) -> Api<DynamicObject> {
+    let resource = resource_of(object);
+    match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
+fn resource_of(object: &Value) -> ApiResource {
+    let (group, version) = text(&object["apiVersion"]).split_once('/').unwrap_or_default();
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text(&object["kind"])))
+}
+
+fn name_of(object: &Value) -> &str {
+    text(&object["metadata"]["name"])
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

@@ -1,0 +1,301 @@
+//! What to do about the companions of one workload: a function of what is wanted and what is there.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::Observed;
+use crate::companions::{Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted};
+use crate::facts::WorkloadRef;
+
+/// One change to the cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Makes an object that must not be there yet.
+    Create(Value),
+    /// Applies an object by server-side apply under our field manager, taking back the fields in it.
+    Apply(Value),
+    /// Deletes an object of ours.
+    Delete(Value),
+}
+
+/// What to do, when to look again, and how the companions stand meanwhile.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What to do, in order.
+    pub actions: Vec<Action>,
+    /// When to look again although nothing may have changed.
+    pub again: Option<Duration>,
+    /// How the autoscaler stands.
+    pub autoscaler: Standing,
+    /// How the database stands.
+    pub database: Standing,
+}
+
+/// How a companion stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Standing {
+    /// There is none, and none is wanted.
+    #[default]
+    Absent,
+    /// It is ours, and there or about to be.
+    Ours(Value),
+    /// Somebody else's serves instead.
+    Theirs(Value),
+    /// It is ours, but no policy asks for it any more: it is left as it is.
+    Unmanaged(Value),
+    /// It is ours, and a person has changed it: it is left as it is.
+    Drifted(Value, String),
+    /// It is wanted, and waited for.
+    Pending(String),
+    /// It is wanted, but cannot be had.
+    Impossible(&'static str, String),
+}
+
+/// Plans the companions of a workload. `waited` is how long its autoscaler has been wanted without being there: the first
+/// one is made after `settle`, so that one of the author's own in the same apply wins.
+#[must_use]
+pub fn plan(
+    workload: &WorkloadRef,
+    wanted: &Companions,
+    observed: &Observed,
+    waited: Duration,
+    settle: Duration,
+) -> Plan {
+    let mut plan = Plan::default();
+    plan.autoscaler = autoscaler(workload, &wanted.autoscaler, observed, settle.saturating_sub(waited), &mut plan);
+    plan.database = database(workload, &wanted.database, observed, &mut plan.actions);
+    plan
+}
+
+fn autoscaler(
+    workload: &WorkloadRef,
+    wanted: &Wanted,
+    observed: &Observed,
+    rest: Duration,
+    plan: &mut Plan,
+) -> Standing {
+    let (ours, others): (Vec<&Value>, Vec<&Value>) =
+        observed.autoscalers.iter().partition(|found| is_ours(found, workload));
+    if let Some(theirs) = others.iter().find(|found| found["spec"]["scaleTargetRef"]["name"] == workload.name) {
+        // Two autoscalers on one workload switch each other off.
+        plan.actions.extend(ours.into_iter().cloned().map(Action::Delete));
+        return Standing::Theirs((*theirs).clone());
+    }
+    match (wanted, ours.first()) {
+        (Wanted::Object(_), _) if !others.is_empty() => {
+            Standing::Impossible("NameTaken", "an autoscaler of that name is there and is not tidegate's".to_owned())
+        }
+        (Wanted::Object(_), None) if !rest.is_zero() => {
+            plan.again = Some(rest);
+            Standing::Pending("it is made once it is clear that its author brings none".to_owned())
+        }
+        (Wanted::Object(object), found) => {
+            if !found.is_some_and(|found| contains(found, object)) {
+                plan.actions.push(Action::Apply(object.clone()));
+            }
+            Standing::Ours((*found.unwrap_or(&object)).clone())
+        }
+        (Wanted::Impossible { reason, message }, None) => Standing::Impossible(reason, message.clone()),
+        (Wanted::Nothing | Wanted::Impossible { .. }, Some(found)) => Standing::Unmanaged((*found).clone()),
+        (Wanted::Nothing, None) => Standing::Absent,
+    }
+}
+
+fn database(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, actions: &mut Vec<Action>) -> Standing {
+    match (wanted, &observed.database) {
+        (Wanted::Object(object), None) => {
+            actions.push(Action::Create(object.clone()));
+            Standing::Ours(object.clone())
+        }
+        (Wanted::Object(_), Some(found)) if !is_ours(found, workload) => {
+            Standing::Impossible("NameTaken", "a database of that name is there and is not tidegate's".to_owned())
+        }
+        (Wanted::Object(object), Some(found)) => {
+            actions.extend(additions(object, found).map(Action::Apply));
+            match drift(object, found) {
+                Some(drifted) => Standing::Drifted(found.clone(), drifted),
+                None => Standing::Ours(found.clone()),
+            }
+        }
+        (Wanted::Impossible { reason, message }, _) => Standing::Impossible(reason, message.clone()),
+        (Wanted::Nothing, Some(found)) if is_ours(found, workload) => Standing::Unmanaged(found.clone()),
+        (Wanted::Nothing, _) => Standing::Absent,
+    }
+}
+
+/// What is only ever added to a database.
+const ADDED: [&str; 2] = ["users", "databases"];
+
+/// Returns the users and databases that a database lacks, as an object to apply.
+fn additions(wanted: &Value, found: &Value) -> Option<Value> {
+    let lacking = |field: &str| {
+        let wanted = wanted["spec"][field].as_object()?;
+        let missing = wanted.iter().filter(|(name, _)| found["spec"][field][*name].is_null());
+        let missing: Map<String, Value> = missing.map(|(name, value)| (name.clone(), value.clone())).collect();
+        (!missing.is_empty()).then(|| (field.to_owned(), Value::Object(missing)))
+    };
+    let spec: Map<String, Value> = ADDED.into_iter().filter_map(lacking).collect();
+    let (name, namespace) = (&wanted["metadata"]["name"], &wanted["metadata"]["namespace"]);
+    (!spec.is_empty()).then(|| {
+        json!({
+            "apiVersion": wanted["apiVersion"], "kind": wanted["kind"],
+            "metadata": {"name": name, "namespace": namespace}, "spec": spec
+        })
+    })
+}
+
+/// Names the fields in which a database is not as the policy has it.
+fn drift(wanted: &Value, found: &Value) -> Option<String> {
+    let fields = wanted["spec"].as_object()?.iter().filter(|(field, _)| !ADDED.contains(&field.as_str()));
+    let drifted: Vec<String> = fields
+        .filter(|(field, value)| !contains(&found["spec"][*field], value))
+        .map(|(field, value)| format!("spec.{field} is {}, the policy has {value}", found["spec"][field]))
+        .collect();
+    (!drifted.is_empty()).then(|| drifted.join("; "))
+}
+
+/// Tells whether Tidegate made an object for this workload.
+fn is_ours(object: &Value, workload: &WorkloadRef) -> bool {
+    let metadata = &object["metadata"];
+    metadata["labels"][MANAGED_BY_LABEL] == MANAGER
+        && metadata["annotations"][WORKLOAD_ANNOTATION] == format!("{}/{}", workload.kind, workload.name)
+}
+
+/// Tells whether everything that is wanted is there; what else is there does not matter.
+pub(super) fn contains(found: &Value, wanted: &Value) -> bool {
+    match (found, wanted) {
+        (Value::Object(found), Value::Object(wanted)) => {
+            wanted.iter().all(|(field, value)| found.get(field).is_some_and(|found| contains(found, value)))
+        }
+        (Value::Array(found), Value::Array(wanted)) => {
+            found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| contains(found, wanted))
+        }
+        _ => found == wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTLE: Duration = Duration::from_secs(5);
+
+    fn workload() -> WorkloadRef {
+        WorkloadRef { namespace: "ns".into(), kind: "Deployment".into(), name: "api".into() }
+    }
+
+    fn hpa(name: &str, ours: bool, max: i64) -> Value {
+        let mut object = json!({
+            "metadata": {"name": name, "namespace": "ns"},
+            "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "api"}, "maxReplicas": max}
+        });
+        if ours {
+            mark(&mut object);
+        }
+        object
+    }
+
+    fn mark(object: &mut Value) {
+        object["metadata"]["labels"] = json!({MANAGED_BY_LABEL: MANAGER});
+        object["metadata"]["annotations"] = json!({WORKLOAD_ANNOTATION: "Deployment/api"});
+    }
+
+    fn postgres(ours: bool, version: &str, users: &Value) -> Value {
+        let mut object = json!({
+            "apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api", "namespace": "ns"},
+            "spec": {"postgresql": {"version": version}, "users": users, "databases": {"api": "api"}}
+        });
+        if ours {
+            mark(&mut object);
+        }
+        object
+    }
+
+    fn scaled(wanted: Wanted, autoscalers: Vec<Value>, waited: Duration) -> Plan {
+        let wanted = Companions { autoscaler: wanted, ..Companions::default() };
+        let observed = Observed { autoscalers, ..Observed::default() };
+        plan(&workload(), &wanted, &observed, waited, SETTLE)
+    }
+
+    fn stored(wanted: Wanted, database: Option<Value>) -> Plan {
+        let wanted = Companions { database: wanted, ..Companions::default() };
+        let observed = Observed { database, ..Observed::default() };
+        plan(&workload(), &wanted, &observed, Duration::ZERO, SETTLE)
+    }
+
+    #[test]
+    fn the_first_autoscaler_waits_until_things_have_settled() {
+        let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
+        let early = scaled(wanted.clone(), vec![], Duration::from_secs(2));
+        assert_eq!((early.actions, early.again), (vec![], Some(Duration::from_secs(3))));
+        assert_eq!(scaled(wanted, vec![], SETTLE).actions, [Action::Apply(hpa("api-tidegate", true, 10))]);
+    }
+
+    #[test]
+    fn a_hand_edited_autoscaler_is_mended_and_a_right_one_left_alone() {
+        let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
+        let edited = scaled(wanted.clone(), vec![hpa("api-tidegate", true, 99)], Duration::ZERO);
+        assert_eq!(edited.actions, [Action::Apply(hpa("api-tidegate", true, 10))]);
+        let mut more = hpa("api-tidegate", true, 10);
+        more["spec"]["behavior"] = json!({"scaleDown": {}});
+        assert_eq!(scaled(wanted, vec![more], Duration::ZERO).actions, []);
+    }
+
+    #[test]
+    fn ours_yields_to_the_authors() {
+        let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
+        let (ours, theirs) = (hpa("api-tidegate", true, 10), hpa("mine", false, 3));
+        let both = scaled(wanted.clone(), vec![ours.clone(), theirs.clone()], SETTLE);
+        assert_eq!((both.actions, both.autoscaler), (vec![Action::Delete(ours)], Standing::Theirs(theirs.clone())));
+        assert_eq!(scaled(wanted, vec![theirs], SETTLE).actions, []);
+    }
+
+    #[test]
+    fn an_autoscaler_of_our_name_that_is_not_ours_is_not_taken() {
+        let mut foreign = hpa("api-tidegate", false, 3);
+        foreign["spec"]["scaleTargetRef"]["name"] = json!("other");
+        let plan = scaled(Wanted::Object(hpa("api-tidegate", true, 10)), vec![foreign], SETTLE);
+        assert_eq!(plan.actions, []);
+        assert!(matches!(plan.autoscaler, Standing::Impossible("NameTaken", _)));
+    }
+
+    #[test]
+    fn what_no_policy_asks_for_any_more_stays() {
+        let ours = hpa("api-tidegate", true, 10);
+        let plan = scaled(Wanted::Nothing, vec![ours.clone()], SETTLE);
+        assert_eq!((plan.actions, plan.autoscaler), (vec![], Standing::Unmanaged(ours)));
+        let database = postgres(true, "17", &json!({"api": []}));
+        let plan = stored(Wanted::Nothing, Some(database.clone()));
+        assert_eq!((plan.actions, plan.database), (vec![], Standing::Unmanaged(database)));
+    }
+
+    #[test]
+    fn a_database_is_created_once_and_then_only_added_to() {
+        let wanted = postgres(true, "17", &json!({"api": []}));
+        assert_eq!(stored(Wanted::Object(wanted.clone()), None).actions, [Action::Create(wanted.clone())]);
+        assert_eq!(stored(Wanted::Object(wanted.clone()), Some(wanted.clone())).actions, []);
+        let lacking = postgres(true, "17", &json!({"own": ["createdb"]}));
+        let [Action::Apply(added)] = &stored(Wanted::Object(wanted), Some(lacking)).actions[..] else {
+            panic!("the missing user is added")
+        };
+        assert_eq!(added["spec"], json!({"users": {"api": []}}));
+    }
+
+    #[test]
+    fn a_persons_change_to_a_database_is_told_and_not_reverted() {
+        let wanted = Wanted::Object(postgres(true, "17", &json!({"api": []})));
+        let plan = stored(wanted, Some(postgres(true, "18", &json!({"api": []}))));
+        assert_eq!(plan.actions, []);
+        let Standing::Drifted(_, told) = plan.database else { panic!("the change is told") };
+        assert_eq!(told, r#"spec.postgresql is {"version":"18"}, the policy has {"version":"17"}"#);
+    }
+
+    #[test]
+    fn somebody_elses_database_is_never_adopted() {
+        let wanted = Wanted::Object(postgres(true, "17", &json!({"api": []})));
+        let plan = stored(wanted, Some(postgres(false, "17", &json!({}))));
+        assert_eq!(plan.actions, []);
+        assert!(matches!(plan.database, Standing::Impossible("NameTaken", _)));
+    }
+}

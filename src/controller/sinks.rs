@@ -1,0 +1,256 @@
+//! What becomes of what the watches tell: facts for decisions, objects for plans, workloads to look at.
+
+use std::sync::Arc;
+
+use futures::Stream;
+use k8s_openapi::api::core::v1::Namespace as CoreNamespace;
+use kube::api::{Api, DynamicObject};
+use kube::core::{ApiResource, PartialObjectMeta};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, ResourceExt as _};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tracing::{Instrument as _, info};
+
+use super::observed::Objects;
+use super::watch::{Key, Sink, follow};
+use super::{Queue, raw, resource};
+use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION};
+use crate::facts::{Autoscaler, Database, Namespace, WorkloadRef};
+use crate::server::health::Step;
+use crate::state::State;
+
+/// What the watches share.
+#[derive(Clone)]
+pub(super) struct Watches {
+    pub(super) client: Client,
+    pub(super) state: Arc<State>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) queue: Queue,
+}
+
+impl Watches {
+    /// Follows the namespaces.
+    pub(super) fn namespaces(&self, step: Step) -> impl Future<Output = ()> + use<> {
+        let events =
+            watcher(Api::<PartialObjectMeta<CoreNamespace>>::all(self.client.clone()), watcher::Config::default());
+        follow(events.default_backoff(), Namespaces { state: Arc::clone(&self.state), step })
+    }
+
+    /// Follows the HorizontalPodAutoscalers, whoever made them.
+    pub(super) fn autoscalers(&self, step: Step) -> impl Future<Output = ()> + use<> {
+        let kind = resource("autoscaling", "v2", "HorizontalPodAutoscaler");
+        follow(self.events(&kind), Autoscalers { watches: self.clone(), kind, step })
+    }
+
+    /// Follows the ModelServers, so that one that is edited or deleted is written again.
+    pub(super) fn model_servers(&self) -> impl Future<Output = ()> + use<> {
+        let kind = resource("tidegate.dev", "v1alpha1", "ModelServer");
+        follow(self.events(&kind), ModelServers { watches: self.clone(), kind })
+    }
+
+    /// Follows the databases of each provider for as long as its API is served.
+    pub(super) fn databases(&self) -> impl Future<Output = ()> + use<> {
+        let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
+        let only = watcher::Config::default().fields("metadata.name=postgresqls.acid.zalan.do");
+        follow(watcher(api, only).default_backoff(), Definitions { watches: self.clone(), following: JoinSet::new() })
+    }
+
+    fn events(&self, kind: &ApiResource) -> impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + use<> {
+        watcher(Api::all_with(self.client.clone(), kind), watcher::Config::default()).default_backoff()
+    }
+}
+
+struct Namespaces {
+    state: Arc<State>,
+    step: Step,
+}
+
+impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
+    fn put(&mut self, key: Key, object: PartialObjectMeta<CoreNamespace>) {
+        let terminating = object.metadata.deletion_timestamp.is_some();
+        let namespace = Namespace { labels: object.metadata.labels.unwrap_or_default(), terminating };
+        self.state.note(|facts| facts.namespaces.insert(key.1, namespace));
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.state.note(|facts| facts.namespaces.remove(&key.1));
+    }
+
+    fn synced(&mut self) {
+        self.step.done();
+    }
+}
+
+struct Autoscalers {
+    watches: Watches,
+    kind: ApiResource,
+    step: Step,
+}
+
+impl Autoscalers {
+    /// Notes that an autoscaler no longer scales what it scaled before.
+    fn forget(&self, key: &Key, before: Option<&Value>) {
+        let Some(target) = before.and_then(target_of) else { return };
+        self.watches.state.note(|facts| {
+            if let Some(known) = facts.autoscalers.get_mut(&target) {
+                known.retain(|autoscaler| autoscaler.name != key.1);
+                if known.is_empty() {
+                    facts.autoscalers.remove(&target);
+                }
+            }
+        });
+        self.watches.queue.push(&target);
+    }
+}
+
+impl Sink<DynamicObject> for Autoscalers {
+    fn put(&mut self, key: Key, object: DynamicObject) {
+        let object = raw(object, &self.kind);
+        let before = self.watches.objects.note(|kinds| kinds.autoscalers.insert(key.clone(), object.clone()));
+        self.forget(&key, before.as_ref());
+        let Some(target) = target_of(&object) else { return };
+        let autoscaler = autoscaler_of(&object, &target);
+        self.watches.state.note(|facts| facts.autoscalers.entry(target.clone()).or_default().push(autoscaler));
+        self.watches.queue.push(&target);
+        // The one that has the name of ours may scale something else.
+        if let Some(workload) = made_for(&object) {
+            self.watches.queue.push(&WorkloadRef { namespace: key.0, ..workload });
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let before = self.watches.objects.note(|kinds| kinds.autoscalers.remove(key));
+        self.forget(key, before.as_ref());
+    }
+
+    fn synced(&mut self) {
+        self.step.done();
+    }
+}
+
+/// The workload that an autoscaler scales, whatever version of its API it names; none outside `apps`.
+fn target_of(hpa: &Value) -> Option<WorkloadRef> {
+    let target = &hpa["spec"]["scaleTargetRef"];
+    let group = target["apiVersion"].as_str().and_then(|version| version.split_once('/')).map(|(group, _)| group);
+    (group == Some("apps")).then_some(())?;
+    Some(WorkloadRef {
+        namespace: hpa["metadata"]["namespace"].as_str()?.to_owned(),
+        kind: target["kind"].as_str()?.to_owned(),
+        name: target["name"].as_str()?.to_owned(),
+    })
+}
+
+fn autoscaler_of(hpa: &Value, target: &WorkloadRef) -> Autoscaler {
+    let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+    let ours = made_for(hpa)
+        .is_some_and(|made_for| (made_for.kind, made_for.name) == (target.kind.clone(), target.name.clone()));
+    Autoscaler {
+        kind: text(&hpa["kind"]),
+        name: text(&hpa["metadata"]["name"]),
+        min: hpa["spec"]["minReplicas"].as_i64().unwrap_or(1),
+        max: hpa["spec"]["maxReplicas"].as_i64().unwrap_or(i64::MAX),
+        ours,
+    }
+}
+
+/// The workload that Tidegate made an object for.
+fn made_for(object: &Value) -> Option<WorkloadRef> {
+    let metadata = &object["metadata"];
+    (metadata["labels"][MANAGED_BY_LABEL] == MANAGER).then_some(())?;
+    let (kind, name) = metadata["annotations"][WORKLOAD_ANNOTATION].as_str()?.split_once('/')?;
+    let namespace = metadata["namespace"].as_str().unwrap_or_default().to_owned();
+    Some(WorkloadRef { namespace, kind: kind.to_owned(), name: name.to_owned() })
+}
+
+struct ModelServers {
+    watches: Watches,
+    kind: ApiResource,
+}
+
+impl ModelServers {
+    fn look_at(&self, key: &Key) {
+        self.watches.queue.push(&WorkloadRef {
+            namespace: key.0.clone(),
+            kind: "Deployment".into(),
+            name: key.1.clone(),
+        });
+    }
+}
+
+impl Sink<DynamicObject> for ModelServers {
+    fn put(&mut self, key: Key, object: DynamicObject) {
+        let object = raw(object, &self.kind);
+        self.watches.objects.note(|kinds| kinds.model_servers.insert(key.clone(), object));
+        self.look_at(&key);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.watches.objects.note(|kinds| kinds.model_servers.remove(key));
+        self.look_at(key);
+    }
+}
+
+/// Follows the definition of a provider's API, and its objects for as long as it is established.
+struct Definitions {
+    watches: Watches,
+    following: JoinSet<()>,
+}
+
+impl Sink<DynamicObject> for Definitions {
+    fn put(&mut self, _: Key, definition: DynamicObject) {
+        let conditions = definition.data["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+        let established = conditions.iter().any(|found| found["type"] == "Established" && found["status"] == "True");
+        if established && self.following.is_empty() {
+            info!(name = definition.name_any(), "the API is served");
+            let kind = resource("acid.zalan.do", "v1", "postgresql");
+            let databases = Databases { watches: self.watches.clone(), kind: kind.clone() };
+            self.following.spawn(follow(self.watches.events(&kind), databases).in_current_span());
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        info!(name = key.1, "the API is no longer served");
+        self.following.abort_all();
+        self.following = JoinSet::new();
+        self.watches.state.note(|facts| {
+            facts.apis.zalando = false;
+            facts.databases.clear();
+        });
+        self.watches.objects.note(|kinds| kinds.databases.clear());
+        self.watches.queue.push_all();
+    }
+}
+
+struct Databases {
+    watches: Watches,
+    kind: ApiResource,
+}
+
+impl Sink<DynamicObject> for Databases {
+    fn put(&mut self, key: Key, object: DynamicObject) {
+        let object = raw(object, &self.kind);
+        let workload = made_for(&object);
+        let named = workload.as_ref().map(|workload| format!("{}/{}", workload.kind, workload.name));
+        self.watches.state.note(|facts| facts.databases.insert(key.clone(), Database { made_for: named }));
+        self.watches.objects.note(|kinds| kinds.databases.insert(key, object));
+        if let Some(workload) = workload {
+            self.watches.queue.push(&workload);
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.watches.state.note(|facts| facts.databases.remove(key));
+        let before = self.watches.objects.note(|kinds| kinds.databases.remove(key));
+        if let Some(workload) = before.as_ref().and_then(made_for) {
+            self.watches.queue.push(&workload);
+        }
+    }
+
+    /// The API counts as served once it is known which names are taken.
+    fn synced(&mut self) {
+        self.watches.state.note(|facts| facts.apis.zalando = true);
+        self.watches.queue.push_all();
+    }
+}

@@ -1,0 +1,160 @@
+//! What is written about a model server and about a policy, for people to read.
+
+use serde_json::{Value, json};
+
+use super::plan::{Plan, Standing};
+use crate::api::{AutoscalerStatus, Condition, DatabaseStatus, ModelServerStatus, ReplicasStatus};
+use crate::companions::MANAGER;
+use crate::engine::Decision;
+use crate::workload::Workload;
+
+/// Returns the ModelServer of a workload, without its status.
+pub(super) fn model_server(workload: &Workload) -> Value {
+    json!({
+        "apiVersion": "tidegate.dev/v1alpha1",
+        "kind": "ModelServer",
+        "metadata": {
+            "name": workload.name(),
+            "namespace": workload.namespace(),
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
+                "controller": true, "blockOwnerDeletion": true
+            }]
+        },
+        "spec": {"kind": workload.kind(), "name": workload.name()}
+    })
+}
+
+/// Returns the status of a model server.
+pub(super) fn of_model_server(workload: &Workload, decision: &Decision, plan: &Plan) -> ModelServerStatus {
+    let conforming = conforming(decision);
+    let companions = [autoscaler_ready(&plan.autoscaler), database_ready(&plan.database)];
+    let ready = ready(workload, &companions);
+    ModelServerStatus {
+        observed_generation: workload.object()["metadata"]["generation"].as_i64().unwrap_or_default(),
+        runtime: Some(decision.runtime.unwrap_or("unknown").to_owned()),
+        policy: (!decision.policies.is_empty()).then(|| decision.policies.join(",")),
+        conforms: Some(conforming.status.clone()),
+        replicas: Some(replicas(workload, &plan.autoscaler)),
+        autoscaler: autoscaler(&plan.autoscaler),
+        database: database(&plan.database),
+        conditions: [ready, conforming].into_iter().chain(companions).collect(),
+    }
+}
+
+fn condition(type_: &str, status: &str, reason: &str, message: impl Into<String>) -> Condition {
+    Condition { type_: type_.into(), status: status.into(), reason: reason.into(), message: message.into() }
+}
+
+fn conforming(decision: &Decision) -> Condition {
+    if decision.policies.is_empty() {
+        return condition("Conforming", "Unknown", "NoPolicy", "no policy selects this workload");
+    }
+    let findings = decision.violations.iter().chain(&decision.audited);
+    let told: Vec<String> = findings.map(|found| format!("{} at {}", found.rule, found.finding.place)).collect();
+    let told: Vec<String> = told.into_iter().chain(decision.warnings.iter().cloned()).collect();
+    if told.is_empty() {
+        condition("Conforming", "True", "Conforms", "every rule holds")
+    } else {
+        condition("Conforming", "False", "Violations", told.join("; "))
+    }
+}
+
+fn autoscaler_ready(standing: &Standing) -> Condition {
+    let of = |status: &str, reason: &str, message: String| condition("AutoscalerReady", status, reason, message);
+    match standing {
+        Standing::Absent => of("True", "NotWanted", "no policy asks for an autoscaler".into()),
+        Standing::Ours(found) => scaling_active(found),
+        Standing::Theirs(found) => of("True", "Yielded", format!("{} scales it", name_of(found))),
+        Standing::Unmanaged(found) => of("True", "Unmanaged", format!("{} is left as it is", name_of(found))),
+        Standing::Drifted(_, told) => of("True", "Drifted", told.clone()),
+        Standing::Pending(message) => of("False", "Pending", message.clone()),
+        Standing::Impossible(reason, message) => of("False", reason, message.clone()),
+    }
+}
+
+/// What the HorizontalPodAutoscaler's own controller says of it.
+fn scaling_active(hpa: &Value) -> Condition {
+    let conditions = hpa["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    let active = conditions.iter().find(|condition| condition["type"] == "ScalingActive");
+    let text = |field: &str| active.and_then(|active| active[field].as_str()).unwrap_or_default().to_owned();
+    match active {
+        Some(active) if active["status"] == "True" => {
+            condition("AutoscalerReady", "True", "ScalingActive", "it has its metrics")
+        }
+        Some(_) => condition("AutoscalerReady", "False", &text("reason"), text("message")),
+        None => condition("AutoscalerReady", "False", "Pending", "its controller has not looked at it yet"),
+    }
+}
+
+fn database_ready(standing: &Standing) -> Condition {
+    let of = |status: &str, reason: &str, message: String| condition("DatabaseReady", status, reason, message);
+    match standing {
+        Standing::Absent => of("True", "NotWanted", "no policy asks for a database".into()),
+        Standing::Ours(found) => running(found),
+        Standing::Theirs(found) => of("True", "Theirs", format!("{} serves", name_of(found))),
+        Standing::Unmanaged(found) => of("True", "Unmanaged", format!("{} is left as it is", name_of(found))),
+        Standing::Drifted(_, told) => of("True", "Drifted", told.clone()),
+        Standing::Pending(message) => of("False", "Pending", message.clone()),
+        Standing::Impossible(reason, message) => of("False", reason, message.clone()),
+    }
+}
+
+/// What Zalando's operator says of a database. It writes `Running` before the pods are; the Secret is there earlier.
+fn running(database: &Value) -> Condition {
+    match phase(database).as_deref() {
+        Some("Running") => condition("DatabaseReady", "True", "Running", "its operator says that it runs"),
+        Some(other) => condition("DatabaseReady", "False", other, format!("its operator says {other}")),
+        None => condition("DatabaseReady", "False", "Pending", "its operator has not looked at it yet: does it run?"),
+    }
+}
+
+/// The operator's one word; old versions wrote the status as a bare string.
+fn phase(database: &Value) -> Option<String> {
+    let status = &database["status"];
+    let phase = status["PostgresClusterStatus"].as_str().or_else(|| status.as_str())?;
+    (!phase.is_empty()).then(|| phase.to_owned())
+}
+
+fn ready(workload: &Workload, companions: &[Condition]) -> Condition {
+    let status = &workload.object()["status"];
+    if let Some(missing) = companions.iter().find(|condition| condition.status != "True") {
+        return condition("Ready", "False", &missing.reason, format!("{}: {}", missing.type_, missing.message));
+    }
+    if workload.replicas() != Some(0) && status["readyReplicas"].as_i64().unwrap_or_default() == 0 {
+        return condition("Ready", "False", "NoReadyReplica", "no pod is ready");
+    }
+    condition("Ready", "True", "Ready", "pods are ready, and so is what belongs to them")
+}
+
+fn replicas(workload: &Workload, autoscaler: &Standing) -> ReplicasStatus {
+    let now = workload.object()["status"]["replicas"].as_i64().unwrap_or_default();
+    let spec = match autoscaler {
+        Standing::Ours(found) | Standing::Theirs(found) | Standing::Unmanaged(found) => &found["spec"],
+        _ => &Value::Null,
+    };
+    let min = (!spec.is_null()).then(|| spec["minReplicas"].as_i64().unwrap_or(1));
+    ReplicasStatus { min, max: spec["maxReplicas"].as_i64(), now }
+}
+
+fn autoscaler(standing: &Standing) -> Option<AutoscalerStatus> {
+    let (found, managed_by) = match standing {
+        Standing::Ours(found) | Standing::Unmanaged(found) => (found, MANAGER),
+        Standing::Theirs(found) => (found, "user"),
+        _ => return None,
+    };
+    let kind = found["kind"].as_str().unwrap_or("HorizontalPodAutoscaler").to_owned();
+    Some(AutoscalerStatus { kind, name: name_of(found), managed_by: managed_by.to_owned() })
+}
+
+fn database(standing: &Standing) -> Option<DatabaseStatus> {
+    let (Standing::Ours(found) | Standing::Unmanaged(found) | Standing::Drifted(found, _)) = standing else {
+        return None;
+    };
+    let kind = found["kind"].as_str().unwrap_or("postgresql").to_owned();
+    Some(DatabaseStatus { kind, name: name_of(found), phase: phase(found) })
+}
+
+fn name_of(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}

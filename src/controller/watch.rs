@@ -1,0 +1,105 @@
+//! Follows one kind of object. Every object is read alone: one that makes no sense does not disturb the others.
+
+use std::collections::HashSet;
+use std::mem;
+use std::pin::pin;
+
+use futures::{Stream, StreamExt as _};
+use kube::runtime::watcher::{self, Event};
+use kube::{Resource, ResourceExt as _};
+use tracing::warn;
+
+/// Namespace and name of an object; the namespace is empty where there is none.
+pub(super) type Key = (String, String);
+
+/// Takes what a watch tells.
+pub(super) trait Sink<K> {
+    /// An object is there, or has changed.
+    fn put(&mut self, key: Key, object: K);
+
+    /// An object has gone.
+    fn remove(&mut self, key: &Key);
+
+    /// All objects that were there have been told.
+    fn synced(&mut self) {}
+}
+
+/// Follows a watch for as long as it goes on: it starts again by itself, and what went away in between is told.
+pub(super) async fn follow<K: Resource>(events: impl Stream<Item = watcher::Result<Event<K>>>, mut sink: impl Sink<K>) {
+    let mut events = pin!(events);
+    let mut known: HashSet<Key> = HashSet::new();
+    let mut listed: HashSet<Key> = HashSet::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(object)) => {
+                listed.insert(key_of(&object));
+                sink.put(key_of(&object), object);
+            }
+            Ok(Event::InitDone) => {
+                known.difference(&listed).for_each(|gone| sink.remove(gone));
+                known = mem::take(&mut listed);
+                sink.synced();
+            }
+            Ok(Event::Apply(object)) => {
+                known.insert(key_of(&object));
+                sink.put(key_of(&object), object);
+            }
+            Ok(Event::Delete(object)) => {
+                known.remove(&key_of(&object));
+                sink.remove(&key_of(&object));
+            }
+            Err(error) => warn!(%error, "a watch was interrupted; it starts again"),
+        }
+    }
+}
+
+fn key_of<K: Resource>(object: &K) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Names(std::collections::BTreeSet<String>, usize);
+
+    impl Sink<ConfigMap> for &mut Names {
+        fn put(&mut self, key: Key, _: ConfigMap) {
+            self.0.insert(key.1);
+        }
+        fn remove(&mut self, key: &Key) {
+            self.0.remove(&key.1);
+        }
+        fn synced(&mut self) {
+            self.1 += 1;
+        }
+    }
+
+    fn named(name: &str) -> ConfigMap {
+        let mut object = ConfigMap::default();
+        object.metadata.name = Some(name.to_owned());
+        object
+    }
+
+    #[tokio::test]
+    async fn what_went_away_during_an_interruption_is_told() {
+        let mut names = Names::default();
+        let events = [
+            Event::Init,
+            Event::InitApply(named("a")),
+            Event::InitApply(named("b")),
+            Event::InitDone,
+            Event::Apply(named("c")),
+            Event::Init,
+            Event::InitApply(named("b")),
+            Event::InitDone,
+        ];
+        follow(stream::iter(events.map(Ok)), &mut names).await;
+        assert_eq!((names.0.into_iter().collect::<Vec<_>>(), names.1), (vec!["b".to_owned()], 2));
+    }
+}

@@ -1,0 +1,101 @@
+//! Short digests that stay the same from release to release: for receipts and for names that must be cut.
+
+use std::hash::Hasher;
+
+use serde_json::Value;
+use siphasher::sip::SipHasher24;
+
+/// Returns eight hexadecimal digits for a text.
+#[must_use]
+pub fn of_text(text: &str) -> String {
+    let mut hasher = SipHasher24::new();
+    hasher.write(text.as_bytes());
+    short(&hasher)
+}
+
+/// Returns eight hexadecimal digits for a value, whatever the order of its fields.
+#[must_use]
+pub fn of_value(value: &Value) -> String {
+    let mut hasher = SipHasher24::new();
+    feed(&mut hasher, value);
+    short(&hasher)
+}
+
+/// Returns sixteen hexadecimal digits for a value, whatever the order of its fields and whether what is empty in it is
+/// left out: the API server writes `resources: {}` and `creationTimestamp: null` where nothing was said.
+#[must_use]
+pub fn of_template(template: &Value) -> String {
+    let mut hasher = SipHasher24::new();
+    feed(&mut hasher, template);
+    format!("{:016x}", hasher.finish())
+}
+
+fn short(hasher: &SipHasher24) -> String {
+    format!("{:08x}", hasher.finish() >> 32)
+}
+
+/// Feeds a value without what is empty in it; each part is told from its neighbours by a tag and an end.
+fn feed(hasher: &mut SipHasher24, value: &Value) {
+    match value {
+        Value::Null => hasher.write_u8(b'0'),
+        Value::Bool(truth) => hasher.write(if *truth { b"t" } else { b"f" }),
+        Value::Number(number) => feed_text(hasher, b'n', &number.to_string()),
+        Value::String(text) => feed_text(hasher, b's', text),
+        Value::Array(items) => {
+            hasher.write_u8(b'[');
+            items.iter().for_each(|item| feed(hasher, item));
+            hasher.write_u8(b']');
+        }
+        Value::Object(fields) => {
+            hasher.write_u8(b'{');
+            // `serde_json` keeps the fields of an object sorted by name.
+            for (name, value) in fields.iter().filter(|(_, value)| !is_hollow(value)) {
+                feed_text(hasher, b'k', name);
+                feed(hasher, value);
+            }
+            hasher.write_u8(b'}');
+        }
+    }
+}
+
+fn feed_text(hasher: &mut SipHasher24, tag: u8, text: &str) {
+    hasher.write_u8(tag);
+    hasher.write(text.as_bytes());
+    hasher.write_u8(0xff);
+}
+
+/// Tells whether there is nothing in a value, however deep.
+pub(crate) fn is_hollow(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_hollow),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_empty_does_not_count() {
+        let said = json!({"metadata": {"creationTimestamp": null}, "spec": {"resources": {"limits": {}}, "a": 1}});
+        assert_eq!(of_template(&said), of_template(&json!({"spec": {"a": 1}})));
+    }
+
+    #[test]
+    fn neighbours_are_told_apart() {
+        assert_ne!(of_value(&json!(["ab", "c"])), of_value(&json!(["a", "bc"])));
+        assert_ne!(of_value(&json!("1")), of_value(&json!(1)));
+        assert_ne!(of_value(&json!([[], 1])), of_value(&json!([1])));
+    }
+
+    #[test]
+    fn digests_are_the_same_in_every_release() {
+        assert_eq!(of_text("ai-model-serving"), "8ecaa987");
+        assert_eq!(of_template(&json!({"spec": {"containers": [{"name": "a"}]}})), "PENDING");
+    }
+}

@@ -1,0 +1,160 @@
+//! The difference between two workloads as targeted JSON Patch operations.
+
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation};
+use serde_json::{Map, Value};
+
+use crate::workload::key_of;
+
+/// Returns the operations that turn `old` into `new`.
+///
+/// Lists whose items have a key are changed item by item, so that other writers' items are never touched; the items that
+/// both have must stand in the same order, else the list is replaced.
+#[must_use]
+pub fn between(old: &Value, new: &Value) -> Patch {
+    let mut difference = Difference::default();
+    difference.values(old, new, "");
+    Patch(difference.operations)
+}
+
+#[derive(Default)]
+struct Difference {
+    at: PointerBuf,
+    operations: Vec<PatchOperation>,
+}
+
+impl Difference {
+    fn values(&mut self, old: &Value, new: &Value, field: &str) {
+        match (old, new) {
+            (Value::Object(old), Value::Object(new)) => self.objects(old, new),
+            (Value::Array(old), Value::Array(new)) if old != new => match key_of(field) {
+                Some(key) if is_keyed(old, key) && is_keyed(new, key) && in_order(old, new, key) => {
+                    self.lists(old, new, key);
+                }
+                _ => self.replace(Value::Array(new.clone())),
+            },
+            _ if old == new => {}
+            _ => self.replace(new.clone()),
+        }
+    }
+
+    fn objects(&mut self, old: &Map<String, Value>, new: &Map<String, Value>) {
+        for name in old.keys().filter(|name| !new.contains_key(*name)) {
+            self.below(name, |this| this.remove());
+        }
+        for (name, value) in new {
+            match old.get(name) {
+                Some(before) if before == value => {}
+                Some(before) => self.below(name, |this| this.values(before, value, name)),
+                None => self.below(name, |this| this.add(value.clone())),
+            }
+        }
+    }
+
+    fn lists(&mut self, old: &[Value], new: &[Value], key: &str) {
+        let mut current: Vec<&Value> = old.iter().collect();
+        for index in (0..current.len()).rev() {
+            if position(new, key, &current[index][key]).is_none() {
+                self.below(&index.to_string(), |this| this.remove());
+                current.remove(index);
+            }
+        }
+        for (index, item) in new.iter().enumerate() {
+            match current.get(index).filter(|before| before[key] == item[key]) {
+                Some(before) => self.below(&index.to_string(), |this| this.values(before, item, "")),
+                None => {
+                    self.below(&index.to_string(), |this| this.add(item.clone()));
+                    current.insert(index, item);
+                }
+            }
+        }
+    }
+
+    fn below(&mut self, step: &str, change: impl FnOnce(&mut Self)) {
+        self.at.push_back(step);
+        change(self);
+        self.at.pop_back();
+    }
+
+    fn add(&mut self, value: Value) {
+        self.operations.push(PatchOperation::Add(AddOperation { path: self.at.clone(), value }));
+    }
+
+    fn replace(&mut self, value: Value) {
+        self.operations.push(PatchOperation::Replace(ReplaceOperation { path: self.at.clone(), value }));
+    }
+
+    fn remove(&mut self) {
+        self.operations.push(PatchOperation::Remove(RemoveOperation { path: self.at.clone() }));
+    }
+}
+
+/// Tells whether every item of a list has a key of its own.
+fn is_keyed(items: &[Value], key: &str) -> bool {
+    items
+        .iter()
+        .enumerate()
+        .all(|(index, item)| item[key].is_string() && position(items, key, &item[key]) == Some(index))
+}
+
+/// Tells whether the items that both lists have stand in the same order.
+fn in_order(old: &[Value], new: &[Value], key: &str) -> bool {
+    let places = old.iter().filter_map(|item| position(new, key, &item[key]));
+    places.is_sorted()
+}
+
+fn position(items: &[Value], key: &str, wanted: &Value) -> Option<usize> {
+    items.iter().position(|item| item[key] == *wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(env: &Value) -> Value {
+        json!({"spec": {"containers": [{"name": "a", "env": env}]}})
+    }
+
+    fn patched(old: &Value, new: &Value) -> (Value, String) {
+        let patch = between(old, new);
+        let mut result = old.clone();
+        json_patch::patch(&mut result, &patch).unwrap();
+        (result, serde_json::to_string(&patch).unwrap())
+    }
+
+    #[test]
+    fn equal_values_need_no_patch() {
+        assert!(between(&pod(&json!([])), &pod(&json!([]))).is_empty());
+    }
+
+    #[test]
+    fn an_item_is_added_without_touching_its_neighbours() {
+        let old = pod(&json!([{"name": "B", "value": "1"}]));
+        let new = pod(&json!([{"name": "A", "value": "0"}, {"name": "B", "value": "1"}]));
+        let (result, text) = patched(&old, &new);
+        assert_eq!(result, new);
+        assert_eq!(text, r#"[{"op":"add","path":"/spec/containers/0/env/0","value":{"name":"A","value":"0"}}]"#);
+    }
+
+    #[test]
+    fn items_go_and_come_at_once() {
+        let old = pod(&json!([{"name": "A"}, {"name": "B", "value": "1"}, {"name": "C"}]));
+        let new = pod(&json!([{"name": "X"}, {"name": "B", "value": "2"}, {"name": "Y"}]));
+        assert_eq!(patched(&old, &new).0, new);
+    }
+
+    #[test]
+    fn a_list_whose_keys_do_not_tell_is_replaced() {
+        let old = pod(&json!([{"name": "A"}, {"name": "A", "value": "1"}]));
+        let new = pod(&json!([{"name": "A"}]));
+        assert_eq!(patched(&old, &new).0, new);
+    }
+
+    #[test]
+    fn field_names_are_escaped() {
+        let (old, new) = (json!({}), json!({"nvidia.com/gpu": 1, "a~b": 2}));
+        assert_eq!(patched(&old, &new).0, new);
+    }
+}

@@ -1,0 +1,19 @@
+//! The `tidegate` binary: parses the command line, runs it, and turns an error into an exit code.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tidegate::cli::Cli;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit codes: 0 clean, 1 findings, 2 could not tell.
+fn main() -> ExitCode {
+    Cli::parse().run().unwrap_or_else(|error| {
+        // Nothing can be done about a closed standard error.
+        let _ = writeln!(io::stderr(), "tidegate: {error:#}");
+        ExitCode::from(2)
+    })
+}

@@ -1,0 +1,249 @@
+//! From a `ServingPolicy` as it is written to a policy that is ready to decide.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use kube::core::{ParseExpressionError, Selector};
+use serde_json::{Map, Value};
+
+use super::{
+    AutoscalingSettings, Class, DatabaseSettings, Defaults, Policy, PolicyRef, ProbeSettings, RequestAndLimit,
+};
+use crate::api::{
+    Autoscaling, AutoscalingEngine, Bound, ContainerDefaults, Database, DatabaseProvider, Enforcement, LabelSelector,
+    ProbeSource, Probes, Resources, RuleSettings, ServingPolicy,
+};
+use crate::quantity::Quantity;
+use crate::rules;
+
+/// Why a policy cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// It has no name.
+    #[error("the policy has no metadata.name")]
+    Unnamed,
+    /// A selector does not make sense.
+    #[error("spec.match.{field} is no label selector")]
+    Selector {
+        /// Which of the two.
+        field: &'static str,
+        /// What is wrong with it.
+        source: ParseExpressionError,
+    },
+    /// A default request is above the default limit.
+    #[error("spec.resources.{class}: the default request {request} of {resource} is above its default limit {limit}")]
+    RequestAboveLimit {
+        /// `cpu` or `gpu`.
+        class: &'static str,
+        /// The resource.
+        resource: String,
+        /// The default request.
+        request: Quantity,
+        /// The default limit.
+        limit: Quantity,
+    },
+    /// A bound excludes everything.
+    #[error("spec.resources.bounds: the min {min} of {resource} is above its max {max}")]
+    EmptyBound {
+        /// The resource.
+        resource: String,
+        /// The least.
+        min: Quantity,
+        /// The most.
+        max: Quantity,
+    },
+    /// A default breaks a bound of its own policy, so that everything without the field would be refused.
+    #[error("spec.resources.{class}.{of}: the default {default} of {resource} is out of the policy's own bounds")]
+    DefaultOutOfBounds {
+        /// `cpu` or `gpu`.
+        class: &'static str,
+        /// `requests` or `limits`.
+        of: &'static str,
+        /// The resource.
+        resource: String,
+        /// The default.
+        default: Quantity,
+    },
+    /// The bounds of autoscaling exclude each other.
+    #[error(
+        "spec.autoscaling: minReplicas {min} and maxReplicas {max} do not go together; 1 <= minReplicas <= maxReplicas"
+    )]
+    Replicas {
+        /// `minReplicas`.
+        min: i32,
+        /// `maxReplicas`.
+        max: i32,
+    },
+    /// A metric has not the one source that its type names.
+    #[error("spec.autoscaling.metrics[{index}]: type {kind} needs the field `{source_field}` and no other source")]
+    Metric {
+        /// Which metric.
+        index: usize,
+        /// Its type.
+        kind: String,
+        /// The field that the type asks for.
+        source_field: String,
+    },
+    /// The provider has no settings.
+    #[error("spec.database: provider zalando needs the settings under `zalando`")]
+    NoProviderSettings,
+    /// The Secret's name would not depend on the user and the cluster.
+    #[error("spec.database.zalando.secretName: `{0}` lacks {{username}} or {{cluster}}")]
+    SecretName(String),
+    /// There is no such rule.
+    #[error("spec.rules: there is no rule `{rule}`; the rules are {known}")]
+    UnknownRule {
+        /// What was written.
+        rule: String,
+        /// The rules that there are.
+        known: String,
+    },
+}
+
+impl Policy {
+    /// Compiles a policy.
+    ///
+    /// # Errors
+    /// Says which field does not make sense, and why.
+    pub fn compile(policy: &ServingPolicy) -> Result<Self, PolicyError> {
+        let spec = &policy.spec;
+        let name = policy.metadata.name.as_deref().ok_or(PolicyError::Unnamed)?;
+        let chosen = spec.match_.clone().unwrap_or_default();
+        Ok(Self {
+            reference: PolicyRef { name: name.into(), generation: policy.metadata.generation.unwrap_or(1) },
+            enforcement: spec.enforcement,
+            selector: selector("selector", chosen.selector)?,
+            namespaces: selector("namespaceSelector", chosen.namespace_selector)?,
+            defaults: spec.resources.as_ref().map(defaults).transpose()?.unwrap_or_default(),
+            bounds: spec.resources.as_ref().map(|resources| resources.bounds.clone()).unwrap_or_default(),
+            probes: spec.probes.as_ref().map(probes),
+            autoscaling: spec.autoscaling.as_ref().map(autoscaling).transpose()?,
+            database: spec.database.as_ref().map(database).transpose()?.flatten(),
+            rules: rule_settings(&spec.rules)?,
+        })
+    }
+}
+
+fn selector(field: &'static str, written: Option<LabelSelector>) -> Result<Selector, PolicyError> {
+    let written = written.unwrap_or_default();
+    let expressions = written.match_expressions.into_iter().map(|requirement| meta::LabelSelectorRequirement {
+        key: requirement.key,
+        operator: requirement.operator,
+        values: (!requirement.values.is_empty()).then_some(requirement.values),
+    });
+    let selector = meta::LabelSelector {
+        match_labels: Some(written.match_labels),
+        match_expressions: Some(expressions.collect()),
+    };
+    selector.try_into().map_err(|source| PolicyError::Selector { field, source })
+}
+
+fn defaults(resources: &Resources) -> Result<BTreeMap<Class, Defaults>, PolicyError> {
+    for (resource, bound) in &resources.bounds {
+        if let Bound { min: Some(min), max: Some(max) } = bound
+            && min > max
+        {
+            return Err(PolicyError::EmptyBound { resource: resource.clone(), min: min.clone(), max: max.clone() });
+        }
+    }
+    let classes = [("cpu", Class::Cpu, &resources.cpu), ("gpu", Class::Gpu, &resources.gpu)];
+    let written = classes.into_iter().filter_map(|(name, class, defaults)| Some((name, class, defaults.as_ref()?)));
+    written.map(|(name, class, defaults)| Ok((class, class_defaults(name, defaults, &resources.bounds)?))).collect()
+}
+
+fn class_defaults(
+    class: &'static str,
+    written: &ContainerDefaults,
+    bounds: &BTreeMap<String, Bound>,
+) -> Result<Defaults, PolicyError> {
+    let mut by_resource: BTreeMap<String, RequestAndLimit> = BTreeMap::new();
+    for (of, quantities) in [("requests", &written.requests), ("limits", &written.limits)] {
+        for (resource, default) in quantities {
+            if !bounds.get(resource).is_none_or(|bound| bound.allows(default)) {
+                let (resource, default) = (resource.clone(), default.clone());
+                return Err(PolicyError::DefaultOutOfBounds { class, of, resource, default });
+            }
+            let pair = by_resource.entry(resource.clone()).or_default();
+            *if of == "requests" { &mut pair.request } else { &mut pair.limit } = Some(default.clone());
+        }
+    }
+    for (resource, pair) in &by_resource {
+        if let RequestAndLimit { request: Some(request), limit: Some(limit) } = pair
+            && request > limit
+        {
+            let (resource, request, limit) = (resource.clone(), request.clone(), limit.clone());
+            return Err(PolicyError::RequestAboveLimit { class, resource, request, limit });
+        }
+    }
+    Ok(Defaults { by_resource })
+}
+
+impl Bound {
+    /// Tells whether a quantity lies within the bound.
+    #[must_use]
+    pub fn allows(&self, quantity: &Quantity) -> bool {
+        self.min.as_ref().is_none_or(|min| quantity >= min) && self.max.as_ref().is_none_or(|max| quantity <= max)
+    }
+}
+
+fn probes(probes: &Probes) -> ProbeSettings {
+    ProbeSettings {
+        inject: probes.from == ProbeSource::Runtime,
+        startup_budget: probes.startup_budget.map(Duration::from),
+    }
+}
+
+fn autoscaling(written: &Autoscaling) -> Result<AutoscalingSettings, PolicyError> {
+    let (min, max) = (written.min_replicas, written.max_replicas);
+    if !(1..=max).contains(&min) {
+        return Err(PolicyError::Replicas { min, max });
+    }
+    for (index, metric) in written.metrics.iter().enumerate() {
+        check_metric(index, metric)?;
+    }
+    Ok(AutoscalingSettings {
+        enabled: written.engine == AutoscalingEngine::Hpa,
+        min_replicas: min,
+        max_replicas: max,
+        metrics: written.metrics.clone(),
+        behavior: written.behavior.clone(),
+        preserve_replicas: written.preserve_replicas,
+    })
+}
+
+/// The sources of a metric in `autoscaling/v2`: the type's name with a small first letter.
+const METRIC_SOURCES: [&str; 5] = ["resource", "containerResource", "pods", "object", "external"];
+
+fn check_metric(index: usize, metric: &Map<String, Value>) -> Result<(), PolicyError> {
+    let kind = metric.get("type").and_then(Value::as_str).unwrap_or_default();
+    let wanted = METRIC_SOURCES.into_iter().find(|source| source.eq_ignore_ascii_case(kind));
+    let given: Vec<&str> =
+        METRIC_SOURCES.into_iter().filter(|source| metric.get(*source).is_some_and(Value::is_object)).collect();
+    if wanted.is_some_and(|wanted| given == [wanted]) {
+        return Ok(());
+    }
+    let source_field = wanted.unwrap_or("containerResource").to_owned();
+    Err(PolicyError::Metric { index, kind: kind.to_owned(), source_field })
+}
+
+fn database(written: &Database) -> Result<Option<DatabaseSettings>, PolicyError> {
+    match written.provider {
+        DatabaseProvider::None => Ok(None),
+        DatabaseProvider::Zalando => {
+            let settings = written.zalando.clone().ok_or(PolicyError::NoProviderSettings)?;
+            if !(settings.secret_name.contains("{username}") && settings.secret_name.contains("{cluster}")) {
+                return Err(PolicyError::SecretName(settings.secret_name));
+            }
+            Ok(Some(DatabaseSettings::Zalando(settings)))
+        }
+    }
+}
+
+fn rule_settings(written: &BTreeMap<String, RuleSettings>) -> Result<BTreeMap<String, Enforcement>, PolicyError> {
+    if let Some(rule) = written.keys().find(|id| rules::ALL.iter().all(|rule| rule.id() != id.as_str())) {
+        let known: Vec<&str> = rules::ALL.iter().map(|rule| rule.id()).collect();
+        return Err(PolicyError::UnknownRule { rule: rule.clone(), known: known.join(", ") });
+    }
+    Ok(written.iter().filter_map(|(id, settings)| Some((id.clone(), settings.enforcement?))).collect())
+}

@@ -1,0 +1,101 @@
+//! The rules that a model server is judged by, one file each. To add one: write its file, add it to [`ALL`], and add
+//! `tests/cases/<subject>/<rule>/{bad,good,fixed}.yaml`.
+
+pub mod autoscaling;
+pub mod images;
+pub mod membership;
+pub mod resources;
+pub mod security;
+
+use crate::api::Enforcement;
+use crate::facts::Facts;
+use crate::policy::{Effective, PolicySet};
+use crate::runtimes::Recognised;
+use crate::workload::{Container, Workload};
+
+/// Every rule, in the order in which findings are told.
+pub static ALL: &[&dyn Rule] = &[
+    &membership::ModelServerLabelRemoved,
+    &images::FloatingTag,
+    &resources::MissingMemoryLimit,
+    &resources::ResourcesOutOfBounds,
+    &security::PrivilegedContainer,
+    &autoscaling::ReplicasUnderAutoscaler,
+];
+
+/// One thing that a model server can get wrong.
+pub trait Rule: Sync {
+    /// Returns the name of what was found, such that "allow floating-tag" reads as English. It never changes.
+    fn id(&self) -> &'static str;
+
+    /// Returns how strict the rule is where no policy says.
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Enforce
+    }
+
+    /// Returns every place where the workload gets it wrong.
+    fn check(&self, context: &Context) -> Vec<Finding>;
+}
+
+/// What a rule reads.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The workload as it would be stored.
+    pub workload: Workload<'a>,
+    /// The workload as it is stored, for an update.
+    pub old: Option<Workload<'a>>,
+    /// All policies, and which workloads are model servers at all.
+    pub policies: &'a PolicySet,
+    /// The policies that are for the workload.
+    pub effective: &'a Effective<'a>,
+    /// What is known of the cluster.
+    pub facts: &'a Facts,
+    /// The model server's container and runtime.
+    pub recognised: &'a Recognised<'a>,
+}
+
+impl<'a> Context<'a> {
+    /// Returns the same for the workload as it was before an update.
+    pub(crate) fn before(&self) -> Option<Self> {
+        self.old.map(|old| Self { workload: old, old: None, ..*self })
+    }
+}
+
+/// One place where a workload gets something wrong, with what to write instead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finding {
+    /// The field, as a person would write it: `spec.template.spec.containers[0].image`.
+    pub place: String,
+    /// The container that it is about; empty where it is about the workload.
+    pub subject: String,
+    /// What is there.
+    pub found: String,
+    /// What should be.
+    pub expected: String,
+    /// YAML to paste at `place` or above it.
+    pub instead: String,
+}
+
+impl Finding {
+    /// Starts a finding about a field of the workload.
+    fn at(place: impl Into<String>) -> Self {
+        Self { place: place.into(), ..Self::default() }
+    }
+
+    /// Starts a finding about a field of a container.
+    fn in_container(container: &Container, field: &str) -> Self {
+        Self { place: container.place(field), subject: container.name().to_owned(), ..Self::default() }
+    }
+
+    fn found(self, found: impl Into<String>) -> Self {
+        Self { found: found.into(), ..self }
+    }
+
+    fn expected(self, expected: impl Into<String>) -> Self {
+        Self { expected: expected.into(), ..self }
+    }
+
+    fn instead(self, instead: impl Into<String>) -> Self {
+        Self { instead: instead.into(), ..self }
+    }
+}

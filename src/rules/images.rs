@@ -1,0 +1,5 @@
+//! Rules about container images.
+
+mod floating_tag;
+
+pub use floating_tag::FloatingTag;

@@ -1,0 +1,36 @@
+//! ## What it checks
+//! Containers without a GPU that have no memory limit, neither their own nor the pod's. GPU servers are left out: their
+//! memory follows the model that they load, and a limit guessed too low kills them.
+//! ## Why it matters
+//! A container that leaks takes memory from every pod of its node until the kernel kills one of them, not always the
+//! culprit.
+//! ## Instead
+//! Set `resources.limits.memory` to what the server needs under load, and some more.
+
+use crate::policy::Class;
+use crate::rules::{Context, Finding, Rule};
+
+/// Finds containers that may use all memory of their node.
+pub struct MissingMemoryLimit;
+
+impl Rule for MissingMemoryLimit {
+    fn id(&self) -> &'static str {
+        "missing-memory-limit"
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        if !context.workload.pod_spec()["resources"]["limits"]["memory"].is_null() {
+            return Vec::new();
+        }
+        let containers = context.workload.long_running();
+        let unlimited = containers
+            .filter(|container| Class::of(container) == Class::Cpu && !container.has_resource("limits", "memory"));
+        let finding = |container| {
+            Finding::in_container(&container, "resources.limits.memory")
+                .found("nothing")
+                .expected("a memory limit")
+                .instead("resources:\n  limits:\n    memory: 512Mi")
+        };
+        unlimited.map(finding).collect()
+    }
+}

@@ -1,0 +1,55 @@
+//! ## What it checks
+//! Requests and limits, of containers and of the whole pod, that are outside the policy's `resources.bounds`.
+//! ## Why it matters
+//! One typo (`64Gi` for `6.4Gi`) takes a node, or keeps the pods pending for ever.
+//! ## Instead
+//! Stay within the bounds that the message names, or ask the platform team for others.
+
+use crate::api::Bound;
+use crate::quantity::Quantity;
+use crate::rules::{Context, Finding, Rule};
+use serde_json::Value;
+
+/// Finds requests and limits that the platform team does not allow.
+pub struct ResourcesOutOfBounds;
+
+impl Rule for ResourcesOutOfBounds {
+    fn id(&self) -> &'static str {
+        "resources-out-of-bounds"
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let pod = &context.workload.pod_spec()["resources"];
+        let mut findings = outside(context, pod, &|path| Finding::at(format!("spec.template.spec.resources.{path}")));
+        for container in context.workload.all_containers() {
+            let at = |path: &str| Finding::in_container(&container, &format!("resources.{path}"));
+            findings.extend(outside(context, container.field("resources"), &at));
+        }
+        findings
+    }
+}
+
+fn outside(context: &Context, resources: &Value, at: &dyn Fn(&str) -> Finding) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for of in ["requests", "limits"] {
+        for (name, written) in resources[of].as_object().into_iter().flatten() {
+            let Ok(quantity) = Quantity::from_json(written) else { continue };
+            let broken = context.effective.bounds(name).find(|(bound, _)| !bound.allows(&quantity));
+            if let Some((bound, policy)) = broken {
+                findings.push(finding(at(&format!("{of}.{name}")), of, name, &quantity, bound, policy));
+            }
+        }
+    }
+    findings
+}
+
+fn finding(at: Finding, of: &str, name: &str, quantity: &Quantity, bound: &Bound, policy: &str) -> Finding {
+    let (expected, nearest) = match bound {
+        Bound { max: Some(max), .. } if quantity > max => (format!("at most {max}"), max),
+        Bound { min: Some(min), .. } => (format!("at least {min}"), min),
+        Bound { .. } => return at,
+    };
+    at.found(format!("`{quantity}`"))
+        .expected(format!("{expected} (policy `{policy}`)"))
+        .instead(format!("resources:\n  {of}:\n    {name}: {nearest}"))
+}

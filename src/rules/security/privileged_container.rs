@@ -1,0 +1,30 @@
+//! ## What it checks
+//! Containers, init containers among them, with `securityContext.privileged: true`.
+//! ## Why it matters
+//! Whoever breaks into a privileged container owns the node and every pod on it. GPUs do not need it: device plugins
+//! hand them to ordinary containers.
+//! ## Instead
+//! Leave the field out, and add the one capability that the server really needs.
+
+use crate::rules::{Context, Finding, Rule};
+
+/// Finds containers that own their node.
+pub struct PrivilegedContainer;
+
+impl Rule for PrivilegedContainer {
+    fn id(&self) -> &'static str {
+        "privileged-container"
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let containers = context.workload.all_containers();
+        let privileged = containers.filter(|container| container.field("securityContext")["privileged"] == true);
+        let finding = |container| {
+            Finding::in_container(&container, "securityContext.privileged")
+                .found("`true`")
+                .expected("`false`, or nothing")
+                .instead("securityContext:\n  privileged: false")
+        };
+        privileged.map(finding).collect()
+    }
+}

@@ -1,0 +1,191 @@
+//! Where and how a model server can be probed. The workload is asked first; a preset only fills in what it leaves open,
+//! for a wrong port restarts a healthy server.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::preset::Preset;
+use crate::workload::Container;
+
+/// How long a model server of an unknown runtime may take to start.
+const UNKNOWN_STARTUP_BUDGET: Duration = Duration::from_secs(300);
+
+/// Port names by which Kubernetes, Istio and Knative users mark the port that serves.
+const SERVING_PORT_NAMES: [&str; 6] = ["http", "http1", "http2", "h2c", "https", "web"];
+
+/// Where and how a model server can be probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The port that serves.
+    pub port: u16,
+    /// How to ask whether it has started.
+    pub startup: Handler,
+    /// How to ask whether it can answer now.
+    pub readiness: Handler,
+    /// How to ask whether it must be restarted.
+    pub liveness: Handler,
+    /// How long it may take to start.
+    pub startup_budget: Duration,
+}
+
+/// How a probe asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handler {
+    /// By an HTTP GET.
+    Http {
+        /// The path.
+        path: String,
+        /// `HTTP` or `HTTPS`.
+        scheme: &'static str,
+    },
+    /// By opening a connection.
+    Tcp,
+}
+
+/// Returns the endpoint of a known runtime.
+pub(super) fn of_preset(container: &Container, preset: &Preset) -> Endpoint {
+    let words = container.words();
+    let scheme = if preset.tls_flags.iter().any(|flag| has_flag(&words, flag)) { "HTTPS" } else { "HTTP" };
+    let has_api_key = preset.api_key.flags.iter().any(|flag| has_flag(&words, flag))
+        || preset.api_key.env.iter().any(|name| container.env(name).is_some());
+    let http = |path: &str| Handler::Http { path: path.to_owned(), scheme };
+    Endpoint {
+        port: port_of_preset(container, preset, &words),
+        startup: http(preset.probes.startup.of(has_api_key)),
+        readiness: http(preset.probes.readiness.of(has_api_key)),
+        liveness: http(preset.probes.liveness.of(has_api_key)),
+        startup_budget: preset.startup_budget,
+    }
+}
+
+/// Returns the endpoint of an unknown runtime, where its port can be told.
+pub(super) fn unknown(container: &Container) -> Option<Endpoint> {
+    let port = probed_port(container).or_else(|| named_port(container)).or_else(|| only_port(container))?;
+    Some(Endpoint {
+        port,
+        startup: Handler::Tcp,
+        readiness: Handler::Tcp,
+        liveness: Handler::Tcp,
+        startup_budget: UNKNOWN_STARTUP_BUDGET,
+    })
+}
+
+/// The port that a probe of the author's asks, a flag or variable sets, a name marks, or that is the only one; else the
+/// runtime's own.
+fn port_of_preset(container: &Container, preset: &Preset, words: &[String]) -> u16 {
+    let by_flag = || preset.port.flags.iter().find_map(|flag| flag_value(words, flag)?.parse().ok());
+    let by_env = || preset.port.env.iter().find_map(|name| container.env_value(name)?.parse().ok());
+    probed_port(container)
+        .or_else(by_flag)
+        .or_else(by_env)
+        .or_else(|| named_port(container))
+        .or_else(|| only_port(container))
+        .unwrap_or(preset.port.default)
+}
+
+fn probed_port(container: &Container) -> Option<u16> {
+    let probes = ["readinessProbe", "startupProbe", "livenessProbe"].map(|probe| container.field(probe));
+    let handlers = probes.into_iter().flat_map(|probe| [&probe["httpGet"]["port"], &probe["tcpSocket"]["port"]]);
+    handlers.into_iter().find_map(|port| number_of(container, port))
+}
+
+/// The number of a port that is given by number or by name.
+fn number_of(container: &Container, port: &Value) -> Option<u16> {
+    match port {
+        Value::Number(number) => u16::try_from(number.as_u64()?).ok(),
+        Value::String(name) => container.tcp_ports().find(|(known, _)| *known == Some(name)).map(|(_, number)| number),
+        _ => None,
+    }
+}
+
+fn named_port(container: &Container) -> Option<u16> {
+    SERVING_PORT_NAMES
+        .iter()
+        .find_map(|name| container.tcp_ports().find(|(known, _)| *known == Some(name)).map(|(_, number)| number))
+}
+
+fn only_port(container: &Container) -> Option<u16> {
+    let mut ports = container.tcp_ports();
+    match (ports.next(), ports.next()) {
+        (Some((_, only)), None) => Some(only),
+        _ => None,
+    }
+}
+
+fn has_flag(words: &[String], flag: &str) -> bool {
+    words.iter().any(|word| word.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
+}
+
+/// The value of `--flag value` or `--flag=value`; the last one counts, as it does for the programs themselves.
+fn flag_value<'w>(words: &'w [String], flag: &str) -> Option<&'w str> {
+    let values = words.iter().enumerate().filter_map(|(index, word)| match word.strip_prefix(flag)? {
+        "" => words.get(index + 1).map(String::as_str),
+        rest => rest.strip_prefix('='),
+    });
+    values.last()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::runtimes::recognise;
+    use crate::workload::Workload;
+
+    fn endpoint(container: &Value) -> Option<Endpoint> {
+        let object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+        recognise(&Workload::view(&object).unwrap()).endpoint()
+    }
+
+    fn vllm(more: &Value) -> Endpoint {
+        let mut container = json!({"name": "m", "image": "vllm/vllm-openai:v0.11.0"});
+        json_patch::merge(&mut container, more);
+        endpoint(&container).unwrap()
+    }
+
+    fn http(path: &str, scheme: &'static str) -> Handler {
+        Handler::Http { path: path.into(), scheme }
+    }
+
+    #[test]
+    fn the_port_comes_from_the_workload_first() {
+        assert_eq!(vllm(&json!({})).port, 8000);
+        assert_eq!(vllm(&json!({"ports": [{"containerPort": 9000}]})).port, 9000);
+        let two = json!([{"containerPort": 9000}, {"containerPort": 9001, "name": "http"}]);
+        assert_eq!(vllm(&json!({"ports": two})).port, 9001);
+        assert_eq!(vllm(&json!({"ports": two, "args": ["--port", "9002"]})).port, 9002);
+        assert_eq!(vllm(&json!({"args": ["--port=9002"], "readinessProbe": {"httpGet": {"port": 9003}}})).port, 9003);
+        assert_eq!(vllm(&json!({"ports": two, "livenessProbe": {"tcpSocket": {"port": "http"}}})).port, 9001);
+    }
+
+    #[test]
+    fn a_shell_string_is_read_like_arguments() {
+        let shell = json!({"name": "m", "image": "python:3.12", "command": ["/bin/sh", "-c"],
+            "args": ["vllm serve org/model --port 9000 --ssl-keyfile /tls/key"]});
+        let endpoint = endpoint(&shell).unwrap();
+        assert_eq!((endpoint.port, endpoint.readiness), (9000, http("/v1/models", "HTTPS")));
+    }
+
+    #[test]
+    fn a_server_that_wants_a_key_is_asked_what_needs_none() {
+        assert_eq!(vllm(&json!({})).readiness, http("/v1/models", "HTTP"));
+        assert_eq!(vllm(&json!({"args": ["--api-key", "x"]})).readiness, http("/health", "HTTP"));
+        assert_eq!(vllm(&json!({"env": [{"name": "VLLM_API_KEY", "valueFrom": {}}]})).startup, http("/health", "HTTP"));
+        assert_eq!(vllm(&json!({})).liveness, http("/health", "HTTP"));
+    }
+
+    #[test]
+    fn an_unknown_runtime_needs_one_known_port() {
+        let of =
+            |ports: Value| endpoint(&json!({"name": "a", "image": "app:1", "ports": ports})).map(|found| found.port);
+        assert_eq!(of(json!([{"containerPort": 8080}])), Some(8080));
+        assert_eq!(of(json!([])), None);
+        assert_eq!(of(json!([{"containerPort": 8080}, {"containerPort": 9090}])), None);
+        assert_eq!(
+            of(json!([{"containerPort": 9090, "name": "metrics"}, {"containerPort": 8080, "name": "http"}])),
+            Some(8080)
+        );
+    }
+}

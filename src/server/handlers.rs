@@ -1,0 +1,70 @@
+//! `POST /mutate` and `POST /validate`: the handlers know HTTP and nothing about policy.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State as Shared};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use tracing::{Span, debug, error, info_span, warn};
+
+use crate::admission::{self, Review, Webhook};
+use crate::report;
+use crate::state::State;
+
+/// The most bytes of a body: a review carries an object and its old self, each of which etcd bounds at about 1.5 MiB
+/// and the API server at 3 MiB.
+const BODY_LIMIT: usize = 8 * 1024 * 1024;
+
+/// Returns the routes of the two webhooks.
+pub fn webhooks(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/mutate", post(mutate))
+        .route("/validate", post(validate))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(state)
+}
+
+async fn mutate(Shared(state): Shared<Arc<State>>, body: Bytes) -> Response {
+    answer(&state, Webhook::Mutate, &body).await
+}
+
+async fn validate(Shared(state): Shared<Arc<State>>, body: Bytes) -> Response {
+    answer(&state, Webhook::Validate, &body).await
+}
+
+/// Answers a review. Whatever happens while deciding, a readable envelope gets an answer with its `uid`.
+async fn answer(state: &State, webhook: Webhook, body: &[u8]) -> Response {
+    let review = match admission::decode(body) {
+        Ok(review) => review,
+        Err(bad) => {
+            let why = report::chain(&bad);
+            warn!(error = %why, "a request is not a review");
+            return (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response();
+        }
+    };
+    if !state.is_complete() {
+        // The API server takes this as a failure: the object is let through unchanged, and refused by the other webhook.
+        return (StatusCode::SERVICE_UNAVAILABLE, "tidegate has not read the cluster yet\n").into_response();
+    }
+    state.wait_for_namespace(review.namespace()).await;
+    let encoded = span_of(&review, webhook).in_scope(|| decided(state, webhook, &review));
+    ([(header::CONTENT_TYPE, "application/json")], encoded).into_response()
+}
+
+fn decided(state: &State, webhook: Webhook, review: &Review) -> Vec<u8> {
+    let decide = || state.read(|policies, facts| review.answer(webhook, policies, facts));
+    let answer = catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| {
+        error!("deciding failed: this is a fault in tidegate; please report it with the object");
+        review.failure(webhook, "a fault in tidegate")
+    });
+    debug!(allowed = answer.allowed, "reviewed");
+    answer.encode()
+}
+
+fn span_of(review: &Review, webhook: Webhook) -> Span {
+    info_span!("review", ?webhook, uid = review.uid(), namespace = review.namespace(), name = review.name())
+}

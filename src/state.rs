@@ -1,0 +1,115 @@
+//! What the watches write and the webhooks read: the policies and the facts, both in memory.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::facts::Facts;
+use crate::policy::PolicySet;
+
+/// How long a request waits for its namespace to be seen: Namespace and Deployment may come in one `kubectl apply`.
+const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
+
+/// The policies in force and what is known of the cluster.
+pub struct State {
+    policies: ArcSwap<PolicySet>,
+    facts: RwLock<Facts>,
+    changes: watch::Sender<()>,
+    complete: AtomicBool,
+}
+
+impl State {
+    /// Starts with these policies and no facts.
+    #[must_use]
+    pub fn new(policies: PolicySet) -> Self {
+        Self {
+            policies: ArcSwap::from_pointee(policies),
+            facts: RwLock::new(Facts::default()),
+            changes: watch::Sender::new(()),
+            complete: AtomicBool::new(false),
+        }
+    }
+
+    /// Reads the policies and the facts, as they are now.
+    pub fn read<T>(&self, read: impl FnOnce(&PolicySet, &Facts) -> T) -> T {
+        read(&self.policies.load(), &self.facts())
+    }
+
+    /// Tells whether everything that was there at the start has been seen: before that, no decision is to be trusted.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    /// Notes that everything that was there at the start has been seen.
+    pub fn completed(&self) {
+        self.complete.store(true, Ordering::Release);
+    }
+
+    /// Puts other policies in force.
+    pub fn replace_policies(&self, policies: PolicySet) {
+        self.policies.store(policies.into());
+        self.changes.send_replace(());
+    }
+
+    /// Notes something about the cluster.
+    pub fn note<T>(&self, note: impl FnOnce(&mut Facts) -> T) -> T {
+        let result = note(&mut self.facts.write().unwrap_or_else(PoisonError::into_inner));
+        self.changes.send_replace(());
+        result
+    }
+
+    /// Waits, for a moment only, until a namespace has been seen.
+    pub async fn wait_for_namespace(&self, name: &str) {
+        if name.is_empty() || self.facts().namespaces.contains_key(name) {
+            return;
+        }
+        let mut changes = self.changes.subscribe();
+        let seen = changes.wait_for(|()| self.facts().namespaces.contains_key(name));
+        let _ = timeout(NAMESPACE_WAIT, seen).await;
+    }
+
+    fn facts(&self) -> RwLockReadGuard<'_, Facts> {
+        // Facts are plain data: a writer that panicked leaves nothing half done that matters.
+        self.facts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::facts::Namespace;
+
+    fn state() -> Arc<State> {
+        Arc::new(State::new(PolicySet::new([].into(), Vec::new())))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_is_waited_for_until_it_is_seen() {
+        let state = state();
+        let writer = Arc::clone(&state);
+        let seen = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            writer.note(|facts| facts.namespaces.insert("new".into(), Namespace::default()));
+        });
+        let begun = Instant::now();
+        state.wait_for_namespace("new").await;
+        assert_eq!(begun.elapsed(), Duration::from_millis(100));
+        seen.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_that_never_comes_is_not_waited_for_long() {
+        let begun = Instant::now();
+        state().wait_for_namespace("never").await;
+        assert_eq!(begun.elapsed(), NAMESPACE_WAIT);
+    }
+}

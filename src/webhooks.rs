@@ -1,0 +1,105 @@
+//! The webhook configurations: what the API server asks Tidegate about, and what happens when it cannot be reached.
+//!
+//! Mutating fails open and validating fails closed, and neither is asked about anything but model servers: the scope is
+//! fixed here, at install time, and policies only narrow it.
+//! <https://kubernetes.io/docs/concepts/cluster-administration/admission-webhooks-good-practices/>
+
+pub mod register;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::companions::{MANAGED_BY_LABEL, MANAGER};
+
+/// The name of both webhook configurations.
+pub const NAME: &str = "tidegate";
+
+/// Namespaces that Tidegate never judges: a mistake there could keep the cluster, or Tidegate itself, from coming up.
+const NEVER: [&str; 2] = ["kube-system", "tidegate-system"];
+
+/// Where the API server finds the webhooks.
+#[derive(Clone, Debug)]
+pub enum Endpoint<'a> {
+    /// At a URL, for a Tidegate outside of the cluster; the certificate of its CA in base64.
+    Url {
+        /// The URL, without a path.
+        url: &'a str,
+        /// The CA, as `caBundle` has it.
+        ca_bundle: &'a str,
+    },
+    /// At the Service of the manifests; Tidegate fills in the `caBundle` itself.
+    Service,
+}
+
+impl Endpoint<'_> {
+    fn client_config(&self, path: &str) -> Value {
+        match self {
+            Self::Url { url, ca_bundle } => json!({"url": format!("{url}{path}"), "caBundle": ca_bundle}),
+            Self::Service => {
+                json!({"service": {"name": "tidegate", "namespace": "tidegate-system", "path": path, "port": 443}})
+            }
+        }
+    }
+}
+
+/// Returns the mutating and the validating configuration for workloads with all of the labels in `scope`.
+#[must_use]
+pub fn configurations(scope: &BTreeMap<String, String>, endpoint: &Endpoint) -> [Value; 2] {
+    let mut mutating = webhook("mutate.tidegate.dev", "Ignore", scope, endpoint.client_config("/mutate"));
+    // Another webhook may add a container after Tidegate was asked; asking again is cheap, since deciding twice changes
+    // nothing.
+    mutating["reinvocationPolicy"] = "IfNeeded".into();
+    let validating = webhook("validate.tidegate.dev", "Fail", scope, endpoint.client_config("/validate"));
+    [
+        configuration("MutatingWebhookConfiguration", mutating),
+        configuration("ValidatingWebhookConfiguration", validating),
+    ]
+}
+
+fn configuration(kind: &str, webhook: Value) -> Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": kind,
+        "metadata": {"name": NAME, "labels": {MANAGED_BY_LABEL: MANAGER}},
+        "webhooks": [webhook]
+    })
+}
+
+fn webhook(name: &str, failure_policy: &str, scope: &BTreeMap<String, String>, client_config: Value) -> Value {
+    json!({
+        "name": name,
+        "admissionReviewVersions": ["v1"],
+        "clientConfig": client_config,
+        "failurePolicy": failure_policy,
+        "matchPolicy": "Equivalent",
+        "sideEffects": "None",
+        "timeoutSeconds": 5,
+        "rules": [{
+            "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"], "scope": "Namespaced",
+            "operations": ["CREATE", "UPDATE"]
+        }],
+        "namespaceSelector": {
+            "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": NEVER}]
+        },
+        // The API server also looks at the old object, so that taking the label off is judged too.
+        "objectSelector": {"matchLabels": scope},
+        "matchConditions": [
+            {"name": "changes-what-tidegate-reads", "expression": CHANGES_WHAT_TIDEGATE_READS},
+            {"name": "is-not-being-deleted", "expression": IS_NOT_BEING_DELETED}
+        ]
+    })
+}
+
+/// Status, finalizers and the Deployment controller's own annotations are nothing to judge: rollouts of model servers go
+/// on while Tidegate is away.
+const CHANGES_WHAT_TIDEGATE_READS: &str = "\
+oldObject == null || object.spec != oldObject.spec || \
+object.metadata.?labels.orValue({}) != oldObject.metadata.?labels.orValue({}) || \
+object.metadata.?annotations.orValue({}).exists(k, k.startsWith('tidegate.dev/') && \
+(!(k in oldObject.metadata.?annotations.orValue({})) || \
+oldObject.metadata.annotations[k] != object.metadata.annotations[k])) || \
+oldObject.metadata.?annotations.orValue({}).exists(k, k.startsWith('tidegate.dev/') && \
+!(k in object.metadata.?annotations.orValue({})))";
+
+const IS_NOT_BEING_DELETED: &str = "!has(object.metadata.deletionTimestamp)";

@@ -1,0 +1,142 @@
+//! A view of a workload over its raw JSON: for reading. Patches are made on the JSON itself, so that fields which this
+//! version does not know survive.
+
+mod authors;
+mod container;
+mod image;
+mod keyed;
+mod shape;
+
+use serde_json::{Map, Value};
+
+pub use authors::Authors;
+pub use container::{Container, GPU_RESOURCES};
+pub use image::Image;
+pub use keyed::{Path, key_of};
+pub use shape::ShapeError;
+
+use crate::facts::WorkloadRef;
+
+/// A Deployment, seen through the fields that Tidegate reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload<'a> {
+    object: &'a Value,
+}
+
+impl<'a> Workload<'a> {
+    /// Returns the view, once every field that it reads is seen to have the type that Kubernetes gives it.
+    ///
+    /// # Errors
+    /// Names the first field that has another type.
+    pub fn view(object: &'a Value) -> Result<Self, ShapeError> {
+        shape::check(object)?;
+        Ok(Self { object })
+    }
+
+    /// Returns the JSON behind the view.
+    #[must_use]
+    pub fn object(&self) -> &'a Value {
+        self.object
+    }
+
+    /// Returns the kind, such as `Deployment`.
+    #[must_use]
+    pub fn kind(&self) -> &'a str {
+        self.object["kind"].as_str().unwrap_or("Deployment")
+    }
+
+    /// Returns the name; empty where the API server has yet to make it from `generateName`.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        self.metadata("name").as_str().unwrap_or_default()
+    }
+
+    /// Returns the namespace; empty where it is not said.
+    #[must_use]
+    pub fn namespace(&self) -> &'a str {
+        self.metadata("namespace").as_str().unwrap_or_default()
+    }
+
+    /// Returns the UID; empty before the object is stored.
+    #[must_use]
+    pub fn uid(&self) -> &'a str {
+        self.metadata("uid").as_str().unwrap_or_default()
+    }
+
+    /// Returns what an autoscaler would call this workload.
+    #[must_use]
+    pub fn reference(&self) -> WorkloadRef {
+        WorkloadRef {
+            namespace: self.namespace().to_owned(),
+            kind: self.kind().to_owned(),
+            name: self.name().to_owned(),
+        }
+    }
+
+    /// Tells whether the object is on its way out.
+    #[must_use]
+    pub fn is_being_deleted(&self) -> bool {
+        !self.metadata("deletionTimestamp").is_null()
+    }
+
+    /// Returns the workload's own labels.
+    #[must_use]
+    pub fn labels(&self) -> Option<&'a Map<String, Value>> {
+        self.metadata("labels").as_object()
+    }
+
+    /// Returns one of the workload's own annotations.
+    #[must_use]
+    pub fn annotation(&self, key: &str) -> Option<&'a str> {
+        self.metadata("annotations").get(key)?.as_str()
+    }
+
+    /// Returns the live or wanted number of replicas.
+    #[must_use]
+    pub fn replicas(&self) -> Option<i64> {
+        self.object["spec"]["replicas"].as_i64()
+    }
+
+    /// Returns the pod template; null where there is none.
+    #[must_use]
+    pub fn template(&self) -> &'a Value {
+        &self.object["spec"]["template"]
+    }
+
+    /// Returns the pod template's spec; null where there is none.
+    #[must_use]
+    pub fn pod_spec(&self) -> &'a Value {
+        &self.template()["spec"]
+    }
+
+    /// Returns the containers, without init containers.
+    pub fn containers(&self) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        self.list("containers")
+    }
+
+    /// Returns the init containers, restartable ones (sidecars) among them.
+    pub fn init_containers(&self) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        self.list("initContainers")
+    }
+
+    /// Returns init containers and containers, in the order in which they start.
+    pub fn all_containers(&self) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        self.init_containers().chain(self.containers())
+    }
+
+    /// Returns the containers that run as long as the pod does: restartable init containers, then containers.
+    ///
+    /// <https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/>
+    pub fn long_running(&self) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        self.init_containers().filter(Container::is_restartable).chain(self.containers())
+    }
+
+    fn list(&self, list: &'static str) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        let items = self.pod_spec()[list].as_array().map_or(&[][..], Vec::as_slice);
+        items.iter().enumerate().map(move |(index, value)| Container::new(list, index, value))
+    }
+
+    fn metadata(&self, field: &str) -> &'a Value {
+        &self.object["metadata"][field]
+    }
+}

@@ -1,0 +1,195 @@
+//! One container of a pod template.
+
+use serde_json::Value;
+
+use super::Image;
+use crate::quantity::Quantity;
+
+/// Names and prefixes (those that end in `-` or `/`) of the extended resources that are GPUs or other accelerators.
+///
+/// <https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/> and the vendors' device plugins.
+pub const GPU_RESOURCES: &[&str] = &[
+    "nvidia.com/gpu",
+    "nvidia.com/gpu.shared",
+    "nvidia.com/mig-",
+    "amd.com/gpu",
+    "gpu.intel.com/",
+    "intel.com/gpu",
+    "habana.ai/gaudi",
+    "google.com/tpu",
+    "aws.amazon.com/neuron",
+    "aws.amazon.com/neuroncore",
+];
+
+/// A container or init container of a pod template.
+#[derive(Clone, Copy, Debug)]
+pub struct Container<'a> {
+    list: &'static str,
+    index: usize,
+    value: &'a Value,
+}
+
+impl<'a> Container<'a> {
+    pub(super) fn new(list: &'static str, index: usize, value: &'a Value) -> Self {
+        Self { list, index, value }
+    }
+
+    /// Returns the container's name.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        self.value["name"].as_str().unwrap_or_default()
+    }
+
+    /// Returns the list that the container stands in: `containers` or `initContainers`.
+    #[must_use]
+    pub fn list(&self) -> &'static str {
+        self.list
+    }
+
+    /// Returns one of the container's fields; null where it is absent.
+    #[must_use]
+    pub fn field(&self, name: &str) -> &'a Value {
+        &self.value[name]
+    }
+
+    /// Returns the container's image.
+    #[must_use]
+    pub fn image(&self) -> Image<'a> {
+        Image::new(self.value["image"].as_str().unwrap_or_default())
+    }
+
+    /// Returns the place of one of the container's fields, as a person would write it.
+    #[must_use]
+    pub fn place(&self, field: &str) -> String {
+        format!("spec.template.spec.{}[{}].{field}", self.list, self.index)
+    }
+
+    /// Tells whether this is an init container that keeps running beside the others.
+    #[must_use]
+    pub fn is_restartable(&self) -> bool {
+        self.value["restartPolicy"] == "Always"
+    }
+
+    /// Returns a request (`of` = `requests`) or limit (`limits`) where it is set and can be read.
+    #[must_use]
+    pub fn resource(&self, of: &str, name: &str) -> Option<Quantity> {
+        Quantity::from_json(self.value["resources"][of].get(name)?).ok()
+    }
+
+    /// Tells whether a request or limit is set, readable or not.
+    #[must_use]
+    pub fn has_resource(&self, of: &str, name: &str) -> bool {
+        !self.value["resources"][of][name].is_null()
+    }
+
+    /// Tells whether the container asks for a GPU, by an extended resource or by a resource claim.
+    #[must_use]
+    pub fn has_gpu(&self) -> bool {
+        let resources = &self.value["resources"];
+        let extended = |of: &str| {
+            let named = resources[of].as_object();
+            named.is_some_and(|named| named.iter().any(|(name, amount)| is_gpu(name) && !is_zero(amount)))
+        };
+        let claims = resources["claims"].as_array().is_some_and(|claims| !claims.is_empty());
+        claims || extended("limits") || extended("requests")
+    }
+
+    /// Returns the value of an environment variable that is given as text.
+    #[must_use]
+    pub fn env_value(&self, name: &str) -> Option<&'a str> {
+        self.env(name)?["value"].as_str()
+    }
+
+    /// Returns the entry of an environment variable, however its value is given.
+    #[must_use]
+    pub fn env(&self, name: &str) -> Option<&'a Value> {
+        self.value["env"].as_array()?.iter().find(|entry| entry["name"] == name)
+    }
+
+    /// Returns the words that the container runs, command first; a `sh -c` script is split into its words.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let texts = ["command", "args"].into_iter().filter_map(|field| self.value[field].as_array()).flatten();
+        let words: Vec<&str> = texts.filter_map(Value::as_str).collect();
+        match words.iter().position(|word| is_shell(word)) {
+            Some(0) => words.iter().flat_map(|word| split_script(word)).collect(),
+            _ => words.into_iter().map(str::to_owned).collect(),
+        }
+    }
+
+    /// Returns the container's ports that speak TCP, with their names.
+    pub fn tcp_ports(&self) -> impl Iterator<Item = (Option<&'a str>, u16)> + use<'a> {
+        let ports = self.value["ports"].as_array().map_or(&[][..], Vec::as_slice);
+        ports.iter().filter(|port| port["protocol"].as_str().is_none_or(|protocol| protocol == "TCP")).filter_map(
+            |port| {
+                let number = port["containerPort"].as_u64()?;
+                Some((port["name"].as_str(), u16::try_from(number).ok()?))
+            },
+        )
+    }
+}
+
+/// Tells whether an extended resource is a GPU or another accelerator.
+fn is_gpu(resource: &str) -> bool {
+    GPU_RESOURCES.iter().any(|known| {
+        let is_prefix = known.ends_with(['-', '/']);
+        resource == *known || (is_prefix && resource.starts_with(known))
+    })
+}
+
+fn is_zero(amount: &Value) -> bool {
+    Quantity::from_json(amount).is_ok_and(|amount| amount.is_zero())
+}
+
+fn is_shell(word: &str) -> bool {
+    matches!(word.rsplit('/').next(), Some("sh" | "bash" | "ash" | "dash"))
+}
+
+/// Splits a shell script into words as far as that can be done without running it: at white space and control
+/// operators, with quotes and line continuations taken off.
+fn split_script(script: &str) -> Vec<String> {
+    let script = script.replace("\\\n", " ");
+    let words = script.split(|c: char| c.is_whitespace() || matches!(c, ';' | '&' | '|' | '(' | ')'));
+    let bare = words.map(|word| word.trim_matches(['"', '\'']).to_owned());
+    bare.filter(|word| !word.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn container(value: &Value) -> Container<'_> {
+        Container::new("containers", 0, value)
+    }
+
+    #[test]
+    fn a_mig_slice_is_a_gpu_and_a_zero_gpu_is_none() {
+        assert!(container(&json!({"resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}})).has_gpu());
+        assert!(container(&json!({"resources": {"claims": [{"name": "gpu"}]}})).has_gpu());
+        assert!(!container(&json!({"resources": {"limits": {"nvidia.com/gpu": "0"}}})).has_gpu());
+        assert!(!container(&json!({"resources": {"limits": {"nvidia.com/gpumem": 1}}})).has_gpu());
+    }
+
+    #[test]
+    fn a_shell_script_is_split_into_its_words() {
+        let value =
+            json!({"command": ["/bin/sh", "-c"], "args": ["pip list && vllm serve m \\\n --port '9000'; true"]});
+        let words = container(&value).words();
+        assert_eq!(words, ["/bin/sh", "-c", "pip", "list", "vllm", "serve", "m", "--port", "9000", "true"]);
+    }
+
+    #[test]
+    fn arguments_that_are_no_script_stay_whole() {
+        let value = json!({"args": ["--prompt", "a; b"]});
+        assert_eq!(container(&value).words(), ["--prompt", "a; b"]);
+    }
+
+    #[test]
+    fn only_tcp_ports_count() {
+        let value =
+            json!({"ports": [{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 8080, "name": "http"}]});
+        assert_eq!(container(&value).tcp_ports().collect::<Vec<_>>(), [(Some("http"), 8080)]);
+    }
+}

@@ -1,0 +1,82 @@
+//! Image references.
+
+/// The tags that registries and builds move from one image to the next.
+const MOVING_TAGS: &[&str] = &["latest", "main", "master", "nightly", "stable", "edge", "dev"];
+
+/// A container image reference: `[registry[:port]/]repository[:tag][@digest]`.
+///
+/// <https://github.com/distribution/reference>
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image<'a> {
+    text: &'a str,
+}
+
+impl<'a> Image<'a> {
+    /// Wraps a reference as it stands in a container.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        Self { text }
+    }
+
+    /// Returns the reference as it was written.
+    #[must_use]
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// Returns the reference without tag and digest, registry included.
+    #[must_use]
+    pub fn repository(&self) -> &'a str {
+        let named = self.text.split('@').next().unwrap_or_default();
+        match named.rfind(':') {
+            Some(colon) if !named[colon..].contains('/') => &named[..colon],
+            _ => named,
+        }
+    }
+
+    /// Returns the tag.
+    #[must_use]
+    pub fn tag(&self) -> Option<&'a str> {
+        let named = self.text.split('@').next().unwrap_or_default();
+        named[self.repository().len()..].strip_prefix(':')
+    }
+
+    /// Returns the digest.
+    #[must_use]
+    pub fn digest(&self) -> Option<&'a str> {
+        self.text.split_once('@').map(|(_, digest)| digest)
+    }
+
+    /// Tells whether the same reference can name another image tomorrow.
+    #[must_use]
+    pub fn is_floating(&self) -> bool {
+        self.digest().is_none() && self.tag().is_none_or(|tag| MOVING_TAGS.contains(&tag))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_port_is_not_a_tag() {
+        let image = Image::new("registry.example.com:5000/team/api");
+        assert_eq!((image.repository(), image.tag()), ("registry.example.com:5000/team/api", None));
+        assert!(image.is_floating());
+    }
+
+    #[test]
+    fn a_tag_and_a_digest_are_told_apart() {
+        let image = Image::new("registry.example.com:5000/api:1.2@sha256:0f1e");
+        assert_eq!((image.repository(), image.tag()), ("registry.example.com:5000/api", Some("1.2")));
+        assert_eq!(image.digest(), Some("sha256:0f1e"));
+    }
+
+    #[test]
+    fn a_digest_is_pinned_whatever_the_tag() {
+        assert!(!Image::new("api:latest@sha256:0f1e").is_floating());
+        assert!(!Image::new("api:1.2").is_floating());
+        assert!(Image::new("api:latest").is_floating());
+        assert!(Image::new("api").is_floating());
+    }
+}

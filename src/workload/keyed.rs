@@ -1,0 +1,194 @@
+//! Paths into a pod spec that name list items by their key, as Kubernetes merges them, so that they survive reordering.
+
+use std::fmt;
+
+use serde_json::{Map, Value, map::Entry};
+
+/// Returns the field by which the items of a list are told apart, for the lists that Tidegate adds to.
+///
+/// The patch merge keys of <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/>.
+#[must_use]
+pub fn key_of(list: &str) -> Option<&'static str> {
+    matches!(list, "containers" | "initContainers" | "env").then_some("name")
+}
+
+/// A path from a pod spec to a value below it: fields by name, items of keyed lists by their key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path(Vec<String>);
+
+impl Path {
+    /// Makes a path of its segments.
+    pub fn new<S: Into<String>>(segments: impl IntoIterator<Item = S>) -> Self {
+        Self(segments.into_iter().map(Into::into).collect())
+    }
+
+    /// Returns the path one segment further down.
+    #[must_use]
+    pub fn join(&self, segment: &str) -> Self {
+        let mut segments = Vec::with_capacity(self.0.len() + 1);
+        segments.extend_from_slice(&self.0);
+        segments.push(segment.to_owned());
+        Self(segments)
+    }
+
+    /// Returns the segments.
+    #[must_use]
+    pub fn segments(&self) -> &[String] {
+        &self.0
+    }
+
+    /// Returns the value at the path.
+    #[must_use]
+    pub fn get<'v>(&self, root: &'v Value) -> Option<&'v Value> {
+        self.0.iter().try_fold(root, |value, segment| match value {
+            Value::Array(items) => items.iter().find(|item| has_key(item, segment)),
+            _ => value.get(segment),
+        })
+    }
+
+    /// Sets the value at the path, making what is missing on the way; a new list item goes to the head of its list.
+    pub fn set(&self, root: &mut Value, value: Value) {
+        let mut place = root;
+        let mut list = "";
+        for segment in &self.0 {
+            place = match place {
+                Value::Array(items) => item_mut(items, key_of(list).unwrap_or("name"), segment),
+                other => field_mut(other, segment),
+            };
+            list = segment;
+        }
+        *place = value;
+    }
+
+    /// Removes the value at the path and what is left empty above it: an item of which only the key remains, an object
+    /// or list with nothing in it. An item that `keep` says is somebody's own stays.
+    pub fn remove(&self, root: &mut Value, keep: &dyn Fn(&Path) -> bool) {
+        remove(root, &self.0, &mut Vec::new(), keep);
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("/"))
+    }
+}
+
+/// Tells whether a list item has this key.
+fn has_key(item: &Value, key: &str) -> bool {
+    item["name"] == *key
+}
+
+fn item_mut<'v>(items: &'v mut Vec<Value>, field: &str, key: &str) -> &'v mut Value {
+    let index = items.iter().position(|item| has_key(item, key)).unwrap_or_else(|| {
+        items.insert(0, Value::Object(Map::from_iter([(field.to_owned(), key.into())])));
+        0
+    });
+    &mut items[index]
+}
+
+fn field_mut<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    let Value::Object(map) = value else { unreachable!("made an object above") };
+    match map.entry(field) {
+        Entry::Occupied(found) if !found.get().is_null() => found.into_mut(),
+        Entry::Occupied(mut null) => {
+            null.insert(empty(field));
+            null.into_mut()
+        }
+        Entry::Vacant(vacant) => vacant.insert(empty(field)),
+    }
+}
+
+fn empty(field: &str) -> Value {
+    if key_of(field).is_some() { Value::Array(Vec::new()) } else { Value::Object(Map::new()) }
+}
+
+fn remove(value: &mut Value, path: &[String], above: &mut Vec<String>, keep: &dyn Fn(&Path) -> bool) {
+    let Some((segment, rest)) = path.split_first() else { return };
+    above.push(segment.clone());
+    match value {
+        Value::Array(items) => {
+            if let Some(index) = items.iter().position(|item| has_key(item, segment)) {
+                remove(&mut items[index], rest, above, keep);
+                // Tidegate adds variables, but never a container: one with nothing but a name is its author's.
+                let is_ours = above.iter().rev().nth(1).is_some_and(|list| list == "env");
+                if is_ours && has_only_key(&items[index]) && !keep(&Path(above.clone())) {
+                    items.remove(index);
+                }
+            }
+        }
+        Value::Object(map) => {
+            if let Some(child) = map.get_mut(segment) {
+                remove(child, rest, above, keep);
+                if rest.is_empty() || is_empty(child) {
+                    map.remove(segment);
+                }
+            }
+        }
+        _ => {}
+    }
+    above.pop();
+}
+
+fn has_only_key(item: &Value) -> bool {
+    item.as_object().is_some_and(|item| item.keys().all(|field| field == "name"))
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn nobodys(_: &Path) -> bool {
+        false
+    }
+
+    fn path(text: &str) -> Path {
+        Path::new(text.split('/'))
+    }
+
+    #[test]
+    fn what_is_missing_on_the_way_is_made() {
+        let mut pod = json!({"containers": [{"name": "a"}, {"name": "b", "env": [{"name": "X", "value": "1"}]}]});
+        path("containers/b/env/PGHOST/value").set(&mut pod, json!("db"));
+        path("containers/a/resources/limits/cpu").set(&mut pod, json!("1"));
+        let b = json!([{"name": "PGHOST", "value": "db"}, {"name": "X", "value": "1"}]);
+        assert_eq!(pod["containers"][1]["env"], b);
+        assert_eq!(pod["containers"][0], json!({"name": "a", "resources": {"limits": {"cpu": "1"}}}));
+    }
+
+    #[test]
+    fn removing_leaves_nothing_empty_behind() {
+        let mut pod = json!({"containers": [{"name": "a", "env": [{"name": "PGHOST", "value": "db"}],
+            "resources": {"limits": {"cpu": "1"}}}]});
+        path("containers/a/env/PGHOST/value").remove(&mut pod, &nobodys);
+        path("containers/a/resources/limits/cpu").remove(&mut pod, &nobodys);
+        assert_eq!(pod, json!({"containers": [{"name": "a"}]}));
+    }
+
+    #[test]
+    fn a_neighbour_keeps_its_parents() {
+        let mut pod =
+            json!({"containers": [{"name": "a", "readinessProbe": {"httpGet": {"path": "/"}, "tcpSocket": {}}}]});
+        path("containers/a/readinessProbe/httpGet/path").remove(&mut pod, &nobodys);
+        assert_eq!(pod["containers"][0]["readinessProbe"], json!({"tcpSocket": {}}));
+    }
+
+    #[test]
+    fn an_item_that_somebody_wrote_stays() {
+        let mut pod = json!({"containers": [{"name": "a", "env": [{"name": "PGHOST", "value": "db"}]}]});
+        path("containers/a/env/PGHOST/value").remove(&mut pod, &|path: &Path| path.segments().len() == 4);
+        assert_eq!(pod["containers"][0]["env"], json!([{"name": "PGHOST"}]));
+    }
+}

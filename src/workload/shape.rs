@@ -1,0 +1,220 @@
+//! Sees that the fields which Tidegate reads have the types that Kubernetes gives them.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// A field whose type is not the one that Kubernetes gives it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place} is {found}, but Kubernetes has {expected} there")]
+pub struct ShapeError {
+    place: String,
+    expected: &'static str,
+    found: &'static str,
+}
+
+/// What a field must be where it is neither absent nor null.
+enum Shape {
+    Text,
+    Number,
+    Truth,
+    /// A quantity: text, or a number as it may stand in YAML.
+    Quantity,
+    /// A list of items of one shape.
+    List(&'static Shape),
+    /// An object with these fields, and others that do not matter.
+    Object(&'static [(&'static str, Shape)]),
+    /// An object whose every value has one shape.
+    Map(&'static Shape),
+}
+
+const WORKLOAD: Shape = Shape::Object(&[
+    ("kind", Shape::Text),
+    ("metadata", METADATA),
+    (
+        "spec",
+        Shape::Object(&[
+            ("replicas", Shape::Number),
+            ("template", Shape::Object(&[("metadata", METADATA), ("spec", POD)])),
+        ]),
+    ),
+]);
+
+const METADATA: Shape = Shape::Object(&[
+    ("name", Shape::Text),
+    ("namespace", Shape::Text),
+    ("uid", Shape::Text),
+    ("labels", Shape::Map(&Shape::Text)),
+    ("annotations", Shape::Map(&Shape::Text)),
+]);
+
+const POD: Shape = Shape::Object(&[
+    ("containers", Shape::List(&CONTAINER)),
+    ("initContainers", Shape::List(&CONTAINER)),
+    ("resources", RESOURCES),
+]);
+
+const CONTAINER: Shape = Shape::Object(&[
+    ("name", Shape::Text),
+    ("image", Shape::Text),
+    ("restartPolicy", Shape::Text),
+    ("command", Shape::List(&Shape::Text)),
+    ("args", Shape::List(&Shape::Text)),
+    ("resources", RESOURCES),
+    (
+        "env",
+        Shape::List(&Shape::Object(&[
+            ("name", Shape::Text),
+            ("value", Shape::Text),
+            ("valueFrom", Shape::Object(&[])),
+        ])),
+    ),
+    (
+        "ports",
+        Shape::List(&Shape::Object(&[
+            ("name", Shape::Text),
+            ("containerPort", Shape::Number),
+            ("protocol", Shape::Text),
+        ])),
+    ),
+    ("startupProbe", PROBE),
+    ("readinessProbe", PROBE),
+    ("livenessProbe", PROBE),
+    ("securityContext", Shape::Object(&[("privileged", Shape::Truth)])),
+]);
+
+const RESOURCES: Shape = Shape::Object(&[
+    ("requests", Shape::Map(&Shape::Quantity)),
+    ("limits", Shape::Map(&Shape::Quantity)),
+    ("claims", Shape::List(&Shape::Object(&[]))),
+]);
+
+const PROBE: Shape = Shape::Object(&[
+    ("httpGet", Shape::Object(&[("path", Shape::Text), ("scheme", Shape::Text)])),
+    ("tcpSocket", Shape::Object(&[])),
+    ("exec", Shape::Object(&[])),
+    ("grpc", Shape::Object(&[])),
+]);
+
+/// Checks a whole workload.
+pub(super) fn check(object: &Value) -> Result<(), ShapeError> {
+    if object.is_object() { WORKLOAD.check(object, &mut Vec::new()) } else { Err(WORKLOAD.error(object, &[])) }
+}
+
+/// A step on the way to a field.
+enum Step<'s> {
+    Field(&'s str),
+    Item(usize),
+}
+
+impl Shape {
+    fn check<'v>(&self, value: &'v Value, place: &mut Vec<Step<'v>>) -> Result<(), ShapeError> {
+        match (self, value) {
+            (_, Value::Null)
+            | (Self::Text, Value::String(_))
+            | (Self::Number, Value::Number(_))
+            | (Self::Truth, Value::Bool(_))
+            | (Self::Quantity, Value::String(_) | Value::Number(_)) => Ok(()),
+            (Self::List(item), Value::Array(items)) => items.iter().enumerate().try_for_each(|(index, value)| {
+                // A null is no item: unlike an absent field, it has no default.
+                if value.is_null() {
+                    return Err(item.error(value, &with(place, Step::Item(index))));
+                }
+                below(place, Step::Item(index), |place| item.check(value, place))
+            }),
+            (Self::Object(fields), Value::Object(map)) => fields.iter().try_for_each(|(name, shape)| {
+                map.get(*name)
+                    .map_or(Ok(()), |value| below(place, Step::Field(name), |place| shape.check(value, place)))
+            }),
+            (Self::Map(shape), Value::Object(map)) => map
+                .iter()
+                .try_for_each(|(name, value)| below(place, Step::Field(name), |place| shape.check(value, place))),
+            _ => Err(self.error(value, place)),
+        }
+    }
+
+    fn error(&self, value: &Value, place: &[Step]) -> ShapeError {
+        ShapeError { place: written(place), expected: self.name(), found: name_of(value) }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Text => "a string",
+            Self::Number => "a number",
+            Self::Truth => "true or false",
+            Self::Quantity => "a quantity",
+            Self::List(_) => "a list",
+            Self::Object(_) | Self::Map(_) => "an object",
+        }
+    }
+}
+
+fn below<'v, T>(place: &mut Vec<Step<'v>>, step: Step<'v>, check: impl FnOnce(&mut Vec<Step<'v>>) -> T) -> T {
+    place.push(step);
+    let result = check(place);
+    place.pop();
+    result
+}
+
+fn with<'v>(place: &mut Vec<Step<'v>>, step: Step<'v>) -> Vec<Step<'v>> {
+    let mut place = std::mem::take(place);
+    place.push(step);
+    place
+}
+
+fn written(place: &[Step]) -> String {
+    let mut text = String::new();
+    for step in place {
+        match step {
+            Step::Field(name) if text.is_empty() => text.push_str(name),
+            Step::Field(name) => write!(text, ".{name}").expect("writing to a String does not fail"),
+            Step::Item(index) => write!(text, "[{index}]").expect("writing to a String does not fail"),
+        }
+    }
+    if text.is_empty() { "the object".to_owned() } else { text }
+}
+
+fn name_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn complaint(object: &Value) -> String {
+        check(object).expect_err("this object has a wrong type").to_string()
+    }
+
+    #[test]
+    fn the_first_wrong_type_is_named_by_its_place() {
+        let object =
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "b", "env": "X=1"}]}}}});
+        assert_eq!(
+            complaint(&object),
+            "spec.template.spec.containers[1].env is a string, but Kubernetes has a list there"
+        );
+    }
+
+    #[test]
+    fn a_null_container_is_not_an_absent_one() {
+        let object = json!({"spec": {"template": {"spec": {"containers": [null]}}}});
+        assert_eq!(complaint(&object), "spec.template.spec.containers[0] is null, but Kubernetes has an object there");
+        assert_eq!(check(&json!({"spec": {"template": {"spec": {"containers": null}}}})), Ok(()));
+    }
+
+    #[test]
+    fn what_is_no_object_at_all_is_refused() {
+        assert_eq!(complaint(&json!([])), "the object is a list, but Kubernetes has an object there");
+        assert_eq!(complaint(&json!(null)), "the object is null, but Kubernetes has an object there");
+    }
+}
