@@ -128,7 +128,7 @@ enum Unreadable {
     Shape(#[source] ShapeError),
 }
 
-impl<'a> Review<'a> {
+impl Review<'_> {
     /// Returns the request's identity, which the answer must carry.
     #[must_use]
     pub fn uid(&self) -> &str {
@@ -293,6 +293,9 @@ impl<'a> Answer<'a> {
     }
 
     /// Encodes the answer as a review.
+    ///
+    /// # Panics
+    /// Never: an answer is plain data.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         #[derive(Serialize)]

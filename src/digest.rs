@@ -43,7 +43,9 @@ fn feed(hasher: &mut SipHasher24, value: &Value) {
         Value::String(text) => feed_text(hasher, b's', text),
         Value::Array(items) => {
             hasher.write_u8(b'[');
-            items.iter().for_each(|item| feed(hasher, item));
+            for item in items {
+                feed(hasher, item);
+            }
             hasher.write_u8(b']');
         }
         Value::Object(fields) => {

@@ -54,7 +54,7 @@ pub struct Context<'a> {
     pub recognised: &'a Recognised<'a>,
 }
 
-impl<'a> Context<'a> {
+impl Context<'_> {
     /// Returns the same for the workload as it was before an update.
     pub(crate) fn before(&self) -> Option<Self> {
         self.old.map(|old| Self { workload: old, old: None, ..*self })

@@ -46,18 +46,18 @@ impl Endpoint<'_> {
 /// Returns the mutating and the validating configuration for workloads with all of the labels in `scope`.
 #[must_use]
 pub fn configurations(scope: &BTreeMap<String, String>, endpoint: &Endpoint) -> [Value; 2] {
-    let mut mutating = webhook("mutate.tidegate.dev", "Ignore", scope, endpoint.client_config("/mutate"));
+    let mut mutating = webhook("mutate.tidegate.dev", "Ignore", scope, &endpoint.client_config("/mutate"));
     // Another webhook may add a container after Tidegate was asked; asking again is cheap, since deciding twice changes
     // nothing.
     mutating["reinvocationPolicy"] = "IfNeeded".into();
-    let validating = webhook("validate.tidegate.dev", "Fail", scope, endpoint.client_config("/validate"));
+    let validating = webhook("validate.tidegate.dev", "Fail", scope, &endpoint.client_config("/validate"));
     [
-        configuration("MutatingWebhookConfiguration", mutating),
-        configuration("ValidatingWebhookConfiguration", validating),
+        configuration("MutatingWebhookConfiguration", &mutating),
+        configuration("ValidatingWebhookConfiguration", &validating),
     ]
 }
 
-fn configuration(kind: &str, webhook: Value) -> Value {
+fn configuration(kind: &str, webhook: &Value) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": kind,
@@ -66,7 +66,7 @@ fn configuration(kind: &str, webhook: Value) -> Value {
     })
 }
 
-fn webhook(name: &str, failure_policy: &str, scope: &BTreeMap<String, String>, client_config: Value) -> Value {
+fn webhook(name: &str, failure_policy: &str, scope: &BTreeMap<String, String>, client_config: &Value) -> Value {
     json!({
         "name": name,
         "admissionReviewVersions": ["v1"],

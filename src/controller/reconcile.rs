@@ -59,6 +59,7 @@ pub(super) async fn reconcile(deployment: Arc<DynamicObject>, context: Arc<Conte
 }
 
 /// Says when to look again after a failure.
+#[expect(clippy::needless_pass_by_value, reason = "the form that kube's `applier` asks for")]
 pub(super) fn retry(deployment: Arc<DynamicObject>, error: &ApplyError, _: Arc<Context>) -> Requeue {
     let name = deployment.metadata.name.as_deref().unwrap_or_default();
     let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();

@@ -40,7 +40,7 @@ impl Difference {
 
     fn objects(&mut self, old: &Map<String, Value>, new: &Map<String, Value>) {
         for name in old.keys().filter(|name| !new.contains_key(*name)) {
-            self.below(name, |this| this.remove());
+            self.below(name, Self::remove);
         }
         for (name, value) in new {
             match old.get(name) {
@@ -55,17 +55,16 @@ impl Difference {
         let mut current: Vec<&Value> = old.iter().collect();
         for index in (0..current.len()).rev() {
             if position(new, key, &current[index][key]).is_none() {
-                self.below(&index.to_string(), |this| this.remove());
+                self.below(&index.to_string(), Self::remove);
                 current.remove(index);
             }
         }
         for (index, item) in new.iter().enumerate() {
-            match current.get(index).filter(|before| before[key] == item[key]) {
-                Some(before) => self.below(&index.to_string(), |this| this.values(before, item, "")),
-                None => {
-                    self.below(&index.to_string(), |this| this.add(item.clone()));
-                    current.insert(index, item);
-                }
+            if let Some(before) = current.get(index).filter(|before| before[key] == item[key]) {
+                self.below(&index.to_string(), |this| this.values(before, item, ""));
+            } else {
+                self.below(&index.to_string(), |this| this.add(item.clone()));
+                current.insert(index, item);
             }
         }
     }

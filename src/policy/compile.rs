@@ -39,9 +39,9 @@ pub enum PolicyError {
         /// The resource.
         resource: String,
         /// The default request.
-        request: Quantity,
+        request: String,
         /// The default limit.
-        limit: Quantity,
+        limit: String,
     },
     /// A bound excludes everything.
     #[error("spec.resources.bounds: the min {min} of {resource} is above its max {max}")]
@@ -49,9 +49,9 @@ pub enum PolicyError {
         /// The resource.
         resource: String,
         /// The least.
-        min: Quantity,
+        min: String,
         /// The most.
-        max: Quantity,
+        max: String,
     },
     /// A default breaks a bound of its own policy, so that everything without the field would be refused.
     #[error("spec.resources.{class}.{of}: the default {default} of {resource} is out of the policy's own bounds")]
@@ -63,7 +63,7 @@ pub enum PolicyError {
         /// The resource.
         resource: String,
         /// The default.
-        default: Quantity,
+        default: String,
     },
     /// The bounds of autoscaling exclude each other.
     #[error(
@@ -144,7 +144,11 @@ fn defaults(resources: &Resources) -> Result<BTreeMap<Class, Defaults>, PolicyEr
         if let Bound { min: Some(min), max: Some(max) } = bound
             && min > max
         {
-            return Err(PolicyError::EmptyBound { resource: resource.clone(), min: min.clone(), max: max.clone() });
+            return Err(PolicyError::EmptyBound {
+                resource: resource.clone(),
+                min: min.to_string(),
+                max: max.to_string(),
+            });
         }
     }
     let classes = [("cpu", Class::Cpu, &resources.cpu), ("gpu", Class::Gpu, &resources.gpu)];
@@ -161,7 +165,7 @@ fn class_defaults(
     for (of, quantities) in [("requests", &written.requests), ("limits", &written.limits)] {
         for (resource, default) in quantities {
             if !bounds.get(resource).is_none_or(|bound| bound.allows(default)) {
-                let (resource, default) = (resource.clone(), default.clone());
+                let (resource, default) = (resource.clone(), default.to_string());
                 return Err(PolicyError::DefaultOutOfBounds { class, of, resource, default });
             }
             let pair = by_resource.entry(resource.clone()).or_default();
@@ -172,7 +176,7 @@ fn class_defaults(
         if let RequestAndLimit { request: Some(request), limit: Some(limit) } = pair
             && request > limit
         {
-            let (resource, request, limit) = (resource.clone(), request.clone(), limit.clone());
+            let (resource, request, limit) = (resource.clone(), request.to_string(), limit.to_string());
             return Err(PolicyError::RequestAboveLimit { class, resource, request, limit });
         }
     }

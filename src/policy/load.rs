@@ -42,7 +42,7 @@ pub enum LoadError {
         /// The policy's name.
         policy: String,
         /// Why.
-        source: PolicyError,
+        source: Box<PolicyError>,
     },
     /// There is nothing to read.
     #[error("{path} holds no .yaml or .yml file")]
@@ -64,7 +64,7 @@ pub fn load(path: &Path) -> Result<Vec<Policy>, LoadError> {
             let compiled = Policy::compile(&policy).map_err(|source| LoadError::Compile {
                 path: file.clone(),
                 policy: policy.metadata.name.clone().unwrap_or_default(),
-                source,
+                source: Box::new(source),
             })?;
             policies.push(compiled);
         }

@@ -9,7 +9,7 @@ use super::preset::Preset;
 use crate::workload::Container;
 
 /// How long a model server of an unknown runtime may take to start.
-const UNKNOWN_STARTUP_BUDGET: Duration = Duration::from_secs(300);
+const UNKNOWN_STARTUP_BUDGET: Duration = Duration::from_mins(5);
 
 /// Port names by which Kubernetes, Istio and Knative users mark the port that serves.
 const SERVING_PORT_NAMES: [&str; 6] = ["http", "http1", "http2", "h2c", "https", "web"];
@@ -119,11 +119,11 @@ fn has_flag(words: &[String], flag: &str) -> bool {
 
 /// The value of `--flag value` or `--flag=value`; the last one counts, as it does for the programs themselves.
 fn flag_value<'w>(words: &'w [String], flag: &str) -> Option<&'w str> {
-    let values = words.iter().enumerate().filter_map(|(index, word)| match word.strip_prefix(flag)? {
+    let mut values = words.iter().enumerate().rev().filter_map(|(index, word)| match word.strip_prefix(flag)? {
         "" => words.get(index + 1).map(String::as_str),
         rest => rest.strip_prefix('='),
     });
-    values.last()
+    values.next()
 }
 
 #[cfg(test)]
