@@ -1,0 +1,55 @@
+# Everything that is built goes into a cache outside of the tree; TIDEGATE_CACHE says where.
+TIDEGATE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
+CARGO_TARGET_DIR ?= $(TIDEGATE_CACHE)/target
+export TIDEGATE_CACHE CARGO_TARGET_DIR
+
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(TIDEGATE_CACHE)/tools/bin/cargo-deny
+
+.PHONY: help
+help: ## Show what there is to make.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+.PHONY: demo
+demo: prerequisites ## Start a control plane with Tidegate and show what it does; leaves it running.
+	@dev/demo up
+
+.PHONY: demo-down
+demo-down: ## Stop what `make demo` left running.
+	@dev/demo down
+
+.PHONY: test
+test: prerequisites control-plane ## Run every test, those on the real control plane included.
+	cargo test --locked --no-fail-fast -- --include-ignored
+
+.PHONY: test-fast
+test-fast: ## Run the unit and case tests only: no control plane.
+	cargo test --locked --no-fail-fast
+
+.PHONY: lint
+lint: prerequisites $(CARGO_DENY) ## Check format, lints, docs, licences and generated files.
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	$(CARGO_DENY) check bans licenses sources
+	cd dev/controlplane && test -z "$$(gofmt -l .)"
+
+.PHONY: bench
+bench: prerequisites control-plane ## Measure decisions and the webhook; writes docs/benchmarks.md.
+	cargo bench --locked
+
+.PHONY: generate
+generate: ## Write what is generated from the code.
+	cargo run --locked --quiet -- generate crds
+	cargo run --locked --quiet -- generate webhooks
+
+.PHONY: control-plane
+control-plane: prerequisites
+	@dev/controlplane/build > /dev/null
+
+.PHONY: prerequisites
+prerequisites:
+	@dev/prerequisites
+
+$(CARGO_DENY):
+	cargo install --locked --version $(CARGO_DENY_VERSION) --root $(TIDEGATE_CACHE)/tools cargo-deny
