@@ -56,16 +56,19 @@ pub(super) fn afresh(
         Ok(workload) => planned(&workload, effective, facts, notes),
         Err(_) => Vec::new(),
     };
-    let pod_spec = &mut object["spec"]["template"]["spec"];
     // Backwards, for each new list item goes to the head of its list.
     for injection in injections.iter().rev() {
-        injection.path.set(pod_spec, injection.value.clone());
+        injection.path.set(&mut object["spec"]["template"]["spec"], injection.value.clone());
     }
     let receipt = Receipt::write(&object["spec"]["template"], &injections);
     (object, receipt)
 }
 
 fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mut Vec<String>) -> Vec<Injection> {
+    // A path would lead to another container, or to none; the API server refuses such a pod anyway.
+    if !workload.names_tell_containers() {
+        return Vec::new();
+    }
     let recognised = runtimes::recognise(workload);
     let mut injections = Vec::new();
     for (class, defaults, policy) in effective.container_defaults() {
