@@ -36,6 +36,9 @@ pub enum BadReview {
     /// It is not JSON of the right form.
     #[error("the body is not an AdmissionReview")]
     Malformed(#[source] serde_json::Error),
+    /// It does not say what it is.
+    #[error("the body has no kind; send an {KIND} {API_VERSION}")]
+    NoKind,
     /// It is a review of another version, or something else altogether.
     #[error("the body is a {kind} {api_version}; send an {KIND} {API_VERSION}")]
     OtherKind {
@@ -109,6 +112,9 @@ struct UserInfo<'a> {
 /// Says why the body is no review that could be answered.
 pub fn decode(body: &[u8]) -> Result<Review<'_>, BadReview> {
     let envelope: Envelope = serde_json::from_slice(body).map_err(BadReview::Malformed)?;
+    if envelope.kind.is_empty() {
+        return Err(BadReview::NoKind);
+    }
     if envelope.kind != KIND || envelope.api_version != API_VERSION {
         let (kind, api_version) = (envelope.kind.into_owned(), envelope.api_version.into_owned());
         return Err(BadReview::OtherKind { kind, api_version });

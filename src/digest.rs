@@ -21,8 +21,8 @@ pub fn of_value(value: &Value) -> String {
     short(&hasher)
 }
 
-/// Returns sixteen hexadecimal digits for a value, whatever the order of its fields and whether what is empty in it is
-/// left out: the API server writes `resources: {}` and `creationTimestamp: null` where nothing was said.
+/// Returns sixteen hexadecimal digits for a pod template, whatever the order of its fields and whether what is empty in
+/// it is left out: the API server writes `resources: {}` and `creationTimestamp: null` where nothing was said.
 #[must_use]
 pub fn of_template(template: &Value) -> String {
     let mut hasher = SipHasher24::new();
@@ -51,7 +51,7 @@ fn feed(hasher: &mut SipHasher24, value: &Value) {
         Value::Object(fields) => {
             hasher.write_u8(b'{');
             // `serde_json` keeps the fields of an object sorted by name.
-            for (name, value) in fields.iter().filter(|(_, value)| !is_hollow(value)) {
+            for (name, value) in fields.iter().filter(|(name, value)| !is_hollow(name, value)) {
                 feed_text(hasher, b'k', name);
                 feed(hasher, value);
             }
@@ -66,12 +66,28 @@ fn feed_text(hasher: &mut SipHasher24, tag: u8, text: &str) {
     hasher.write_u8(0xff);
 }
 
-/// Tells whether there is nothing in a value, however deep.
-pub(crate) fn is_hollow(value: &Value) -> bool {
+/// The fields of a pod template that say the same as `{}` as when they are left out. Others do not: an empty
+/// `namespaceSelector` selects every namespace, an absent one none but the pod's own.
+const HOLLOW_WHEN_EMPTY: [&str; 9] = [
+    "annotations",
+    "labels",
+    "limits",
+    "livenessProbe",
+    "metadata",
+    "readinessProbe",
+    "requests",
+    "resources",
+    "startupProbe",
+];
+
+/// Tells whether a field says nothing.
+fn is_hollow(name: &str, value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.values().all(is_hollow),
+        Value::Object(fields) => {
+            HOLLOW_WHEN_EMPTY.contains(&name) && fields.iter().all(|(name, value)| is_hollow(name, value))
+        }
         _ => false,
     }
 }
@@ -89,6 +105,13 @@ mod tests {
     }
 
     #[test]
+    fn what_means_something_when_empty_counts() {
+        let term = |selector: Value| json!({"spec": {"affinity": {"namespaceSelector": selector}}});
+        assert_ne!(of_template(&term(json!({}))), of_template(&term(json!(null))));
+        assert_ne!(of_template(&json!({"volumes": [{"emptyDir": {}}]})), of_template(&json!({"volumes": [{}]})));
+    }
+
+    #[test]
     fn neighbours_are_told_apart() {
         assert_ne!(of_value(&json!(["ab", "c"])), of_value(&json!(["a", "bc"])));
         assert_ne!(of_value(&json!("1")), of_value(&json!(1)));
@@ -98,6 +121,6 @@ mod tests {
     #[test]
     fn digests_are_the_same_in_every_release() {
         assert_eq!(of_text("ai-model-serving"), "8ecaa987");
-        assert_eq!(of_template(&json!({"spec": {"containers": [{"name": "a"}]}})), "PENDING");
+        assert_eq!(of_template(&json!({"spec": {"containers": [{"name": "a"}]}})), "297d1e4fb8fbcca2");
     }
 }

@@ -83,7 +83,8 @@ pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decisio
     if is_on_its_way_out(request, facts) {
         return Decision::default();
     }
-    let judged_by = if policies.covers(&request.workload) { Some(request.workload) } else { request.old };
+    let covered = |workload: &Workload| policies.covers(workload);
+    let judged_by = Some(request.workload).filter(covered).or(request.old.filter(covered));
     let Some(effective) = judged_by.and_then(|workload| policies.resolve(&workload, facts)) else {
         return Decision::default();
     };

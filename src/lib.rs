@@ -28,5 +28,7 @@ pub mod runtimes;
 pub mod server;
 pub mod state;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod webhooks;
 pub mod workload;

@@ -270,3 +270,143 @@ impl Policy {
         self.rules.get(rule.id()).copied().unwrap_or_else(|| rule.enforcement()).min(self.enforcement)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::facts::Namespace;
+    use crate::rules;
+    use crate::testing::{LABEL, deployment, facts, policies};
+
+    fn names(set: &PolicySet, facts: &Facts) -> Vec<String> {
+        let object = deployment(&json!([]));
+        let workload = Workload::view(&object).unwrap();
+        set.resolve(&workload, facts).map(|effective| effective.names()).unwrap_or_default()
+    }
+
+    /// Asks something of the policies for the Deployment `ml/api`.
+    fn ask<T>(specs: &[(&str, Value)], ask: impl FnOnce(&Effective) -> T) -> T {
+        let set = policies(specs);
+        let object = deployment(&json!([]));
+        let workload = Workload::view(&object).unwrap();
+        ask(&set.resolve(&workload, &facts()).unwrap())
+    }
+
+    fn rule(id: &str) -> &'static dyn Rule {
+        *rules::ALL.iter().find(|rule| rule.id() == id).unwrap()
+    }
+
+    fn strictness(specs: &[(&str, Value)], id: &str) -> (Enforcement, String) {
+        ask(specs, |effective| {
+            let (enforcement, policy) = effective.enforcement_of(rule(id));
+            (enforcement, policy.to_owned())
+        })
+    }
+
+    #[test]
+    fn a_model_server_has_the_label_with_its_value() {
+        let set = policies(&[]);
+        let mut object = deployment(&json!([]));
+        assert!(set.covers(&Workload::view(&object).unwrap()));
+        object["metadata"]["labels"][LABEL] = "web".into();
+        assert!(!set.covers(&Workload::view(&object).unwrap()));
+        object["metadata"]["labels"] = json!(null);
+        assert!(!set.covers(&Workload::view(&object).unwrap()));
+    }
+
+    #[test]
+    fn a_policy_without_a_selector_is_for_all_and_one_that_is_off_for_none() {
+        let set = policies(&[("a", json!({})), ("b", json!({"enforcement": "off"}))]);
+        assert_eq!(names(&set, &facts()), ["a"]);
+        assert_eq!(names(&policies(&[]), &facts()), [""; 0]);
+    }
+
+    #[test]
+    fn a_selector_wants_all_that_it_says() {
+        let selecting =
+            |selector: Value| names(&policies(&[("a", json!({"match": {"selector": selector}}))]), &facts());
+        assert_eq!(selecting(json!({})), ["a"]);
+        assert_eq!(selecting(json!({"matchLabels": {LABEL: "model-server"}})), ["a"]);
+        assert_eq!(selecting(json!({"matchLabels": {LABEL: "model-server", "team": "x"}})), [""; 0]);
+        let expression = |operator: &str| json!({"matchExpressions": [{"key": "team", "operator": operator}]});
+        assert_eq!(selecting(expression("DoesNotExist")), ["a"]);
+        assert_eq!(selecting(expression("Exists")), [""; 0]);
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_known_is_not_selected_by_what_it_may_lack() {
+        let expression = json!({"matchExpressions": [{"key": "stage", "operator": "DoesNotExist"}]});
+        let set = policies(&[("a", json!({"match": {"namespaceSelector": expression}}))]);
+        assert_eq!(names(&set, &facts()), ["a"]);
+        assert_eq!(names(&set, &Facts::default()), [""; 0]);
+        let labels = [("stage".to_owned(), "prod".to_owned())].into();
+        let prod = Facts { namespaces: [("ml".into(), Namespace { labels, terminating: false })].into(), ..facts() };
+        assert_eq!(names(&set, &prod), [""; 0]);
+        assert!(set.reads_namespaces() && !policies(&[("a", json!({}))]).reads_namespaces());
+    }
+
+    #[test]
+    fn a_setting_comes_from_the_first_policy_by_name_that_has_it() {
+        let budget = |text: &str| json!({"probes": {"startupBudget": text}});
+        let of = |specs: &[(&str, Value)]| {
+            ask(specs, |effective| effective.probes().map(|(probes, from)| (probes.startup_budget, from.to_string())))
+        };
+        let first = Some((Some(Duration::from_secs(60)), "a@1".to_owned()));
+        assert_eq!(of(&[("b", budget("2m")), ("a", budget("1m"))]), first);
+        assert_eq!(of(&[("b", budget("1m")), ("a", json!({}))]).unwrap().1, "b@1");
+        let audited = json!({"enforcement": "audit", "probes": {}});
+        assert_eq!(of(&[("a", audited.clone()), ("b", budget("2m"))]).unwrap().1, "b@1");
+        assert_eq!(of(&[("a", audited)]), None);
+    }
+
+    #[test]
+    fn each_class_has_the_defaults_of_its_own_policy() {
+        let defaults = |class: &str| json!({"resources": {class: {"requests": {"cpu": "1"}}}});
+        let found = ask(&[("a", defaults("gpu")), ("b", defaults("cpu"))], |effective| {
+            effective.container_defaults().map(|(class, _, from)| (class, from.to_string())).collect::<Vec<_>>()
+        });
+        assert_eq!(found, [(Class::Cpu, "b@1".to_owned()), (Class::Gpu, "a@1".to_owned())]);
+    }
+
+    #[test]
+    fn the_strictest_policy_wins_and_none_is_stricter_than_itself() {
+        let of = |enforcement: &str| json!({"enforcement": enforcement});
+        let (enforce, warn) = (Enforcement::Enforce, Enforcement::Warn);
+        assert_eq!(strictness(&[("a", of("warn")), ("b", of("enforce"))], "floating-tag"), (enforce, "b".into()));
+        assert_eq!(strictness(&[("a", of("enforce")), ("b", of("enforce"))], "floating-tag"), (enforce, "a".into()));
+        let strict = json!({"enforcement": "warn", "rules": {"floating-tag": {"enforcement": "enforce"}}});
+        assert_eq!(strictness(&[("a", strict)], "floating-tag"), (warn, "a".into()));
+        let mild = json!({"rules": {"floating-tag": {"enforcement": "off"}, "privileged-container": {}}});
+        assert_eq!(strictness(&[("a", mild.clone())], "floating-tag").0, Enforcement::Off);
+        assert_eq!(strictness(&[("a", mild)], "privileged-container").0, enforce);
+    }
+
+    #[test]
+    fn a_rule_is_as_strict_as_it_is_by_itself_where_no_policy_says() {
+        let id = "replicas-under-autoscaler";
+        assert_eq!(strictness(&[("a", json!({}))], id).0, Enforcement::Warn);
+        let strict = json!({"rules": {id: {"enforcement": "enforce"}}});
+        assert_eq!(strictness(&[("a", strict)], id).0, Enforcement::Enforce);
+    }
+
+    #[test]
+    fn the_bounds_of_every_policy_hold_even_of_one_in_audit() {
+        let bound =
+            |enforcement: &str| json!({"enforcement": enforcement, "resources": {"bounds": {"cpu": {"max": "1"}}}});
+        let of = |resource: &str| {
+            ask(&[("a", bound("audit")), ("b", bound("enforce"))], |effective| {
+                effective.bounds(resource).map(|(_, policy)| policy.to_owned()).collect::<Vec<_>>()
+            })
+        };
+        assert_eq!((of("cpu"), of("memory")), (vec!["a".to_owned(), "b".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn replicas_are_preserved_unless_a_policy_says_otherwise() {
+        let preserves = |spec: Value| ask(&[("a", spec)], |effective| effective.preserves_replicas());
+        assert!(preserves(json!({})) && preserves(json!({"autoscaling": {}})));
+        assert!(!preserves(json!({"autoscaling": {"preserveReplicas": false}})));
+    }
+}

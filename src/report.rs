@@ -77,3 +77,82 @@ pub fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::api::Enforcement;
+    use crate::policy::LoadError;
+    use crate::rules::Finding;
+
+    fn violation(subject: &str, instead: &str) -> Violation {
+        let finding = Finding {
+            place: "spec.replicas".into(),
+            subject: subject.into(),
+            found: "`3`".into(),
+            expected: "nothing".into(),
+            instead: instead.into(),
+        };
+        Violation { rule: "some-rule", policy: "serving".into(), enforcement: Enforcement::Enforce, finding }
+    }
+
+    #[test]
+    fn a_refusal_counts_its_violations_and_indents_what_to_paste() {
+        let decision =
+            Decision { violations: vec![violation("", "a:\n  b: 1"), violation("api", "c: 2")], ..Decision::default() };
+        insta::assert_snapshot!(refusal("Deployment", "ml", "api", &decision), @r#"
+        tidegate refuses Deployment ml/api for 2 violations:
+
+        1. some-rule: spec.replicas
+           found:    `3`
+           expected: nothing
+           policy:   serving
+           instead:
+             a:
+               b: 1
+
+        2. some-rule (container api): spec.replicas
+           found:    `3`
+           expected: nothing
+           policy:   serving
+           instead:
+             c: 2
+        "#);
+    }
+
+    #[test]
+    fn causes_are_for_programs() {
+        let decision = Decision { violations: vec![violation("api", "x")], ..Decision::default() };
+        let causes = serde_json::to_string(&causes(&decision)).unwrap();
+        let expected = r#"[{"reason":"some-rule","field":"spec.replicas","message":"found `3`, expected nothing"}]"#;
+        assert_eq!(causes, expected);
+    }
+
+    #[test]
+    fn a_verdict_repeats_the_notes_only_while_the_patch_is_owed() {
+        let (notes, warnings) = (vec!["a note".to_owned()], vec!["a warning".to_owned()]);
+        let mut decision = Decision { notes, warnings, ..Decision::default() };
+        assert_eq!(super::warnings(&decision), ["a warning"]);
+        decision.patch = crate::engine::between(&serde_json::json!({}), &serde_json::json!({"a": 1}));
+        let said = super::warnings(&decision);
+        assert_eq!((said.len(), &*said[0], &*said[2]), (3, "a warning", "a note"));
+        assert!(said[1].contains("mutating webhook was not reached"));
+    }
+
+    #[test]
+    fn the_audit_log_keeps_what_was_broken_in_audit_alone() {
+        let refused = Decision { violations: vec![violation("", "x")], ..Decision::default() };
+        assert!(audit(&refused).is_empty());
+        let audited = Decision { audited: vec![violation("", "x"), violation("a", "x")], ..Decision::default() };
+        let kept = "some-rule at spec.replicas; some-rule at spec.replicas".to_owned();
+        assert_eq!(audit(&audited), [("violations", kept)].into());
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        let error = LoadError::Read { path: "policy.yaml".into(), source: io::Error::other("no such thing") };
+        assert_eq!(chain(&error), "cannot read policies from policy.yaml: no such thing");
+    }
+}

@@ -131,6 +131,16 @@ impl<'a> Workload<'a> {
         self.init_containers().filter(Container::is_restartable).chain(self.containers())
     }
 
+    /// Tells whether each container has a name that no other in its list has, as Kubernetes wants it.
+    #[must_use]
+    pub fn names_tell_containers(&self) -> bool {
+        let tell = |names: Vec<&str>| {
+            names.iter().enumerate().all(|(index, name)| !name.is_empty() && !names[..index].contains(name))
+        };
+        tell(self.init_containers().map(|container| container.name()).collect())
+            && tell(self.containers().map(|container| container.name()).collect())
+    }
+
     fn list(&self, list: &'static str) -> impl Iterator<Item = Container<'a>> + use<'a> {
         let items = self.pod_spec()[list].as_array().map_or(&[][..], Vec::as_slice);
         items.iter().enumerate().map(move |(index, value)| Container::new(list, index, value))
@@ -138,5 +148,25 @@ impl<'a> Workload<'a> {
 
     fn metadata(&self, field: &str) -> &'a Value {
         &self.object["metadata"][field]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn containers_are_told_by_names_of_their_own() {
+        let told = |init: Value, containers: Value| {
+            let object = json!({"spec": {"template": {"spec": {"initContainers": init, "containers": containers}}}});
+            Workload::view(&object).unwrap().names_tell_containers()
+        };
+        assert!(told(json!([{"name": "a"}]), json!([{"name": "a"}, {"name": "b"}])));
+        assert!(told(json!(null), json!([])));
+        assert!(!told(json!(null), json!([{"name": "a"}, {"name": "a"}])));
+        assert!(!told(json!([{"name": ""}]), json!([{"name": "a"}])));
+        assert!(!told(json!(null), json!([{}])));
     }
 }

@@ -98,3 +98,137 @@ fn completed(metric: &Map<String, Value>, container: Option<&Container>) -> Resu
     }
     Ok(metric)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtimes::recognise;
+    use crate::testing::{deployment, facts, policies, with_container};
+
+    /// Plans the autoscaler of a Deployment under a policy's `autoscaling`.
+    fn planned(object: &Value, autoscaling: &Value) -> Wanted {
+        let policies = policies(&[("serving", json!({"autoscaling": autoscaling}))]);
+        let workload = Workload::view(object).unwrap();
+        let effective = policies.resolve(&workload, &facts()).unwrap();
+        wanted(&workload, &recognise(&workload), effective.autoscaling().unwrap())
+    }
+
+    fn metrics(object: &Value, metrics: &Value) -> Result<Value, &'static str> {
+        match planned(object, &json!({"metrics": metrics})) {
+            Wanted::Object(object) => Ok(object["spec"]["metrics"].clone()),
+            Wanted::Impossible { reason, .. } => Err(reason),
+            Wanted::Nothing => Err("nothing"),
+        }
+    }
+
+    fn cpu() -> Value {
+        json!({"type": "ContainerResource", "containerResource": {"name": "cpu"}})
+    }
+
+    fn queue() -> Value {
+        json!({"type": "Pods", "pods": {"metric": {"name": "queue"}}})
+    }
+
+    fn gpu() -> Value {
+        with_container(&json!({"resources": {"limits": {"nvidia.com/gpu": 1}}}))
+    }
+
+    #[test]
+    fn the_autoscaler_of_a_plain_model_server() {
+        let scale_down = json!({"scaleDown": {"stabilizationWindowSeconds": 600}});
+        let autoscaling = json!({"minReplicas": 2, "maxReplicas": 4, "metrics": [cpu()], "behavior": scale_down});
+        let Wanted::Object(object) = planned(&with_container(&json!({})), &autoscaling) else {
+            panic!("there should be an autoscaler")
+        };
+        insta::assert_json_snapshot!(object, @r#"
+        {
+          "apiVersion": "autoscaling/v2",
+          "kind": "HorizontalPodAutoscaler",
+          "metadata": {
+            "annotations": {
+              "tidegate.dev/workload": "Deployment/api",
+              "validations.keda.sh/hpa-ownership": "false"
+            },
+            "labels": {
+              "app.kubernetes.io/managed-by": "tidegate"
+            },
+            "name": "api-tidegate",
+            "namespace": "ml",
+            "ownerReferences": [
+              {
+                "apiVersion": "apps/v1",
+                "blockOwnerDeletion": true,
+                "controller": true,
+                "kind": "Deployment",
+                "name": "api",
+                "uid": "0-1"
+              }
+            ]
+          },
+          "spec": {
+            "behavior": {
+              "scaleDown": {
+                "stabilizationWindowSeconds": 600
+              }
+            },
+            "maxReplicas": 4,
+            "metrics": [
+              {
+                "containerResource": {
+                  "container": "api",
+                  "name": "cpu"
+                },
+                "type": "ContainerResource"
+              }
+            ],
+            "minReplicas": 2,
+            "scaleTargetRef": {
+              "apiVersion": "apps/v1",
+              "kind": "Deployment",
+              "name": "api"
+            }
+          }
+        }
+        "#);
+    }
+
+    #[test]
+    fn a_metric_of_one_container_is_of_the_model_server() {
+        let mut other = cpu();
+        other["containerResource"]["container"] = "proxy".into();
+        let found = metrics(&with_container(&json!({})), &json!([cpu(), other, queue()])).unwrap();
+        assert_eq!(found[0]["containerResource"]["container"], "api");
+        assert_eq!((&found[1], &found[2]), (&other, &queue()));
+    }
+
+    #[test]
+    fn a_gpu_server_is_not_scaled_on_its_cpu() {
+        let resource = json!({"type": "Resource", "resource": {"name": "cpu"}});
+        assert_eq!(metrics(&gpu(), &json!([cpu(), resource])), Err("NoSuitableMetric"));
+        assert_eq!(metrics(&gpu(), &json!([cpu(), queue()])), Ok(json!([queue()])));
+    }
+
+    #[test]
+    fn a_container_that_cannot_be_told_cannot_be_measured() {
+        let two = deployment(&json!([{"name": "a", "image": "a:1"}, {"name": "b", "image": "b:1"}]));
+        assert_eq!(metrics(&two, &json!([cpu()])), Err("NoSuitableMetric"));
+        assert_eq!(metrics(&two, &json!([queue()])), Ok(json!([queue()])));
+    }
+
+    #[test]
+    fn more_replicas_than_the_policy_allows_are_not_stopped_at_once() {
+        let with = |replicas: i64| {
+            let mut object = with_container(&json!({}));
+            object["spec"]["replicas"] = replicas.into();
+            planned(&object, &json!({"maxReplicas": 4, "metrics": [cpu()]}))
+        };
+        assert!(matches!(with(4), Wanted::Object(_)));
+        let Wanted::Impossible { reason, message } = with(6) else { panic!("an autoscaler would stop two") };
+        insta::assert_snapshot!(format!("{reason}: {message}"), @"ReplicasOutOfBounds: 6 replicas run, but the policy's most is 4: an autoscaler would stop 2 at once");
+    }
+
+    #[test]
+    fn a_policy_can_want_none() {
+        assert_eq!(planned(&with_container(&json!({})), &json!({"engine": "none"})), Wanted::Nothing);
+    }
+}

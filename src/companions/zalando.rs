@@ -86,3 +86,104 @@ impl Provider for Postgresql<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Apis, Database};
+    use crate::testing::{facts, reference};
+
+    fn settings(more: &Value) -> Zalando {
+        let mut settings = json!({"teamId": "acid", "version": "17", "instances": 2, "volume": {"size": "1024Mi"}});
+        json_patch::merge(&mut settings, more);
+        serde_json::from_value(settings).unwrap()
+    }
+
+    fn named(name: &str) -> WorkloadRef {
+        WorkloadRef { name: name.into(), ..reference() }
+    }
+
+    #[test]
+    fn the_object_of_a_plain_model_server() {
+        let settings = settings(&json!({}));
+        insta::assert_json_snapshot!(Postgresql { settings: &settings }.object(&named("ai-model-serving")), @r#"
+        {
+          "apiVersion": "acid.zalan.do/v1",
+          "kind": "postgresql",
+          "metadata": {
+            "annotations": {
+              "tidegate.dev/workload": "Deployment/ai-model-serving"
+            },
+            "labels": {
+              "app.kubernetes.io/managed-by": "tidegate"
+            },
+            "name": "acid-ai-model-serving",
+            "namespace": "ml"
+          },
+          "spec": {
+            "databases": {
+              "ai_model_serving": "ai_model_serving"
+            },
+            "numberOfInstances": 2,
+            "postgresql": {
+              "version": "17"
+            },
+            "teamId": "acid",
+            "users": {
+              "ai_model_serving": []
+            },
+            "volume": {
+              "size": "1Gi"
+            }
+          }
+        }
+        "#);
+    }
+
+    #[test]
+    fn the_object_has_no_owner_and_nothing_of_the_workloads() {
+        let settings = settings(&json!({}));
+        let metadata = Postgresql { settings: &settings }.object(&reference())["metadata"].take();
+        assert_eq!(metadata["ownerReferences"], json!(null));
+        assert_eq!(metadata["labels"], json!({MANAGED_BY_LABEL: MANAGER}));
+        assert_eq!(metadata["annotations"], json!({WORKLOAD_ANNOTATION: "Deployment/api"}));
+    }
+
+    #[test]
+    fn the_binding_names_what_the_operator_makes() {
+        let settings = settings(&json!({}));
+        let binding = Postgresql { settings: &settings }.binding(&named("ai-model-serving"));
+        assert_eq!((&*binding.host, binding.port), ("acid-ai-model-serving", 5432));
+        assert_eq!((&*binding.database, binding.ssl_mode), ("ai_model_serving", "require"));
+        let secret = "ai-model-serving.acid-ai-model-serving.credentials.postgresql.acid.zalan.do";
+        assert_eq!((&*binding.secret, binding.user_key, binding.password_key), (secret, "username", "password"));
+    }
+
+    #[test]
+    fn the_secret_is_named_as_the_operators_template_says() {
+        let secret = |template: &str| {
+            let settings = settings(&json!({"secretName": template}));
+            Postgresql { settings: &settings }.binding(&named("a.b-c")).secret
+        };
+        let cluster = names::postgres_cluster("acid", "a.b-c");
+        assert_eq!(secret("{cluster}/{username}"), format!("{cluster}/a-b-c"));
+        assert_eq!(secret("{username}.{tprkind}.{tprgroup}"), "a-b-c.postgresql.acid.zalan.do");
+    }
+
+    #[test]
+    fn the_name_is_taken_unless_the_object_was_made_for_this_workload() {
+        let settings = settings(&json!({}));
+        let provider = Postgresql { settings: &settings };
+        let problem = |made_for: Option<&str>| {
+            let database = Database { made_for: made_for.map(str::to_owned) };
+            let databases = [(("ml".to_owned(), "acid-api".to_owned()), database)].into();
+            provider.problem(&reference(), &Facts { databases, ..facts() })
+        };
+        assert_eq!(provider.problem(&reference(), &facts()), None);
+        assert_eq!(problem(Some("Deployment/api")), None);
+        assert!(problem(Some("StatefulSet/api")).is_some() && problem(None).is_some());
+        let elsewhere = [(("web".to_owned(), "acid-api".to_owned()), Database { made_for: None })].into();
+        assert_eq!(provider.problem(&reference(), &Facts { databases: elsewhere, ..facts() }), None);
+        assert!(provider.is_served(&facts()) && !provider.is_served(&Facts { apis: Apis::default(), ..facts() }));
+    }
+}

@@ -56,16 +56,19 @@ pub(super) fn afresh(
         Ok(workload) => planned(&workload, effective, facts, notes),
         Err(_) => Vec::new(),
     };
-    let pod_spec = &mut object["spec"]["template"]["spec"];
     // Backwards, for each new list item goes to the head of its list.
     for injection in injections.iter().rev() {
-        injection.path.set(pod_spec, injection.value.clone());
+        injection.path.set(&mut object["spec"]["template"]["spec"], injection.value.clone());
     }
     let receipt = Receipt::write(&object["spec"]["template"], &injections);
     (object, receipt)
 }
 
 fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mut Vec<String>) -> Vec<Injection> {
+    // A path would lead to another container, or to none; the API server refuses such a pod anyway.
+    if !workload.names_tell_containers() {
+        return Vec::new();
+    }
     let recognised = runtimes::recognise(workload);
     let mut injections = Vec::new();
     for (class, defaults, policy) in effective.container_defaults() {
@@ -90,4 +93,71 @@ fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mu
 fn which_container(recognised: &Recognised, what: &str) -> String {
     let why = recognised.problem.as_deref().unwrap_or("it cannot be told which container is the model server");
     format!("{what}: {why}; name it in the annotation {CONTAINER_ANNOTATION}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{deployment, facts, policies, with_container};
+
+    fn injected(object: &Value, spec: Value) -> (Value, Receipt) {
+        let policies = policies(&[("serving", spec)]);
+        let effective = policies.resolve(&Workload::view(object).unwrap(), &facts()).unwrap();
+        let (mut object, receipt) = afresh(object.clone(), &effective, &facts(), &mut Vec::new());
+        (object["spec"]["template"]["spec"].take(), receipt)
+    }
+
+    fn database() -> Value {
+        let zalando = json!({"teamId": "acid", "version": "17", "volume": {"size": "1Gi"}});
+        json!({"database": {"provider": "zalando", "zalando": zalando}})
+    }
+
+    fn limits() -> Value {
+        json!({"resources": {"cpu": {"limits": {"cpu": "1", "memory": "1Gi"}}}})
+    }
+
+    #[test]
+    fn each_field_is_an_injection_of_its_own() {
+        let policy = PolicyRef { name: "serving".into(), generation: 1 };
+        let mut injector = Injector::new(&policy);
+        injector.add(&Path::new(["a"]), json!({"b": {"c": 1, "d": [{"e": 2}]}, "f": {}}));
+        let paths: Vec<String> = injector.injections.iter().map(|injection| injection.path.to_string()).collect();
+        assert_eq!(paths, ["a/b/c", "a/b/d"]);
+    }
+
+    #[test]
+    fn variables_stand_at_the_head_in_their_order() {
+        let (pod, _) = injected(&with_container(&json!({"env": [{"name": "A"}]})), database());
+        let names: Vec<&str> = pod["containers"][0]["env"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, ["PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "A"]);
+    }
+
+    #[test]
+    fn the_receipt_has_every_injected_field_and_nothing_else() {
+        let (_, receipt) = injected(&with_container(&json!({"resources": {"limits": {"cpu": "2"}}})), limits());
+        let paths: Vec<String> = receipt.entries().iter().map(|entry| entry.path.to_string()).collect();
+        assert_eq!(paths, ["containers/api/resources/limits/memory"]);
+        assert_eq!(injected(&with_container(&json!({})), json!({})).1.entries(), []);
+    }
+
+    #[test]
+    fn containers_that_names_do_not_tell_get_nothing() {
+        let twins = json!([{"name": "a", "image": "a:1"}, {"name": "a", "image": "b:1"}]);
+        assert_eq!(injected(&deployment(&twins), limits()).0["containers"], twins);
+    }
+
+    #[test]
+    fn a_pod_that_is_not_there_is_not_made_up() {
+        let object = json!({"metadata": {"labels": {crate::testing::LABEL: "model-server"}}});
+        let policies = policies(&[("serving", limits())]);
+        let effective = policies.resolve(&Workload::view(&object).unwrap(), &facts()).unwrap();
+        assert_eq!(afresh(object.clone(), &effective, &facts(), &mut Vec::new()).0, object);
+    }
 }

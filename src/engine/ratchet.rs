@@ -74,3 +74,67 @@ impl Violation {
         format!("{} (as before this update, so it is admitted)", self.warning())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::engine::{Decision, Operation, Request, decide};
+    use crate::testing::{deployment, facts, policies};
+    use crate::workload::Workload;
+
+    fn decided(spec: &Value, old: &Value, new: &Value) -> Decision {
+        let (workload, old) = (Workload::view(new).unwrap(), Workload::view(old).unwrap());
+        let request = Request { operation: Operation::Update, workload, old: Some(old), user: "jane" };
+        decide(&request, &policies(&[("serving", spec.clone())]), &facts())
+    }
+
+    /// How many violations are refused, and how many only warned of, in an update of containers.
+    fn counts(old: &Value, new: &Value) -> (usize, usize) {
+        let spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
+        let decision = decided(&spec, &deployment(old), &deployment(new));
+        (decision.violations.len(), decision.warnings.len())
+    }
+
+    fn container(name: &str, image: &str) -> Value {
+        json!({"name": name, "image": image})
+    }
+
+    #[test]
+    fn what_was_violated_before_is_warned_of() {
+        let old = json!([container("a", "x:latest")]);
+        assert_eq!(counts(&old, &old), (0, 1));
+        let moved = json!([container("b", "y:1"), container("a", "x:latest")]);
+        assert_eq!(counts(&old, &moved), (0, 1), "wherever it stands");
+    }
+
+    #[test]
+    fn what_gets_worse_is_refused() {
+        let old = json!([container("a", "x:latest")]);
+        let refused = (1, 0);
+        assert_eq!(counts(&json!([container("a", "x:1")]), &old), refused);
+        assert_eq!(counts(&old, &json!([container("a", "x:main")])), refused, "another value");
+        assert_eq!(counts(&old, &json!([container("b", "x:latest")])), refused, "another container");
+        let both = json!([container("a", "x:latest"), container("b", "x:latest")]);
+        assert_eq!(counts(&old, &both), (1, 1));
+    }
+
+    #[test]
+    fn the_old_object_is_judged_by_todays_policies() {
+        let (old, new) =
+            (json!([container("a", "x:latest")]), json!([container("a", "x:latest"), container("b", "y:1")]));
+        let warn = json!({"enforcement": "warn"});
+        let decision = decided(&warn, &deployment(&old), &deployment(&new));
+        assert!(decision.violations.is_empty() && !decision.warnings.iter().any(|text| text.contains("as before")));
+        let off = json!({"rules": {"floating-tag": {"enforcement": "off"}, "missing-memory-limit": {"enforcement": "audit"}}});
+        let decision = decided(&off, &deployment(&old), &deployment(&new));
+        assert_eq!((decision.violations.len(), decision.warnings.len(), decision.audited.len()), (0, 0, 2));
+    }
+
+    #[test]
+    fn more_strictness_does_not_refuse_what_is_there() {
+        let object = deployment(&json!([container("a", "x:latest")]));
+        let decision = decided(&json!({"resources": {"bounds": {"cpu": {"max": "1"}}}}), &object, &object);
+        assert!(decision.allows());
+    }
+}

@@ -79,3 +79,138 @@ fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
     }
     object
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::RECEIPT_ANNOTATION;
+    use crate::engine::Injection;
+    use crate::policy::PolicyRef;
+    use crate::testing::with_container;
+
+    /// The Deployment with a limit that was injected, and its receipt.
+    fn admitted(limit: &str) -> Value {
+        let mut object = with_container(&json!({"resources": {"limits": {"cpu": limit}}}));
+        let injection = Injection {
+            path: Path::new(["containers", "api", "resources", "limits", "cpu"]),
+            value: limit.into(),
+            policy: PolicyRef { name: "serving".into(), generation: 1 },
+        };
+        let receipt = Receipt::write(&object["spec"]["template"], &[injection]);
+        object["metadata"]["annotations"] = json!({RECEIPT_ANNOTATION: receipt.to_string()});
+        object
+    }
+
+    fn container(object: &mut Value) -> &mut Value {
+        &mut object["spec"]["template"]["spec"]["containers"][0]
+    }
+
+    fn changed(mut object: Value, field: &str, value: Value) -> Value {
+        container(&mut object)[field] = value;
+        object
+    }
+
+    fn without_receipt(mut object: Value) -> Value {
+        object["metadata"]["annotations"] = json!({});
+        object
+    }
+
+    /// What becomes of an update, as a word and the container that comes out.
+    fn update(old: &Value, new: &Value) -> (&'static str, Value) {
+        let (workload, old) = (Workload::view(new).unwrap(), Workload::view(old).unwrap());
+        told(&Request { operation: Operation::Update, workload, old: Some(old), user: "jane" })
+    }
+
+    fn told(request: &Request) -> (&'static str, Value) {
+        let (word, mut object) = match template_of(request) {
+            Template::Unmanaged => ("unmanaged", request.workload.object().clone()),
+            Template::Kept(_) => ("kept", request.workload.object().clone()),
+            Template::Restored(object, _) => ("restored", object),
+            Template::Fresh(object) => ("fresh", object),
+        };
+        (word, container(&mut object).take())
+    }
+
+    fn bare() -> Value {
+        container(&mut with_container(&json!({}))).take()
+    }
+
+    #[test]
+    fn what_was_there_before_tidegate_is_left_alone_until_it_changes() {
+        let old = with_container(&json!({}));
+        assert_eq!(update(&old, &old).0, "unmanaged");
+        assert_eq!(update(&old, &changed(old.clone(), "image", json!("api:2"))).0, "fresh");
+        // What is empty is no change.
+        assert_eq!(update(&old, &changed(old.clone(), "resources", json!({}))).0, "unmanaged");
+    }
+
+    #[test]
+    fn what_was_admitted_is_kept_as_it_is() {
+        let old = admitted("1");
+        assert_eq!(update(&old, &old), ("kept", container(&mut old.clone()).take()));
+    }
+
+    #[test]
+    fn an_earlier_revision_comes_back_with_its_own_receipt() {
+        let (now, earlier) = (admitted("1"), admitted("2"));
+        assert_eq!(update(&now, &earlier), ("kept", container(&mut earlier.clone()).take()));
+    }
+
+    #[test]
+    fn what_a_put_leaves_out_is_put_back() {
+        let old = admitted("1");
+        let stored = container(&mut old.clone()).take();
+        assert_eq!(update(&old, &with_container(&json!({}))), ("restored", stored.clone()));
+        assert_eq!(update(&old, &without_receipt(old.clone())), ("restored", stored));
+    }
+
+    #[test]
+    fn a_change_takes_out_what_is_ours() {
+        let old = admitted("1");
+        let (word, container) = update(&old, &changed(old.clone(), "image", json!("api:2")));
+        assert_eq!((word, container), ("fresh", json!({"name": "api", "image": "api:2"})));
+    }
+
+    #[test]
+    fn a_value_that_somebody_changed_is_theirs() {
+        let old = admitted("1");
+        let limit = json!({"limits": {"cpu": "3"}});
+        let (word, container) = update(&old, &changed(old.clone(), "resources", limit.clone()));
+        assert_eq!((word, &container["resources"]), ("fresh", &limit));
+    }
+
+    #[test]
+    fn a_value_that_somebody_declared_is_theirs_even_where_it_is_the_same() {
+        let mut new = changed(admitted("1"), "image", json!("api:2"));
+        let applied = new.to_string();
+        new["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = applied.into();
+        let (word, container) = update(&admitted("1"), &new);
+        assert_eq!((word, &container["resources"]), ("fresh", &json!({"limits": {"cpu": "1"}})));
+    }
+
+    #[test]
+    fn a_receipt_means_nothing_on_what_was_never_admitted() {
+        let old = with_container(&json!({}));
+        assert_eq!(update(&old, &admitted("1")), ("fresh", bare()));
+        let same = without_receipt(admitted("1"));
+        assert_eq!(update(&same, &admitted("1")).0, "unmanaged");
+    }
+
+    #[test]
+    fn a_receipt_for_another_template_is_not_believed() {
+        let old = admitted("1");
+        let mut new = changed(old.clone(), "resources", json!({"limits": {"cpu": "2"}}));
+        new["metadata"]["annotations"] = admitted("3")["metadata"]["annotations"].clone();
+        assert_eq!(update(&old, &new).0, "fresh");
+    }
+
+    #[test]
+    fn a_copy_of_something_admitted_is_begun_afresh() {
+        let object = admitted("1");
+        let workload = Workload::view(&object).unwrap();
+        let request = Request { operation: Operation::Create, workload, old: None, user: "jane" };
+        assert_eq!(told(&request), ("fresh", bare()));
+    }
+}

@@ -75,15 +75,26 @@ pub enum PolicyError {
         /// `maxReplicas`.
         max: i32,
     },
+    /// A metric is of no type that there is.
+    #[error(
+        "spec.autoscaling.metrics[{index}]: there is no type `{kind}`; the types are Resource, ContainerResource, \
+         Pods, Object, External"
+    )]
+    MetricType {
+        /// Which metric.
+        index: usize,
+        /// What was written.
+        kind: String,
+    },
     /// A metric has not the one source that its type names.
     #[error("spec.autoscaling.metrics[{index}]: type {kind} needs the field `{source_field}` and no other source")]
     Metric {
         /// Which metric.
         index: usize,
         /// Its type.
-        kind: String,
+        kind: &'static str,
         /// The field that the type asks for.
-        source_field: String,
+        source_field: &'static str,
     },
     /// The provider has no settings.
     #[error("spec.database: provider zalando needs the settings under `zalando`")]
@@ -216,19 +227,22 @@ fn autoscaling(written: &Autoscaling) -> Result<AutoscalingSettings, PolicyError
     })
 }
 
-/// The sources of a metric in `autoscaling/v2`: the type's name with a small first letter.
-const METRIC_SOURCES: [&str; 5] = ["resource", "containerResource", "pods", "object", "external"];
+/// The types of metrics in `autoscaling/v2`, each with the field that holds its source.
+const METRICS: [(&str, &str); 5] = [
+    ("Resource", "resource"),
+    ("ContainerResource", "containerResource"),
+    ("Pods", "pods"),
+    ("Object", "object"),
+    ("External", "external"),
+];
 
 fn check_metric(index: usize, metric: &Map<String, Value>) -> Result<(), PolicyError> {
-    let kind = metric.get("type").and_then(Value::as_str).unwrap_or_default();
-    let wanted = METRIC_SOURCES.into_iter().find(|source| source.eq_ignore_ascii_case(kind));
-    let given: Vec<&str> =
-        METRIC_SOURCES.into_iter().filter(|source| metric.get(*source).is_some_and(Value::is_object)).collect();
-    if wanted.is_some_and(|wanted| given == [wanted]) {
-        return Ok(());
-    }
-    let source_field = wanted.unwrap_or("containerResource").to_owned();
-    Err(PolicyError::Metric { index, kind: kind.to_owned(), source_field })
+    let written = metric.get("type").and_then(Value::as_str).unwrap_or_default();
+    let known = METRICS.into_iter().find(|(kind, _)| *kind == written);
+    let (kind, source_field) = known.ok_or_else(|| PolicyError::MetricType { index, kind: written.to_owned() })?;
+    let mut given = METRICS.into_iter().filter(|(_, field)| metric.get(*field).is_some_and(Value::is_object));
+    let is_alone = given.next() == known && given.next().is_none();
+    is_alone.then_some(()).ok_or(PolicyError::Metric { index, kind, source_field })
 }
 
 fn database(written: &Database) -> Result<Option<DatabaseSettings>, PolicyError> {
@@ -250,4 +264,106 @@ fn rule_settings(written: &BTreeMap<String, RuleSettings>) -> Result<BTreeMap<St
         return Err(PolicyError::UnknownRule { rule: rule.clone(), known: known.join(", ") });
     }
     Ok(written.iter().filter_map(|(id, settings)| Some((id.clone(), settings.enforcement?))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::report;
+    use crate::testing::policy;
+
+    /// What is said of a policy that does not make sense.
+    fn complaint(spec: &Value) -> String {
+        let error = Policy::compile(&policy("serving", spec)).expect_err("this policy does not make sense");
+        report::chain(&error)
+    }
+
+    fn zalando(secret_name: &str) -> Value {
+        json!({"teamId": "acid", "version": "17", "volume": {"size": "1Gi"}, "secretName": secret_name})
+    }
+
+    #[test]
+    fn every_complaint_names_the_field_and_what_is_wrong_with_it() {
+        let resources = |resources: Value| json!({"resources": resources});
+        let metric =
+            |metric: Value| json!({"autoscaling": {"metrics": [{"type": "External", "external": {}}, metric]}});
+        let expression = |operator: &str, values: Value| json!({"matchExpressions": [{"key": "team", "operator": operator, "values": values}]});
+        let specs = [
+            json!({"match": {"selector": expression("Near", json!([]))}}),
+            json!({"match": {"namespaceSelector": expression("In", json!([]))}}),
+            resources(json!({"cpu": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1G"}}})),
+            resources(json!({"bounds": {"cpu": {"min": "2", "max": "1500m"}}})),
+            resources(json!({"gpu": {"limits": {"cpu": "17"}}, "bounds": {"cpu": {"max": "16"}}})),
+            resources(json!({"cpu": {"requests": {"cpu": "1m"}}, "bounds": {"cpu": {"min": "10m"}}})),
+            json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}),
+            json!({"autoscaling": {"minReplicas": 0}}),
+            metric(json!({"type": "Pods", "object": {}})),
+            metric(json!({"type": "Pods", "pods": {}, "object": {}})),
+            metric(json!({"type": "Pods"})),
+            metric(json!({"type": "Humidity"})),
+            metric(json!({"type": "pods", "pods": {}})),
+            metric(json!({})),
+            json!({"database": {"provider": "zalando"}}),
+            json!({"database": {"provider": "zalando", "zalando": zalando("{cluster}")}}),
+            json!({"rules": {"no-latest": {}}}),
+        ];
+        insta::assert_snapshot!(specs.iter().map(complaint).collect::<Vec<_>>().join("\n"), @r#"
+        spec.match.selector is no label selector: failed to parse value as expression: Invalid expression operator
+        spec.match.namespaceSelector is no label selector: failed to parse value as expression: Expected values for In operator, got none
+        spec.resources.cpu: the default request 2Gi of memory is above its default limit 1G
+        spec.resources.bounds: the min 2 of cpu is above its max 1500m
+        spec.resources.gpu.limits: the default 17 of cpu is out of the policy's own bounds
+        spec.resources.cpu.requests: the default 1m of cpu is out of the policy's own bounds
+        spec.autoscaling: minReplicas 3 and maxReplicas 2 do not go together; 1 <= minReplicas <= maxReplicas
+        spec.autoscaling: minReplicas 0 and maxReplicas 10 do not go together; 1 <= minReplicas <= maxReplicas
+        spec.autoscaling.metrics[1]: type Pods needs the field `pods` and no other source
+        spec.autoscaling.metrics[1]: type Pods needs the field `pods` and no other source
+        spec.autoscaling.metrics[1]: type Pods needs the field `pods` and no other source
+        spec.autoscaling.metrics[1]: there is no type `Humidity`; the types are Resource, ContainerResource, Pods, Object, External
+        spec.autoscaling.metrics[1]: there is no type `pods`; the types are Resource, ContainerResource, Pods, Object, External
+        spec.autoscaling.metrics[1]: there is no type ``; the types are Resource, ContainerResource, Pods, Object, External
+        spec.database: provider zalando needs the settings under `zalando`
+        spec.database.zalando.secretName: `{cluster}` lacks {username} or {cluster}
+        spec.rules: there is no rule `no-latest`; the rules are model-server-label-removed, floating-tag, missing-memory-limit, resources-out-of-bounds, privileged-container, replicas-under-autoscaler
+        "#);
+    }
+
+    #[test]
+    fn a_policy_without_a_name_is_none() {
+        let mut policy = policy("", &json!({}));
+        policy.metadata.name = None;
+        assert_eq!(Policy::compile(&policy).unwrap_err().to_string(), "the policy has no metadata.name");
+    }
+
+    #[test]
+    fn near_misses_make_sense() {
+        let specs = [
+            json!({}),
+            json!({"resources": {"cpu": {"requests": {"cpu": "500m"}, "limits": {"cpu": "0.5"}}}}),
+            json!({"resources": {"cpu": {"limits": {"cpu": "16"}}, "bounds": {"cpu": {"min": "16", "max": "16000m"}}}}),
+            json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 2}}),
+            json!({"autoscaling": {"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu"}}]}}),
+            json!({"database": {"provider": "none"}}),
+            json!({"database": {"provider": "zalando", "zalando": zalando("{username}-{cluster}")}}),
+            json!({"rules": {"floating-tag": {}}}),
+        ];
+        for spec in specs {
+            Policy::compile(&policy("serving", &spec)).unwrap_or_else(|error| panic!("{spec}: {error}"));
+        }
+    }
+
+    #[test]
+    fn a_bound_allows_its_ends() {
+        let bound = |min: Option<&str>, max: Option<&str>| Bound {
+            min: min.map(|min| min.parse().unwrap()),
+            max: max.map(|max| max.parse().unwrap()),
+        };
+        let allows = |bound: &Bound, quantity: &str| bound.allows(&quantity.parse().unwrap());
+        let both = bound(Some("1"), Some("2"));
+        assert!(allows(&both, "1000m") && allows(&both, "2") && !allows(&both, "999m") && !allows(&both, "2001m"));
+        assert!(allows(&bound(None, Some("2")), "0") && allows(&bound(Some("1"), None), "1Ei"));
+        assert!(allows(&Bound::default(), "7"));
+    }
 }

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tracing::{Span, debug, error, info_span, warn};
 
-use crate::admission::{self, Review, Webhook};
+use crate::admission::{self, Answer, Review, Webhook};
 use crate::report;
 use crate::state::State;
 
@@ -56,7 +56,11 @@ async fn answer(state: &State, webhook: Webhook, body: &[u8]) -> Response {
 }
 
 fn decided(state: &State, webhook: Webhook, review: &Review) -> Vec<u8> {
-    let decide = || state.read(|policies, facts| review.answer(webhook, policies, facts));
+    guarded(webhook, review, || state.read(|policies, facts| review.answer(webhook, policies, facts)))
+}
+
+/// Answers also where deciding panics.
+fn guarded<'r>(webhook: Webhook, review: &'r Review, decide: impl FnOnce() -> Answer<'r>) -> Vec<u8> {
     let answer = catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| {
         error!("deciding failed: this is a fault in tidegate; please report it with the object");
         review.failure(webhook, "a fault in tidegate")
@@ -67,4 +71,27 @@ fn decided(state: &State, webhook: Webhook, review: &Review) -> Vec<u8> {
 
 fn span_of(review: &Review, webhook: Webhook) -> Span {
     info_span!("review", ?webhook, uid = review.uid(), namespace = review.namespace(), name = review.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_while_deciding_is_answered_with_the_uid() {
+        let body = br#"{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u-1"}}"#;
+        let review = admission::decode(body).unwrap();
+        let answer = |webhook| {
+            let encoded = guarded(webhook, &review, || panic!("this panic is part of a test"));
+            serde_json::from_slice::<Value>(&encoded).unwrap()["response"].take()
+        };
+        let mutation = answer(Webhook::Mutate);
+        assert_eq!((&mutation["uid"], &mutation["allowed"]), (&"u-1".into(), &true.into()));
+        assert_eq!(mutation["warnings"][0], "tidegate left the object as it is: a fault in tidegate");
+        let verdict = answer(Webhook::Validate);
+        assert_eq!((&verdict["uid"], &verdict["allowed"]), (&"u-1".into(), &false.into()));
+        assert_eq!(verdict["status"]["message"], "tidegate cannot judge the object: a fault in tidegate");
+    }
 }

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::quantity::Quantity;
+
 /// A field whose type is not the one that Kubernetes gives it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place} is {found}, but Kubernetes has {expected} there")]
@@ -113,8 +115,8 @@ impl Shape {
             (_, Value::Null)
             | (Self::Text, Value::String(_))
             | (Self::Number, Value::Number(_))
-            | (Self::Truth, Value::Bool(_))
-            | (Self::Quantity, Value::String(_) | Value::Number(_)) => Ok(()),
+            | (Self::Truth, Value::Bool(_)) => Ok(()),
+            (Self::Quantity, _) if Quantity::from_json(value).is_ok() => Ok(()),
             (Self::List(item), Value::Array(items)) => items.iter().enumerate().try_for_each(|(index, value)| {
                 // A null is no item: unlike an absent field, it has no default.
                 if value.is_null() {
@@ -134,7 +136,11 @@ impl Shape {
     }
 
     fn error(&self, value: &Value, place: &[Step]) -> ShapeError {
-        ShapeError { place: written(place), expected: self.name(), found: name_of(value) }
+        let found = match (self, value) {
+            (Self::Quantity, Value::String(_) | Value::Number(_)) => "unreadable",
+            _ => name_of(value),
+        };
+        ShapeError { place: written(place), expected: self.name(), found }
     }
 
     fn name(&self) -> &'static str {
@@ -210,6 +216,21 @@ mod tests {
         let object = json!({"spec": {"template": {"spec": {"containers": [null]}}}});
         assert_eq!(complaint(&object), "spec.template.spec.containers[0] is null, but Kubernetes has an object there");
         assert_eq!(check(&json!({"spec": {"template": {"spec": {"containers": null}}}})), Ok(()));
+    }
+
+    #[test]
+    fn a_quantity_that_cannot_be_read_is_told() {
+        let limit = |memory: Value| {
+            let resources = json!({"limits": {"memory": memory}});
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "resources": resources}]}}}})
+        };
+        let place = "spec.template.spec.containers[0].resources.limits.memory";
+        for (memory, found) in [(json!("lots"), "unreadable"), (json!(""), "unreadable"), (json!([]), "a list")] {
+            assert_eq!(complaint(&limit(memory)), format!("{place} is {found}, but Kubernetes has a quantity there"));
+        }
+        for memory in [json!("1Gi"), json!(1_000_000), json!(0.5), json!(null)] {
+            assert_eq!(check(&limit(memory)), Ok(()));
+        }
     }
 
     #[test]

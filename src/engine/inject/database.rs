@@ -53,3 +53,68 @@ fn bind(container: &Container, binding: &Binding, injector: &mut Injector) -> Ve
         binding.name
     )]
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::engine::{Operation, Request, decide};
+    use crate::facts::{Database, Facts};
+    use crate::testing::{deployment, facts, policies, with_container};
+    use crate::workload::Workload;
+
+    /// Binds a database, and returns the names of the variables and what the author is told.
+    fn bound(object: &Value, facts: &Facts) -> (Vec<String>, Vec<String>) {
+        let zalando = json!({"teamId": "acid", "version": "17", "volume": {"size": "1Gi"}});
+        let spec = json!({"database": {"provider": "zalando", "zalando": zalando}});
+        let request = Request {
+            operation: Operation::Create,
+            workload: Workload::view(object).unwrap(),
+            old: None,
+            user: "jane",
+        };
+        let decision = decide(&request, &policies(&[("serving", spec)]), facts);
+        let mut patched = object.clone();
+        json_patch::patch(&mut patched, &decision.patch).unwrap();
+        let workload = Workload::view(&patched).unwrap();
+        let env =
+            workload.containers().flat_map(|container| container.field("env").as_array().cloned().unwrap_or_default());
+        (env.map(|entry| entry["name"].as_str().unwrap().to_owned()).collect(), decision.notes)
+    }
+
+    #[test]
+    fn all_six_variables_are_set() {
+        let (names, notes) = bound(&with_container(&json!({})), &facts());
+        assert_eq!(names, ["PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE"]);
+        assert_eq!(notes, [""; 0]);
+    }
+
+    #[test]
+    fn a_variable_without_a_value_is_set_all_the_same() {
+        let (names, notes) = bound(&with_container(&json!({"env": [{"name": "PGPORT"}]})), &facts());
+        assert_eq!(names, ["PGHOST", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "PGPORT"]);
+        assert_eq!(notes, ["container api sets PGPORT itself: the database acid-api is bound without it"]);
+    }
+
+    #[test]
+    fn a_database_made_for_this_workload_is_bound_and_another_is_not() {
+        let with = |made_for: &str| {
+            let database = Database { made_for: Some(made_for.into()) };
+            Facts { databases: [(("ml".into(), "acid-api".into()), database)].into(), ..facts() }
+        };
+        assert_eq!(bound(&with_container(&json!({})), &with("Deployment/api")).0.len(), 6);
+        let (names, notes) = bound(&with_container(&json!({})), &with("Deployment/web"));
+        assert_eq!((names.len(), notes.len()), (0, 1));
+    }
+
+    #[test]
+    fn why_nothing_is_bound_is_told_once() {
+        let two = deployment(&json!([{"name": "a", "image": "a:1"}, {"name": "b", "image": "b:1"}]));
+        assert_eq!(bound(&two, &facts()).1.len(), 1);
+        assert_eq!(bound(&two, &Facts::default()).1.len(), 1);
+        let mut unnamed = with_container(&json!({}));
+        unnamed["metadata"]["name"] = json!(null);
+        let (names, notes) = bound(&unnamed, &facts());
+        assert!(names.is_empty() && notes[0].contains("generateName"), "{notes:?}");
+    }
+}

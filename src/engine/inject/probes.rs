@@ -99,3 +99,37 @@ fn startup_failures(endpoint: &Endpoint, settings: &ProbeSettings) -> u64 {
     let budget = settings.startup_budget.unwrap_or(endpoint.startup_budget);
     budget.as_secs().div_ceil(PERIOD_SECONDS).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn endpoint() -> Endpoint {
+        let (http, tcp) = (Handler::Http { path: "/ready".into(), scheme: "HTTPS" }, Handler::Tcp);
+        let startup_budget = Duration::from_secs(300);
+        Endpoint { port: 8443, startup: tcp.clone(), readiness: http, liveness: tcp, startup_budget }
+    }
+
+    fn settings(startup_budget: Option<u64>) -> ProbeSettings {
+        ProbeSettings { inject: true, startup_budget: startup_budget.map(Duration::from_secs) }
+    }
+
+    #[test]
+    fn the_start_up_budget_is_filled_and_never_empty() {
+        let failures = |budget| startup_failures(&endpoint(), &settings(budget));
+        assert_eq!([None, Some(600), Some(601), Some(1), Some(0)].map(failures), [30, 60, 61, 1, 1]);
+    }
+
+    #[test]
+    fn every_default_of_the_api_server_is_spelt_out() {
+        let wanted = Probe::Readiness.wanted(&endpoint(), &settings(None));
+        let expected = json!({
+            "httpGet": {"path": "/ready", "port": 8443, "scheme": "HTTPS"},
+            "periodSeconds": 10, "timeoutSeconds": 5, "successThreshold": 1, "failureThreshold": 3
+        });
+        assert_eq!(wanted, expected);
+        assert_eq!(Probe::Liveness.wanted(&endpoint(), &settings(None))["tcpSocket"], json!({"port": 8443}));
+    }
+}

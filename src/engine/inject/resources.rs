@@ -47,3 +47,52 @@ fn smaller<'q>(default: &'q Quantity, limit: Option<&'q Quantity>) -> &'q Quanti
 fn is_set(resources: &Value, name: &str) -> bool {
     ["requests", "limits"].iter().any(|of| !resources[of][name].is_null())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::policy::PolicyRef;
+    use crate::testing::with_container;
+
+    /// Injects a default request and limit of memory into a container with these resources.
+    fn injected(resources: &Value, request: Option<&str>, limit: Option<&str>) -> Vec<String> {
+        let read = |text: Option<&str>| text.map(|text| text.parse().unwrap());
+        let pair = RequestAndLimit { request: read(request), limit: read(limit) };
+        let defaults = Defaults { by_resource: [("memory".to_owned(), pair)].into() };
+        let policy = PolicyRef { name: "serving".into(), generation: 1 };
+        let mut injector = Injector::new(&policy);
+        let object = with_container(&json!({"resources": resources}));
+        inject(&Workload::view(&object).unwrap(), Class::Cpu, &defaults, &mut injector);
+        let set = injector.injections.iter().map(|set| format!("{}={}", set.path.segments()[3], set.value));
+        set.map(|set| set.replace('"', "")).collect()
+    }
+
+    #[test]
+    fn a_policy_may_have_only_one_of_the_two() {
+        assert_eq!(injected(&json!({}), Some("1Gi"), None), ["requests=1Gi"]);
+        assert_eq!(injected(&json!({}), None, Some("1Gi")), ["limits=1Gi"]);
+        assert_eq!(injected(&json!({"limits": {"memory": "1Mi"}}), Some("1Gi"), None), ["requests=1Mi"]);
+        assert_eq!(injected(&json!({"requests": {"memory": "2Gi"}}), None, Some("1Gi")), ["limits=2Gi"]);
+    }
+
+    #[test]
+    fn equal_amounts_in_other_notations_read_as_the_default() {
+        assert_eq!(injected(&json!({"limits": {"memory": 1_073_741_824}}), Some("1Gi"), None), ["requests=1073741824"]);
+        assert_eq!(injected(&json!({"requests": {"memory": "1024Mi"}}), None, Some("1Gi")), ["limits=1Gi"]);
+    }
+
+    #[test]
+    fn nothing_is_injected_where_both_are_set_or_the_class_is_another() {
+        let both = json!({"requests": {"memory": "1"}, "limits": {"memory": "2"}});
+        assert_eq!(injected(&both, Some("1Gi"), Some("2Gi")), [""; 0]);
+        assert_eq!(injected(&json!({"limits": {"amd.com/gpu": 1}}), Some("1Gi"), Some("2Gi")), [""; 0]);
+    }
+
+    #[test]
+    fn null_is_nothing() {
+        let null = json!({"requests": null, "limits": {"memory": null}});
+        assert_eq!(injected(&null, Some("1Gi"), Some("2Gi")), ["requests=1Gi", "limits=2Gi"]);
+    }
+}

@@ -8,7 +8,9 @@
 //! Set `resources.limits.memory` to what the server needs under load, and some more.
 
 use crate::policy::Class;
+use crate::quantity::Quantity;
 use crate::rules::{Context, Finding, Rule};
+use crate::workload::Container;
 
 /// Finds containers that may use all memory of their node.
 pub struct MissingMemoryLimit;
@@ -29,8 +31,14 @@ impl Rule for MissingMemoryLimit {
             Finding::in_container(&container, "resources.limits.memory")
                 .found("nothing")
                 .expected("a memory limit")
-                .instead("resources:\n  limits:\n    memory: 512Mi")
+                .instead(format!("resources:\n  limits:\n    memory: {}", suggested(&container)))
         };
         unlimited.map(finding).collect()
     }
+}
+
+/// A limit to begin with; the API server takes none below the request.
+fn suggested(container: &Container) -> Quantity {
+    let least: Quantity = "512Mi".parse().expect("this is a quantity");
+    container.resource("requests", "memory").filter(|request| *request > least).unwrap_or(least)
 }

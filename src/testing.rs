@@ -1,0 +1,59 @@
+//! Builders for unit tests.
+
+use serde_json::{Value, json};
+
+use crate::api::ServingPolicy;
+use crate::facts::{Apis, Autoscaler, Facts, Namespace, WorkloadRef};
+use crate::policy::{Policy, PolicySet};
+
+/// The label that makes a workload a model server.
+pub(crate) const LABEL: &str = "app.kubernetes.io/component";
+
+/// A policy of this name with this spec, as it is written.
+pub(crate) fn policy(name: &str, spec: &Value) -> ServingPolicy {
+    let object = json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy",
+        "metadata": {"name": name, "generation": 1}, "spec": spec});
+    serde_json::from_value(object).expect("this is a ServingPolicy")
+}
+
+/// Policies in force, by name and spec.
+pub(crate) fn policies(specs: &[(&str, Value)]) -> PolicySet {
+    let compiled = specs.iter().map(|(name, spec)| {
+        let policy = Policy::compile(&policy(name, spec)).expect("this policy makes sense");
+        policy.into()
+    });
+    PolicySet::new([(LABEL.to_owned(), "model-server".to_owned())].into(), compiled.collect())
+}
+
+/// The Deployment `ml/api`, a model server with these containers.
+pub(crate) fn deployment(containers: &Value) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "api", "namespace": "ml", "uid": "0-1", "labels": {LABEL: "model-server"}},
+        "spec": {"template": {"spec": {"containers": containers}}}
+    })
+}
+
+/// The Deployment `ml/api` with one container, which has these fields as well.
+pub(crate) fn with_container(fields: &Value) -> Value {
+    let mut container = json!({"name": "api", "image": "registry.example.com/api:1"});
+    json_patch::merge(&mut container, fields);
+    deployment(&json!([container]))
+}
+
+/// What an autoscaler calls the Deployment `ml/api`.
+pub(crate) fn reference() -> WorkloadRef {
+    WorkloadRef { namespace: "ml".into(), kind: "Deployment".into(), name: "api".into() }
+}
+
+/// A cluster that serves every API, has the namespace `ml` and nothing in it.
+pub(crate) fn facts() -> Facts {
+    let namespaces = [("ml".to_owned(), Namespace::default())].into();
+    Facts { namespaces, apis: Apis { zalando: true }, ..Facts::default() }
+}
+
+/// The same cluster with an autoscaler for `ml/api`.
+pub(crate) fn scaled(min: i64, max: i64) -> Facts {
+    let held = Autoscaler { kind: "HorizontalPodAutoscaler".into(), name: "api-tidegate".into(), min, max, ours: true };
+    Facts { autoscalers: [(reference(), vec![held])].into(), ..facts() }
+}

@@ -1,0 +1,395 @@
+//! Holds `decide` to what must be true of every Deployment under every policy.
+
+#[path = "common/deployments.rs"]
+mod deployments;
+
+use deployments::{any_json, deployment, in_force, policy};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde_json::{Value, json};
+use tidegate::admission::{self, Webhook};
+use tidegate::api::RECEIPT_ANNOTATION;
+use tidegate::engine::{Decision, Operation, Request, decide};
+use tidegate::facts::{Apis, Facts, Namespace};
+use tidegate::workload::Workload;
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+fn facts(zalando: bool) -> Facts {
+    let namespaces = [("ml".to_owned(), Namespace::default())].into();
+    Facts { namespaces, apis: Apis { zalando }, ..Facts::default() }
+}
+
+/// The policy and the facts of one moment.
+#[derive(Clone, Debug)]
+struct Day {
+    policy: Value,
+    zalando: bool,
+}
+
+fn day() -> impl Strategy<Value = Day> {
+    (policy(), prop::bool::weighted(0.8)).prop_map(|(policy, zalando)| Day { policy, zalando })
+}
+
+impl Day {
+    fn decide(&self, operation: Operation, object: &Value, old: Option<&Value>) -> (Value, Decision) {
+        let workload = Workload::view(object).expect("a generated Deployment has the types of one");
+        let old = old.map(|old| Workload::view(old).expect("an admitted Deployment has the types of one"));
+        let request = Request { operation, workload, old, user: "jane" };
+        let decision = decide(&request, &in_force(&self.policy), &facts(self.zalando));
+        let mut patched = object.clone();
+        json_patch::patch(&mut patched, &decision.patch).expect("the patch applies");
+        (patched, decision)
+    }
+
+    fn create(&self, object: &Value) -> Value {
+        self.decide(Operation::Create, object, None).0
+    }
+
+    fn update(&self, old: &Value, new: &Value) -> Value {
+        self.decide(Operation::Update, new, Some(old)).0
+    }
+}
+
+fn template(object: &Value) -> &Value {
+    &object["spec"]["template"]
+}
+
+/// Leaves out what says nothing, as the API server does.
+fn said(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (name.clone(), said(value)))
+            .filter(|(_, value)| !(value.is_null() || *value == json!({}) || *value == json!([])))
+            .collect(),
+        Value::Array(items) => items.iter().map(said).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Finds what `before` has and `after` has not, at the same place and in the same order.
+fn lost(before: &Value, after: &Value, place: &str) -> Option<String> {
+    match (before, after) {
+        (Value::Null, _) => None,
+        (Value::Object(before), Value::Object(after)) => before.iter().find_map(|(name, value)| {
+            let place = format!("{place}.{name}");
+            match after.get(name) {
+                _ if name == RECEIPT_ANNOTATION => None,
+                Some(after) => lost(value, after, &place),
+                None if value.is_null() => None,
+                None => Some(place),
+            }
+        }),
+        (Value::Array(before), Value::Array(after)) => {
+            let mut rest = after.iter();
+            let gone = before.iter().position(|item| !rest.any(|after| lost(item, after, "").is_none()));
+            gone.map(|index| format!("{place}[{index}]"))
+        }
+        _ => (before != after).then(|| format!("{place}: {before} became {after}")),
+    }
+}
+
+/// A change that a person makes to a manifest.
+#[derive(Clone, Debug)]
+enum Change {
+    /// To fields of a container.
+    Fields(Index, Value),
+    /// To a variable of a container.
+    Variable(Index, &'static str, &'static str),
+    /// Another container.
+    Container(Value),
+}
+
+impl Change {
+    fn apply(&self, object: &mut Value) {
+        let containers = object["spec"]["template"]["spec"]["containers"].as_array_mut().expect("there are containers");
+        let count = containers.len();
+        match self {
+            Self::Fields(container, fields) => json_patch::merge(&mut containers[container.index(count)], fields),
+            Self::Variable(container, name, value) => {
+                set_variable(&mut containers[container.index(count)], name, value)
+            }
+            Self::Container(container) => containers.push(container.clone()),
+        }
+    }
+}
+
+/// Sets a variable as apply does: what else it has stays, and it stands where the manifest has it, at the end.
+fn set_variable(container: &mut Value, name: &str, value: &str) {
+    if !container["env"].is_array() {
+        container["env"] = json!([]);
+    }
+    let env = container["env"].as_array_mut().expect("made above");
+    let place = env.iter().position(|variable| variable["name"] == name);
+    let mut variable = place.map_or_else(|| json!({"name": name}), |place| env.remove(place));
+    variable["value"] = value.into();
+    env.push(variable);
+}
+
+/// What people change: none of it is what a policy would inject.
+fn change() -> impl Strategy<Value = Change> {
+    let fields = vec![
+        json!({"image": "registry.example.com/new:2"}),
+        json!({"readinessProbe": {"tcpSocket": {"port": 4711}}}),
+        json!({"livenessProbe": {"exec": {"command": ["alive"]}, "periodSeconds": 47}}),
+        json!({"startupProbe": {"failureThreshold": 4711}}),
+        json!({"resources": {"limits": {"memory": "47Mi"}}}),
+        json!({"resources": {"limits": {"cpu": "47m"}}}),
+        json!({"resources": {"requests": {"memory": "47Gi", "cpu": "47"}}}),
+        json!({"resources": {"limits": {"nvidia.com/gpu": 47}}}),
+        json!({"ports": [{"containerPort": 4711, "name": "http"}]}),
+        json!({"workingDir": "/47"}),
+    ];
+    let container = json!({"name": "another", "image": "registry.example.com/another:1"});
+    prop_oneof![
+        6 => (any::<Index>(), select(fields)).prop_map(|(container, fields)| Change::Fields(container, fields)),
+        3 => (any::<Index>(), select(vec!["NEW", "PGHOST", "PGUSER"]))
+            .prop_map(|(container, name)| Change::Variable(container, name, "47")),
+        1 => Just(Change::Container(container)),
+    ]
+}
+
+fn annotate(object: &mut Value, key: &str, value: &str) {
+    if !object["metadata"]["annotations"].is_object() {
+        object["metadata"]["annotations"] = json!({});
+    }
+    object["metadata"]["annotations"][key] = value.into();
+}
+
+/// How a manifest is applied.
+#[derive(Clone, Copy, Debug)]
+enum Apply {
+    Client,
+    Server,
+}
+
+fn apply() -> impl Strategy<Value = Apply> {
+    select(vec![Apply::Client, Apply::Server])
+}
+
+impl Apply {
+    /// The manifest as it is sent.
+    fn manifest(self, manifest: &Value) -> Value {
+        let mut object = manifest.clone();
+        if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+            annotations.remove(LAST_APPLIED);
+            annotations.remove(RECEIPT_ANNOTATION);
+        }
+        match self {
+            Self::Client => {
+                let text = object.to_string();
+                annotate(&mut object, LAST_APPLIED, &text);
+            }
+            Self::Server => {
+                let fields = json!({"operation": "Apply", "manager": "jane", "fieldsV1": fields(&object, "")});
+                object["metadata"]["managedFields"] = json!([fields]);
+            }
+        }
+        object
+    }
+
+    /// What is stored, changed as applying the manifest changes it.
+    fn merge(self, stored: &Value, change: &Change, manifest: &Value) -> Value {
+        let mut merged = stored.clone();
+        change.apply(&mut merged);
+        match self {
+            Self::Client => {
+                let text = &manifest["metadata"]["annotations"][LAST_APPLIED];
+                merged["metadata"]["annotations"][LAST_APPLIED] = text.clone();
+            }
+            Self::Server => merged["metadata"]["managedFields"] = manifest["metadata"]["managedFields"].clone(),
+        }
+        merged
+    }
+}
+
+/// The managed fields of whoever applies a value.
+fn fields(value: &Value, field: &str) -> Value {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            map.iter().map(|(name, value)| (format!("f:{name}"), fields(value, name))).collect()
+        }
+        Value::Array(items) if ["containers", "initContainers", "env"].contains(&field) => {
+            let owned = items.iter().map(|item| {
+                let mut owned = fields(item, "");
+                owned["."] = json!({});
+                (format!("k:{}", json!({"name": item["name"]})), owned)
+            });
+            owned.collect()
+        }
+        _ => json!({}),
+    }
+}
+
+/// An object of which one node is something else.
+fn broken() -> impl Strategy<Value = Value> {
+    (deployment(), any::<Index>(), any_json()).prop_map(|(mut object, node, other)| {
+        let count = count(&object);
+        *find(&mut object, &mut node.index(count)).expect("the node is there") = other;
+        object
+    })
+}
+
+fn count(value: &Value) -> usize {
+    1 + match value {
+        Value::Object(fields) => fields.values().map(count).sum(),
+        Value::Array(items) => items.iter().map(count).sum(),
+        _ => 0,
+    }
+}
+
+fn find<'v>(value: &'v mut Value, index: &mut usize) -> Option<&'v mut Value> {
+    if *index == 0 {
+        return Some(value);
+    }
+    *index -= 1;
+    match value {
+        Value::Object(fields) => fields.values_mut().find_map(|value| find(value, index)),
+        Value::Array(items) => items.iter_mut().find_map(|value| find(value, index)),
+        _ => None,
+    }
+}
+
+fn answers(day: &Day, object: &Value, old: Option<&Value>) -> [Value; 2] {
+    let operation = if old.is_some() { "UPDATE" } else { "CREATE" };
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "u-1", "kind": {"group": "apps", "kind": "Deployment"}, "operation": operation, "namespace": "ml",
+        "object": object, "oldObject": old
+    }});
+    let body = review.to_string();
+    let review = admission::decode(body.as_bytes()).expect("the envelope can be read");
+    let (policies, facts) = (in_force(&day.policy), facts(day.zalando));
+    [Webhook::Mutate, Webhook::Validate].map(|webhook| {
+        let answer = review.answer(webhook, &policies, &facts).encode();
+        serde_json::from_slice::<Value>(&answer).expect("the answer is JSON")["response"].take()
+    })
+}
+
+proptest! {
+    #[test]
+    fn deciding_twice_is_deciding_once(day in day(), object in deployment()) {
+        let (once, first) = day.decide(Operation::Create, &object, None);
+        let (_, again) = day.decide(Operation::Create, &once, None);
+        prop_assert!(again.patch.is_empty(), "created again: {}", json!(again.patch));
+        prop_assert_eq!(first.violations, again.violations);
+        let (_, update) = day.decide(Operation::Update, &once, Some(&once));
+        prop_assert!(update.patch.is_empty(), "updated: {}", json!(update.patch));
+    }
+
+    #[test]
+    fn nothing_that_somebody_wrote_is_lost_or_reordered(day in day(), object in deployment()) {
+        prop_assert_eq!(lost(&object, &day.create(&object), ""), None);
+    }
+
+    #[test]
+    fn only_values_that_the_receipt_names_are_added(day in day(), object in deployment()) {
+        let once = day.create(&object);
+        let taken_out = Day { policy: nothing(), ..day }.create(&once);
+        prop_assert_eq!(said(template(&taken_out)), said(template(&object)));
+    }
+
+    #[test]
+    fn a_template_stays_whatever_the_policy_becomes(before in day(), after in day(), object in deployment()) {
+        let stored = before.create(&object);
+        let mut annotated = stored.clone();
+        annotate(&mut annotated, "note", "changed");
+        annotated["spec"]["replicas"] = 7.into();
+        let updated = after.update(&stored, &annotated);
+        prop_assert_eq!(template(&updated), template(&stored));
+    }
+
+    #[test]
+    fn the_plain_manifest_put_again_gives_back_what_was_admitted(before in day(), after in day(), object in deployment()) {
+        let stored = before.create(&object);
+        let put = after.update(&stored, &object);
+        prop_assert_eq!(template(&put), template(&stored));
+        prop_assert_eq!(&put["metadata"]["annotations"][RECEIPT_ANNOTATION], &stored["metadata"]["annotations"][RECEIPT_ANNOTATION]);
+    }
+
+    #[test]
+    fn a_changed_manifest_gets_what_a_new_one_would(
+        before in day(), after in day(), object in deployment(), change in change()
+    ) {
+        let stored = before.create(&object);
+        let mut changed = object.clone();
+        change.apply(&mut changed);
+        prop_assume!(said(template(&changed)) != said(template(&object)));
+        let fresh = after.create(&changed);
+        prop_assert_eq!(said(template(&after.update(&stored, &changed))), said(template(&fresh)), "put");
+    }
+
+    #[test]
+    fn what_is_applied_over_injected_values_gets_what_a_new_manifest_would(
+        before in day(), after in day(), object in deployment(), change in change(), apply in apply()
+    ) {
+        let mut changed = object.clone();
+        change.apply(&mut changed);
+        prop_assume!(said(template(&changed)) != said(template(&object)));
+        let (manifest, changed) = (apply.manifest(&object), apply.manifest(&changed));
+        let stored = before.create(&manifest);
+        let merged = apply.merge(&stored, &change, &changed);
+        let fresh = after.create(&changed);
+        prop_assert_eq!(said(template(&after.update(&stored, &merged))), said(template(&fresh)));
+        prop_assert_eq!(lost(&changed, &fresh, ""), None);
+    }
+
+    #[test]
+    fn a_rollback_brings_back_exactly_what_ran(
+        first in day(), second in day(), third in day(), object in deployment(), change in change()
+    ) {
+        let old = first.create(&object);
+        let mut changed = old.clone();
+        change.apply(&mut changed);
+        let new = second.update(&old, &changed);
+        // The Deployment controller copies template and annotations back from the old ReplicaSet.
+        let mut undone = new.clone();
+        undone["spec"]["template"] = template(&old).clone();
+        undone["metadata"]["annotations"] = old["metadata"]["annotations"].clone();
+        prop_assert_eq!(third.update(&new, &undone), undone);
+    }
+
+    #[test]
+    fn what_was_injected_is_never_refused(day in day(), object in deployment()) {
+        let mut judging = day.clone();
+        let resources = &mut judging.policy["spec"]["resources"];
+        if let Some(resources) = resources.as_object_mut() {
+            resources.remove("cpu");
+            resources.remove("gpu");
+        }
+        let refused = |day: &Day| {
+            let decision = day.decide(Operation::Create, &object, None).1;
+            let mut found = decision.violations;
+            found.retain(|violation| violation.rule == "resources-out-of-bounds");
+            found
+        };
+        prop_assume!(refused(&judging).is_empty());
+        prop_assert_eq!(refused(&day), vec![]);
+    }
+
+    #[test]
+    fn an_update_that_changes_nothing_is_never_refused(before in day(), after in day(), object in deployment()) {
+        let stored = before.create(&object);
+        let (_, decision) = after.decide(Operation::Update, &stored, Some(&stored));
+        prop_assert_eq!(decision.violations, vec![]);
+    }
+
+    #[test]
+    fn no_object_makes_a_webhook_panic(day in day(), object in any_json(), old in proptest::option::of(any_json())) {
+        for answer in answers(&day, &object, old.as_ref()) {
+            prop_assert_eq!(&answer["uid"], "u-1");
+        }
+    }
+
+    #[test]
+    fn no_broken_deployment_makes_a_webhook_panic(day in day(), object in broken(), old in proptest::option::of(broken())) {
+        let [mutation, verdict] = answers(&day, &object, old.as_ref());
+        prop_assert_eq!(&mutation["allowed"], true);
+        prop_assert!(verdict["allowed"].is_boolean());
+    }
+}
+
+/// A policy that injects, but nothing.
+fn nothing() -> Value {
+    json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {"name": "nothing"}, "spec": {}})
+}
