@@ -3,7 +3,7 @@
 //! They are ignored unless asked for: `cargo test -- --include-ignored`. The programs of the control plane are built by
 //! `dev/controlplane/build` when they are not there yet.
 
-#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its own part")]
 
 mod api;
 mod control_plane;
