@@ -1,5 +1,6 @@
 //! A real control plane, gone when the test binary is.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -74,6 +75,11 @@ impl ControlPlane {
         let mut command = Command::new(self.programs.join("controlplane"));
         command.arg(what).arg("--dir").arg(&self.folder).arg(component);
         Output::of(command, "").succeeds();
+    }
+
+    /// Returns what was asked of the API server, a request a line.
+    pub(crate) fn audit_log(&self) -> String {
+        fs::read_to_string(self.folder.join("logs/audit.log")).unwrap()
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
