@@ -12,12 +12,13 @@ use serde_json::Value;
 
 static PLANE: LazyLock<ControlPlane> = LazyLock::new(|| ControlPlane::start(&["--no-crds"]));
 
-/// Has the control plane alone: Tidegate comes and goes for the whole of it.
+/// Has the control plane alone and as it was at first: Tidegate comes and goes for the whole of it.
 fn alone() -> (MutexGuard<'static, ()>, &'static ControlPlane) {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let everything = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations", "servingpolicies"];
     PLANE.kubectl(&["delete", &everything.join(","), "--all"], "").succeeds();
+    PLANE.kubectl(&["delete", "--ignore-not-found", "-f", &in_tree(DATABASES)], "").succeeds();
     (turn, &PLANE)
 }
 

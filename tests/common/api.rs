@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::{Client, Config, Error};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -28,8 +28,11 @@ impl Api {
 
     /// Returns an object; none where it is not there or its kind is not served.
     pub(crate) fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
-        let found = self.runtime.block_on(self.of(kind, namespace).get_opt(name));
-        found.unwrap_or_else(|error| panic!("cannot read {kind} {namespace}/{name}: {error}")).map(|found| json(&found))
+        match self.runtime.block_on(self.of(kind, namespace).get(name)) {
+            Ok(found) => Some(json(&found)),
+            Err(Error::Api(status)) if status.code == 404 => None,
+            Err(error) => panic!("cannot read {kind} {namespace}/{name}: {error}"),
+        }
     }
 
     /// Returns all objects of a kind in a namespace.
