@@ -5,10 +5,7 @@ use serde_json::{Value, json};
 use super::{Injector, which_container};
 use crate::policy::ProbeSettings;
 use crate::runtimes::{Endpoint, Handler, Recognised};
-use crate::workload::{Container, Path};
-
-/// What the API server takes as the handler of a probe.
-const HANDLERS: [&str; 4] = ["httpGet", "tcpSocket", "exec", "grpc"];
+use crate::workload::{Container, Path, has_handler};
 
 /// Injects the probes that the model server's container lacks. A probe with a handler is its author's and left alone.
 pub(super) fn inject(recognised: &Recognised, settings: &ProbeSettings, injector: &mut Injector) -> Option<String> {
@@ -18,7 +15,8 @@ pub(super) fn inject(recognised: &Recognised, settings: &ProbeSettings, injector
     let Some(container) = &recognised.container else {
         return Some(which_container(recognised, "no probes are injected"));
     };
-    let missing: Vec<Probe> = Probe::ALL.into_iter().filter(|probe| !has_handler(container, *probe)).collect();
+    let missing: Vec<Probe> =
+        Probe::ALL.into_iter().filter(|probe| !has_handler(container.field(probe.field()))).collect();
     if missing.is_empty() {
         return None;
     }
@@ -45,11 +43,6 @@ fn inject_one(container: &Container, probe: Probe, path: &Path, wanted: &Value, 
             injector.add(&path.join(name), value.clone());
         }
     }
-}
-
-fn has_handler(container: &Container, probe: Probe) -> bool {
-    let written = container.field(probe.field());
-    HANDLERS.iter().any(|handler| !written[handler].is_null())
 }
 
 /// The three probes of a container.
