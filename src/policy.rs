@@ -353,7 +353,7 @@ mod tests {
         let of = |specs: &[(&str, Value)]| {
             ask(specs, |effective| effective.probes().map(|(probes, from)| (probes.startup_budget, from.to_string())))
         };
-        let first = Some((Some(Duration::from_secs(60)), "a@1".to_owned()));
+        let first = Some((Some(Duration::from_mins(1)), "a@1".to_owned()));
         assert_eq!(of(&[("b", budget("2m")), ("a", budget("1m"))]), first);
         assert_eq!(of(&[("b", budget("1m")), ("a", json!({}))]).unwrap().1, "b@1");
         let audited = json!({"enforcement": "audit", "probes": {}});
