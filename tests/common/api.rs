@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, Error};
 use serde_json::Value;
@@ -50,6 +52,24 @@ impl Api {
         let typed: DynamicObject = serde_json::from_value(object.clone()).unwrap();
         let made = self.runtime.block_on(of.create(&parameters, &typed));
         made.map(|made| json(&made)).map_err(|error| error.to_string())
+    }
+
+    /// Applies an object by server-side apply, for real or only to see what would be stored.
+    pub(crate) fn apply(&self, object: &Value, dry_run: bool) -> Result<Value, String> {
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        let of = self.of(&text(&object["kind"]), &text(&object["metadata"]["namespace"]));
+        let parameters = PatchParams { dry_run, ..PatchParams::apply("jane") };
+        let name = text(&object["metadata"]["name"]);
+        let made = self.runtime.block_on(of.patch(&name, &parameters, &Patch::Apply(object)));
+        made.map(|made| json(&made)).map_err(|error| error.to_string())
+    }
+
+    /// Deletes an object that is there.
+    pub(crate) fn delete(&self, object: &Value) {
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        let of = self.of(&text(&object["kind"]), &text(&object["metadata"]["namespace"]));
+        let name = text(&object["metadata"]["name"]);
+        self.runtime.block_on(of.delete(&name, &DeleteParams::background())).unwrap();
     }
 
     fn of(&self, kind: &str, namespace: &str) -> kube::Api<DynamicObject> {

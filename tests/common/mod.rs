@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its own part")]
 
+pub(crate) mod accepted;
 mod api;
 mod control_plane;
 mod kubectl;
