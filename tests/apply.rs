@@ -57,7 +57,7 @@ fn a_model_server_tells_how_everything_stands() {
 fn the_autoscaler_scales_up_under_load() {
     let sandbox = Sandbox::new("load");
     let mut busy = model_server("api");
-    busy["spec"]["template"]["metadata"]["annotations"] = json!({"kwok.x-k8s.io/usage-cpu": "90m"});
+    busy["spec"]["template"]["metadata"]["annotations"] = json!({"kwok.x-k8s.io/usage-cpu": "200m"});
     sandbox.apply(&busy).succeeds();
     let active = |hpa: &Value| condition(hpa, "ScalingActive")["status"] == "True";
     wait_until("ScalingActive", SCALED, || active(&sandbox.autoscaler("api")));

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -29,14 +29,20 @@ wait $!
 impl Tidegate {
     /// Starts Tidegate outside of the cluster, and waits until it is ready.
     pub(crate) fn start(plane: &ControlPlane) -> Self {
-        let [listen, health] = free_addresses();
-        let started = Self::run(plane, listen, health, &["--webhook-url", &format!("https://{listen}")]);
+        let addresses @ [listen, _] = free_addresses();
+        let url = format!("https://{listen}");
+        let started = Self::run(plane, &plane.kubeconfig(), addresses, &["--webhook-url", &url]);
         wait_until("tidegate to be ready", SOON, || started.is_ready());
         started
     }
 
-    /// Starts Tidegate with these arguments.
-    pub(crate) fn run(plane: &ControlPlane, listen: SocketAddr, health: SocketAddr, arguments: &[&str]) -> Self {
+    /// Starts Tidegate as somebody; the addresses are those of the webhooks and of `/readyz`.
+    pub(crate) fn run(
+        plane: &ControlPlane,
+        kubeconfig: &Path,
+        [listen, health]: [SocketAddr; 2],
+        arguments: &[&str],
+    ) -> Self {
         let folder = plane.new_folder();
         let log = folder.join("log");
         let written = File::create(&log).unwrap();
@@ -46,7 +52,7 @@ impl Tidegate {
             .arg("--certs")
             .arg(folder.join("certs"))
             .arg("--kubeconfig")
-            .arg(plane.kubeconfig())
+            .arg(kubeconfig)
             // Short, and so long that only watches can be what brings things back.
             .args(["--settle-seconds", "2", "--resync-seconds", "3600"])
             .args(arguments)
