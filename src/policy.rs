@@ -353,7 +353,7 @@ mod tests {
         let of = |specs: &[(&str, Value)]| {
             ask(specs, |effective| effective.probes().map(|(probes, from)| (probes.startup_budget, from.to_string())))
         };
-        let first = Some((Some(Duration::from_secs(60)), "a@1".to_owned()));
+        let first = Some((Some(Duration::from_mins(1)), "a@1".to_owned()));
         assert_eq!(of(&[("b", budget("2m")), ("a", budget("1m"))]), first);
         assert_eq!(of(&[("b", budget("1m")), ("a", json!({}))]).unwrap().1, "b@1");
         let audited = json!({"enforcement": "audit", "probes": {}});
@@ -405,8 +405,8 @@ mod tests {
 
     #[test]
     fn replicas_are_preserved_unless_a_policy_says_otherwise() {
-        let preserves = |spec: Value| ask(&[("a", spec)], |effective| effective.preserves_replicas());
-        assert!(preserves(json!({})) && preserves(json!({"autoscaling": {}})));
-        assert!(!preserves(json!({"autoscaling": {"preserveReplicas": false}})));
+        let lets_go = |spec: Value| ask(&[("a", spec)], |effective| !effective.preserves_replicas());
+        assert!(!lets_go(json!({})) && !lets_go(json!({"autoscaling": {}})));
+        assert!(lets_go(json!({"autoscaling": {"preserveReplicas": false}})));
     }
 }

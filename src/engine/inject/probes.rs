@@ -108,7 +108,7 @@ mod tests {
 
     fn endpoint() -> Endpoint {
         let (http, tcp) = (Handler::Http { path: "/ready".into(), scheme: "HTTPS" }, Handler::Tcp);
-        let startup_budget = Duration::from_secs(300);
+        let startup_budget = Duration::from_mins(5);
         Endpoint { port: 8443, startup: tcp.clone(), readiness: http, liveness: tcp, startup_budget }
     }
 
