@@ -405,8 +405,8 @@ mod tests {
 
     #[test]
     fn replicas_are_preserved_unless_a_policy_says_otherwise() {
-        let preserves = |spec: Value| ask(&[("a", spec)], |effective| effective.preserves_replicas());
-        assert!(preserves(json!({})) && preserves(json!({"autoscaling": {}})));
-        assert!(!preserves(json!({"autoscaling": {"preserveReplicas": false}})));
+        let lets_go = |spec: Value| ask(&[("a", spec)], |effective| !effective.preserves_replicas());
+        assert!(!lets_go(json!({})) && !lets_go(json!({"autoscaling": {}})));
+        assert!(lets_go(json!({"autoscaling": {"preserveReplicas": false}})));
     }
 }

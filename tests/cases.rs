@@ -1,6 +1,8 @@
 //! Walks `tests/cases`: every rule with what it finds, what it does not and what to write instead; every injection with
 //! what comes out.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

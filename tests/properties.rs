@@ -1,5 +1,7 @@
 //! Holds `decide` to what must be true of every Deployment under every policy.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 #[path = "common/deployments.rs"]
 mod deployments;
 
@@ -108,7 +110,7 @@ impl Change {
         match self {
             Self::Fields(container, fields) => json_patch::merge(&mut containers[container.index(count)], fields),
             Self::Variable(container, name, value) => {
-                set_variable(&mut containers[container.index(count)], name, value)
+                set_variable(&mut containers[container.index(count)], name, value);
             }
             Self::Container(container) => containers.push(container.clone()),
         }
