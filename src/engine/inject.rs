@@ -44,7 +44,7 @@ impl<'p> Injector<'p> {
         let is_whole = path.segments().last().is_some_and(|field| field == WHOLE);
         match value {
             Value::Object(fields) if !is_whole => {
-                fields.into_iter().for_each(|(name, value)| self.add(&path.join(&name), value))
+                fields.into_iter().for_each(|(name, value)| self.add(&path.join(&name), value));
             }
             value => self.injections.push(Injection { path: path.clone(), value, policy: self.policy.clone() }),
         }

@@ -120,7 +120,9 @@ fn probe(one_success: bool) -> impl Strategy<Value = Value> {
     ];
     let times = subsequence(vec!["periodSeconds", "timeoutSeconds", "failureThreshold", "initialDelaySeconds"], 0..=4);
     (select(handlers), times, 1..60_u8, of(2..4_u8)).prop_map(move |(mut probe, times, seconds, successes)| {
-        times.into_iter().for_each(|field| probe[field] = seconds.into());
+        for field in times {
+            probe[field] = seconds.into();
+        }
         put(&mut probe, "successThreshold", successes.filter(|_| !one_success));
         probe
     })
@@ -177,7 +179,9 @@ fn pod_fields() -> impl Strategy<Value = Value> {
     ];
     subsequence(known, 0..=3).prop_map(|fields| {
         let mut all = json!({});
-        fields.into_iter().for_each(|fields| put_all(&mut all, fields));
+        for fields in fields {
+            put_all(&mut all, fields);
+        }
         all
     })
 }
