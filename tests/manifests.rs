@@ -1,5 +1,7 @@
 //! What `kubectl apply -k manifests/base` makes of a real cluster.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
+
 mod common;
 
 use std::fs;

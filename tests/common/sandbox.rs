@@ -91,7 +91,7 @@ impl<'a> Sandbox<'a> {
         self.template(name)["spec"]["containers"][0].clone()
     }
 
-    /// Returns how many ReplicaSets a Deployment has: one for each pod template that it ever had.
+    /// Returns how many `ReplicaSets` a Deployment has: one for each pod template that it ever had.
     pub(crate) fn replica_sets(&self, deployment: &str) -> usize {
         let sets = self.list("ReplicaSet");
         sets.iter().filter(|set| set["metadata"]["ownerReferences"][0]["name"] == deployment).count()
