@@ -3,6 +3,7 @@
 
 mod authors;
 mod container;
+mod defaults;
 mod image;
 mod keyed;
 mod shape;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 
 pub use authors::Authors;
 pub use container::{Container, GPU_RESOURCES};
+pub(crate) use defaults::{complete_probe, has_handler};
 pub use image::Image;
 pub use keyed::{Path, key_of};
 pub use shape::ShapeError;

@@ -171,7 +171,7 @@ fn apply() -> impl Strategy<Value = Apply> {
 }
 
 impl Apply {
-    /// The manifest as it is sent.
+    /// The manifest as the API server shows it to the webhooks.
     fn manifest(self, manifest: &Value) -> Value {
         let mut object = manifest.clone();
         if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
@@ -188,6 +188,7 @@ impl Apply {
                 object["metadata"]["managedFields"] = json!([fields]);
             }
         }
+        fill_in_probes(&mut object);
         object
     }
 
@@ -202,7 +203,30 @@ impl Apply {
             }
             Self::Server => merged["metadata"]["managedFields"] = manifest["metadata"]["managedFields"].clone(),
         }
+        fill_in_probes(&mut merged);
         merged
+    }
+}
+
+/// Fills in what the API server does where a probe has a handler.
+fn fill_in_probes(object: &mut Value) {
+    let containers = object["spec"]["template"]["spec"]["containers"].as_array_mut();
+    for container in containers.into_iter().flatten() {
+        for field in ["startupProbe", "readinessProbe", "livenessProbe"] {
+            let Some(probe) = container.get_mut(field).and_then(Value::as_object_mut) else { continue };
+            if ["httpGet", "tcpSocket", "exec", "grpc"].iter().all(|handler| !probe.contains_key(*handler)) {
+                continue;
+            }
+            for (name, number) in
+                [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+            {
+                probe.entry(name).or_insert(number.into());
+            }
+            if let Some(get) = probe.get_mut("httpGet").and_then(Value::as_object_mut) {
+                get.entry("path").or_insert("/".into());
+                get.entry("scheme").or_insert("HTTP".into());
+            }
+        }
     }
 }
 

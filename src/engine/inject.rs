@@ -24,6 +24,10 @@ pub struct Injection {
     pub policy: PolicyRef,
 }
 
+/// A field that gives way as one: name and key of a Secret mean nothing apart, and server-side apply manages them as one
+/// (`x-kubernetes-map-type: atomic`).
+const WHOLE: &str = "secretKeyRef";
+
 /// Collects injections on behalf of one policy.
 pub(super) struct Injector<'p> {
     policy: &'p PolicyRef,
@@ -37,8 +41,11 @@ impl<'p> Injector<'p> {
 
     /// Adds a value, one injection for each of its fields.
     fn add(&mut self, path: &Path, value: Value) {
+        let is_whole = path.segments().last().is_some_and(|field| field == WHOLE);
         match value {
-            Value::Object(fields) => fields.into_iter().for_each(|(name, value)| self.add(&path.join(&name), value)),
+            Value::Object(fields) if !is_whole => {
+                fields.into_iter().for_each(|(name, value)| self.add(&path.join(&name), value));
+            }
             value => self.injections.push(Injection { path: path.clone(), value, policy: self.policy.clone() }),
         }
     }
@@ -159,5 +166,23 @@ mod tests {
         let policies = policies(&[("serving", limits())]);
         let effective = policies.resolve(&Workload::view(&object).unwrap(), &facts()).unwrap();
         assert_eq!(afresh(object.clone(), &effective, &facts(), &mut Vec::new()).0, object);
+    }
+
+    #[test]
+    fn fields_give_way_one_by_one_but_a_reference_to_a_secret_as_a_whole() {
+        let policy = PolicyRef { name: "serving".into(), generation: 1 };
+        let mut injector = Injector::new(&policy);
+        let path = Path::new(["containers", "api", "env", "PGUSER"]);
+        injector.add(&path, json!({"valueFrom": {"secretKeyRef": {"name": "db", "key": "username"}}}));
+        injector.add(&Path::new(["containers", "api", "resources"]), json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
+        let added: Vec<String> = injector.injections.iter().map(|added| added.path.to_string()).collect();
+        assert_eq!(
+            added,
+            [
+                "containers/api/env/PGUSER/valueFrom/secretKeyRef",
+                "containers/api/resources/limits/cpu",
+                "containers/api/resources/limits/memory"
+            ]
+        );
     }
 }

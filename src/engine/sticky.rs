@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::receipt::{Entry, Receipt};
 use super::{Operation, Request};
 use crate::digest;
-use crate::workload::{Authors, Path, Workload};
+use crate::workload::{Authors, Path, Workload, complete_probe};
 
 /// What becomes of the template of a request.
 pub(super) enum Template {
@@ -72,10 +72,15 @@ fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
     }
     let authors = Authors::of(workload);
     let pod = &mut object["spec"]["template"]["spec"];
-    let ours = entries.iter().filter(|entry| entry.is_in(workload.pod_spec()) && !authors.wrote(&entry.path));
+    let is_ours = |entry: &&Entry| entry.is_in(workload.pod_spec()) && !authors.wrote(&entry.path);
+    let ours: Vec<&Entry> = entries.iter().filter(is_ours).collect();
     let keep = |path: &Path| authors.wrote(path);
-    for entry in ours {
+    for entry in &ours {
         entry.path.remove(pod, &keep);
+    }
+    // The author's own probe in place of ours: the API server fills in what went with ours, after the receipt is written.
+    for entry in &ours {
+        complete_probe(pod, &entry.path);
     }
     object
 }
@@ -235,5 +240,27 @@ mod tests {
         let workload = Workload::view(&object).unwrap();
         let request = Request { operation: Operation::Create, workload, old: None, user: "jane" };
         assert_eq!(told(&request), ("fresh", bare()));
+    }
+
+    #[test]
+    fn a_probe_that_takes_the_place_of_ours_is_left_as_the_api_server_stores_it() {
+        let probe = |handler: Value| {
+            let pod = json!({"containers": [{"name": "api", "readinessProbe": handler}]});
+            json!({"spec": {"template": {"spec": pod}}})
+        };
+        let policy = PolicyRef { name: "serving".into(), generation: 1 };
+        let injection = |field: &str, value: Value| Injection {
+            path: Path::new(["containers", "api", "readinessProbe", field]),
+            value,
+            policy: policy.clone(),
+        };
+        let ours = [injection("httpGet", json!({"port": 8000})), injection("timeoutSeconds", json!(5))];
+        let receipt = Receipt::write(&Value::Null, &ours);
+        let mut object = probe(json!({"httpGet": {"port": 8000}, "tcpSocket": {"port": 8000}, "timeoutSeconds": 5}));
+        object["metadata"]["annotations"][RECEIPT_ANNOTATION] = receipt.to_string().into();
+        let left = users_part(&Workload::view(&object).unwrap(), &[Some(receipt)]);
+        let stored = json!({"tcpSocket": {"port": 8000}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1,
+            "failureThreshold": 3});
+        assert_eq!(left["spec"]["template"]["spec"]["containers"][0]["readinessProbe"], stored);
     }
 }

@@ -5,12 +5,10 @@ use serde_json::{Value, json};
 use super::{Injector, which_container};
 use crate::policy::ProbeSettings;
 use crate::runtimes::{Endpoint, Handler, Recognised};
-use crate::workload::{Container, Path};
+use crate::workload::{Container, Path, has_handler};
 
-/// What the API server takes as the handler of a probe.
-const HANDLERS: [&str; 4] = ["httpGet", "tcpSocket", "exec", "grpc"];
-
-/// Injects the probes that the model server's container lacks. A probe with a handler is its author's and left alone.
+/// Injects the probes that the model server's container lacks. A probe with a handler is its author's and left alone,
+/// but for the port that it must have: its author may have changed no more than the path of one that was injected.
 pub(super) fn inject(recognised: &Recognised, settings: &ProbeSettings, injector: &mut Injector) -> Option<String> {
     if !settings.inject {
         return None;
@@ -18,7 +16,11 @@ pub(super) fn inject(recognised: &Recognised, settings: &ProbeSettings, injector
     let Some(container) = &recognised.container else {
         return Some(which_container(recognised, "no probes are injected"));
     };
-    let missing: Vec<Probe> = Probe::ALL.into_iter().filter(|probe| !has_handler(container, *probe)).collect();
+    let is_incomplete = |probe: &Probe| {
+        let written = container.field(probe.field());
+        !has_handler(written) || without_port(written).is_some()
+    };
+    let missing: Vec<Probe> = Probe::ALL.into_iter().filter(is_incomplete).collect();
     if missing.is_empty() {
         return None;
     }
@@ -32,9 +34,18 @@ pub(super) fn inject(recognised: &Recognised, settings: &ProbeSettings, injector
     };
     for probe in missing {
         let path = Path::new([container.list(), container.name(), probe.field()]);
+        if let Some(handler) = without_port(container.field(probe.field())) {
+            injector.add(&path.join(handler).join("port"), endpoint.port.into());
+            continue;
+        }
         inject_one(container, probe, &path, &probe.wanted(&endpoint, settings), injector);
     }
     None
+}
+
+/// Returns the handler that lacks its port.
+fn without_port(probe: &Value) -> Option<&'static str> {
+    ["httpGet", "tcpSocket"].into_iter().find(|handler| probe[handler].is_object() && probe[handler]["port"].is_null())
 }
 
 /// Injects the fields that the probe lacks.
@@ -45,11 +56,6 @@ fn inject_one(container: &Container, probe: Probe, path: &Path, wanted: &Value, 
             injector.add(&path.join(name), value.clone());
         }
     }
-}
-
-fn has_handler(container: &Container, probe: Probe) -> bool {
-    let written = container.field(probe.field());
-    HANDLERS.iter().any(|handler| !written[handler].is_null())
 }
 
 /// The three probes of a container.
@@ -105,6 +111,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::policy::PolicyRef;
+    use crate::runtimes::recognise;
+    use crate::workload::Workload;
 
     fn endpoint() -> Endpoint {
         let (http, tcp) = (Handler::Http { path: "/ready".into(), scheme: "HTTPS" }, Handler::Tcp);
@@ -131,5 +140,38 @@ mod tests {
         });
         assert_eq!(wanted, expected);
         assert_eq!(Probe::Liveness.wanted(&endpoint(), &settings(None))["tcpSocket"], json!({"port": 8443}));
+    }
+
+    /// What is injected into a readiness probe of a container with one port.
+    fn injected(readiness: &Value) -> Value {
+        let policy = PolicyRef { name: "serving".into(), generation: 1 };
+        let mut injector = Injector::new(&policy);
+        let container = json!({"name": "api", "image": "api:1", "ports": [{"containerPort": 8080}],
+            "readinessProbe": readiness});
+        let mut object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+        let settings = ProbeSettings { inject: true, startup_budget: None };
+        inject(&recognise(&Workload::view(&object).unwrap()), &settings, &mut injector);
+        let pod = &mut object["spec"]["template"]["spec"];
+        injector.injections.iter().for_each(|added| added.path.set(pod, added.value.clone()));
+        pod["containers"][0]["readinessProbe"].clone()
+    }
+
+    #[test]
+    fn a_probe_with_a_handler_is_left_alone() {
+        for handler in [json!({"tcpSocket": {"port": 1}}), json!({"exec": {"command": ["true"]}, "periodSeconds": 3})] {
+            assert_eq!(injected(&handler), handler);
+        }
+    }
+
+    #[test]
+    fn a_handler_without_a_port_gets_that_alone() {
+        let path = json!({"httpGet": {"path": "/ready"}});
+        assert_eq!(injected(&path), json!({"httpGet": {"path": "/ready", "port": 8080}}));
+    }
+
+    #[test]
+    fn a_probe_without_a_handler_gets_what_it_lacks() {
+        let probe = injected(&json!({"periodSeconds": 3}));
+        assert_eq!((&probe["periodSeconds"], &probe["tcpSocket"]), (&json!(3), &json!({"port": 8080})));
     }
 }

@@ -1,0 +1,185 @@
+//! What becomes of a model server that is applied to a real API server.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{
+    Apply, SOON, Sandbox, assert_object_snapshot, condition, container, env, in_tree, label, model_server, serving,
+    wait_for, wait_until,
+};
+use serde_json::{Value, json};
+
+/// How long an autoscaler takes to see the use of a pod and to act on it.
+const SCALED: Duration = Duration::from_secs(120);
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_plain_model_server_is_stored_with_all_that_its_policy_gives() {
+    let sandbox = Sandbox::new("plain");
+    sandbox.kubectl(&["apply", "-f", &in_tree("examples/model-server.yaml")]).succeeds().says_nothing();
+    assert_object_snapshot!(sandbox.rolled_out("ai-model-serving"));
+
+    assert_object_snapshot!(sandbox.autoscaler("ai-model-serving"));
+    assert_object_snapshot!(sandbox.database("ai-model-serving"));
+    assert_eq!(sandbox.list("HorizontalPodAutoscaler").len(), 1);
+    assert_eq!(sandbox.list("postgresql").len(), 1);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_complete_model_server_keeps_what_its_author_wrote() {
+    let sandbox = Sandbox::new("complete");
+    let applied = sandbox.kubectl(&["apply", "-f", &in_tree("examples/model-server-complete.yaml")]).succeeds();
+    insta::assert_snapshot!(applied.stderr);
+    assert_object_snapshot!(sandbox.rolled_out("ai-model-serving"));
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_model_server_tells_how_everything_stands() {
+    let sandbox = Sandbox::new("standing");
+    sandbox.apply(&model_server("api")).succeeds();
+    sandbox.database("api");
+    // No operator runs here, so its part is played.
+    let running = json!({"status": {"PostgresClusterStatus": "Running"}}).to_string();
+    let patch = ["patch", "postgresql", "acid-api", "--subresource=status", "--type=merge", "--patch", &running];
+    sandbox.kubectl(&patch).succeeds();
+    let server = wait_for("the ModelServer to be ready", SCALED, || {
+        sandbox.get("ModelServer", "api").filter(|server| condition(server, "Ready")["status"] == "True")
+    });
+    insta::assert_yaml_snapshot!(server["status"]);
+    insta::assert_snapshot!(sandbox.kubectl(&["get", "modelservers"]).succeeds().stdout);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn the_autoscaler_scales_up_under_load() {
+    let sandbox = Sandbox::new("load");
+    let mut busy = model_server("api");
+    busy["spec"]["template"]["metadata"]["annotations"] = json!({"kwok.x-k8s.io/usage-cpu": "200m"});
+    sandbox.apply(&busy).succeeds();
+    let active = |hpa: &Value| condition(hpa, "ScalingActive")["status"] == "True";
+    wait_until("ScalingActive", SCALED, || active(&sandbox.autoscaler("api")));
+    wait_until("4 replicas to be available", SCALED, || {
+        sandbox.deployment("api")["status"]["availableReplicas"].as_i64() >= Some(4)
+    });
+    assert!(active(&sandbox.autoscaler("api")));
+    sandbox.model_server("api", "what the autoscaler does", |server| {
+        condition(server, "AutoscalerReady")["reason"] == "ScalingActive"
+            && server["status"]["replicas"]["now"].as_i64() >= Some(4)
+    });
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn applying_again_changes_nothing() {
+    let sandbox = Sandbox::new("again");
+    for apply in Apply::BOTH {
+        let name = apply.name();
+        let manifest = model_server(name);
+        sandbox.kubectl_with(apply.arguments(), &manifest).succeeds();
+        sandbox.autoscaler(name);
+        let before = sandbox.rolled_out(name);
+
+        let applied = sandbox.kubectl_with(apply.arguments(), &manifest).succeeds().says_nothing();
+        let after = sandbox.deployment(name);
+        assert_eq!(before["metadata"]["generation"], after["metadata"]["generation"], "{}", applied.stdout);
+        assert_eq!(before["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"], "{}", applied.stdout);
+
+        let diff: &[&str] = match apply {
+            Apply::ClientSide => &["diff", "-f", "-"],
+            Apply::ServerSide => &["diff", "--server-side", "-f", "-"],
+        };
+        let differences = sandbox.kubectl_with(diff, &manifest).succeeds();
+        assert_eq!(differences.stdout, "");
+    }
+}
+
+/// kubectl then takes its annotation off and moves the managed fields, with or without Tidegate.
+#[test]
+#[ignore = "needs the control plane"]
+fn switching_to_server_side_apply_restarts_nothing() {
+    let sandbox = Sandbox::new("switching");
+    let manifest = model_server("api");
+    sandbox.apply(&manifest).succeeds();
+    let before = sandbox.rolled_out("api");
+    for _ in 0..2 {
+        sandbox.kubectl_with(Apply::ServerSide.arguments(), &manifest).succeeds();
+        assert_eq!(sandbox.template("api"), before["spec"]["template"]);
+    }
+    sandbox.apply(&manifest).succeeds();
+    assert_eq!(sandbox.rolled_out("api")["spec"]["template"], before["spec"]["template"]);
+    assert_eq!(sandbox.replica_sets("api"), 1);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_dry_run_shows_what_would_be_stored_and_makes_nothing() {
+    let sandbox = Sandbox::new("dry-run");
+    for apply in Apply::BOTH {
+        let arguments = [apply.arguments(), &["--dry-run=server", "--output=json"]].concat();
+        let shown = sandbox.kubectl_with(&arguments, &model_server("dry")).succeeds();
+        let mut shown: Value = serde_json::from_str(&shown.stdout).unwrap();
+        assert_eq!(env(container(&mut shown), "PGHOST")["value"], "acid-dry");
+    }
+    // What were to be made for the first would be there once the second, which came later, has its own.
+    sandbox.apply(&model_server("wet")).succeeds();
+    sandbox.autoscaler("wet");
+    sandbox.database("wet");
+    for kind in ["Deployment", "HorizontalPodAutoscaler", "postgresql", "ModelServer"] {
+        assert_eq!(sandbox.list(kind).len(), 1, "{kind}");
+    }
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_namespace_and_its_model_server_come_in_one_apply() {
+    let sandbox = Sandbox::without_policy("one-apply");
+    let mut policy = serving("one-apply");
+    policy["spec"]["match"]["namespaceSelector"] = json!({"matchLabels": {"stage": "one-apply"}});
+    sandbox.put_policy(&policy);
+    for number in 0..5 {
+        let namespace = format!("one-apply-{number}");
+        let labels = json!({"stage": "one-apply"});
+        let created =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
+        let mut server = model_server("api");
+        server["metadata"]["namespace"] = namespace.as_str().into();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": [created, server]});
+        sandbox.plane.kubectl(&["apply", "-f", "-"], &list.to_string()).succeeds().says_nothing();
+        let mut stored = sandbox.plane.api.get("Deployment", &namespace, "api").unwrap();
+        assert_eq!(env(container(&mut stored), "PGHOST")["value"], "acid-api");
+    }
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_name_that_the_api_server_makes_up_gets_no_database() {
+    let sandbox = Sandbox::new("generated-name");
+    let mut server = model_server("api");
+    server["metadata"]["name"] = Value::Null;
+    server["metadata"]["generateName"] = "api-".into();
+    let created = sandbox.kubectl_with(&["create", "-f", "-"], &server).succeeds();
+    created.says("no database is bound: its name follows from the workload's");
+    let stored = sandbox.list("Deployment").remove(0);
+    let name = stored["metadata"]["name"].as_str().unwrap();
+    assert_eq!(sandbox.container(name)["env"], Value::Null);
+    assert!(!sandbox.container(name)["readinessProbe"].is_null());
+    sandbox.autoscaler(name);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_deployment_without_the_label_is_left_alone() {
+    let sandbox = Sandbox::new("unlabelled");
+    let mut other = model_server("web");
+    label(&mut other, None);
+    container(&mut other)["image"] = "web:latest".into();
+    sandbox.apply(&other).succeeds().says_nothing();
+    assert_eq!(sandbox.container("web")["resources"], json!({}));
+    sandbox.apply(&model_server("api")).succeeds();
+    sandbox.autoscaler("api");
+    wait_until("the model server's pods", SOON, || sandbox.list("Pod").len() == 2);
+    assert_eq!(sandbox.list("ModelServer").len(), 1);
+}

@@ -1,0 +1,105 @@
+//! A real control plane, gone when the test binary is.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+
+use tempfile::TempDir;
+
+use super::{Api, Output, Tidegate};
+
+/// etcd, API server, controllers, scheduler and KWOK, in a folder of their own.
+pub(crate) struct ControlPlane {
+    folder: PathBuf,
+    programs: PathBuf,
+    pub(crate) api: Api,
+    // The end of its stdin, however this process ends, stops the control plane.
+    _launcher: Child,
+}
+
+/// Runs a control plane and clears its folder away. Interrupts are for the test binary: its end is what counts.
+const LAUNCH: &str = r#"
+trap '' INT
+program=$1 folder=$2
+shift 2
+"$program" up --dir "$folder" --until-stdin-closes "$@"
+rm -rf "$folder"
+"#;
+
+impl ControlPlane {
+    /// Returns the control plane and the Tidegate that the tests of a binary share.
+    pub(crate) fn shared() -> (&'static Self, &'static Tidegate) {
+        static PLANE: LazyLock<ControlPlane> = LazyLock::new(|| ControlPlane::start(&[]));
+        static TIDEGATE: LazyLock<Tidegate> = LazyLock::new(|| Tidegate::start(&PLANE));
+        (&PLANE, &TIDEGATE)
+    }
+
+    /// Starts a control plane with these flags and makes Tidegate's own kinds known to it.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let programs = programs();
+        let folder = TempDir::with_prefix("tidegate-").unwrap().keep();
+        let mut launcher = Command::new("sh")
+            .args(["-c", LAUNCH, "sh"])
+            .args([&programs.join("controlplane"), &folder])
+            .args(flags)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let answer = BufReader::new(launcher.stdout.take().unwrap()).lines().next();
+        assert!(
+            answer.is_some_and(|line| line.unwrap().starts_with("export KUBECONFIG=")),
+            "the control plane does not start: try `dev/controlplane/README.md`"
+        );
+        let api = Api::connect(&folder.join("kubeconfig"));
+        let plane = Self { folder, programs, api, _launcher: launcher };
+        plane.kubectl(&["apply", "-f", &in_tree("manifests/base/crds.yaml")], "").succeeds();
+        let established = ["wait", "--for=condition=Established", "-f", &in_tree("manifests/base/crds.yaml")];
+        plane.kubectl(&established, "").succeeds();
+        plane
+    }
+
+    /// Runs kubectl with this text as its stdin.
+    pub(crate) fn kubectl(&self, arguments: &[&str], stdin: &str) -> Output {
+        let cache = self.folder.join("kubectl-cache");
+        let mut command = Command::new(self.programs.join("kubectl"));
+        command.env("KUBECONFIG", self.kubeconfig()).arg("--cache-dir").arg(cache).args(arguments);
+        Output::of(command, stdin)
+    }
+
+    /// Stops or starts a component.
+    pub(crate) fn order(&self, what: &str, component: &str) {
+        let mut command = Command::new(self.programs.join("controlplane"));
+        command.arg(what).arg("--dir").arg(&self.folder).arg(component);
+        Output::of(command, "").succeeds();
+    }
+
+    /// Returns what was asked of the API server, a request a line.
+    pub(crate) fn audit_log(&self) -> String {
+        fs::read_to_string(self.folder.join("logs/audit.log")).unwrap()
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
+    }
+
+    /// Makes a new folder beside everything else of the control plane.
+    pub(crate) fn new_folder(&self) -> PathBuf {
+        TempDir::new_in(&self.folder).unwrap().keep()
+    }
+}
+
+/// Returns the path of a file of this package.
+pub(crate) fn in_tree(path: &str) -> String {
+    format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn programs() -> PathBuf {
+    let built = Command::new(in_tree("dev/controlplane/build")).stderr(Stdio::inherit()).output().unwrap();
+    assert!(built.status.success(), "dev/controlplane/build fails");
+    let stdout = String::from_utf8(built.stdout).unwrap();
+    Path::new(stdout.lines().last().unwrap()).to_owned()
+}

@@ -1,0 +1,39 @@
+//! What the tests on a real control plane stand on: one control plane for each test binary, a namespace for each test.
+//!
+//! They are ignored unless asked for: `cargo test -- --include-ignored`. The programs of the control plane are built by
+//! `dev/controlplane/build` when they are not there yet.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its own part")]
+
+pub(crate) mod accepted;
+mod api;
+mod control_plane;
+mod kubectl;
+mod sandbox;
+mod tidegate;
+mod wait;
+mod workloads;
+
+pub(crate) use api::Api;
+pub(crate) use control_plane::{ControlPlane, in_tree};
+pub(crate) use kubectl::{Apply, Output};
+pub(crate) use sandbox::{Sandbox, condition};
+pub(crate) use tidegate::{Tidegate, free_addresses};
+pub(crate) use wait::{SOON, wait_for, wait_until};
+pub(crate) use workloads::{LABEL, container, env, label, model_server, serving, vllm};
+
+/// Snapshots an object without what differs from run to run.
+macro_rules! assert_object_snapshot {
+    ($object:expr) => {
+        insta::assert_yaml_snapshot!($object, {
+            ".metadata.uid" => "[uid]",
+            ".metadata.resourceVersion" => "[version]",
+            ".metadata.creationTimestamp" => "[time]",
+            ".metadata.managedFields" => "[managed fields]",
+            ".metadata.ownerReferences[].uid" => "[uid]",
+            ".status" => "[status]",
+        })
+    };
+}
+pub(crate) use assert_object_snapshot;

@@ -1,0 +1,105 @@
+//! A running Tidegate, gone when the test binary is.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{ControlPlane, Output, SOON, wait_until};
+
+/// A process that serves the webhooks and keeps the companions.
+pub(crate) struct Tidegate {
+    keeper: Child,
+    pid: String,
+    log: PathBuf,
+    health: SocketAddr,
+}
+
+/// Runs Tidegate until stdin ends, then asks it to end. Interrupts are for the test binary: its end is what counts.
+const KEEP: &str = r#"
+trap '' INT
+"$@" & echo $!
+cat > /dev/null
+kill $! 2>/dev/null
+wait $!
+"#;
+
+impl Tidegate {
+    /// Starts Tidegate outside of the cluster, and waits until it is ready.
+    pub(crate) fn start(plane: &ControlPlane) -> Self {
+        let addresses @ [listen, _] = free_addresses();
+        let url = format!("https://{listen}");
+        let started = Self::run(plane, &plane.kubeconfig(), addresses, &["--webhook-url", &url]);
+        wait_until("tidegate to be ready", SOON, || started.is_ready());
+        started
+    }
+
+    /// Starts Tidegate as somebody; the addresses are those of the webhooks and of `/readyz`.
+    pub(crate) fn run(
+        plane: &ControlPlane,
+        kubeconfig: &Path,
+        [listen, health]: [SocketAddr; 2],
+        arguments: &[&str],
+    ) -> Self {
+        let folder = plane.new_folder();
+        let log = folder.join("log");
+        let written = File::create(&log).unwrap();
+        let mut keeper = Command::new("sh")
+            .args(["-c", KEEP, "sh", env!("CARGO_BIN_EXE_tidegate"), "serve"])
+            .args(["--listen", &listen.to_string(), "--health-listen", &health.to_string()])
+            .arg("--certs")
+            .arg(folder.join("certs"))
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            // Short, and so long that only watches can be what brings things back.
+            .args(["--settle-seconds", "2", "--resync-seconds", "3600"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(written)
+            .spawn()
+            .unwrap();
+        let mut pid = String::new();
+        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+        Self { keeper, pid: pid.trim().to_owned(), log, health }
+    }
+
+    /// Kills Tidegate as a crash would: it has no chance to tidy up.
+    pub(crate) fn kill(mut self) {
+        let mut command = Command::new("kill");
+        command.args(["-KILL", &self.pid]);
+        Output::of(command, "").succeeds();
+        self.keeper.wait().unwrap();
+    }
+
+    /// Asks Tidegate to end, and waits for it.
+    pub(crate) fn stop(mut self) {
+        drop(self.keeper.stdin.take());
+        let status = self.keeper.wait().unwrap();
+        assert!(status.success(), "tidegate ends with {status}:\n{}", self.log());
+    }
+
+    /// Tells whether `/readyz` answers well.
+    pub(crate) fn is_ready(&self) -> bool {
+        let asked = || {
+            let mut stream = TcpStream::connect_timeout(&self.health, Duration::from_secs(1))?;
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: tidegate\r\nconnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map(|_| answer)
+        };
+        asked().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    /// Returns all that Tidegate has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// Returns two addresses at which nobody listens.
+pub(crate) fn free_addresses() -> [SocketAddr; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap())
+}

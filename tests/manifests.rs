@@ -1,0 +1,88 @@
+//! What `kubectl apply -k manifests/base` makes of a real cluster.
+
+mod common;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use common::{
+    ControlPlane, SOON, Sandbox, Tidegate, condition, env, free_addresses, in_tree, model_server, wait_until,
+};
+use serde_json::{Value, json};
+
+const CONFIGURATIONS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
+
+/// Writes a kubeconfig for the service account of the manifests.
+fn kubeconfig_of_tidegate(plane: &ControlPlane) -> PathBuf {
+    let token = plane.kubectl(&["--namespace", "tidegate-system", "create", "token", "tidegate"], "").succeeds();
+    let text = fs::read_to_string(plane.kubeconfig()).unwrap();
+    let mut config: Value = serde_saphyr::from_str(&text).unwrap();
+    config["users"][0]["user"] = json!({"token": token.stdout.trim()});
+    let path = plane.new_folder().join("kubeconfig");
+    fs::write(&path, config.to_string()).unwrap();
+    path
+}
+
+/// Leads the Service to this machine: there is no network behind Services here, but there are names.
+fn lead_to(plane: &ControlPlane, address: SocketAddr) {
+    let system = ["--namespace", "tidegate-system"];
+    plane.kubectl(&[&system[..], &["delete", "service", "tidegate"]].concat(), "").succeeds();
+    let service = ["create", "service", "externalname", "tidegate", "--external-name=localhost"];
+    plane.kubectl(&[&system[..], &service].concat(), "").succeeds();
+    let port = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": address.port()}]);
+    for kind in CONFIGURATIONS {
+        plane.kubectl(&["patch", kind, "tidegate", "--type=json", "--patch", &port.to_string()], "").succeeds();
+    }
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
+    let plane = ControlPlane::start(&[]);
+    let base = in_tree("manifests/base");
+    plane.kubectl(&["apply", "-k", &base], "").succeeds().says_nothing();
+    plane.kubectl(&["apply", "-k", &base], "").succeeds().says_nothing();
+    wait_until("the pod to be admitted and run", SOON, || {
+        let deployment = plane.api.get("Deployment", "tidegate-system", "tidegate").unwrap();
+        condition(&deployment, "Available")["status"] == "True"
+    });
+
+    // The pod is only played, so nobody answers yet.
+    let sandbox = Sandbox::on(&plane, None, "installed");
+    sandbox.apply(&model_server("api")).fails().says("failed calling webhook \"validate.tidegate.dev\"");
+    plane.kubectl(&["--namespace", "tidegate-system", "apply", "-f", "-"], &model_server("own").to_string()).succeeds();
+
+    let addresses @ [listen, _] = free_addresses();
+    lead_to(&plane, listen);
+    let tidegate = Tidegate::run(&plane, &kubeconfig_of_tidegate(&plane), addresses, &[]);
+    wait_until("tidegate to be ready", SOON, || tidegate.is_ready());
+    sandbox.put_policy(&common::serving("installed"));
+    sandbox.apply(&model_server("api")).succeeds().says_nothing();
+    assert_eq!(env(&sandbox.container("api"), "PGHOST")["value"], "acid-api");
+    sandbox.autoscaler("api");
+    sandbox.database("api");
+    sandbox.model_server("api", "how everything stands", |server| server["status"]["database"]["name"] == "acid-api");
+
+    let bounds = r#"{"spec":{"maxReplicas":50}}"#;
+    sandbox.kubectl(&["patch", "hpa", "api-tidegate", "--type=merge", "--patch", bounds]).succeeds();
+    wait_until("the autoscaler to be put right", SOON, || sandbox.autoscaler("api")["spec"]["maxReplicas"] == 10);
+    let users = r#"{"spec":{"users":{"api":null}}}"#;
+    sandbox.kubectl(&["patch", "postgresql", "acid-api", "--type=merge", "--patch", users]).succeeds();
+    wait_until("the user to be added again", SOON, || !sandbox.database("api")["spec"]["users"]["api"].is_null());
+    sandbox.kubectl(&["autoscale", "deployment", "api", "--name=mine", "--max=3", "--cpu=80%"]).succeeds();
+    wait_until("ours to give way", SOON, || sandbox.get("HorizontalPodAutoscaler", "api-tidegate").is_none());
+    assert!(!tidegate.log().contains("orbidden"), "{}", tidegate.log());
+
+    tidegate.stop();
+    for kind in CONFIGURATIONS {
+        let configuration = plane.api.get(kind, "", "tidegate").unwrap();
+        assert!(configuration["webhooks"][0]["clientConfig"]["caBundle"].is_string(), "{kind}");
+    }
+    sandbox.apply(&model_server("new")).fails().says("failed calling webhook");
+    plane.kubectl(&["delete", "-k", &base, "--wait=false"], "").succeeds();
+    wait_until("the configurations to be gone", SOON, || {
+        CONFIGURATIONS.iter().all(|kind| plane.api.get(kind, "", "tidegate").is_none())
+    });
+    sandbox.apply(&model_server("new")).succeeds().says_nothing();
+}

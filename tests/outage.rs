@@ -1,0 +1,216 @@
+//! What a cluster does while Tidegate is not there, when it comes, and when it goes.
+
+mod common;
+
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use common::{
+    Apply, ControlPlane, SOON, Sandbox, Tidegate, condition, env, in_tree, label, model_server, serving, wait_for,
+    wait_until,
+};
+use serde_json::Value;
+
+static PLANE: LazyLock<ControlPlane> = LazyLock::new(|| ControlPlane::start(&["--no-crds"]));
+
+/// Has the control plane alone and as it was at first: Tidegate comes and goes for the whole of it.
+fn alone() -> (MutexGuard<'static, ()>, &'static ControlPlane) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let everything = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations", "servingpolicies"];
+    PLANE.kubectl(&["delete", &everything.join(","), "--all"], "").succeeds();
+    PLANE.kubectl(&["delete", "--ignore-not-found", "-f", &in_tree(DATABASES)], "").succeeds();
+    (turn, &PLANE)
+}
+
+/// The definition of the databases' API.
+const DATABASES: &str = "dev/controlplane/crds/postgresqls.acid.zalan.do.yaml";
+
+/// Makes a namespace with the policy `serving`, which nobody looks at while there is no Tidegate.
+fn sandbox<'a>(plane: &'a ControlPlane, namespace: &'a str) -> Sandbox<'a> {
+    let sandbox = Sandbox::on(plane, None, namespace);
+    sandbox.apply(&serving(namespace)).succeeds();
+    sandbox
+}
+
+fn configurations(plane: &ControlPlane) -> usize {
+    let kinds = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
+    kinds.iter().filter(|kind| plane.api.get(kind, "", "tidegate").is_some()).count()
+}
+
+fn unlabelled(name: &str) -> Value {
+    let mut object = model_server(name);
+    label(&mut object, None);
+    object
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn while_tidegate_is_dead_only_changes_to_model_servers_wait() {
+    let (_turn, plane) = alone();
+    let sandbox = sandbox(plane, "dead");
+    let tidegate = Tidegate::start(plane);
+    sandbox.apply(&model_server("api")).succeeds();
+    sandbox.autoscaler("api");
+    sandbox.rolled_out("api");
+    // Stored while Tidegate is there, rolled out while it is not.
+    plane.order("stop-component", "kube-controller-manager");
+    sandbox.apply(&model_server("rolling")).succeeds();
+    sandbox.kubectl(&["set", "image", "deployment", "api", "api=registry.example.com/api:2.0.0"]).succeeds();
+    tidegate.kill();
+    assert_eq!(configurations(plane), 2);
+    plane.order("start-component", "kube-controller-manager");
+    sandbox.rolled_out("rolling");
+    sandbox.rolled_out("api");
+    assert_eq!(sandbox.replica_sets("api"), 2);
+
+    sandbox.apply(&unlabelled("web")).succeeds();
+    sandbox.rolled_out("web");
+    sandbox.kubectl(&["rollout", "restart", "deployment", "web"]).succeeds();
+
+    sandbox.kubectl(&["scale", "deployment", "api", "--replicas=3"]).succeeds();
+    sandbox.rolled_out("api");
+    let bounds = r#"{"spec":{"minReplicas":5}}"#;
+    sandbox.kubectl(&["patch", "hpa", "api-tidegate", "--type=merge", "--patch", bounds]).succeeds();
+    sandbox.scaled_to("api", 5);
+    sandbox.rolled_out("api");
+    sandbox.kubectl(&["annotate", "deployment", "api", "team=search"]).succeeds();
+
+    let pods = |sandbox: &Sandbox| -> Vec<Value> {
+        sandbox.list("Pod").into_iter().filter(|pod| pod["metadata"]["labels"]["app"] == "rolling").collect()
+    };
+    let lost = pods(&sandbox)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    sandbox.kubectl(&["delete", "pod", &lost, "--wait=false"]).succeeds();
+    wait_until("the lost pod to be replaced", SOON, || {
+        pods(&sandbox).iter().any(|pod| pod["metadata"]["name"] != *lost && condition(pod, "Ready")["status"] == "True")
+    });
+
+    let in_system = ["--namespace", "kube-system", "apply", "-f", "-"];
+    plane.kubectl(&in_system, &model_server("system").to_string()).succeeds();
+    plane.kubectl(&["--namespace", "kube-system", "delete", "deployment", "system"], "").succeeds();
+
+    for refused in [
+        sandbox.apply(&model_server("new")),
+        sandbox.kubectl(&["set", "image", "deployment", "api", "api=registry.example.com/api:3.0.0"]),
+        sandbox.kubectl(&["label", "deployment", "api", &format!("{}-", common::LABEL)]),
+    ] {
+        refused.fails().says("failed calling webhook \"validate.tidegate.dev\"");
+    }
+    sandbox.kubectl(&["delete", "deployment", "rolling"]).succeeds();
+
+    let _tidegate = Tidegate::start(plane);
+    sandbox.apply(&model_server("new")).succeeds().says("no database is bound");
+    sandbox.autoscaler("new");
+    wait_until("the autoscaler's bounds to be put right", SOON, || {
+        sandbox.autoscaler("api")["spec"]["minReplicas"] == 1
+    });
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_clean_stop_takes_the_configurations_along_and_leaves_the_rest() {
+    let (_turn, plane) = alone();
+    let sandbox = sandbox(plane, "stopped");
+    let tidegate = Tidegate::start(plane);
+    sandbox.apply(&model_server("api")).succeeds();
+    let autoscaler = sandbox.autoscaler("api");
+    let stored = sandbox.rolled_out("api");
+    assert_eq!(configurations(plane), 2);
+    tidegate.stop();
+    assert_eq!(configurations(plane), 0);
+    sandbox.apply(&model_server("bare")).succeeds().says_nothing();
+    assert_eq!(sandbox.container("bare")["readinessProbe"], Value::Null);
+    assert_eq!(sandbox.autoscaler("api")["metadata"]["uid"], autoscaler["metadata"]["uid"]);
+
+    // Back again, it finds everything as it left it.
+    let _tidegate = Tidegate::start(plane);
+    sandbox.apply(&model_server("api")).succeeds();
+    sandbox.apply(&model_server("later")).succeeds();
+    sandbox.autoscaler("later");
+    assert_eq!(sandbox.deployment("api")["metadata"]["generation"], stored["metadata"]["generation"]);
+    assert_eq!(sandbox.autoscaler("api")["metadata"]["uid"], autoscaler["metadata"]["uid"]);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn model_servers_from_before_tidegate_are_left_alone_until_they_change() {
+    let (_turn, plane) = alone();
+    let sandbox = sandbox(plane, "existing");
+    for apply in Apply::BOTH {
+        sandbox.kubectl_with(apply.arguments(), &model_server(apply.name())).succeeds();
+    }
+    let before = Apply::BOTH.map(|apply| sandbox.rolled_out(apply.name()));
+    let _tidegate = Tidegate::start(plane);
+    for (apply, before) in Apply::BOTH.iter().zip(&before) {
+        let name = apply.name();
+        sandbox.model_server(name, "its policy", |server| server["status"]["policy"] == "existing");
+        sandbox.kubectl_with(apply.arguments(), &model_server(name)).succeeds();
+        sandbox.kubectl(&["annotate", "deployment", name, "team=search"]).succeeds();
+        let relabelled = sandbox.kubectl(&["label", "deployment", name, "team=search"]).succeeds();
+        relabelled.says("was not admitted by tidegate: nothing is injected until its pod template changes");
+        sandbox.kubectl(&["scale", "deployment", name, "--replicas=2"]).succeeds();
+        assert_eq!(sandbox.rolled_out(name)["spec"]["template"], before["spec"]["template"]);
+        assert_eq!(sandbox.replica_sets(name), 1);
+    }
+    // Theirs would be there once another, which came later, has its own.
+    sandbox.apply(&model_server("later")).succeeds();
+    sandbox.autoscaler("later");
+    assert_eq!(sandbox.list("HorizontalPodAutoscaler").len(), 1);
+
+    for apply in Apply::BOTH {
+        sandbox.kubectl(&["rollout", "restart", "deployment", apply.name()]).succeeds();
+        assert_eq!(sandbox.container(apply.name())["resources"]["requests"]["cpu"], "100m");
+        sandbox.autoscaler(apply.name());
+    }
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn databases_are_bound_while_their_api_is_served() {
+    let (_turn, plane) = alone();
+    let sandbox = sandbox(plane, "unserved");
+    let _tidegate = Tidegate::start(plane);
+    sandbox.apply(&model_server("early")).succeeds().says("no database is bound: the cluster does not serve");
+    let early = sandbox.rolled_out("early");
+    assert_eq!(sandbox.container("early")["env"], Value::Null);
+    sandbox.model_server("early", "that no database can be had", |server| {
+        condition(server, "DatabaseReady")["reason"] == "ProviderNotServed"
+    });
+
+    plane.kubectl(&["apply", "-f", &in_tree(DATABASES)], "").succeeds();
+    sandbox.database("early");
+    sandbox.apply(&model_server("late")).succeeds().says_nothing();
+    assert_eq!(env(&sandbox.container("late"), "PGHOST")["value"], "acid-late");
+    assert_eq!(sandbox.template("early"), early["spec"]["template"]);
+    sandbox.kubectl(&["rollout", "restart", "deployment", "early"]).succeeds().says_nothing();
+    assert_eq!(env(&sandbox.container("early"), "PGHOST")["value"], "acid-early");
+
+    plane.kubectl(&["delete", "-f", &in_tree(DATABASES)], "").succeeds();
+    let dry = ["apply", "--dry-run=server", "-f", "-"];
+    wait_until("tidegate to see that the API has gone", SOON, || {
+        let tried = sandbox.kubectl_with(&dry, &model_server("last")).succeeds();
+        tried.stderr.contains("the cluster does not serve")
+    });
+    let late = sandbox.rolled_out("late");
+    sandbox.kubectl(&["label", "deployment", "late", "team=search"]).succeeds();
+    assert_eq!(sandbox.template("late"), late["spec"]["template"]);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_policy_that_makes_no_sense_at_the_start_disturbs_no_other() {
+    let (_turn, plane) = alone();
+    let sandbox = sandbox(plane, "senseless");
+    let mut senseless = serving("senseless");
+    senseless["metadata"]["name"] = "another".into();
+    senseless["spec"]["resources"]["cpu"]["requests"]["cpu"] = "2".into();
+    sandbox.apply(&senseless).succeeds();
+    let _tidegate = Tidegate::start(plane);
+    let told = wait_for("the policy's status to say what is wrong", SOON, || {
+        let policy = plane.api.get("ServingPolicy", "", "another").unwrap();
+        let told = condition(&policy, "Ready").clone();
+        (!told.is_null()).then_some(told)
+    });
+    insta::assert_yaml_snapshot!(told);
+    sandbox.apply(&model_server("api")).succeeds();
+    assert_eq!(sandbox.container("api")["resources"]["requests"]["cpu"], "100m");
+}
