@@ -192,3 +192,107 @@ impl Decision {
         self.violations.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::companions::Wanted;
+    use crate::facts::Namespace;
+    use crate::testing::{LABEL, facts, policies, with_container};
+
+    fn spec(enforcement: &str) -> Value {
+        json!({
+            "enforcement": enforcement,
+            "resources": {"cpu": {"limits": {"memory": "1Gi"}}},
+            "autoscaling": {"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu"}}]}
+        })
+    }
+
+    fn violating() -> Value {
+        with_container(&json!({"image": "api:latest"}))
+    }
+
+    fn decided(spec: Value, object: &Value, old: Option<&Value>, user: &str, facts: &Facts) -> Decision {
+        let operation = if old.is_some() { Operation::Update } else { Operation::Create };
+        let (workload, old) = (Workload::view(object).unwrap(), old.map(|old| Workload::view(old).unwrap()));
+        decide(&Request { operation, workload, old, user }, &policies(&[("serving", spec)]), facts)
+    }
+
+    fn created(enforcement: &str, object: &Value) -> Decision {
+        decided(spec(enforcement), object, None, "jane", &facts())
+    }
+
+    /// Tells whether nothing at all follows from a request.
+    fn is_nothing(decision: &Decision) -> bool {
+        decision.patch.is_empty()
+            && decision.allows()
+            && decision.audited.is_empty()
+            && decision.receipt.is_none()
+            && decision.companions == Companions::default()
+            && decision.policies.is_empty()
+    }
+
+    #[test]
+    fn what_is_on_its_way_out_is_let_go() {
+        let old = with_container(&json!({}));
+        let on = |object: &Value, user: &str, facts: &Facts| decided(spec("enforce"), object, Some(&old), user, facts);
+        assert!(!on(&violating(), "jane", &facts()).allows());
+        let mut deleted = violating();
+        deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert!(is_nothing(&on(&deleted, "jane", &facts())));
+        let terminating = Namespace { terminating: true, ..Namespace::default() };
+        let facts_then = Facts { namespaces: [("ml".into(), terminating)].into(), ..facts() };
+        assert!(is_nothing(&on(&violating(), "jane", &facts_then)));
+        for collector in ["generic-garbage-collector", "namespace-controller"] {
+            let user = format!("system:serviceaccount:kube-system:{collector}");
+            assert!(is_nothing(&on(&violating(), &user, &facts())), "{user}");
+            let other = format!("system:serviceaccount:ml:{collector}");
+            assert!(!on(&violating(), &other, &facts()).allows(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_policy_in_audit_changes_refuses_and_makes_nothing() {
+        let decision = created("audit", &violating());
+        assert!(
+            decision.patch.is_empty() && decision.allows() && decision.warnings.is_empty() && decision.notes.is_empty()
+        );
+        assert_eq!((decision.receipt, decision.companions), (None, Companions::default()));
+        let audited: Vec<&str> = decision.audited.iter().map(|violation| violation.rule).collect();
+        assert_eq!(audited, ["floating-tag", "missing-memory-limit"]);
+    }
+
+    #[test]
+    fn without_a_policy_everything_is_admitted() {
+        assert!(is_nothing(&created("off", &violating())));
+        let mut other = violating();
+        other["metadata"]["labels"][LABEL] = "web".into();
+        assert!(is_nothing(&created("enforce", &other)));
+        assert!(is_nothing(&decided(spec("enforce"), &other, Some(&other), "jane", &facts())));
+    }
+
+    #[test]
+    fn a_label_that_is_taken_off_is_judged_and_nothing_is_changed() {
+        let mut other = with_container(&json!({"resources": {"limits": {"memory": "1Gi"}}}));
+        let old = other.clone();
+        other["metadata"]["labels"] = json!({});
+        let decision = decided(spec("enforce"), &other, Some(&old), "jane", &facts());
+        let found: Vec<&str> = decision.violations.iter().map(|violation| violation.rule).collect();
+        assert_eq!((decision.patch.len(), &found[..]), (0, &["model-server-label-removed"][..]));
+        let back = decided(spec("enforce"), &old, Some(&other), "jane", &facts());
+        assert!(back.allows() && back.receipt.is_none(), "putting it on is no change of the template");
+    }
+
+    #[test]
+    fn companions_are_for_what_was_admitted_and_has_a_name() {
+        let object = with_container(&json!({}));
+        assert!(matches!(created("warn", &object).companions.autoscaler, Wanted::Object(_)));
+        let there_before = decided(spec("warn"), &object, Some(&object), "jane", &facts());
+        assert_eq!(there_before.companions, Companions::default());
+        let mut unnamed = object;
+        unnamed["metadata"]["name"] = json!("");
+        assert_eq!(created("warn", &unnamed).companions, Companions::default());
+    }
+}

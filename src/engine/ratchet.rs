@@ -79,6 +79,7 @@ impl Violation {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::*;
     use crate::engine::{Decision, Operation, Request, decide};
     use crate::testing::{deployment, facts, policies};
     use crate::workload::Workload;
@@ -117,6 +118,17 @@ mod tests {
         assert_eq!(counts(&old, &json!([container("b", "x:latest")])), refused, "another container");
         let both = json!([container("a", "x:latest"), container("b", "x:latest")]);
         assert_eq!(counts(&old, &both), (1, 1));
+    }
+
+    #[test]
+    fn another_rule_is_another_violation() {
+        let violation = |rule| Violation {
+            rule,
+            policy: "serving".into(),
+            enforcement: Enforcement::Enforce,
+            finding: Finding { found: "nothing".into(), ..Finding::default() },
+        };
+        assert!(violation("a").is_same(&violation("a")) && !violation("a").is_same(&violation("b")));
     }
 
     #[test]

@@ -128,18 +128,29 @@ mod tests {
     }
 
     fn receipt() -> Receipt {
+        receipt_of("1")
+    }
+
+    fn receipt_of(cpu: &str) -> Receipt {
         let injection = Injection {
             path: Path::new(["containers", "api", "resources", "limits", "cpu"]),
-            value: json!("1"),
+            value: json!(cpu),
             policy: PolicyRef { name: "serving".into(), generation: 3 },
         };
-        Receipt::write(&template("1"), &[injection])
+        Receipt::write(&template(cpu), &[injection])
     }
 
     #[test]
     fn a_receipt_fits_the_template_it_was_written_for_and_no_other() {
         assert!(receipt().fits(&template("1")));
         assert!(!receipt().fits(&template("2")));
+    }
+
+    #[test]
+    fn a_receipt_that_names_what_is_not_there_does_not_fit() {
+        let mut forged = receipt();
+        forged.set = receipt_of("2").set;
+        assert!(!forged.fits(&template("1")));
     }
 
     #[test]

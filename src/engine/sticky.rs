@@ -212,6 +212,29 @@ mod tests {
     }
 
     #[test]
+    fn what_the_new_objects_own_receipt_names_is_ours_too() {
+        let earlier = changed(admitted("2"), "image", json!("api:2"));
+        assert_eq!(update(&admitted("1"), &earlier), ("fresh", json!({"name": "api", "image": "api:2"})));
+    }
+
+    #[test]
+    fn a_variable_that_somebody_declared_without_a_value_stays() {
+        let injection = Injection {
+            path: Path::new(["containers", "api", "env", "PGHOST", "value"]),
+            value: "db".into(),
+            policy: PolicyRef { name: "serving".into(), generation: 1 },
+        };
+        let mut object = with_container(&json!({"env": [{"name": "PGHOST", "value": "db"}]}));
+        let receipt = Receipt::write(&object["spec"]["template"], &[injection]);
+        let applied = with_container(&json!({"env": [{"name": "PGHOST"}]})).to_string();
+        object["metadata"]["annotations"] = json!({
+            RECEIPT_ANNOTATION: receipt.to_string(), "kubectl.kubernetes.io/last-applied-configuration": applied
+        });
+        let (_, container) = update(&object, &changed(object.clone(), "image", json!("api:2")));
+        assert_eq!(container["env"], json!([{"name": "PGHOST"}]));
+    }
+
+    #[test]
     fn a_copy_of_something_admitted_is_begun_afresh() {
         let object = admitted("1");
         let workload = Workload::view(&object).unwrap();

@@ -34,3 +34,46 @@ impl Rule for ReplicasUnderAutoscaler {
         vec![finding.expected("nothing, since an autoscaler sets it").instead("# leave spec.replicas out")]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::engine::{Operation, Request, decide};
+    use crate::facts::Facts;
+    use crate::testing::{deployment, facts, policies, scaled};
+    use crate::workload::Workload;
+
+    fn of(replicas: i64) -> Value {
+        let mut object = deployment(&json!([]));
+        object["spec"]["replicas"] = replicas.into();
+        object
+    }
+
+    fn warns(object: &Value, old: Option<&Value>, facts: &Facts) -> bool {
+        let operation = if old.is_some() { Operation::Update } else { Operation::Create };
+        let (workload, old) = (Workload::view(object).unwrap(), old.map(|old| Workload::view(old).unwrap()));
+        let request = Request { operation, workload, old, user: "jane" };
+        !decide(&request, &policies(&[("serving", json!({}))]), facts).warnings.is_empty()
+    }
+
+    #[test]
+    fn an_autoscaler_that_somebody_else_made_counts() {
+        assert!(warns(&of(3), None, &scaled(1, 4)));
+        assert!(!warns(&of(3), None, &facts()));
+    }
+
+    #[test]
+    fn an_update_is_not_asked_for_what_the_live_object_has() {
+        assert!(!warns(&of(3), Some(&of(3)), &scaled(1, 4)));
+    }
+
+    #[test]
+    fn one_counts_where_somebody_wrote_it() {
+        let mut written = of(1);
+        assert!(!warns(&written, None, &scaled(1, 4)));
+        let applied = written.to_string();
+        written["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": applied});
+        assert!(warns(&written, None, &scaled(1, 4)));
+    }
+}
