@@ -11,7 +11,7 @@ use common::{
 use serde_json::{Value, json};
 
 /// How long an autoscaler takes to see the use of a pod and to act on it.
-const SCALED: Duration = Duration::from_secs(120);
+const SCALED: Duration = Duration::from_mins(2);
 
 #[test]
 #[ignore = "needs the control plane"]

@@ -23,7 +23,7 @@ fn users_autoscaler(name: &str, deployment: &str) -> Value {
 /// The names of the autoscalers in a namespace.
 fn autoscalers(sandbox: &Sandbox) -> Vec<String> {
     let found = sandbox.list("HorizontalPodAutoscaler");
-    found.iter().map(|found| found["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    found.iter().map(|found| found["metadata"]["name"].as_str().expect("objects have names").to_owned()).collect()
 }
 
 fn is_the_users(server: &Value) -> bool {
