@@ -61,12 +61,23 @@ fn conforming(decision: &Decision) -> Condition {
 }
 
 fn autoscaler_ready(standing: &Standing) -> Condition {
-    let of = |status: &str, reason: &str, message: String| condition("AutoscalerReady", status, reason, message);
+    companion_ready("AutoscalerReady", "an autoscaler", standing, scaling_active)
+}
+
+fn database_ready(standing: &Standing) -> Condition {
+    companion_ready("DatabaseReady", "a database", standing, running)
+}
+
+/// Returns the condition of a companion; of one that is ours, `of_ours` knows more.
+fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: fn(&Value) -> Condition) -> Condition {
+    let of = |status: &str, reason: &str, message: String| condition(type_, status, reason, message);
     match standing {
-        Standing::Absent => of("True", "NotWanted", "no policy asks for an autoscaler".into()),
-        Standing::Ours(found) => scaling_active(found),
-        Standing::Theirs(found) => of("True", "Yielded", format!("{} scales it", name_of(found))),
-        Standing::Unmanaged(found) => of("True", "Unmanaged", format!("{} is left as it is", name_of(found))),
+        Standing::Absent => of("True", "NotWanted", format!("no policy asks for {what}")),
+        Standing::Ours(found) => of_ours(found),
+        Standing::Theirs(found) => of("True", "Yielded", format!("{}, which is its author's, serves", name_of(found))),
+        Standing::Unmanaged(found) => {
+            of("True", "Unmanaged", format!("no policy asks for {} any more: it is left as it is", name_of(found)))
+        }
         Standing::Drifted(_, told) => of("True", "Drifted", told.clone()),
         Standing::Pending(message) => of("False", "Pending", message.clone()),
         Standing::Impossible(reason, message) => of("False", reason, message.clone()),
@@ -84,19 +95,6 @@ fn scaling_active(hpa: &Value) -> Condition {
         }
         Some(_) => condition("AutoscalerReady", "False", &text("reason"), text("message")),
         None => condition("AutoscalerReady", "False", "Pending", "its controller has not looked at it yet"),
-    }
-}
-
-fn database_ready(standing: &Standing) -> Condition {
-    let of = |status: &str, reason: &str, message: String| condition("DatabaseReady", status, reason, message);
-    match standing {
-        Standing::Absent => of("True", "NotWanted", "no policy asks for a database".into()),
-        Standing::Ours(found) => running(found),
-        Standing::Theirs(found) => of("True", "Theirs", format!("{} serves", name_of(found))),
-        Standing::Unmanaged(found) => of("True", "Unmanaged", format!("{} is left as it is", name_of(found))),
-        Standing::Drifted(_, told) => of("True", "Drifted", told.clone()),
-        Standing::Pending(message) => of("False", "Pending", message.clone()),
-        Standing::Impossible(reason, message) => of("False", reason, message.clone()),
     }
 }
 
