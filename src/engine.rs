@@ -107,8 +107,7 @@ fn decide_within(request: &Request, policies: &PolicySet, effective: &Effective,
     let mut notes = Vec::new();
     let (object, receipt) = mended(request, effective, facts, &mut notes);
     let object = object.as_ref().unwrap_or(request.workload.object());
-    // The patch only ever adds values of the types that were seen before it.
-    let workload = Workload::view(object).unwrap_or(request.workload);
+    let workload = Workload::changed(object);
     let recognised = runtimes::recognise(&workload);
     let context = Context { workload, old: request.old, policies, effective, facts, recognised: &recognised };
     let judged = ratchet::judge(&context);

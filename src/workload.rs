@@ -35,6 +35,12 @@ impl<'a> Workload<'a> {
         Ok(Self { object })
     }
 
+    /// Returns the view of what became of an object that was seen before, by changes that keep to Kubernetes' types.
+    pub(crate) fn changed(object: &'a Value) -> Self {
+        debug_assert_eq!(shape::check(object), Ok(()));
+        Self { object }
+    }
+
     /// Returns the JSON behind the view.
     #[must_use]
     pub fn object(&self) -> &'a Value {

@@ -58,14 +58,13 @@ pub(super) fn afresh(
     facts: &Facts,
     notes: &mut Vec<String>,
 ) -> (Value, Receipt) {
-    // Taking out what is ours leaves the types as they were seen.
-    let injections = match Workload::view(&object) {
-        Ok(workload) => planned(&workload, effective, facts, notes),
-        Err(_) => Vec::new(),
-    };
-    // Backwards, for each new list item goes to the head of its list.
-    for injection in injections.iter().rev() {
-        injection.path.set(&mut object["spec"]["template"]["spec"], injection.value.clone());
+    let injections = planned(&Workload::changed(&object), effective, facts, notes);
+    if !injections.is_empty() {
+        let pod_spec = &mut object["spec"]["template"]["spec"];
+        // Backwards, for each new list item goes to the head of its list.
+        for injection in injections.iter().rev() {
+            injection.path.set(pod_spec, injection.value.clone());
+        }
     }
     let receipt = Receipt::write(&object["spec"]["template"], &injections);
     (object, receipt)
