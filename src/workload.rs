@@ -10,7 +10,7 @@ mod shape;
 
 use serde_json::{Map, Value};
 
-pub use authors::Authors;
+pub use authors::{Authors, wrote_replicas};
 pub use container::{Container, GPU_RESOURCES};
 pub(crate) use defaults::{complete_probe, has_handler};
 pub use image::Image;
