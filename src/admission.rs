@@ -16,7 +16,7 @@ use crate::engine::{Decision, Operation, Request, decide};
 use crate::facts::Facts;
 use crate::policy::PolicySet;
 use crate::report;
-use crate::workload::{ShapeError, Workload};
+use crate::workload::{self, ShapeError, Workload};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -229,10 +229,10 @@ impl Review<'_> {
     }
 }
 
-/// Parses an object; null is none. The parser stops at 128 levels.
+/// Parses an object; null is none.
 fn parse(raw: Option<&RawValue>) -> Result<Option<Value>, Unreadable> {
     let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
-    serde_json::from_str(raw.get()).map(Some).map_err(Unreadable::Json)
+    workload::parse(raw.get()).map(Some).map_err(Unreadable::Json)
 }
 
 /// What a webhook says to one request.

@@ -6,6 +6,7 @@ mod container;
 mod defaults;
 mod image;
 mod keyed;
+mod parse;
 mod shape;
 
 use serde_json::{Map, Value};
@@ -15,6 +16,7 @@ pub use container::{Container, GPU_RESOURCES};
 pub(crate) use defaults::{complete_probe, has_handler};
 pub use image::Image;
 pub use keyed::{Path, key_of};
+pub use parse::parse;
 pub use shape::ShapeError;
 
 use crate::facts::WorkloadRef;
