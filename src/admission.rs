@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::engine::{Decision, Operation, Request, decide};
+use crate::engine::{Decision, Operation, Request, admit};
 use crate::facts::Facts;
 use crate::policy::PolicySet;
 use crate::report;
-use crate::workload::{ShapeError, Workload};
+use crate::workload::{self, ShapeError, Workload};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -197,7 +197,7 @@ impl Review<'_> {
         let old = old.as_ref().map(Workload::view).transpose().map_err(Unreadable::Shape)?;
         let operation = if self.request.operation == "CREATE" { Operation::Create } else { Operation::Update };
         let request = Request { operation, workload, old, user: &self.request.user_info.username };
-        Ok(decide(&request, policies, facts))
+        Ok(admit(&request, policies, facts))
     }
 
     fn mutation(&self, decision: Decision) -> Answer<'_> {
@@ -205,7 +205,7 @@ impl Review<'_> {
             (!decision.patch.is_empty()).then(|| serde_json::to_vec(&decision.patch).expect("a patch is plain data"));
         Answer {
             patch_type: patch.as_ref().map(|_| "JSONPatch"),
-            patch: patch.map(|patch| BASE64_STANDARD.encode(patch)),
+            patch: patch.map(|patch| quoted(&patch)),
             warnings: decision.notes,
             ..Answer::allow(self.uid())
         }
@@ -229,10 +229,18 @@ impl Review<'_> {
     }
 }
 
-/// Parses an object; null is none. The parser stops at 128 levels.
+/// Returns bytes as JSON has them: base64, in which nothing is to be escaped, so that nobody need look for it.
+fn quoted(bytes: &[u8]) -> Box<RawValue> {
+    let mut text = String::from('"');
+    BASE64_STANDARD.encode_string(bytes, &mut text);
+    text.push('"');
+    RawValue::from_string(text).expect("base64 in quotes is JSON")
+}
+
+/// Parses an object; null is none.
 fn parse(raw: Option<&RawValue>) -> Result<Option<Value>, Unreadable> {
     let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
-    serde_json::from_str(raw.get()).map(Some).map_err(Unreadable::Json)
+    workload::parse(raw.get()).map(Some).map_err(Unreadable::Json)
 }
 
 /// What a webhook says to one request.
@@ -247,7 +255,7 @@ pub struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
+    patch: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -1,69 +1,72 @@
 //! Short digests that stay the same from release to release: for receipts and for names that must be cut.
 
-use std::hash::Hasher;
-
 use serde_json::Value;
 use siphasher::sip::SipHasher24;
 
 /// Returns eight hexadecimal digits for a text.
 #[must_use]
 pub fn of_text(text: &str) -> String {
-    let mut hasher = SipHasher24::new();
-    hasher.write(text.as_bytes());
-    short(&hasher)
+    hexadecimal(text.as_bytes(), 8)
 }
 
 /// Returns eight hexadecimal digits for a value, whatever the order of its fields.
 #[must_use]
 pub fn of_value(value: &Value) -> String {
-    let mut hasher = SipHasher24::new();
-    feed(&mut hasher, value);
-    short(&hasher)
+    let mut bytes = Vec::new();
+    feed(&mut bytes, value);
+    hexadecimal(&bytes, 8)
 }
 
 /// Returns sixteen hexadecimal digits for a pod template, whatever the order of its fields and whether what is empty in
 /// it is left out: the API server writes `resources: {}` and `creationTimestamp: null` where nothing was said.
 #[must_use]
 pub fn of_template(template: &Value) -> String {
-    let mut hasher = SipHasher24::new();
-    feed(&mut hasher, template);
-    format!("{:016x}", hasher.finish())
+    let mut bytes = Vec::new();
+    feed(&mut bytes, template);
+    hexadecimal(&bytes, 16)
 }
 
-fn short(hasher: &SipHasher24) -> String {
-    format!("{:08x}", hasher.finish() >> 32)
+/// Returns the first digits, of sixteen, of a digest of bytes.
+fn hexadecimal(bytes: &[u8], digits: usize) -> String {
+    let mut digest = SipHasher24::new().hash(bytes);
+    let mut text = String::with_capacity(digits);
+    for _ in 0..digits {
+        digest = digest.rotate_left(4);
+        text.push(char::from(b"0123456789abcdef"[(digest & 0xf) as usize]));
+    }
+    text
 }
 
-/// Feeds a value without what is empty in it; each part is told from its neighbours by a tag and an end.
-fn feed(hasher: &mut SipHasher24, value: &Value) {
+/// Writes a value without what is empty in it; each part is told from its neighbours by a tag and an end.
+fn feed(bytes: &mut Vec<u8>, value: &Value) {
     match value {
-        Value::Null => hasher.write_u8(b'0'),
-        Value::Bool(truth) => hasher.write(if *truth { b"t" } else { b"f" }),
-        Value::Number(number) => feed_text(hasher, b'n', &number.to_string()),
-        Value::String(text) => feed_text(hasher, b's', text),
+        Value::Null => bytes.push(b'0'),
+        Value::Bool(truth) => bytes.push(if *truth { b't' } else { b'f' }),
+        Value::Number(number) => feed_text(bytes, b'n', &number.to_string()),
+        Value::String(text) => feed_text(bytes, b's', text),
         Value::Array(items) => {
-            hasher.write_u8(b'[');
+            bytes.push(b'[');
             for item in items {
-                feed(hasher, item);
+                feed(bytes, item);
             }
-            hasher.write_u8(b']');
+            bytes.push(b']');
         }
         Value::Object(fields) => {
-            hasher.write_u8(b'{');
+            bytes.push(b'{');
             // `serde_json` keeps the fields of an object sorted by name.
             for (name, value) in fields.iter().filter(|(name, value)| !is_hollow(name, value)) {
-                feed_text(hasher, b'k', name);
-                feed(hasher, value);
+                feed_text(bytes, b'k', name);
+                feed(bytes, value);
             }
-            hasher.write_u8(b'}');
+            bytes.push(b'}');
         }
     }
 }
 
-fn feed_text(hasher: &mut SipHasher24, tag: u8, text: &str) {
-    hasher.write_u8(tag);
-    hasher.write(text.as_bytes());
-    hasher.write_u8(0xff);
+fn feed_text(bytes: &mut Vec<u8>, tag: u8, text: &str) {
+    bytes.push(tag);
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.push(0xff);
 }
 
 /// The fields of a pod template that say the same as `{}` as when they are left out. Others do not: an empty

@@ -80,6 +80,16 @@ const COLLECTORS: [&str; 2] = [
 /// Decides one request. The same input always gives the same decision.
 #[must_use]
 pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decision {
+    decided(request, policies, facts, true)
+}
+
+/// Decides one request like [`decide`], but plans no companions, for which a webhook has no use.
+#[must_use]
+pub fn admit(request: &Request, policies: &PolicySet, facts: &Facts) -> Decision {
+    decided(request, policies, facts, false)
+}
+
+fn decided(request: &Request, policies: &PolicySet, facts: &Facts, with_companions: bool) -> Decision {
     if is_on_its_way_out(request, facts) {
         return Decision::default();
     }
@@ -89,7 +99,7 @@ pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decisio
         return Decision::default();
     };
     if policies.covers(&request.workload) {
-        decide_within(request, policies, &effective, facts)
+        decide_within(request, policies, &effective, facts, with_companions)
     } else {
         judge_only(request, policies, &effective, facts)
     }
@@ -103,22 +113,32 @@ fn is_on_its_way_out(request: &Request, facts: &Facts) -> bool {
 }
 
 /// Injects, judges what came out, and plans its companions.
-fn decide_within(request: &Request, policies: &PolicySet, effective: &Effective, facts: &Facts) -> Decision {
+fn decide_within(
+    request: &Request,
+    policies: &PolicySet,
+    effective: &Effective,
+    facts: &Facts,
+    with_companions: bool,
+) -> Decision {
     let mut notes = Vec::new();
     let (object, receipt) = mended(request, effective, facts, &mut notes);
     let object = object.as_ref().unwrap_or(request.workload.object());
-    // The patch only ever adds values of the types that were seen before it.
-    let workload = Workload::view(object).unwrap_or(request.workload);
+    let workload = Workload::changed(object);
     let recognised = runtimes::recognise(&workload);
     let context = Context { workload, old: request.old, policies, effective, facts, recognised: &recognised };
     let judged = ratchet::judge(&context);
+    let companions = if with_companions {
+        companions::wanted(&workload, &recognised, effective, facts, receipt.is_some())
+    } else {
+        Companions::default()
+    };
     Decision {
         patch: patch::between(request.workload.object(), object),
         violations: judged.violations,
         audited: judged.audited,
         notes,
         warnings: judged.warnings,
-        companions: companions::wanted(&workload, &recognised, effective, facts, receipt.is_some()),
+        companions,
         receipt,
         runtime: recognised.preset_name(),
         policies: effective.names(),

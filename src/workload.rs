@@ -6,15 +6,17 @@ mod container;
 mod defaults;
 mod image;
 mod keyed;
+mod parse;
 mod shape;
 
 use serde_json::{Map, Value};
 
-pub use authors::Authors;
+pub use authors::{Authors, wrote_replicas};
 pub use container::{Container, GPU_RESOURCES};
 pub(crate) use defaults::{complete_probe, has_handler};
 pub use image::Image;
 pub use keyed::{Path, key_of};
+pub use parse::parse;
 pub use shape::ShapeError;
 
 use crate::facts::WorkloadRef;
@@ -33,6 +35,12 @@ impl<'a> Workload<'a> {
     pub fn view(object: &'a Value) -> Result<Self, ShapeError> {
         shape::check(object)?;
         Ok(Self { object })
+    }
+
+    /// Returns the view of what became of an object that was seen before, by changes that keep to Kubernetes' types.
+    pub(crate) fn changed(object: &'a Value) -> Self {
+        debug_assert_eq!(shape::check(object), Ok(()));
+        Self { object }
     }
 
     /// Returns the JSON behind the view.

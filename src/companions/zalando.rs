@@ -20,10 +20,9 @@ impl Postgresql<'_> {
     }
 
     /// The operator's `secret_name_template`; in it, a user's `_` becomes `-`.
-    fn secret(&self, workload: &WorkloadRef) -> String {
-        let user = names::postgres_database(&workload.name).replace('_', "-");
+    fn secret(&self, user: &str, cluster: &str) -> String {
         let template = &self.settings.secret_name;
-        let named = template.replace("{username}", &user).replace("{cluster}", &self.cluster(workload));
+        let named = template.replace("{username}", &user.replace('_', "-")).replace("{cluster}", cluster);
         named.replace("{tprkind}", "postgresql").replace("{tprgroup}", "acid.zalan.do")
     }
 }
@@ -47,15 +46,16 @@ impl Provider for Postgresql<'_> {
 
     fn binding(&self, workload: &WorkloadRef) -> Binding {
         let cluster = self.cluster(workload);
+        let database = names::postgres_database(&workload.name);
         Binding {
             host: cluster.clone(),
+            secret: self.secret(&database, &cluster),
             name: cluster,
             port: 5432,
-            database: names::postgres_database(&workload.name),
+            database,
             // The operator's PostgreSQL refuses connections from other hosts without TLS, and its certificate is
             // self-signed unless the cluster is given another.
             ssl_mode: "require",
-            secret: self.secret(workload),
             user_key: "username",
             password_key: "password",
         }

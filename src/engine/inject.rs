@@ -40,13 +40,13 @@ impl<'p> Injector<'p> {
     }
 
     /// Adds a value, one injection for each of its fields.
-    fn add(&mut self, path: &Path, value: Value) {
+    fn add(&mut self, path: Path, value: Value) {
         let is_whole = path.segments().last().is_some_and(|field| field == WHOLE);
         match value {
             Value::Object(fields) if !is_whole => {
-                fields.into_iter().for_each(|(name, value)| self.add(&path.join(&name), value));
+                fields.into_iter().for_each(|(name, value)| self.add(path.join(&name), value));
             }
-            value => self.injections.push(Injection { path: path.clone(), value, policy: self.policy.clone() }),
+            value => self.injections.push(Injection { path, value, policy: self.policy.clone() }),
         }
     }
 }
@@ -58,14 +58,13 @@ pub(super) fn afresh(
     facts: &Facts,
     notes: &mut Vec<String>,
 ) -> (Value, Receipt) {
-    // Taking out what is ours leaves the types as they were seen.
-    let injections = match Workload::view(&object) {
-        Ok(workload) => planned(&workload, effective, facts, notes),
-        Err(_) => Vec::new(),
-    };
-    // Backwards, for each new list item goes to the head of its list.
-    for injection in injections.iter().rev() {
-        injection.path.set(&mut object["spec"]["template"]["spec"], injection.value.clone());
+    let injections = planned(&Workload::changed(&object), effective, facts, notes);
+    if !injections.is_empty() {
+        let pod_spec = &mut object["spec"]["template"]["spec"];
+        // Backwards, for each new list item goes to the head of its list.
+        for injection in injections.iter().rev() {
+            injection.path.set(pod_spec, injection.value.clone());
+        }
     }
     let receipt = Receipt::write(&object["spec"]["template"], &injections);
     (object, receipt)
@@ -129,7 +128,7 @@ mod tests {
     fn each_field_is_an_injection_of_its_own() {
         let policy = PolicyRef { name: "serving".into(), generation: 1 };
         let mut injector = Injector::new(&policy);
-        injector.add(&Path::new(["a"]), json!({"b": {"c": 1, "d": [{"e": 2}]}, "f": {}}));
+        injector.add(Path::new(["a"]), json!({"b": {"c": 1, "d": [{"e": 2}]}, "f": {}}));
         let paths: Vec<String> = injector.injections.iter().map(|injection| injection.path.to_string()).collect();
         assert_eq!(paths, ["a/b/c", "a/b/d"]);
     }
@@ -173,8 +172,8 @@ mod tests {
         let policy = PolicyRef { name: "serving".into(), generation: 1 };
         let mut injector = Injector::new(&policy);
         let path = Path::new(["containers", "api", "env", "PGUSER"]);
-        injector.add(&path, json!({"valueFrom": {"secretKeyRef": {"name": "db", "key": "username"}}}));
-        injector.add(&Path::new(["containers", "api", "resources"]), json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
+        injector.add(path, json!({"valueFrom": {"secretKeyRef": {"name": "db", "key": "username"}}}));
+        injector.add(Path::new(["containers", "api", "resources"]), json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
         let added: Vec<String> = injector.injections.iter().map(|added| added.path.to_string()).collect();
         assert_eq!(
             added,

@@ -44,9 +44,11 @@ impl Receipt {
     #[must_use]
     pub fn write(template: &Value, injections: &[Injection]) -> Self {
         let mut set: BTreeMap<String, Tree> = BTreeMap::new();
-        for injection in injections {
-            let tree = set.entry(injection.policy.to_string()).or_insert_with(|| Tree::Branch(BTreeMap::new()));
-            tree.insert(injection.path.segments(), digest::of_value(&injection.value));
+        for same in injections.chunk_by(|one, next| one.policy == next.policy) {
+            let tree = set.entry(same[0].policy.to_string()).or_insert_with(Tree::empty);
+            for injection in same {
+                tree.insert(&injection.path.segments().collect::<Vec<_>>(), digest::of_value(&injection.value));
+            }
         }
         Self { template: digest::of_template(template), set }
     }
@@ -92,19 +94,24 @@ impl fmt::Display for Receipt {
 }
 
 impl Tree {
-    fn insert(&mut self, path: &[String], digest: String) {
-        let (Self::Branch(children), Some((segment, rest))) = (self, path.split_first()) else { return };
+    fn empty() -> Self {
+        Self::Branch(BTreeMap::new())
+    }
+
+    fn insert(&mut self, path: &[&str], digest: String) {
+        let (Self::Branch(children), Some((&segment, rest))) = (self, path.split_first()) else { return };
         if rest.is_empty() {
-            children.insert(segment.clone(), Self::Leaf(digest));
-        } else {
-            let child = children.entry(segment.clone()).or_insert_with(|| Self::Branch(BTreeMap::new()));
+            children.insert(segment.to_owned(), Self::Leaf(digest));
+        } else if let Some(child) = children.get_mut(segment) {
             child.insert(rest, digest);
+        } else {
+            children.entry(segment.to_owned()).or_insert_with(Self::empty).insert(rest, digest);
         }
     }
 
-    fn collect<'t>(&'t self, path: &mut Vec<&'t str>, found: &mut impl FnMut(Vec<String>, &str)) {
+    fn collect<'t>(&'t self, path: &mut Vec<&'t str>, found: &mut impl FnMut(&[&str], &str)) {
         match self {
-            Self::Leaf(digest) => found(path.iter().map(|&segment| segment.to_owned()).collect(), digest),
+            Self::Leaf(digest) => found(path, digest),
             Self::Branch(children) => {
                 for (segment, child) in children {
                     path.push(segment);

@@ -39,7 +39,7 @@ pub(super) fn template_of(request: &Request) -> Template {
         return if same { Template::Unmanaged } else { Template::Fresh(users_part(new, &[receipt])) };
     };
     let users_before = users_part(&old, &[Some(before.clone())]);
-    let users_now = users_part(new, &[receipt, Some(before.clone())]);
+    let users_now = users_part(new, &[receipt.filter(|receipt| *receipt != before), Some(before.clone())]);
     if digest::of_template(&users_now["spec"]["template"]) == digest::of_template(&users_before["spec"]["template"]) {
         return Template::Restored(with_template(new, old.template()), before);
     }

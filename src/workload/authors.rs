@@ -1,5 +1,7 @@
 //! Who wrote a field: what people declared stays theirs, even where it happens to equal what Tidegate would inject.
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::{Path, Workload};
@@ -18,11 +20,9 @@ impl<'a> Authors<'a> {
     /// Reads the `last-applied-configuration` annotation and the managed fields of a workload.
     #[must_use]
     pub fn of(workload: &Workload<'a>) -> Self {
-        let managers = workload.object()["metadata"]["managedFields"].as_array().map_or(&[][..], Vec::as_slice);
-        let appliers = managers.iter().filter(|manager| manager["operation"] == "Apply");
         Self {
             last_applied: workload.annotation(LAST_APPLIED).and_then(|text| serde_json::from_str(text).ok()),
-            appliers: appliers.map(|manager| &manager["fieldsV1"]).collect(),
+            appliers: appliers(workload).collect(),
         }
     }
 
@@ -32,13 +32,28 @@ impl<'a> Authors<'a> {
         let declared = self.last_applied.as_ref().and_then(|applied| path.get(&applied["spec"]["template"]["spec"]));
         declared.is_some() || self.appliers.iter().any(|fields| owns(fields, path))
     }
+}
 
-    /// Tells whether somebody declared the number of replicas.
-    #[must_use]
-    pub fn wrote_replicas(&self) -> bool {
-        let declared = self.last_applied.as_ref().is_some_and(|applied| !applied["spec"]["replicas"].is_null());
-        declared || self.appliers.iter().any(|fields| !fields["f:spec"]["f:replicas"].is_null())
+/// Tells whether somebody declared the number of replicas of a workload.
+#[must_use]
+pub fn wrote_replicas(workload: &Workload) -> bool {
+    #[derive(Deserialize)]
+    struct Applied {
+        spec: Spec,
     }
+    #[derive(Deserialize)]
+    struct Spec {
+        replicas: Option<IgnoredAny>,
+    }
+    let applied = workload.annotation(LAST_APPLIED).and_then(|text| serde_json::from_str::<Applied>(text).ok());
+    applied.is_some_and(|applied| applied.spec.replicas.is_some())
+        || appliers(workload).any(|fields| !fields["f:spec"]["f:replicas"].is_null())
+}
+
+/// Returns the fields of those who applied a workload by server-side apply.
+fn appliers<'a>(workload: &Workload<'a>) -> impl Iterator<Item = &'a Value> + use<'a> {
+    let managers = workload.object()["metadata"]["managedFields"].as_array().map_or(&[][..], Vec::as_slice);
+    managers.iter().filter(|manager| manager["operation"] == "Apply").map(|manager| &manager["fieldsV1"])
 }
 
 /// Tells whether a set of managed fields has the path.
@@ -47,10 +62,8 @@ impl<'a> Authors<'a> {
 /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>.
 fn owns(fields: &Value, path: &Path) -> bool {
     let pod = &fields["f:spec"]["f:template"]["f:spec"];
-    let found = path.segments().iter().try_fold(pod, |fields, segment| {
-        fields
-            .get(format!("f:{segment}"))
-            .or_else(|| fields.get(format!("k:{{\"name\":{}}}", Value::from(segment.as_str()))))
+    let found = path.segments().try_fold(pod, |fields, segment| {
+        fields.get(format!("f:{segment}")).or_else(|| fields.get(format!("k:{{\"name\":{}}}", Value::from(segment))))
     });
     found.is_some()
 }

@@ -8,7 +8,7 @@
 
 use crate::api::Enforcement;
 use crate::rules::{Context, Finding, Rule};
-use crate::workload::Authors;
+use crate::workload::wrote_replicas;
 
 /// Finds manifests that set what an autoscaler sets.
 pub struct ReplicasUnderAutoscaler;
@@ -27,7 +27,7 @@ impl Rule for ReplicasUnderAutoscaler {
         let scaled = context.effective.autoscaling().is_some_and(|settings| settings.enabled)
             || !context.facts.autoscalers_of(&context.workload.reference()).is_empty();
         // The API server fills in 1, so a 1 counts only where somebody is known to have written it.
-        if !scaled || (replicas == 1 && !Authors::of(&context.workload).wrote_replicas()) {
+        if !scaled || (replicas == 1 && !wrote_replicas(&context.workload)) {
             return Vec::new();
         }
         let finding = Finding::at("spec.replicas").found(format!("`{replicas}`"));

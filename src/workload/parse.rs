@@ -1,0 +1,106 @@
+//! Parses an object without what is long in it and never read: who manages which fields, server-side apply aside.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+/// Parses an object as the API server sends it. Of `metadata.managedFields` only the entries of server-side apply are
+/// kept, with what [`Authors`](super::Authors) reads of them. The parser stops at 128 levels.
+///
+/// # Errors
+/// Says where the text is no JSON.
+pub fn parse(text: &str) -> serde_json::Result<Value> {
+    let shortened = || {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let object = Part::Object.deserialize(&mut deserializer)?;
+        deserializer.end().map(|()| object)
+    };
+    // What is not built as expected is kept as it is, for others to complain about.
+    shortened().or_else(|_| serde_json::from_str(text))
+}
+
+/// The parts of an object on the way to its managed fields.
+#[derive(Clone, Copy)]
+enum Part {
+    Object,
+    Metadata,
+}
+
+impl<'de> DeserializeSeed<'de> for Part {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Part {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = match (self, name.as_str()) {
+                (Self::Object, "metadata") => map.next_value_seed(Self::Metadata)?,
+                (Self::Metadata, "managedFields") => appliers(map.next_value()?).map_err(A::Error::custom)?,
+                _ => map.next_value()?,
+            };
+            fields.insert(name, value);
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
+/// One entry of `metadata.managedFields`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manager<'a> {
+    #[serde(borrow, default)]
+    operation: Cow<'a, str>,
+    #[serde(borrow)]
+    fields_v1: Option<&'a RawValue>,
+}
+
+fn appliers(managers: Vec<Manager>) -> serde_json::Result<Value> {
+    let appliers = managers.into_iter().filter(|manager| manager.operation == "Apply");
+    let kept = appliers.map(|Manager { operation, fields_v1 }| {
+        let fields: Value = fields_v1.map_or(Ok(Value::Null), |fields| serde_json::from_str(fields.get()))?;
+        Ok(serde_json::json!({"operation": operation, "fieldsV1": fields}))
+    });
+    kept.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_those_who_applied_are_kept_of_the_managers() {
+        let object = json!({"metadata": {"name": "api", "managedFields": [
+            {"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {}}},
+            {"manager": "kube-controller-manager", "operation": "Update", "fieldsV1": {"f:status": {}}},
+        ]}, "spec": {"metadata": {"managedFields": [1]}}});
+        let expected = json!({"metadata": {"name": "api", "managedFields": [
+            {"operation": "Apply", "fieldsV1": {"f:spec": {}}},
+        ]}, "spec": {"metadata": {"managedFields": [1]}}});
+        assert_eq!(parse(&object.to_string()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_built_otherwise_is_kept_as_it_is() {
+        for text in ["null", "[]", "\"text\"", r#"{"metadata":null}"#, r#"{"metadata":{"managedFields":{"a":1}}}"#] {
+            assert_eq!(parse(text).unwrap().to_string(), text);
+        }
+        assert!(parse("{}{}").is_err());
+    }
+}
