@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::engine::{Decision, Operation, Request, admit};
+use crate::engine::{Decision, Operation, Request, decide};
 use crate::facts::Facts;
 use crate::policy::PolicySet;
 use crate::report;
@@ -197,7 +197,7 @@ impl Review<'_> {
         let old = old.as_ref().map(Workload::view).transpose().map_err(Unreadable::Shape)?;
         let operation = if self.request.operation == "CREATE" { Operation::Create } else { Operation::Update };
         let request = Request { operation, workload, old, user: &self.request.user_info.username };
-        Ok(admit(&request, policies, facts))
+        Ok(decide(&request, policies, facts))
     }
 
     fn mutation(&self, decision: Decision) -> Answer<'_> {

@@ -80,16 +80,6 @@ const COLLECTORS: [&str; 2] = [
 /// Decides one request. The same input always gives the same decision.
 #[must_use]
 pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decision {
-    decided(request, policies, facts, true)
-}
-
-/// Decides one request like [`decide`], but plans no companions, for which a webhook has no use.
-#[must_use]
-pub fn admit(request: &Request, policies: &PolicySet, facts: &Facts) -> Decision {
-    decided(request, policies, facts, false)
-}
-
-fn decided(request: &Request, policies: &PolicySet, facts: &Facts, with_companions: bool) -> Decision {
     if is_on_its_way_out(request, facts) {
         return Decision::default();
     }
@@ -99,7 +89,7 @@ fn decided(request: &Request, policies: &PolicySet, facts: &Facts, with_companio
         return Decision::default();
     };
     if policies.covers(&request.workload) {
-        decide_within(request, policies, &effective, facts, with_companions)
+        decide_within(request, policies, &effective, facts)
     } else {
         judge_only(request, policies, &effective, facts)
     }
@@ -113,13 +103,7 @@ fn is_on_its_way_out(request: &Request, facts: &Facts) -> bool {
 }
 
 /// Injects, judges what came out, and plans its companions.
-fn decide_within(
-    request: &Request,
-    policies: &PolicySet,
-    effective: &Effective,
-    facts: &Facts,
-    with_companions: bool,
-) -> Decision {
+fn decide_within(request: &Request, policies: &PolicySet, effective: &Effective, facts: &Facts) -> Decision {
     let mut notes = Vec::new();
     let (object, receipt) = mended(request, effective, facts, &mut notes);
     let object = object.as_ref().unwrap_or(request.workload.object());
@@ -127,18 +111,13 @@ fn decide_within(
     let recognised = runtimes::recognise(&workload);
     let context = Context { workload, old: request.old, policies, effective, facts, recognised: &recognised };
     let judged = ratchet::judge(&context);
-    let companions = if with_companions {
-        companions::wanted(&workload, &recognised, effective, facts, receipt.is_some())
-    } else {
-        Companions::default()
-    };
     Decision {
         patch: patch::between(request.workload.object(), object),
         violations: judged.violations,
         audited: judged.audited,
         notes,
         warnings: judged.warnings,
-        companions,
+        companions: companions::wanted(&workload, &recognised, effective, facts, receipt.is_some()),
         receipt,
         runtime: recognised.preset_name(),
         policies: effective.names(),
