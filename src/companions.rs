@@ -116,9 +116,15 @@ pub fn wanted(
     if !admitted || workload.name().is_empty() {
         return Companions::default();
     }
-    let autoscaler = effective.autoscaling().map(|settings| hpa::wanted(workload, recognised, settings));
+    let reference = workload.reference();
+    let exists = facts.autoscalers_of(&reference).iter().any(|found| found.ours);
+    let autoscaler = effective.autoscaling().map(|settings| hpa::wanted(workload, recognised, settings, exists));
     let database = effective.database().map(|(settings, _)| {
-        let (provider, reference) = (settings.provider(), workload.reference());
+        let provider = settings.provider();
+        if recognised.container.is_none() || workload.has_generated_name() {
+            let message = "none is made, for none could be bound: see the warning at the workload's creation";
+            return Wanted::Impossible { reason: "NotBound", message: message.to_owned() };
+        }
         if !provider.is_served(facts) {
             let message = format!("the cluster does not serve {}", provider.api());
             return Wanted::Impossible { reason: "ProviderNotServed", message };

@@ -19,7 +19,7 @@ pub use ratchet::Violation;
 pub use receipt::Receipt;
 
 use crate::api::RECEIPT_ANNOTATION;
-use crate::companions::{self, Companions};
+use crate::companions::{self, Companions, Wanted};
 use crate::facts::Facts;
 use crate::policy::{Effective, PolicySet};
 use crate::rules::Context;
@@ -33,6 +33,8 @@ pub enum Operation {
     Create,
     /// It is changed.
     Update,
+    /// Nothing: it is looked at as it is stored.
+    Observe,
 }
 
 /// One question to the engine.
@@ -109,15 +111,20 @@ fn decide_within(request: &Request, policies: &PolicySet, effective: &Effective,
     let object = object.as_ref().unwrap_or(request.workload.object());
     let workload = Workload::changed(object);
     let recognised = runtimes::recognise(&workload);
-    let context = Context { workload, old: request.old, policies, effective, facts, recognised: &recognised };
+    let is_new = request.operation == Operation::Create;
+    let context = Context { is_new, workload, old: request.old, policies, effective, facts, recognised: &recognised };
     let judged = ratchet::judge(&context);
+    let companions = companions::wanted(&workload, &recognised, effective, facts, receipt.is_some());
+    if let (true, Wanted::Impossible { message, .. }) = (is_new, &companions.autoscaler) {
+        notes.push(format!("no autoscaler is made: {message}"));
+    }
     Decision {
         patch: patch::between(request.workload.object(), object),
         violations: judged.violations,
         audited: judged.audited,
         notes,
         warnings: judged.warnings,
-        companions: companions::wanted(&workload, &recognised, effective, facts, receipt.is_some()),
+        companions,
         receipt,
         runtime: recognised.preset_name(),
         policies: effective.names(),
@@ -127,8 +134,15 @@ fn decide_within(request: &Request, policies: &PolicySet, effective: &Effective,
 /// Judges a workload that leaves Tidegate's reach, without touching it.
 fn judge_only(request: &Request, policies: &PolicySet, effective: &Effective, facts: &Facts) -> Decision {
     let recognised = Recognised::default();
-    let context =
-        Context { workload: request.workload, old: request.old, policies, effective, facts, recognised: &recognised };
+    let context = Context {
+        is_new: false,
+        workload: request.workload,
+        old: request.old,
+        policies,
+        effective,
+        facts,
+        recognised: &recognised,
+    };
     let judged = ratchet::judge(&context);
     Decision {
         violations: judged.violations,

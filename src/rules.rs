@@ -40,6 +40,8 @@ pub trait Rule: Sync {
 /// What a rule reads.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
+    /// Whether the workload is being made.
+    pub is_new: bool,
     /// The workload as it would be stored.
     pub workload: Workload<'a>,
     /// The workload as it is stored, for an update.
@@ -57,7 +59,7 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Returns the same for the workload as it was before an update.
     pub(crate) fn before(&self) -> Option<Self> {
-        self.old.map(|old| Self { workload: old, old: None, ..*self })
+        self.old.map(|old| Self { is_new: false, workload: old, old: None, ..*self })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
@@ -20,7 +21,8 @@ pub enum LogFormat {
 /// # Errors
 /// Says what is wrong with the filter.
 pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)?;
+    let filter =
+        EnvFilter::try_new(filter).with_context(|| format!("--log `{filter}` is no filter of logs; write `info`"))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     let subscriber = subscriber.with_ansi(io::stderr().is_terminal());
     match format {

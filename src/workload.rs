@@ -61,6 +61,12 @@ impl<'a> Workload<'a> {
         self.metadata("name").as_str().unwrap_or_default()
     }
 
+    /// Tells whether the API server makes, or has made, the name: it is not known when Tidegate injects.
+    #[must_use]
+    pub fn has_generated_name(&self) -> bool {
+        self.name().is_empty() || self.metadata("generateName").as_str().is_some_and(|prefix| !prefix.is_empty())
+    }
+
     /// Returns the namespace; empty where it is not said.
     #[must_use]
     pub fn namespace(&self) -> &'a str {

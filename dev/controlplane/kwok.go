@@ -6,7 +6,7 @@ import (
 	"sigs.k8s.io/kwok/kustomize/metrics/resource"
 	"sigs.k8s.io/kwok/kustomize/metrics/usage"
 	nodefast "sigs.k8s.io/kwok/kustomize/stage/node/fast"
-	heartbeat "sigs.k8s.io/kwok/kustomize/stage/node/heartbeat-with-lease"
+	"sigs.k8s.io/kwok/kustomize/stage/node/heartbeat"
 	podfast "sigs.k8s.io/kwok/kustomize/stage/pod/fast"
 )
 
@@ -15,7 +15,7 @@ import (
 // kwok.x-k8s.io/usage-memory of its pod say (1m and 1Mi without them).
 var kwokConfiguration = []string{
 	nodefast.DefaultNodeInit,
-	heartbeat.DefaultNodeHeartbeatWithLease,
+	heartbeat.DefaultNodeHeartbeat,
 	podfast.DefaultPodReady,
 	podfast.DefaultPodComplete,
 	podfast.DefaultPodDelete,

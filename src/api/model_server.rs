@@ -12,6 +12,7 @@ use super::Condition;
     group = "tidegate.dev",
     version = "v1alpha1",
     kind = "ModelServer",
+    doc = "One model server as Tidegate sees it. Tidegate writes it; the workload owns it.",
     namespaced,
     shortname = "ms",
     status = "ModelServerStatus",

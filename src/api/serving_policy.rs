@@ -16,6 +16,7 @@ use crate::quantity::Quantity;
     group = "tidegate.dev",
     version = "v1alpha1",
     kind = "ServingPolicy",
+    doc = "What a platform team holds its model servers to.",
     shortname = "sp",
     status = "ServingPolicyStatus",
     derive = "PartialEq",
@@ -26,7 +27,7 @@ use crate::quantity::Quantity;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServingPolicySpec {
-    /// How strict the policy is. It also caps the enforcement of each of its rules.
+    /// How strict the policy is, `enforce` where nothing is said. It also caps the enforcement of each of its rules.
     #[serde(default)]
     pub enforcement: Enforcement,
     /// Which model servers the policy is for, within what the installation intercepts. Empty: all of them.

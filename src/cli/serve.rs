@@ -129,8 +129,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let policies = policies_from(&policy)?;
     let certificates = certificates(&certs, webhook_url.as_ref())?;
     let state = Arc::new(State::new(PolicySet::new(selector.0.clone(), policies)));
-    let webhooks = bind(listen).await?;
-    let health = bind(health_listen).await?;
+    let webhooks = bind("--listen", listen).await?;
+    let health = bind("--health-listen", health_listen).await?;
     let client = connect(kubeconfig).await?;
 
     let readiness = Readiness::default();
@@ -189,8 +189,8 @@ fn certificates(folder: &Path, url: Option<&WebhookUrl>) -> anyhow::Result<Certi
         .with_context(|| format!("cannot have a certificate in {}", folder.display()))
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}, which {flag} gives"))
 }
 
 async fn connect(kubeconfig: Option<PathBuf>) -> anyhow::Result<Client> {
@@ -201,8 +201,9 @@ async fn connect(kubeconfig: Option<PathBuf>) -> anyhow::Result<Client> {
         }
         None => kube::Config::infer().await.context("cannot find a cluster: set KUBECONFIG or give --kubeconfig")?,
     };
+    let url = config.cluster_url.clone();
     let client = Client::try_from(config).context("cannot connect to the cluster")?;
-    let version = client.apiserver_version().await.context("cannot reach the API server")?;
+    let version = client.apiserver_version().await.with_context(|| format!("cannot reach the API server at {url}"))?;
     info!(version = version.git_version, "connected");
     Ok(client)
 }
@@ -221,7 +222,7 @@ impl Registration {
             Some(url) => {
                 let ca_bundle = BASE64_STANDARD.encode(&self.ca_pem);
                 let endpoint = Endpoint::Url { url: &url.url, ca_bundle: &ca_bundle };
-                register::apply(&self.client, &configurations(&self.scope, &endpoint)).await?;
+                register::apply(&self.client, &configurations(&self.scope, &endpoint), &url.url).await?;
             }
             None => register::fill_in(&self.client, &self.ca_pem).await?,
         }
@@ -230,8 +231,8 @@ impl Registration {
 
     /// Those of the manifests stay: other replicas serve them, and a model server is not to slip in between.
     async fn unmake(&self) -> anyhow::Result<()> {
-        if self.url.is_some() {
-            register::remove(&self.client).await?;
+        if let Some(url) = &self.url {
+            register::remove(&self.client, &url.url).await?;
         }
         Ok(())
     }

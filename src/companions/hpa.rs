@@ -9,12 +9,18 @@ use crate::policy::{AutoscalingSettings, Class};
 use crate::runtimes::Recognised;
 use crate::workload::{Container, Workload};
 
-/// Plans the autoscaler of a workload.
-pub(super) fn wanted(workload: &Workload, recognised: &Recognised, settings: &AutoscalingSettings) -> Wanted {
+/// Plans the autoscaler of a workload; `exists` where it is there already.
+pub(super) fn wanted(
+    workload: &Workload,
+    recognised: &Recognised,
+    settings: &AutoscalingSettings,
+    exists: bool,
+) -> Wanted {
     if !settings.enabled {
         return Wanted::Nothing;
     }
-    if let Some(replicas) = workload.replicas().filter(|replicas| *replicas > settings.max_replicas.into()) {
+    let too_many = |replicas: &i64| !exists && *replicas > i64::from(settings.max_replicas);
+    if let Some(replicas) = workload.replicas().filter(too_many) {
         let message = format!(
             "{replicas} replicas run, but the policy's most is {}: an autoscaler would stop {} at once",
             settings.max_replicas,
@@ -110,7 +116,7 @@ mod tests {
         let policies = policies(&[("serving", json!({"autoscaling": autoscaling}))]);
         let workload = Workload::view(object).unwrap();
         let effective = policies.resolve(&workload, &facts()).unwrap();
-        wanted(&workload, &recognise(&workload), effective.autoscaling().unwrap())
+        wanted(&workload, &recognise(&workload), effective.autoscaling().unwrap(), false)
     }
 
     fn metrics(object: &Value, metrics: &Value) -> Result<Value, &'static str> {

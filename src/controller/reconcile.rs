@@ -69,7 +69,7 @@ pub(super) fn retry(deployment: Arc<DynamicObject>, error: &ApplyError, _: Arc<C
 
 /// Decides about a workload as it is; none where it is on its way out or no policy has ever been for it.
 fn considered(workload: &Workload, context: &Context) -> Option<Decision> {
-    let request = Request { operation: Operation::Update, workload: *workload, old: Some(*workload), user: "" };
+    let request = Request { operation: Operation::Observe, workload: *workload, old: None, user: "" };
     let (decision, terminating) = context
         .state
         .read(|policies, facts| (decide(&request, policies, facts), facts.is_terminating(workload.namespace())));

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::plan::{Plan, Standing};
 use crate::api::{AutoscalerStatus, Condition, DatabaseStatus, ModelServerStatus, ReplicasStatus};
 use crate::companions::MANAGER;
-use crate::engine::Decision;
+use crate::engine::{Decision, Violation};
 use crate::workload::Workload;
 
 /// Returns the ModelServer of a workload, without its status.
@@ -51,8 +51,7 @@ fn conforming(decision: &Decision) -> Condition {
         return condition("Conforming", "Unknown", "NoPolicy", "no policy selects this workload");
     }
     let findings = decision.violations.iter().chain(&decision.audited);
-    let told: Vec<String> = findings.map(|found| format!("{} at {}", found.rule, found.finding.place)).collect();
-    let told: Vec<String> = told.into_iter().chain(decision.warnings.iter().cloned()).collect();
+    let told: Vec<String> = findings.map(Violation::told).chain(decision.warnings.iter().cloned()).collect();
     if told.is_empty() {
         condition("Conforming", "True", "Conforms", "every rule holds")
     } else {
@@ -72,13 +71,16 @@ fn database_ready(standing: &Standing) -> Condition {
 fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: fn(&Value) -> Condition) -> Condition {
     let of = |status: &str, reason: &str, message: String| condition(type_, status, reason, message);
     match standing {
-        Standing::Absent => of("True", "NotWanted", format!("no policy asks for {what}")),
+        Standing::Absent => of("True", "NotWanted", format!("no policy in `warn` or `enforce` asks for {what}")),
         Standing::Ours(found) => of_ours(found),
         Standing::Theirs(found) => of("True", "Yielded", format!("{}, which is its author's, serves", name_of(found))),
         Standing::Unmanaged(found) => {
             of("True", "Unmanaged", format!("no policy asks for {} any more: it is left as it is", name_of(found)))
         }
-        Standing::Drifted(_, told) => of("True", "Drifted", told.clone()),
+        // Whether it serves does not depend on who changed it.
+        Standing::Drifted(found, told) => {
+            Condition { reason: "Drifted".into(), message: told.clone(), ..of_ours(found) }
+        }
         Standing::Pending(message) => of("False", "Pending", message.clone()),
         Standing::Impossible(reason, message) => of("False", reason, message.clone()),
     }

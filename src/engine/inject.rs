@@ -89,7 +89,7 @@ fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mu
     }
     if let Some((settings, policy)) = effective.database() {
         let mut injector = Injector::new(policy);
-        notes.extend(database::inject(&workload.reference(), &recognised, settings, facts, &mut injector));
+        notes.extend(database::inject(workload, &recognised, settings, facts, &mut injector));
         injections.append(&mut injector.injections);
     }
     injections
@@ -98,7 +98,9 @@ fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mu
 /// Tells the author which container is meant where several could be.
 fn which_container(recognised: &Recognised, what: &str) -> String {
     let why = recognised.problem.as_deref().unwrap_or("it cannot be told which container is the model server");
-    format!("{what}: {why}; name it in the annotation {CONTAINER_ANNOTATION}")
+    format!(
+        "{what}: {why}; name it in the annotation {CONTAINER_ANNOTATION}, which counts once the pod template changes"
+    )
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub(super) fn judge(context: &Context) -> Judged {
         match violation.enforcement {
             Enforcement::Enforce if existing => judged.warnings.push(violation.existing()),
             Enforcement::Enforce => judged.violations.push(violation),
-            Enforcement::Warn => judged.warnings.push(violation.warning()),
+            Enforcement::Warn => judged.warnings.push(violation.told()),
             Enforcement::Audit => judged.audited.push(violation),
             Enforcement::Off => {}
         }
@@ -66,12 +66,14 @@ impl Violation {
             && self.finding.found == other.finding.found
     }
 
-    fn warning(&self) -> String {
+    /// Tells what was found, and where, in one line.
+    #[must_use]
+    pub fn told(&self) -> String {
         format!("{}: {}: {}; expected {}", self.rule, self.finding.place, self.finding.found, self.finding.expected)
     }
 
     fn existing(&self) -> String {
-        format!("{} (as before this update, so it is admitted)", self.warning())
+        format!("{} (as before this update, so it is admitted)", self.told())
     }
 }
 

@@ -26,7 +26,10 @@ pub(super) enum Template {
 /// Says what becomes of the template of a request.
 pub(super) fn template_of(request: &Request) -> Template {
     let new = &request.workload;
-    let Some(old) = request.old.filter(|_| request.operation == Operation::Update) else {
+    if request.operation == Operation::Observe {
+        return Receipt::of(new).map_or(Template::Unmanaged, Template::Kept);
+    }
+    let Some(old) = request.old else {
         return Template::Fresh(users_part(new, &[Receipt::of(new)]));
     };
     let (receipt, before) = (Receipt::of(new), Receipt::of(&old));

@@ -4,21 +4,21 @@
 
 use super::{Injector, which_container};
 use crate::companions::Binding;
-use crate::facts::{Facts, WorkloadRef};
+use crate::facts::Facts;
 use crate::policy::DatabaseSettings;
 use crate::runtimes::Recognised;
-use crate::workload::{Container, Path};
+use crate::workload::{Container, Path, Workload};
 
 /// Injects the binding into the model server's container. A variable that its author set stays, and is reported.
 pub(super) fn inject(
-    workload: &WorkloadRef,
+    workload: &Workload,
     recognised: &Recognised,
     settings: &DatabaseSettings,
     facts: &Facts,
     injector: &mut Injector,
 ) -> Vec<String> {
-    let provider = settings.provider();
-    if workload.name.is_empty() {
+    let (provider, reference) = (settings.provider(), workload.reference());
+    if workload.has_generated_name() {
         return vec![
             "no database is bound: its name follows from the workload's, which `generateName` leaves open".into(),
         ];
@@ -26,13 +26,13 @@ pub(super) fn inject(
     if !provider.is_served(facts) {
         return vec![format!("no database is bound: the cluster does not serve {}", provider.api())];
     }
-    if let Some(problem) = provider.problem(workload, facts) {
+    if let Some(problem) = provider.problem(&reference, facts) {
         return vec![format!("no database is bound: {problem}")];
     }
     let Some(container) = &recognised.container else {
         return vec![which_container(recognised, "no database is bound")];
     };
-    bind(container, &provider.binding(workload), injector)
+    bind(container, &provider.binding(&reference), injector)
 }
 
 fn bind(container: &Container, binding: &Binding, injector: &mut Injector) -> Vec<String> {

@@ -23,7 +23,7 @@ impl Rule for ReplicasUnderAutoscaler {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let Some(replicas) = context.workload.replicas().filter(|_| context.old.is_none()) else { return Vec::new() };
+        let Some(replicas) = context.workload.replicas().filter(|_| context.is_new) else { return Vec::new() };
         let scaled = context.effective.autoscaling().is_some_and(|settings| settings.enabled)
             || !context.facts.autoscalers_of(&context.workload.reference()).is_empty();
         // The API server fills in 1, so a 1 counts only where somebody is known to have written it.
