@@ -5,8 +5,8 @@ mod common;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use common::{
-    Apply, ControlPlane, SOON, Sandbox, Tidegate, condition, env, in_tree, label, model_server, serving, wait_for,
-    wait_until,
+    Apply, ControlPlane, SOON, Sandbox, Tidegate, condition, env, free_addresses, in_tree, label, model_server,
+    serving, wait_for, wait_until,
 };
 use serde_json::Value;
 
@@ -213,4 +213,23 @@ fn a_policy_that_makes_no_sense_at_the_start_disturbs_no_other() {
     insta::assert_yaml_snapshot!(told);
     sandbox.apply(&model_server("api")).succeeds();
     assert_eq!(sandbox.container("api")["resources"]["requests"]["cpu"], "100m");
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_second_tidegate_leaves_the_configurations_of_the_first_alone() {
+    let (_turn, plane) = alone();
+    let sandbox = sandbox(plane, "second");
+    let first = Tidegate::start(plane);
+    for out_of_cluster in [true, false] {
+        let addresses @ [listen, _] = free_addresses();
+        let url = format!("https://{listen}");
+        let arguments: &[&str] = if out_of_cluster { &["--webhook-url", &url] } else { &[] };
+        let second = Tidegate::run(plane, &plane.kubeconfig(), addresses, arguments);
+        wait_until("the second to give up", SOON, || second.log().contains("leads to another Tidegate"));
+    }
+    sandbox.apply(&model_server("api")).succeeds();
+    assert!(sandbox.container("api")["resources"]["limits"].is_object(), "the first injects as before");
+    first.stop();
+    assert_eq!(configurations(plane), 0);
 }

@@ -199,6 +199,19 @@ mod tests {
     }
 
     #[test]
+    fn an_autoscaler_that_is_there_is_kept_whatever_the_replicas() {
+        let mut object = with_container(&json!({}));
+        object["spec"]["replicas"] = json!(50);
+        let policies = policies(&[("serving", json!({"autoscaling": {"metrics": [cpu()]}}))]);
+        let workload = Workload::view(&object).unwrap();
+        let effective = policies.resolve(&workload, &facts()).unwrap();
+        let settings = effective.autoscaling().unwrap();
+        let of = |exists| wanted(&workload, &recognise(&workload), settings, exists);
+        assert!(matches!(of(false), Wanted::Impossible { reason: "ReplicasOutOfBounds", .. }));
+        assert!(matches!(of(true), Wanted::Object(_)));
+    }
+
+    #[test]
     fn a_metric_of_one_container_is_of_the_model_server() {
         let mut other = cpu();
         other["containerResource"]["container"] = "proxy".into();

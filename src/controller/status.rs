@@ -158,3 +158,50 @@ fn database(standing: &Standing) -> Option<DatabaseStatus> {
 fn name_of(object: &Value) -> String {
     object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Operation, Request, decide};
+    use crate::testing::{facts, policies, with_container};
+
+    /// The conditions of a model server as it is stored, under a policy.
+    fn conditions(spec: Value, plan: &Plan) -> Vec<Condition> {
+        let object = with_container(&json!({"image": "api:latest"}));
+        let workload = Workload::view(&object).unwrap();
+        let request = Request { operation: Operation::Observe, workload, old: None, user: "" };
+        let decision = decide(&request, &policies(&[("serving", spec)]), &facts());
+        of_model_server(&workload, &decision, plan).conditions
+    }
+
+    fn found<'c>(conditions: &'c [Condition], type_: &str) -> &'c Condition {
+        conditions.iter().find(|condition| condition.type_ == type_).unwrap()
+    }
+
+    #[test]
+    fn what_is_found_is_told_of_the_workload_as_it_is() {
+        for enforcement in ["enforce", "warn", "audit"] {
+            let conditions = conditions(json!({"enforcement": enforcement}), &Plan::default());
+            let conforming = found(&conditions, "Conforming");
+            assert_eq!(conforming.status, "False", "{enforcement}");
+            let told = "floating-tag: spec.template.spec.containers[0].image: `api:latest`; \
+                        expected a tag that is never moved, or a digest";
+            assert!(conforming.message.contains(told), "{}", conforming.message);
+            assert!(!conforming.message.contains("update"), "{}", conforming.message);
+        }
+    }
+
+    #[test]
+    fn a_database_that_a_person_changed_is_ready_only_when_it_runs() {
+        let database = |phase: &str| {
+            let stored = json!({"metadata": {"name": "acid-api"}, "status": {"PostgresClusterStatus": phase}});
+            let plan = Plan { database: Standing::Drifted(stored, "spec.volume differs".into()), ..Plan::default() };
+            let conditions = conditions(json!({}), &plan);
+            let ready = found(&conditions, "DatabaseReady");
+            (ready.status.clone(), ready.reason.clone(), ready.message.clone())
+        };
+        let told = |status: &str| (status.to_owned(), "Drifted".to_owned(), "spec.volume differs".to_owned());
+        assert_eq!(database("Running"), told("True"));
+        assert_eq!(database(""), told("False"));
+    }
+}

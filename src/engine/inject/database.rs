@@ -117,4 +117,12 @@ mod tests {
         let (names, notes) = bound(&unnamed, &facts());
         assert!(names.is_empty() && notes[0].contains("generateName"), "{notes:?}");
     }
+
+    #[test]
+    fn a_generated_name_is_not_bound_once_it_is_known_either() {
+        let mut object = with_container(&json!({}));
+        object["metadata"]["generateName"] = json!("api-");
+        let (names, notes) = bound(&object, &facts());
+        assert!(names.is_empty() && notes[0].contains("generateName"), "{notes:?}");
+    }
 }
