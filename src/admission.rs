@@ -205,7 +205,7 @@ impl Review<'_> {
             (!decision.patch.is_empty()).then(|| serde_json::to_vec(&decision.patch).expect("a patch is plain data"));
         Answer {
             patch_type: patch.as_ref().map(|_| "JSONPatch"),
-            patch: patch.map(|patch| quoted(&patch)),
+            patch: patch.map(|patch| BASE64_STANDARD.encode(patch)),
             warnings: decision.notes,
             ..Answer::allow(self.uid())
         }
@@ -229,14 +229,6 @@ impl Review<'_> {
     }
 }
 
-/// Returns bytes as JSON has them: base64, in which nothing is to be escaped, so that nobody need look for it.
-fn quoted(bytes: &[u8]) -> Box<RawValue> {
-    let mut text = String::from('"');
-    BASE64_STANDARD.encode_string(bytes, &mut text);
-    text.push('"');
-    RawValue::from_string(text).expect("base64 in quotes is JSON")
-}
-
 /// Parses an object; null is none.
 fn parse(raw: Option<&RawValue>) -> Result<Option<Value>, Unreadable> {
     let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
@@ -255,7 +247,7 @@ pub struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<Box<RawValue>>,
+    patch: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

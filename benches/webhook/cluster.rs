@@ -64,7 +64,7 @@ impl Cluster {
         let webhook = Webhook::start(&mut command, address, &certs).await?;
         let begun = Instant::now();
         while !is_ready(&health.to_string()).await {
-            ensure!(begun.elapsed() < Duration::from_secs(60), "tidegate does not get ready: {}", self.log("tidegate"));
+            ensure!(begun.elapsed() < Duration::from_mins(1), "tidegate does not get ready: {}", self.log("tidegate"));
             sleep(Duration::from_millis(100)).await;
         }
         Ok(webhook)
@@ -90,7 +90,7 @@ impl Cluster {
     async fn ready(&mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
         while !self.kubeconfig().exists() {
-            if self.child.try_wait()?.is_some() || begun.elapsed() > Duration::from_secs(120) {
+            if self.child.try_wait()?.is_some() || begun.elapsed() > Duration::from_mins(2) {
                 bail!("the control plane does not start: {}", self.log("control-plane"));
             }
             sleep(Duration::from_millis(100)).await;

@@ -101,10 +101,10 @@ impl Load {
             latencies.append(&mut worker.await??);
         }
         let elapsed = begin.elapsed();
-        let used = process::processor_time(target.process)? - before;
+        let used = process::processor_time(target.process)?.saturating_sub(before);
         ensure!(!latencies.is_empty(), "no answer within {:?}", self.duration);
         latencies.sort_unstable();
-        let count = latencies.len() as f64;
+        let count = f64::from(u32::try_from(latencies.len())?);
         Ok(Measured {
             requests_per_second: count / elapsed.as_secs_f64(),
             p50_ms: percentile(&latencies, 50),

@@ -31,7 +31,7 @@ impl Webhook {
             if let Some(status) = child.try_wait()? {
                 bail!("{} ended with {status}", command.get_program().display());
             }
-            if begun.elapsed() > Duration::from_secs(60) {
+            if begun.elapsed() > Duration::from_mins(1) {
                 let _ = child.kill();
                 bail!("{} does not listen at {address}", command.get_program().display());
             }

@@ -40,13 +40,13 @@ impl<'p> Injector<'p> {
     }
 
     /// Adds a value, one injection for each of its fields.
-    fn add(&mut self, path: Path, value: Value) {
+    fn add(&mut self, path: &Path, value: Value) {
         let is_whole = path.segments().last().is_some_and(|field| field == WHOLE);
         match value {
             Value::Object(fields) if !is_whole => {
-                fields.into_iter().for_each(|(name, value)| self.add(path.join(&name), value));
+                fields.into_iter().for_each(|(name, value)| self.add(&path.join(&name), value));
             }
-            value => self.injections.push(Injection { path, value, policy: self.policy.clone() }),
+            value => self.injections.push(Injection { path: path.clone(), value, policy: self.policy.clone() }),
         }
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     fn each_field_is_an_injection_of_its_own() {
         let policy = PolicyRef { name: "serving".into(), generation: 1 };
         let mut injector = Injector::new(&policy);
-        injector.add(Path::new(["a"]), json!({"b": {"c": 1, "d": [{"e": 2}]}, "f": {}}));
+        injector.add(&Path::new(["a"]), json!({"b": {"c": 1, "d": [{"e": 2}]}, "f": {}}));
         let paths: Vec<String> = injector.injections.iter().map(|injection| injection.path.to_string()).collect();
         assert_eq!(paths, ["a/b/c", "a/b/d"]);
     }
@@ -174,8 +174,8 @@ mod tests {
         let policy = PolicyRef { name: "serving".into(), generation: 1 };
         let mut injector = Injector::new(&policy);
         let path = Path::new(["containers", "api", "env", "PGUSER"]);
-        injector.add(path, json!({"valueFrom": {"secretKeyRef": {"name": "db", "key": "username"}}}));
-        injector.add(Path::new(["containers", "api", "resources"]), json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
+        injector.add(&path, json!({"valueFrom": {"secretKeyRef": {"name": "db", "key": "username"}}}));
+        injector.add(&Path::new(["containers", "api", "resources"]), json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
         let added: Vec<String> = injector.injections.iter().map(|added| added.path.to_string()).collect();
         assert_eq!(
             added,

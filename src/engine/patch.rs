@@ -1,7 +1,5 @@
 //! The difference between two workloads as targeted JSON Patch operations.
 
-use std::borrow::Cow;
-
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation};
 use serde_json::{Map, Value};
@@ -20,14 +18,13 @@ pub fn between(old: &Value, new: &Value) -> Patch {
 }
 
 #[derive(Default)]
-struct Difference<'v> {
-    /// The steps to where the comparison is; a pointer is only made of them for an operation.
-    at: Vec<Cow<'v, str>>,
+struct Difference {
+    at: PointerBuf,
     operations: Vec<PatchOperation>,
 }
 
-impl<'v> Difference<'v> {
-    fn values(&mut self, old: &'v Value, new: &'v Value, field: &str) {
+impl Difference {
+    fn values(&mut self, old: &Value, new: &Value, field: &str) {
         match (old, new) {
             (Value::Object(old), Value::Object(new)) => self.objects(old, new),
             (Value::Array(old), Value::Array(new)) if old != new => match key_of(field) {
@@ -41,56 +38,53 @@ impl<'v> Difference<'v> {
         }
     }
 
-    fn objects(&mut self, old: &'v Map<String, Value>, new: &'v Map<String, Value>) {
+    fn objects(&mut self, old: &Map<String, Value>, new: &Map<String, Value>) {
         for name in old.keys().filter(|name| !new.contains_key(*name)) {
             self.below(name, Self::remove);
         }
         for (name, value) in new {
             match old.get(name) {
+                Some(before) if before == value => {}
                 Some(before) => self.below(name, |this| this.values(before, value, name)),
                 None => self.below(name, |this| this.add(value.clone())),
             }
         }
     }
 
-    fn lists(&mut self, old: &'v [Value], new: &'v [Value], key: &str) {
+    fn lists(&mut self, old: &[Value], new: &[Value], key: &str) {
         let mut current: Vec<&Value> = old.iter().collect();
         for index in (0..current.len()).rev() {
             if position(new, key, &current[index][key]).is_none() {
-                self.below(index.to_string(), Self::remove);
+                self.below(&index.to_string(), Self::remove);
                 current.remove(index);
             }
         }
         for (index, item) in new.iter().enumerate() {
             if let Some(before) = current.get(index).filter(|before| before[key] == item[key]) {
-                self.below(index.to_string(), |this| this.values(before, item, ""));
+                self.below(&index.to_string(), |this| this.values(before, item, ""));
             } else {
-                self.below(index.to_string(), |this| this.add(item.clone()));
+                self.below(&index.to_string(), |this| this.add(item.clone()));
                 current.insert(index, item);
             }
         }
     }
 
-    fn below(&mut self, step: impl Into<Cow<'v, str>>, change: impl FnOnce(&mut Self)) {
-        self.at.push(step.into());
+    fn below(&mut self, step: &str, change: impl FnOnce(&mut Self)) {
+        self.at.push_back(step);
         change(self);
-        self.at.pop();
-    }
-
-    fn pointer(&self) -> PointerBuf {
-        PointerBuf::from_tokens(self.at.iter().map(AsRef::as_ref))
+        self.at.pop_back();
     }
 
     fn add(&mut self, value: Value) {
-        self.operations.push(PatchOperation::Add(AddOperation { path: self.pointer(), value }));
+        self.operations.push(PatchOperation::Add(AddOperation { path: self.at.clone(), value }));
     }
 
     fn replace(&mut self, value: Value) {
-        self.operations.push(PatchOperation::Replace(ReplaceOperation { path: self.pointer(), value }));
+        self.operations.push(PatchOperation::Replace(ReplaceOperation { path: self.at.clone(), value }));
     }
 
     fn remove(&mut self) {
-        self.operations.push(PatchOperation::Remove(RemoveOperation { path: self.pointer() }));
+        self.operations.push(PatchOperation::Remove(RemoveOperation { path: self.at.clone() }));
     }
 }
 

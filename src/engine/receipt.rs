@@ -47,7 +47,7 @@ impl Receipt {
         for same in injections.chunk_by(|one, next| one.policy == next.policy) {
             let tree = set.entry(same[0].policy.to_string()).or_insert_with(Tree::empty);
             for injection in same {
-                tree.insert(&injection.path.segments().collect::<Vec<_>>(), digest::of_value(&injection.value));
+                tree.insert(injection.path.segments(), digest::of_value(&injection.value));
             }
         }
         Self { template: digest::of_template(template), set }
@@ -98,20 +98,20 @@ impl Tree {
         Self::Branch(BTreeMap::new())
     }
 
-    fn insert(&mut self, path: &[&str], digest: String) {
-        let (Self::Branch(children), Some((&segment, rest))) = (self, path.split_first()) else { return };
+    fn insert(&mut self, path: &[String], digest: String) {
+        let (Self::Branch(children), Some((segment, rest))) = (self, path.split_first()) else { return };
         if rest.is_empty() {
-            children.insert(segment.to_owned(), Self::Leaf(digest));
+            children.insert(segment.clone(), Self::Leaf(digest));
         } else if let Some(child) = children.get_mut(segment) {
             child.insert(rest, digest);
         } else {
-            children.entry(segment.to_owned()).or_insert_with(Self::empty).insert(rest, digest);
+            children.entry(segment.clone()).or_insert_with(Self::empty).insert(rest, digest);
         }
     }
 
-    fn collect<'t>(&'t self, path: &mut Vec<&'t str>, found: &mut impl FnMut(&[&str], &str)) {
+    fn collect<'t>(&'t self, path: &mut Vec<&'t str>, found: &mut impl FnMut(Vec<String>, &str)) {
         match self {
-            Self::Leaf(digest) => found(path, digest),
+            Self::Leaf(digest) => found(path.iter().map(|&segment| segment.to_owned()).collect(), digest),
             Self::Branch(children) => {
                 for (segment, child) in children {
                     path.push(segment);

@@ -62,8 +62,10 @@ fn appliers<'a>(workload: &Workload<'a>) -> impl Iterator<Item = &'a Value> + us
 /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>.
 fn owns(fields: &Value, path: &Path) -> bool {
     let pod = &fields["f:spec"]["f:template"]["f:spec"];
-    let found = path.segments().try_fold(pod, |fields, segment| {
-        fields.get(format!("f:{segment}")).or_else(|| fields.get(format!("k:{{\"name\":{}}}", Value::from(segment))))
+    let found = path.segments().iter().try_fold(pod, |fields, segment| {
+        fields
+            .get(format!("f:{segment}"))
+            .or_else(|| fields.get(format!("k:{{\"name\":{}}}", Value::from(segment.as_str()))))
     });
     found.is_some()
 }

@@ -15,10 +15,9 @@ const HANDLERS: [&str; 4] = ["httpGet", "tcpSocket", "exec", "grpc"];
 /// `SetDefaults_Probe` and `SetDefaults_HTTPGetAction` of
 /// <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/apis/core/v1/defaults.go>
 pub(crate) fn complete_probe(pod_spec: &mut Value, path: &Path) {
-    let segments: Vec<&str> = path.segments().take(3).collect();
-    let [_, _, field] = segments[..] else { return };
-    let probe = Path::new(segments);
-    let Some(found) = probe.get(pod_spec).filter(|found| PROBES.contains(&field) && has_handler(found)) else {
+    let [list, container, field, ..] = path.segments() else { return };
+    let probe = Path::new([list, container, field]);
+    let Some(found) = probe.get(pod_spec).filter(|found| PROBES.contains(&field.as_str()) && has_handler(found)) else {
         return;
     };
     let numbers = [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)];

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, map::Entry};
 
 /// Returns the field by which the items of a list are told apart, for the lists that Tidegate adds to.
 ///
@@ -13,53 +13,34 @@ pub fn key_of(list: &str) -> Option<&'static str> {
 }
 
 /// A path from a pod spec to a value below it: fields by name, items of keyed lists by their key.
-///
-/// The segments stand in one text, since a decision makes and copies many paths.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Path {
-    text: String,
-    /// Where in the text each segment ends.
-    ends: Vec<usize>,
-}
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path(Vec<String>);
 
 impl Path {
     /// Makes a path of its segments.
-    pub fn new<S: AsRef<str>>(segments: impl IntoIterator<Item = S>) -> Self {
-        let mut path = Self { text: String::with_capacity(64), ends: Vec::with_capacity(8) };
-        for segment in segments {
-            path.push(segment.as_ref());
-        }
-        path
+    pub fn new<S: Into<String>>(segments: impl IntoIterator<Item = S>) -> Self {
+        Self(segments.into_iter().map(Into::into).collect())
     }
 
     /// Returns the path one segment further down.
     #[must_use]
     pub fn join(&self, segment: &str) -> Self {
-        let mut path = Self {
-            text: String::with_capacity(self.text.len() + segment.len()),
-            ends: Vec::with_capacity(self.ends.len() + 1),
-        };
-        path.text.push_str(&self.text);
-        path.ends.extend_from_slice(&self.ends);
-        path.push(segment);
-        path
+        let mut segments = Vec::with_capacity(self.0.len() + 1);
+        segments.extend_from_slice(&self.0);
+        segments.push(segment.to_owned());
+        Self(segments)
     }
 
     /// Returns the segments.
-    pub fn segments(&self) -> impl Iterator<Item = &str> {
-        let starts = [0].into_iter().chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| &self.text[start..end])
-    }
-
-    fn push(&mut self, segment: &str) {
-        self.text.push_str(segment);
-        self.ends.push(self.text.len());
+    #[must_use]
+    pub fn segments(&self) -> &[String] {
+        &self.0
     }
 
     /// Returns the value at the path.
     #[must_use]
     pub fn get<'v>(&self, root: &'v Value) -> Option<&'v Value> {
-        self.segments().try_fold(root, |value, segment| match value {
+        self.0.iter().try_fold(root, |value, segment| match value {
             Value::Array(items) => items.iter().find(|item| has_key(item, segment)),
             _ => value.get(segment),
         })
@@ -69,7 +50,7 @@ impl Path {
     pub fn set(&self, root: &mut Value, value: Value) {
         let mut place = root;
         let mut list = "";
-        for segment in self.segments() {
+        for segment in &self.0 {
             place = match place {
                 Value::Array(items) => item_mut(items, key_of(list).unwrap_or("name"), segment),
                 other => field_mut(other, segment),
@@ -82,13 +63,13 @@ impl Path {
     /// Removes the value at the path and what is left empty above it: an item of which only the key remains, an object
     /// or list with nothing in it. An item that `keep` says is somebody's own stays.
     pub fn remove(&self, root: &mut Value, keep: &dyn Fn(&Path) -> bool) {
-        remove(root, &self.segments().collect::<Vec<_>>(), &mut Vec::new(), keep);
+        remove(root, &self.0, &mut Vec::new(), keep);
     }
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.segments().collect::<Vec<_>>().join("/"))
+        f.write_str(&self.0.join("/"))
     }
 }
 
@@ -110,26 +91,30 @@ fn field_mut<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
         *value = Value::Object(Map::new());
     }
     let Value::Object(map) = value else { unreachable!("made an object above") };
-    if map.get(field).is_none_or(Value::is_null) {
-        map.insert(field.to_owned(), empty(field));
+    match map.entry(field) {
+        Entry::Occupied(found) if !found.get().is_null() => found.into_mut(),
+        Entry::Occupied(mut null) => {
+            null.insert(empty(field));
+            null.into_mut()
+        }
+        Entry::Vacant(vacant) => vacant.insert(empty(field)),
     }
-    map.get_mut(field).expect("it was there or has been put there")
 }
 
 fn empty(field: &str) -> Value {
     if key_of(field).is_some() { Value::Array(Vec::new()) } else { Value::Object(Map::new()) }
 }
 
-fn remove<'p>(value: &mut Value, path: &[&'p str], above: &mut Vec<&'p str>, keep: &dyn Fn(&Path) -> bool) {
-    let Some((&segment, rest)) = path.split_first() else { return };
-    above.push(segment);
+fn remove(value: &mut Value, path: &[String], above: &mut Vec<String>, keep: &dyn Fn(&Path) -> bool) {
+    let Some((segment, rest)) = path.split_first() else { return };
+    above.push(segment.clone());
     match value {
         Value::Array(items) => {
             if let Some(index) = items.iter().position(|item| has_key(item, segment)) {
                 remove(&mut items[index], rest, above, keep);
                 // Tidegate adds variables, but never a container: one with nothing but a name is its author's.
-                let is_ours = above.iter().rev().nth(1).is_some_and(|list| *list == "env");
-                if is_ours && has_only_key(&items[index]) && !keep(&Path::new(&*above)) {
+                let is_ours = above.iter().rev().nth(1).is_some_and(|list| list == "env");
+                if is_ours && has_only_key(&items[index]) && !keep(&Path(above.clone())) {
                     items.remove(index);
                 }
             }
@@ -203,7 +188,7 @@ mod tests {
     #[test]
     fn an_item_that_somebody_wrote_stays() {
         let mut pod = json!({"containers": [{"name": "a", "env": [{"name": "PGHOST", "value": "db"}]}]});
-        path("containers/a/env/PGHOST/value").remove(&mut pod, &|path: &Path| path.segments().count() == 4);
+        path("containers/a/env/PGHOST/value").remove(&mut pod, &|path: &Path| path.segments().len() == 4);
         assert_eq!(pod["containers"][0]["env"], json!([{"name": "PGHOST"}]));
     }
 }

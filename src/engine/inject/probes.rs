@@ -35,10 +35,10 @@ pub(super) fn inject(recognised: &Recognised, settings: &ProbeSettings, injector
     for probe in missing {
         let path = Path::new([container.list(), container.name(), probe.field()]);
         if let Some(handler) = without_port(container.field(probe.field())) {
-            injector.add(path.join(handler).join("port"), endpoint.port.into());
+            injector.add(&path.join(handler).join("port"), endpoint.port.into());
             continue;
         }
-        inject_one(container, probe, &path, probe.wanted(&endpoint, settings), injector);
+        inject_one(container, probe, &path, &probe.wanted(&endpoint, settings), injector);
     }
     None
 }
@@ -49,12 +49,11 @@ fn without_port(probe: &Value) -> Option<&'static str> {
 }
 
 /// Injects the fields that the probe lacks.
-fn inject_one(container: &Container, probe: Probe, path: &Path, wanted: Value, injector: &mut Injector) {
+fn inject_one(container: &Container, probe: Probe, path: &Path, wanted: &Value, injector: &mut Injector) {
     let written = container.field(probe.field());
-    let Value::Object(wanted) = wanted else { return };
-    for (name, value) in wanted {
-        if written[&name].is_null() {
-            injector.add(path.join(&name), value);
+    for (name, value) in wanted.as_object().into_iter().flatten() {
+        if written[name].is_null() {
+            injector.add(&path.join(name), value.clone());
         }
     }
 }

@@ -31,7 +31,7 @@ fn inject_one(container: &Container, name: &str, default: &RequestAndLimit, inje
     for (of, wanted) in [("requests", wanted_request), ("limits", wanted_limit)] {
         if let Some(wanted) = wanted.filter(|_| !container.has_resource(of, name)) {
             let path = Path::new([container.list(), container.name(), "resources", of, name]);
-            injector.add(path, Value::from(wanted.to_string()));
+            injector.add(&path, Value::from(wanted.to_string()));
         }
     }
 }
@@ -65,8 +65,7 @@ mod tests {
         let mut injector = Injector::new(&policy);
         let object = with_container(&json!({"resources": resources}));
         inject(&Workload::view(&object).unwrap(), Class::Cpu, &defaults, &mut injector);
-        let set =
-            injector.injections.iter().map(|set| format!("{}={}", set.path.segments().nth(3).unwrap(), set.value));
+        let set = injector.injections.iter().map(|set| format!("{}={}", set.path.segments()[3], set.value));
         set.map(|set| set.replace('"', "")).collect()
     }
 
