@@ -104,7 +104,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     spawn(&mut tasks, "namespaces", watches.namespaces(readiness.step("namespaces")));
     spawn(&mut tasks, "autoscalers", watches.autoscalers(readiness.step("autoscalers")));
     spawn(&mut tasks, "model servers", watches.model_servers());
-    spawn(&mut tasks, "databases", watches.databases());
+    spawn(&mut tasks, "databases", watches.databases(readiness.step("databases")));
     if options.watch_policies {
         spawn(
             &mut tasks,

@@ -50,11 +50,12 @@ impl Watches {
     }
 
     /// Follows the databases of each provider for as long as its API is served.
-    pub(super) fn databases(&self) -> impl Future<Output = ()> + use<> {
+    pub(super) fn databases(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
         let only = watcher::Config::default().fields("metadata.name=postgresqls.acid.zalan.do");
-        follow(watcher(api, only).default_backoff(), Definitions { watches: self.clone(), following: JoinSet::new() })
+        let definitions = Definitions { watches: self.clone(), following: JoinSet::new(), step: Arc::new(step) };
+        follow(watcher(api, only).default_backoff(), definitions)
     }
 
     fn events(&self, kind: &ApiResource) -> impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + use<> {
@@ -196,6 +197,7 @@ impl Sink<DynamicObject> for ModelServers {
 struct Definitions {
     watches: Watches,
     following: JoinSet<()>,
+    step: Arc<Step>,
 }
 
 impl Sink<DynamicObject> for Definitions {
@@ -205,7 +207,8 @@ impl Sink<DynamicObject> for Definitions {
         if established && self.following.is_empty() {
             info!(name = definition.name_any(), "the API is served");
             let kind = resource("acid.zalan.do", "v1", "postgresql");
-            let databases = Databases { watches: self.watches.clone(), kind: kind.clone() };
+            let databases =
+                Databases { watches: self.watches.clone(), kind: kind.clone(), step: Arc::clone(&self.step) };
             self.following.spawn(follow(self.watches.events(&kind), databases).in_current_span());
         }
     }
@@ -221,11 +224,19 @@ impl Sink<DynamicObject> for Definitions {
         self.watches.objects.note(|kinds| kinds.databases.clear());
         self.watches.queue.push_all();
     }
+
+    /// Without the API there are no databases to be seen first.
+    fn synced(&mut self) {
+        if self.following.is_empty() {
+            self.step.done();
+        }
+    }
 }
 
 struct Databases {
     watches: Watches,
     kind: ApiResource,
+    step: Arc<Step>,
 }
 
 impl Sink<DynamicObject> for Databases {
@@ -252,5 +263,6 @@ impl Sink<DynamicObject> for Databases {
     fn synced(&mut self) {
         self.watches.state.note(|facts| facts.apis.zalando = true);
         self.watches.queue.push_all();
+        self.step.done();
     }
 }
