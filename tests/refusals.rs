@@ -95,7 +95,12 @@ fn a_policy_in_audit_changes_and_says_nothing() {
     let stored = sandbox.container("api");
     assert_eq!((&stored["env"], &stored["livenessProbe"]), (&Value::Null, &Value::Null));
     let server = sandbox.model_server("api", "what is wrong", |server| server["status"]["conforms"] == "False");
-    assert!(server["status"].to_string().contains("privileged-container at"), "{server}");
+    assert!(
+        server["status"]
+            .to_string()
+            .contains("privileged-container: spec.template.spec.containers[0].securityContext.privileged: `true`"),
+        "{server}"
+    );
     assert!(sandbox.list("HorizontalPodAutoscaler").is_empty() && sandbox.list("postgresql").is_empty());
 }
 
