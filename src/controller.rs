@@ -71,8 +71,16 @@ impl Queue {
     }
 
     fn push_all(&self) {
-        for known in self.known.state() {
-            self.send(ObjectRef::from_obj_with(&*known, self.deployments.clone()));
+        self.push_where(|_| true);
+    }
+
+    fn push_namespace(&self, namespace: &str) {
+        self.push_where(|deployment| deployment.metadata.namespace.as_deref() == Some(namespace));
+    }
+
+    fn push_where(&self, is_meant: impl Fn(&DynamicObject) -> bool) {
+        for known in self.known.state().iter().filter(|known| is_meant(known)) {
+            self.send(ObjectRef::from_obj_with(&**known, self.deployments.clone()));
         }
     }
 
@@ -113,8 +121,12 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         );
     }
     let scope = state.read(|policies, _| label_selector(policies.scope()));
-    let reconciling = reconcile_all(context, writer, requests, deployments, scope);
-    spawn(&mut tasks, "reconciliation", reconciling);
+    let readiness = readiness.clone();
+    spawn(&mut tasks, "reconciliation", async move {
+        // What is looked at too early would be taken for something that nobody cares for, and not be looked at again.
+        readiness.reached().await;
+        reconcile_all(context, writer, requests, deployments, scope).await;
+    });
     tasks
 }
 

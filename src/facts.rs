@@ -30,7 +30,7 @@ impl Facts {
 }
 
 /// A namespace, as far as policies care.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
     /// Its labels.
     pub labels: BTreeMap<String, String>,

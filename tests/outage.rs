@@ -2,13 +2,15 @@
 
 mod common;
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use common::{
     Apply, ControlPlane, SOON, Sandbox, Tidegate, condition, env, free_addresses, in_tree, label, model_server,
     serving, wait_for, wait_until,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 static PLANE: LazyLock<ControlPlane> = LazyLock::new(|| ControlPlane::start(&["--no-crds"]));
 
@@ -35,6 +37,34 @@ fn sandbox<'a>(plane: &'a ControlPlane, namespace: &'a str) -> Sandbox<'a> {
 fn configurations(plane: &ControlPlane) -> usize {
     let kinds = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
     kinds.iter().filter(|kind| plane.api.get(kind, "", "tidegate").is_some()).count()
+}
+
+/// Writes a kubeconfig with which one is somebody else.
+fn kubeconfig_as(plane: &ControlPlane, user: &str) -> PathBuf {
+    let text = fs::read_to_string(plane.kubeconfig()).unwrap();
+    let mut config: Value = serde_saphyr::from_str(&text).unwrap();
+    config["users"][0]["user"]["as"] = user.into();
+    let path = plane.new_folder().join("kubeconfig");
+    fs::write(&path, config.to_string()).unwrap();
+    path
+}
+
+/// Lets a user do something everywhere.
+fn allow(plane: &ControlPlane, user: &str, rule: &Value) {
+    let (name, group) = (rule["resources"][0].as_str().unwrap().replace('*', "all"), "rbac.authorization.k8s.io");
+    let metadata = json!({"name": format!("{user}-{name}")});
+    let version = format!("{group}/v1");
+    let role = json!({"apiVersion": version, "kind": "ClusterRole", "metadata": metadata, "rules": [rule]});
+    let binding = json!({
+        "apiVersion": version,
+        "kind": "ClusterRoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": metadata["name"]},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+    });
+    for object in [role, binding] {
+        plane.kubectl(&["apply", "-f", "-"], &object.to_string()).succeeds();
+    }
 }
 
 fn unlabelled(name: &str) -> Value {
@@ -161,6 +191,26 @@ fn model_servers_from_before_tidegate_are_left_alone_until_they_change() {
         assert_eq!(sandbox.container(apply.name())["resources"]["requests"]["cpu"], "100m");
         sandbox.autoscaler(apply.name());
     }
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn model_servers_are_looked_at_once_everything_else_is_known() {
+    let (_turn, plane) = alone();
+    let sandbox = sandbox(plane, "early");
+    sandbox.apply(&model_server("api")).succeeds();
+    // It may see the Deployment long before it may see the namespace, and with that, which policies are for it.
+    let groups = ["apps", "autoscaling", "tidegate.dev", "apiextensions.k8s.io", "admissionregistration.k8s.io"];
+    allow(plane, "late", &json!({"apiGroups": groups, "resources": ["*"], "verbs": ["*"]}));
+    let addresses @ [listen, _] = free_addresses();
+    let url = format!("https://{listen}");
+    let tidegate = Tidegate::run(plane, &kubeconfig_as(plane, "late"), addresses, &["--webhook-url", &url]);
+    wait_until("the namespaces to be refused twice", SOON, || {
+        tidegate.log().matches("namespaces is forbidden").count() > 1
+    });
+    assert!(!tidegate.is_ready());
+    allow(plane, "late", &json!({"apiGroups": [""], "resources": ["namespaces"], "verbs": ["*"]}));
+    sandbox.model_server("api", "its policy", |server| server["status"]["policy"] == "early");
 }
 
 #[test]

@@ -351,6 +351,20 @@ fn a_restart_brings_the_policy_of_today() {
 
 #[test]
 #[ignore = "needs the control plane"]
+fn a_namespace_that_gets_the_label_of_a_policy_is_under_it() {
+    let sandbox = Sandbox::without_policy("relabelled");
+    sandbox.apply(&model_server("api")).succeeds();
+    let mut policy = serving("relabelled");
+    policy["spec"]["match"] = json!({"namespaceSelector": {"matchLabels": {"tidegate-test": "relabelled"}}});
+    sandbox.put_policy(&policy);
+    sandbox.kubectl(&["label", "namespace", "relabelled", "tidegate-test=relabelled"]).succeeds();
+    sandbox.model_server("api", "its policy", |server| server["status"]["policy"] == "relabelled");
+    sandbox.kubectl(&["label", "namespace", "relabelled", "tidegate-test-"]).succeeds();
+    sandbox.model_server("api", "that no policy is for it", |server| server["status"]["policy"].is_null());
+}
+
+#[test]
+#[ignore = "needs the control plane"]
 fn a_policy_change_reaches_the_autoscaler_without_a_restart() {
     let sandbox = Sandbox::new("bounds");
     start(&sandbox, Apply::ClientSide, &model_server("client-side"));

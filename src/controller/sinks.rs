@@ -34,7 +34,7 @@ impl Watches {
     pub(super) fn namespaces(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let events =
             watcher(Api::<PartialObjectMeta<CoreNamespace>>::all(self.client.clone()), watcher::Config::default());
-        follow(events.default_backoff(), Namespaces { state: Arc::clone(&self.state), step })
+        follow(events.default_backoff(), Namespaces { watches: self.clone(), step })
     }
 
     /// Follows the HorizontalPodAutoscalers, whoever made them.
@@ -64,7 +64,7 @@ impl Watches {
 }
 
 struct Namespaces {
-    state: Arc<State>,
+    watches: Watches,
     step: Step,
 }
 
@@ -72,11 +72,15 @@ impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
     fn put(&mut self, key: Key, object: PartialObjectMeta<CoreNamespace>) {
         let terminating = object.metadata.deletion_timestamp.is_some();
         let namespace = Namespace { labels: object.metadata.labels.unwrap_or_default(), terminating };
-        self.state.note(|facts| facts.namespaces.insert(key.1, namespace));
+        let before = self.watches.state.note(|facts| facts.namespaces.insert(key.1.clone(), namespace.clone()));
+        // Other labels, other policies.
+        if before.is_none_or(|before| before != namespace) {
+            self.watches.queue.push_namespace(&key.1);
+        }
     }
 
     fn remove(&mut self, key: &Key) {
-        self.state.note(|facts| facts.namespaces.remove(&key.1));
+        self.watches.state.note(|facts| facts.namespaces.remove(&key.1));
     }
 
     fn synced(&mut self) {
