@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::engine::{Decision, Operation, Request, decide};
+use crate::engine::{Considered, Operation, Request};
 use crate::facts::Facts;
 use crate::policy::PolicySet;
 use crate::report;
@@ -159,11 +159,14 @@ impl Review<'_> {
         if !self.is_ours() {
             return Answer::allow(self.uid());
         }
-        match (self.decision(policies, facts), webhook) {
-            (Ok(decision), Webhook::Mutate) => self.mutation(decision),
-            (Ok(decision), Webhook::Validate) => self.verdict(&decision),
-            (Err(unreadable), webhook) => self.failure(webhook, &report::chain(&unreadable)),
-        }
+        let answered = self.objects().and_then(|objects| {
+            let considered = Considered::of(self.question(&objects)?, policies, facts);
+            Ok(match webhook {
+                Webhook::Mutate => self.mutation(&considered),
+                Webhook::Validate => self.verdict(&considered),
+            })
+        });
+        answered.unwrap_or_else(|unreadable| self.failure(webhook, &report::chain(&unreadable)))
     }
 
     /// Returns the answer where no decision could be made: the mutating webhook lets the object through with a warning,
@@ -190,38 +193,44 @@ impl Review<'_> {
             && matches!(&*request.operation, "CREATE" | "UPDATE")
     }
 
-    fn decision(&self, policies: &PolicySet, facts: &Facts) -> Result<Decision, Unreadable> {
+    /// Returns the object and, for an update, what it was.
+    fn objects(&self) -> Result<(Value, Option<Value>), Unreadable> {
         let object = parse(self.request.object)?.ok_or(Unreadable::Missing)?;
-        let old = parse(self.request.old_object)?;
-        let workload = Workload::view(&object).map_err(Unreadable::Shape)?;
-        let old = old.as_ref().map(Workload::view).transpose().map_err(Unreadable::Shape)?;
-        let operation = if self.request.operation == "CREATE" { Operation::Create } else { Operation::Update };
-        let request = Request { operation, workload, old, user: &self.request.user_info.username };
-        Ok(decide(&request, policies, facts))
+        Ok((object, parse(self.request.old_object)?))
     }
 
-    fn mutation(&self, decision: Decision) -> Answer<'_> {
-        let patch =
-            (!decision.patch.is_empty()).then(|| serde_json::to_vec(&decision.patch).expect("a patch is plain data"));
+    /// Returns what the engine is asked.
+    fn question<'q>(&'q self, (object, old): &'q (Value, Option<Value>)) -> Result<Request<'q>, Unreadable> {
+        let workload = Workload::view(object).map_err(Unreadable::Shape)?;
+        let old = old.as_ref().map(Workload::view).transpose().map_err(Unreadable::Shape)?;
+        let operation = if self.request.operation == "CREATE" { Operation::Create } else { Operation::Update };
+        Ok(Request { operation, workload, old, user: &self.request.user_info.username })
+    }
+
+    fn mutation(&self, considered: &Considered) -> Answer<'_> {
+        let patch = Some(considered.patch()).filter(|patch| !patch.is_empty());
+        let patch = patch.map(|patch| serde_json::to_vec(&patch).expect("a patch is plain data"));
         Answer {
             patch_type: patch.as_ref().map(|_| "JSONPatch"),
             patch: patch.map(|patch| BASE64_STANDARD.encode(patch)),
-            warnings: decision.notes,
+            warnings: considered.notes(),
             ..Answer::allow(self.uid())
         }
     }
 
-    fn verdict(&self, decision: &Decision) -> Answer<'_> {
-        let answer = if decision.allows() {
+    fn verdict(&self, considered: &Considered) -> Answer<'_> {
+        let verdict = considered.verdict();
+        let answer = if verdict.allows() {
             Answer::allow(self.uid())
         } else {
             Answer::refuse(
                 self.uid(),
-                report::refusal(self.kind(), self.namespace(), self.name(), decision),
-                report::causes(decision),
+                report::refusal(self.kind(), self.namespace(), self.name(), &verdict),
+                report::causes(&verdict),
             )
         };
-        Answer { warnings: report::warnings(decision), audit_annotations: report::audit(decision), ..answer }
+        let warnings = report::warnings(considered, &verdict);
+        Answer { warnings, audit_annotations: report::audit(&verdict), ..answer }
     }
 
     fn kind(&self) -> &str {

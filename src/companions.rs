@@ -8,7 +8,7 @@ pub mod zalando;
 use serde_json::{Value, json};
 
 use crate::facts::{Facts, WorkloadRef};
-use crate::policy::Effective;
+use crate::policy::{DatabaseSettings, Effective};
 use crate::runtimes::Recognised;
 use crate::workload::Workload;
 
@@ -104,35 +104,48 @@ impl Binding {
     }
 }
 
-/// Plans the companions of a workload. Only one that was admitted with a receipt gets any: nobody is adopted by surprise.
+/// Plans the companions of a workload.
 #[must_use]
-pub fn wanted(
+pub fn wanted(workload: &Workload, recognised: &Recognised, effective: &Effective, facts: &Facts) -> Companions {
+    if workload.name().is_empty() {
+        return Companions::default();
+    }
+    let autoscaler = effective
+        .autoscaling()
+        .map(|settings| hpa::wanted(workload, recognised, settings, has_autoscaler(workload, facts)));
+    let database = effective.database().map(|(settings, _)| database(workload, recognised, settings, facts));
+    Companions { autoscaler: autoscaler.unwrap_or_default(), database: database.unwrap_or_default() }
+}
+
+/// Returns why the autoscaler that a policy asks for cannot be had, in a sentence.
+#[must_use]
+pub fn autoscaler_problem(
     workload: &Workload,
     recognised: &Recognised,
     effective: &Effective,
     facts: &Facts,
-    admitted: bool,
-) -> Companions {
-    if !admitted || workload.name().is_empty() {
-        return Companions::default();
+) -> Option<String> {
+    let settings = effective.autoscaling().filter(|_| !workload.name().is_empty())?;
+    hpa::problem(workload, recognised, settings, has_autoscaler(workload, facts))
+}
+
+/// Tells whether the autoscaler that Tidegate made for a workload is there.
+fn has_autoscaler(workload: &Workload, facts: &Facts) -> bool {
+    facts.autoscalers_of(&workload.reference()).iter().any(|found| found.ours)
+}
+
+fn database(workload: &Workload, recognised: &Recognised, settings: &DatabaseSettings, facts: &Facts) -> Wanted {
+    let (provider, reference) = (settings.provider(), workload.reference());
+    if recognised.container.is_none() || workload.has_generated_name() {
+        let message = "none is made, for none could be bound: see the warning at the workload's creation";
+        return Wanted::Impossible { reason: "NotBound", message: message.to_owned() };
     }
-    let reference = workload.reference();
-    let exists = facts.autoscalers_of(&reference).iter().any(|found| found.ours);
-    let autoscaler = effective.autoscaling().map(|settings| hpa::wanted(workload, recognised, settings, exists));
-    let database = effective.database().map(|(settings, _)| {
-        let provider = settings.provider();
-        if recognised.container.is_none() || workload.has_generated_name() {
-            let message = "none is made, for none could be bound: see the warning at the workload's creation";
-            return Wanted::Impossible { reason: "NotBound", message: message.to_owned() };
-        }
-        if !provider.is_served(facts) {
-            let message = format!("the cluster does not serve {}", provider.api());
-            return Wanted::Impossible { reason: "ProviderNotServed", message };
-        }
-        match provider.problem(&reference, facts) {
-            Some(message) => Wanted::Impossible { reason: "NameTaken", message },
-            None => Wanted::Object(provider.object(&reference)),
-        }
-    });
-    Companions { autoscaler: autoscaler.unwrap_or_default(), database: database.unwrap_or_default() }
+    if !provider.is_served(facts) {
+        let message = format!("the cluster does not serve {}", provider.api());
+        return Wanted::Impossible { reason: "ProviderNotServed", message };
+    }
+    match provider.problem(&reference, facts) {
+        Some(message) => Wanted::Impossible { reason: "NameTaken", message },
+        None => Wanted::Object(provider.object(&reference)),
+    }
 }

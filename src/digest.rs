@@ -12,7 +12,7 @@ pub fn of_text(text: &str) -> String {
 /// Returns eight hexadecimal digits for a value, whatever the order of its fields.
 #[must_use]
 pub fn of_value(value: &Value) -> String {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(32);
     feed(&mut bytes, value);
     hexadecimal(&bytes, 8)
 }
@@ -21,7 +21,7 @@ pub fn of_value(value: &Value) -> String {
 /// it is left out: the API server writes `resources: {}` and `creationTimestamp: null` where nothing was said.
 #[must_use]
 pub fn of_template(template: &Value) -> String {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(4096);
     feed(&mut bytes, template);
     hexadecimal(&bytes, 16)
 }

@@ -15,11 +15,10 @@ use serde_json::Value;
 
 pub use inject::Injection;
 pub use patch::between;
-pub use ratchet::Violation;
+pub use ratchet::{Verdict, Violation};
 pub use receipt::Receipt;
 
-use crate::api::RECEIPT_ANNOTATION;
-use crate::companions::{self, Companions, Wanted};
+use crate::companions::{self, Companions};
 use crate::facts::Facts;
 use crate::policy::{Effective, PolicySet};
 use crate::rules::Context;
@@ -55,14 +54,10 @@ pub struct Request<'a> {
 pub struct Decision {
     /// What to change in the workload; empty where it is as it should be.
     pub patch: Patch,
-    /// What the workload is refused for, after the patch.
-    pub violations: Vec<Violation>,
-    /// Violations that are only reported, for their policy is in audit.
-    pub audited: Vec<Violation>,
     /// What the author should know of the patch: one line each.
     pub notes: Vec<String>,
-    /// What the author should know of the verdict: one line each.
-    pub warnings: Vec<String>,
+    /// What the rules say of the workload, after the patch.
+    pub verdict: Verdict,
     /// The objects that belong to the workload once it is stored.
     pub companions: Companions,
     /// What the workload would record of the injection.
@@ -82,18 +77,159 @@ const COLLECTORS: [&str; 2] = [
 /// Decides one request. The same input always gives the same decision.
 #[must_use]
 pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decision {
-    if is_on_its_way_out(request, facts) {
-        return Decision::default();
+    let considered = Considered::of(*request, policies, facts);
+    Decision {
+        patch: considered.patch(),
+        notes: considered.notes(),
+        verdict: considered.verdict(),
+        companions: considered.companions(),
+        runtime: considered.runtime(),
+        policies: considered.policies(),
+        receipt: considered.injected.receipt,
     }
-    let covered = |workload: &Workload| policies.covers(workload);
-    let judged_by = Some(request.workload).filter(covered).or(request.old.filter(covered));
-    let Some(effective) = judged_by.and_then(|workload| policies.resolve(&workload, facts)) else {
-        return Decision::default();
-    };
-    if policies.covers(&request.workload) {
-        decide_within(request, policies, &effective, facts)
-    } else {
-        judge_only(request, policies, &effective, facts)
+}
+
+/// A request, with what injection makes of its workload. All else that follows is worked out when it is asked for: a
+/// webhook that changes objects does not judge them.
+pub struct Considered<'a> {
+    request: Request<'a>,
+    policies: &'a PolicySet,
+    facts: &'a Facts,
+    /// The policies that the workload is under; none where nothing at all follows.
+    effective: Option<Effective<'a>>,
+    /// Whether the workload has just been taken out of Tidegate's reach: it is judged for that alone.
+    is_leaving: bool,
+    injected: Injected,
+}
+
+/// What injection does to a workload.
+#[derive(Default)]
+struct Injected {
+    template: Option<Value>,
+    replicas: Option<i64>,
+    receipt: Option<Receipt>,
+    notes: Vec<String>,
+}
+
+impl<'a> Considered<'a> {
+    /// Considers one request.
+    #[must_use]
+    pub fn of(request: Request<'a>, policies: &'a PolicySet, facts: &'a Facts) -> Self {
+        let covered = |workload: &Workload| policies.covers(workload);
+        let is_leaving = !covered(&request.workload);
+        let under = if is_leaving { request.old.filter(covered) } else { Some(request.workload) };
+        let under = under.filter(|_| !is_on_its_way_out(&request, facts));
+        let effective = under.and_then(|workload| policies.resolve(&workload, facts));
+        let injecting = effective.as_ref().filter(|effective| !is_leaving && effective.injects());
+        let injected = injecting.map(|effective| Injected::of(&request, effective, facts)).unwrap_or_default();
+        Self { request, policies, facts, effective, is_leaving, injected }
+    }
+
+    /// Returns the workload as it should be stored.
+    fn workload(&self) -> Workload<'_> {
+        let mut workload = self.request.workload;
+        if let Some(template) = &self.injected.template {
+            workload = workload.with_template(template);
+        }
+        self.injected.replicas.map_or(workload, |replicas| workload.with_replicas(replicas))
+    }
+
+    /// Returns what to change in the workload.
+    #[must_use]
+    pub fn patch(&self) -> Patch {
+        let (asked, injected) = (&self.request.workload, &self.injected);
+        let mut patch = Vec::new();
+        if let Some(receipt) = &injected.receipt {
+            patch.extend(receipt.annotate(asked));
+        }
+        patch.extend(injected.replicas.map(replicas::set));
+        if let Some(template) = &injected.template {
+            patch.extend(patch::between(asked.template(), template, ["spec", "template"]));
+        }
+        Patch(patch)
+    }
+
+    /// Returns what the author should know of the patch.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.injected.notes.clone();
+        if self.request.operation == Operation::Create
+            && let Some((workload, effective)) = self.admitted()
+        {
+            let recognised = runtimes::recognise(&workload);
+            let problem = companions::autoscaler_problem(&workload, &recognised, effective, self.facts);
+            notes.extend(problem.map(|problem| format!("no autoscaler is made: {problem}")));
+        }
+        notes
+    }
+
+    /// Judges the workload as it should be stored.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let Some(effective) = &self.effective else { return Verdict::default() };
+        let workload = self.workload();
+        let recognised = if self.is_leaving { Recognised::default() } else { runtimes::recognise(&workload) };
+        ratchet::judge(&Context {
+            is_new: self.request.operation == Operation::Create,
+            workload,
+            old: self.request.old,
+            policies: self.policies,
+            effective,
+            facts: self.facts,
+            recognised: &recognised,
+        })
+    }
+
+    /// Plans the objects that belong to the workload. Only one that was admitted with a receipt has any: nobody is adopted
+    /// by surprise.
+    #[must_use]
+    pub fn companions(&self) -> Companions {
+        let wanted = self.admitted().map(|(workload, effective)| {
+            companions::wanted(&workload, &runtimes::recognise(&workload), effective, self.facts)
+        });
+        wanted.unwrap_or_default()
+    }
+
+    /// Returns a workload that has, or gets, a receipt, with the policies that it is under.
+    fn admitted(&self) -> Option<(Workload<'_>, &Effective<'a>)> {
+        self.injected.receipt.as_ref()?;
+        Some((self.workload(), self.effective.as_ref()?))
+    }
+
+    /// Returns the runtime that is recognised in the workload.
+    #[must_use]
+    pub fn runtime(&self) -> Option<&'static str> {
+        self.effective.as_ref().filter(|_| !self.is_leaving)?;
+        runtimes::recognise(&self.workload()).preset_name()
+    }
+
+    /// Returns the names of the policies that select the workload.
+    #[must_use]
+    pub fn policies(&self) -> Vec<String> {
+        self.effective.as_ref().map(Effective::names).unwrap_or_default()
+    }
+}
+
+impl Injected {
+    fn of(request: &Request, effective: &Effective, facts: &Facts) -> Self {
+        let mut injected = Self::default();
+        match sticky::template_of(request) {
+            sticky::Template::Unmanaged => injected.notes.push(sticky::unmanaged(&request.workload)),
+            sticky::Template::Kept(receipt) => injected.receipt = Some(receipt),
+            sticky::Template::Restored(template, receipt) => {
+                (injected.template, injected.receipt) = (Some(template), Some(receipt));
+            }
+            sticky::Template::Fresh(template) => {
+                let workload = &request.workload;
+                let (template, receipt) = inject::afresh(workload, template, effective, facts, &mut injected.notes);
+                (injected.template, injected.receipt) = (Some(template), Some(receipt));
+            }
+        }
+        if let Some(kept) = replicas::kept(request, effective, facts) {
+            injected.replicas = Some(kept.replicas);
+            injected.notes.push(kept.warning);
+        }
+        injected
     }
 }
 
@@ -102,108 +238,6 @@ fn is_on_its_way_out(request: &Request, facts: &Facts) -> bool {
     request.workload.is_being_deleted()
         || facts.is_terminating(request.workload.namespace())
         || COLLECTORS.contains(&request.user)
-}
-
-/// Injects, judges what came out, and plans its companions.
-fn decide_within(request: &Request, policies: &PolicySet, effective: &Effective, facts: &Facts) -> Decision {
-    let mut notes = Vec::new();
-    let (object, receipt) = mended(request, effective, facts, &mut notes);
-    let object = object.as_ref().unwrap_or(request.workload.object());
-    let workload = Workload::changed(object);
-    let recognised = runtimes::recognise(&workload);
-    let is_new = request.operation == Operation::Create;
-    let context = Context { is_new, workload, old: request.old, policies, effective, facts, recognised: &recognised };
-    let judged = ratchet::judge(&context);
-    let companions = companions::wanted(&workload, &recognised, effective, facts, receipt.is_some());
-    if let (true, Wanted::Impossible { message, .. }) = (is_new, &companions.autoscaler) {
-        notes.push(format!("no autoscaler is made: {message}"));
-    }
-    Decision {
-        patch: patch::between(request.workload.object(), object),
-        violations: judged.violations,
-        audited: judged.audited,
-        notes,
-        warnings: judged.warnings,
-        companions,
-        receipt,
-        runtime: recognised.preset_name(),
-        policies: effective.names(),
-    }
-}
-
-/// Judges a workload that leaves Tidegate's reach, without touching it.
-fn judge_only(request: &Request, policies: &PolicySet, effective: &Effective, facts: &Facts) -> Decision {
-    let recognised = Recognised::default();
-    let context = Context {
-        is_new: false,
-        workload: request.workload,
-        old: request.old,
-        policies,
-        effective,
-        facts,
-        recognised: &recognised,
-    };
-    let judged = ratchet::judge(&context);
-    Decision {
-        violations: judged.violations,
-        audited: judged.audited,
-        warnings: judged.warnings,
-        policies: effective.names(),
-        ..Decision::default()
-    }
-}
-
-/// Returns the workload as it should be stored where that differs from what was asked for, with its receipt.
-fn mended(
-    request: &Request,
-    effective: &Effective,
-    facts: &Facts,
-    notes: &mut Vec<String>,
-) -> (Option<Value>, Option<Receipt>) {
-    if !effective.injects() {
-        return (None, None);
-    }
-    let (mut object, receipt) = match sticky::template_of(request) {
-        sticky::Template::Unmanaged => {
-            notes.push(sticky::unmanaged(&request.workload));
-            (None, None)
-        }
-        sticky::Template::Kept(receipt) => (with_receipt(request, None, &receipt), Some(receipt)),
-        sticky::Template::Restored(object, receipt) => (with_receipt(request, Some(object), &receipt), Some(receipt)),
-        sticky::Template::Fresh(object) => {
-            let (object, receipt) = inject::afresh(object, effective, facts, notes);
-            (with_receipt(request, Some(object), &receipt), Some(receipt))
-        }
-    };
-    if let Some(kept) = replicas::kept(request, effective, facts) {
-        notes.push(kept.warning);
-        let object = object.get_or_insert_with(|| request.workload.object().clone());
-        object["spec"]["replicas"] = kept.replicas.into();
-    }
-    (object, receipt)
-}
-
-/// Puts the receipt on the object unless it is there already.
-fn with_receipt(request: &Request, object: Option<Value>, receipt: &Receipt) -> Option<Value> {
-    let text = receipt.to_string();
-    if object.is_none() && request.workload.annotation(RECEIPT_ANNOTATION) == Some(&text) {
-        return None;
-    }
-    let mut object = object.unwrap_or_else(|| request.workload.object().clone());
-    let annotations = &mut object["metadata"]["annotations"];
-    if !annotations.is_object() {
-        *annotations = Value::Object(serde_json::Map::new());
-    }
-    annotations[RECEIPT_ANNOTATION] = text.into();
-    Some(object)
-}
-
-impl Decision {
-    /// Tells whether the workload may be stored.
-    #[must_use]
-    pub fn allows(&self) -> bool {
-        self.violations.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -240,8 +274,8 @@ mod tests {
     /// Tells whether nothing at all follows from a request.
     fn is_nothing(decision: &Decision) -> bool {
         decision.patch.is_empty()
-            && decision.allows()
-            && decision.audited.is_empty()
+            && decision.verdict.allows()
+            && decision.verdict.audited.is_empty()
             && decision.receipt.is_none()
             && decision.companions == Companions::default()
             && decision.policies.is_empty()
@@ -251,7 +285,7 @@ mod tests {
     fn what_is_on_its_way_out_is_let_go() {
         let old = with_container(&json!({}));
         let on = |object: &Value, user: &str, facts: &Facts| decided(spec("enforce"), object, Some(&old), user, facts);
-        assert!(!on(&violating(), "jane", &facts()).allows());
+        assert!(!on(&violating(), "jane", &facts()).verdict.allows());
         let mut deleted = violating();
         deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         assert!(is_nothing(&on(&deleted, "jane", &facts())));
@@ -262,7 +296,7 @@ mod tests {
             let user = format!("system:serviceaccount:kube-system:{collector}");
             assert!(is_nothing(&on(&violating(), &user, &facts())), "{user}");
             let other = format!("system:serviceaccount:ml:{collector}");
-            assert!(!on(&violating(), &other, &facts()).allows(), "{other}");
+            assert!(!on(&violating(), &other, &facts()).verdict.allows(), "{other}");
         }
     }
 
@@ -270,10 +304,13 @@ mod tests {
     fn a_policy_in_audit_changes_refuses_and_makes_nothing() {
         let decision = created("audit", &violating());
         assert!(
-            decision.patch.is_empty() && decision.allows() && decision.warnings.is_empty() && decision.notes.is_empty()
+            decision.patch.is_empty()
+                && decision.verdict.allows()
+                && decision.verdict.warnings.is_empty()
+                && decision.notes.is_empty()
         );
         assert_eq!((decision.receipt, decision.companions), (None, Companions::default()));
-        let audited: Vec<&str> = decision.audited.iter().map(|violation| violation.rule).collect();
+        let audited: Vec<&str> = decision.verdict.audited.iter().map(|violation| violation.rule).collect();
         assert_eq!(audited, ["floating-tag", "missing-memory-limit"]);
     }
 
@@ -292,10 +329,10 @@ mod tests {
         let old = other.clone();
         other["metadata"]["labels"] = json!({});
         let decision = decided(spec("enforce"), &other, Some(&old), "jane", &facts());
-        let found: Vec<&str> = decision.violations.iter().map(|violation| violation.rule).collect();
+        let found: Vec<&str> = decision.verdict.violations.iter().map(|violation| violation.rule).collect();
         assert_eq!((decision.patch.len(), &found[..]), (0, &["model-server-label-removed"][..]));
         let back = decided(spec("enforce"), &old, Some(&other), "jane", &facts());
-        assert!(back.allows() && back.receipt.is_none(), "putting it on is no change of the template");
+        assert!(back.verdict.allows() && back.receipt.is_none(), "putting it on is no change of the template");
     }
 
     #[test]

@@ -5,15 +5,15 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use crate::admission::Cause;
-use crate::engine::{Decision, Violation};
+use crate::engine::{Considered, Verdict, Violation};
 
 /// Writes a refusal: every violation, with its field, what was found, what is expected and what to paste.
 #[must_use]
-pub fn refusal(kind: &str, namespace: &str, name: &str, decision: &Decision) -> String {
-    let count = decision.violations.len();
+pub fn refusal(kind: &str, namespace: &str, name: &str, verdict: &Verdict) -> String {
+    let count = verdict.violations.len();
     let violations = if count == 1 { "1 violation".to_owned() } else { format!("{count} violations") };
     let mut text = format!("tidegate refuses {kind} {namespace}/{name} for {violations}:\n");
-    for (index, violation) in decision.violations.iter().enumerate() {
+    for (index, violation) in verdict.violations.iter().enumerate() {
         let _ = write!(text, "\n{}", paragraph(index + 1, violation));
     }
     text
@@ -35,34 +35,34 @@ fn paragraph(number: usize, violation: &Violation) -> String {
 
 /// Returns the reasons of a refusal for programs.
 #[must_use]
-pub fn causes(decision: &Decision) -> Vec<Cause> {
+pub fn causes(verdict: &Verdict) -> Vec<Cause> {
     let cause = |violation: &Violation| Cause {
         reason: violation.rule,
         field: violation.finding.place.clone(),
         message: format!("found {}, expected {}", violation.finding.found, violation.finding.expected),
     };
-    decision.violations.iter().map(cause).collect()
+    verdict.violations.iter().map(cause).collect()
 }
 
 /// Returns the warnings of a verdict. A patch that is still owed means that the mutating webhook was not asked: what it
 /// would have said is said now.
 #[must_use]
-pub fn warnings(decision: &Decision) -> Vec<String> {
-    let mut warnings = decision.warnings.clone();
-    if !decision.patch.is_empty() {
+pub fn warnings(considered: &Considered, verdict: &Verdict) -> Vec<String> {
+    let mut warnings = verdict.warnings.clone();
+    if !considered.patch().is_empty() {
         warnings.push(
             "tidegate's mutating webhook was not reached: apply again to have what is missing injected".to_owned(),
         );
-        warnings.extend(decision.notes.iter().cloned());
+        warnings.extend(considered.notes());
     }
     warnings
 }
 
 /// Returns what the audit log should keep: the rules that were broken under policies in audit.
 #[must_use]
-pub fn audit(decision: &Decision) -> BTreeMap<&'static str, String> {
+pub fn audit(verdict: &Verdict) -> BTreeMap<&'static str, String> {
     let broken: Vec<String> =
-        decision.audited.iter().map(|found| format!("{} at {}", found.rule, found.finding.place)).collect();
+        verdict.audited.iter().map(|found| format!("{} at {}", found.rule, found.finding.place)).collect();
     if broken.is_empty() { BTreeMap::new() } else { BTreeMap::from([("violations", broken.join("; "))]) }
 }
 
@@ -83,9 +83,14 @@ mod tests {
     use std::io;
 
     use super::*;
+    use serde_json::{Value, json};
+
     use crate::api::Enforcement;
+    use crate::engine::{Operation, Request};
     use crate::policy::LoadError;
     use crate::rules::Finding;
+    use crate::testing::{facts, policies, with_container};
+    use crate::workload::Workload;
 
     fn violation(subject: &str, instead: &str) -> Violation {
         let finding = Finding {
@@ -100,9 +105,9 @@ mod tests {
 
     #[test]
     fn a_refusal_counts_its_violations_and_indents_what_to_paste() {
-        let decision =
-            Decision { violations: vec![violation("", "a:\n  b: 1"), violation("api", "c: 2")], ..Decision::default() };
-        insta::assert_snapshot!(refusal("Deployment", "ml", "api", &decision), @r#"
+        let verdict =
+            Verdict { violations: vec![violation("", "a:\n  b: 1"), violation("api", "c: 2")], ..Verdict::default() };
+        insta::assert_snapshot!(refusal("Deployment", "ml", "api", &verdict), @r#"
         tidegate refuses Deployment ml/api for 2 violations:
 
         1. some-rule: spec.replicas
@@ -124,28 +129,36 @@ mod tests {
 
     #[test]
     fn causes_are_for_programs() {
-        let decision = Decision { violations: vec![violation("api", "x")], ..Decision::default() };
-        let causes = serde_json::to_string(&causes(&decision)).unwrap();
+        let verdict = Verdict { violations: vec![violation("api", "x")], ..Verdict::default() };
+        let causes = serde_json::to_string(&causes(&verdict)).unwrap();
         let expected = r#"[{"reason":"some-rule","field":"spec.replicas","message":"found `3`, expected nothing"}]"#;
         assert_eq!(causes, expected);
     }
 
     #[test]
     fn a_verdict_repeats_the_notes_only_while_the_patch_is_owed() {
-        let (notes, warnings) = (vec!["a note".to_owned()], vec!["a warning".to_owned()]);
-        let mut decision = Decision { notes, warnings, ..Decision::default() };
-        assert_eq!(super::warnings(&decision), ["a warning"]);
-        decision.patch = crate::engine::between(&serde_json::json!({}), &serde_json::json!({"a": 1}));
-        let said = super::warnings(&decision);
-        assert_eq!((said.len(), &*said[0], &*said[2]), (3, "a warning", "a note"));
-        assert!(said[1].contains("mutating webhook was not reached"));
+        let policies = policies(&[("serving", json!({"probes": {}, "rules": {"missing-memory-limit": {}}}))]);
+        let facts = facts();
+        let said = |object: &Value| {
+            let workload = Workload::view(object).unwrap();
+            let request = Request { operation: Operation::Create, workload, old: None, user: "jane" };
+            let considered = Considered::of(request, &policies, &facts);
+            let verdict = Verdict { warnings: vec!["a warning".to_owned()], ..Verdict::default() };
+            (considered.patch(), warnings(&considered, &verdict))
+        };
+        let mut object = with_container(&json!({}));
+        let (patch, owed) = said(&object);
+        assert_eq!((owed.len(), &*owed[0]), (3, "a warning"));
+        assert!(owed[1].contains("mutating webhook was not reached") && owed[2].contains("no probes"), "{owed:?}");
+        json_patch::patch(&mut object, &patch).unwrap();
+        assert_eq!(said(&object).1, ["a warning"]);
     }
 
     #[test]
     fn the_audit_log_keeps_what_was_broken_in_audit_alone() {
-        let refused = Decision { violations: vec![violation("", "x")], ..Decision::default() };
+        let refused = Verdict { violations: vec![violation("", "x")], ..Verdict::default() };
         assert!(audit(&refused).is_empty());
-        let audited = Decision { audited: vec![violation("", "x"), violation("a", "x")], ..Decision::default() };
+        let audited = Verdict { audited: vec![violation("", "x"), violation("a", "x")], ..Verdict::default() };
         let kept = "some-rule at spec.replicas; some-rule at spec.replicas".to_owned();
         assert_eq!(audit(&audited), [("violations", kept)].into());
     }

@@ -15,6 +15,7 @@ pub use authors::{Authors, wrote_replicas};
 pub use container::{Container, GPU_RESOURCES};
 pub(crate) use defaults::{complete_probe, has_handler};
 pub use image::Image;
+pub(crate) use keyed::child;
 pub use keyed::{Path, key_of};
 pub use parse::parse;
 pub use shape::ShapeError;
@@ -25,6 +26,8 @@ use crate::facts::WorkloadRef;
 #[derive(Clone, Copy, Debug)]
 pub struct Workload<'a> {
     object: &'a Value,
+    template: &'a Value,
+    replicas: Option<i64>,
 }
 
 impl<'a> Workload<'a> {
@@ -34,19 +37,28 @@ impl<'a> Workload<'a> {
     /// Names the first field that has another type.
     pub fn view(object: &'a Value) -> Result<Self, ShapeError> {
         shape::check(object)?;
-        Ok(Self { object })
+        let spec = &object["spec"];
+        Ok(Self { object, template: &spec["template"], replicas: spec["replicas"].as_i64() })
     }
 
-    /// Returns the view of what became of an object that was seen before, by changes that keep to Kubernetes' types.
-    pub(crate) fn changed(object: &'a Value) -> Self {
-        debug_assert_eq!(shape::check(object), Ok(()));
-        Self { object }
-    }
-
-    /// Returns the JSON behind the view.
+    /// Returns the JSON behind the view, without the template and the replicas that it may have been given since.
     #[must_use]
     pub fn object(&self) -> &'a Value {
         self.object
+    }
+
+    /// Returns the view of the same object with another pod template, which keeps to Kubernetes' types as well.
+    pub(crate) fn with_template<'t>(&self, template: &'t Value) -> Workload<'t>
+    where
+        'a: 't,
+    {
+        debug_assert_eq!(shape::check_template(template), Ok(()));
+        Workload { template, ..*self }
+    }
+
+    /// Returns the view of the same object with another number of replicas.
+    pub(crate) fn with_replicas(&self, replicas: i64) -> Self {
+        Self { replicas: Some(replicas), ..*self }
     }
 
     /// Returns the kind, such as `Deployment`.
@@ -110,13 +122,13 @@ impl<'a> Workload<'a> {
     /// Returns the live or wanted number of replicas.
     #[must_use]
     pub fn replicas(&self) -> Option<i64> {
-        self.object["spec"]["replicas"].as_i64()
+        self.replicas
     }
 
     /// Returns the pod template; null where there is none.
     #[must_use]
     pub fn template(&self) -> &'a Value {
-        &self.object["spec"]["template"]
+        self.template
     }
 
     /// Returns the pod template's spec; null where there is none.
@@ -162,7 +174,8 @@ impl<'a> Workload<'a> {
         items.iter().enumerate().map(move |(index, value)| Container::new(list, index, value))
     }
 
-    fn metadata(&self, field: &str) -> &'a Value {
+    /// Returns one of the workload's own metadata; null where it is absent.
+    pub(crate) fn metadata(&self, field: &str) -> &'a Value {
         &self.object["metadata"][field]
     }
 }

@@ -75,8 +75,12 @@ mod of_rules {
 
     /// The rules that find something, however strict they are.
     fn found(decision: &Decision) -> BTreeSet<&'static str> {
-        assert!(decision.warnings.is_empty(), "a case is told by violations alone: {:?}", decision.warnings);
-        decision.violations.iter().map(|violation| violation.rule).collect()
+        assert!(
+            decision.verdict.warnings.is_empty(),
+            "a case is told by violations alone: {:?}",
+            decision.verdict.warnings
+        );
+        decision.verdict.violations.iter().map(|violation| violation.rule).collect()
     }
 
     #[test]
@@ -104,7 +108,7 @@ mod of_rules {
     fn fixed_is_bad_with_what_the_rule_says_to_write_instead() {
         for case in cases() {
             let mut object = yaml(&case.join("bad.yaml"));
-            for violation in judged(&case, "bad.yaml").violations {
+            for violation in judged(&case, "bad.yaml").verdict.violations {
                 paste(&mut object, &violation);
             }
             assert_eq!(object, yaml(&case.join("fixed.yaml")), "{}", case.display());
@@ -141,7 +145,7 @@ mod of_rules {
     #[test]
     fn every_finding_says_all_that_a_person_needs() {
         for case in cases() {
-            for violation in judged(&case, "bad.yaml").violations {
+            for violation in judged(&case, "bad.yaml").verdict.violations {
                 let finding = &violation.finding;
                 for text in [&finding.place, &finding.found, &finding.expected, &finding.instead, &violation.policy] {
                     assert!(!text.is_empty(), "{finding:?}");

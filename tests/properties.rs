@@ -298,7 +298,7 @@ proptest! {
         let (once, first) = day.decide(Operation::Create, &object, None);
         let (_, again) = day.decide(Operation::Create, &once, None);
         prop_assert!(again.patch.is_empty(), "created again: {}", json!(again.patch));
-        prop_assert_eq!(first.violations, again.violations);
+        prop_assert_eq!(first.verdict.violations, again.verdict.violations);
         let (_, update) = day.decide(Operation::Update, &once, Some(&once));
         prop_assert!(update.patch.is_empty(), "updated: {}", json!(update.patch));
     }
@@ -385,7 +385,7 @@ proptest! {
         }
         let refused = |day: &Day| {
             let decision = day.decide(Operation::Create, &object, None).1;
-            let mut found = decision.violations;
+            let mut found = decision.verdict.violations;
             found.retain(|violation| violation.rule == "resources-out-of-bounds");
             found
         };
@@ -397,7 +397,7 @@ proptest! {
     fn an_update_that_changes_nothing_is_never_refused(before in day(), after in day(), object in deployment()) {
         let stored = before.create(&object);
         let (_, decision) = after.decide(Operation::Update, &stored, Some(&stored));
-        prop_assert_eq!(decision.violations, vec![]);
+        prop_assert_eq!(decision.verdict.violations, vec![]);
     }
 
     #[test]

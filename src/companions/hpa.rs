@@ -19,6 +19,30 @@ pub(super) fn wanted(
     if !settings.enabled {
         return Wanted::Nothing;
     }
+    match possible(workload, recognised, settings, exists) {
+        Ok(metrics) => Wanted::Object(object(workload, settings, &metrics)),
+        Err((reason, message)) => Wanted::Impossible { reason, message },
+    }
+}
+
+/// Returns why an autoscaler is wanted but cannot be had, in a sentence.
+pub(super) fn problem(
+    workload: &Workload,
+    recognised: &Recognised,
+    settings: &AutoscalingSettings,
+    exists: bool,
+) -> Option<String> {
+    let settings = Some(settings).filter(|settings| settings.enabled)?;
+    possible(workload, recognised, settings, exists).err().map(|(_, message)| message)
+}
+
+/// Returns the metrics of the autoscaler, or why there can be none: a word and a sentence.
+fn possible(
+    workload: &Workload,
+    recognised: &Recognised,
+    settings: &AutoscalingSettings,
+    exists: bool,
+) -> Result<Vec<Value>, (&'static str, String)> {
     let too_many = |replicas: &i64| !exists && *replicas > i64::from(settings.max_replicas);
     if let Some(replicas) = workload.replicas().filter(too_many) {
         let message = format!(
@@ -26,12 +50,9 @@ pub(super) fn wanted(
             settings.max_replicas,
             replicas - i64::from(settings.max_replicas)
         );
-        return Wanted::Impossible { reason: "ReplicasOutOfBounds", message };
+        return Err(("ReplicasOutOfBounds", message));
     }
-    match metrics(recognised, settings) {
-        Ok(metrics) => Wanted::Object(object(workload, settings, &metrics)),
-        Err(message) => Wanted::Impossible { reason: "NoSuitableMetric", message },
-    }
+    metrics(recognised, settings).map_err(|message| ("NoSuitableMetric", message))
 }
 
 fn object(workload: &Workload, settings: &AutoscalingSettings, metrics: &[Value]) -> Value {

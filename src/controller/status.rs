@@ -50,8 +50,8 @@ fn conforming(decision: &Decision) -> Condition {
     if decision.policies.is_empty() {
         return condition("Conforming", "Unknown", "NoPolicy", "no policy selects this workload");
     }
-    let findings = decision.violations.iter().chain(&decision.audited);
-    let told: Vec<String> = findings.map(Violation::told).chain(decision.warnings.iter().cloned()).collect();
+    let findings = decision.verdict.violations.iter().chain(&decision.verdict.audited);
+    let told: Vec<String> = findings.map(Violation::told).chain(decision.verdict.warnings.iter().cloned()).collect();
     if told.is_empty() {
         condition("Conforming", "True", "Conforms", "every rule holds")
     } else {

@@ -13,20 +13,16 @@ use crate::policy::{Effective, PolicyRef};
 use crate::runtimes::{self, Recognised};
 use crate::workload::{Path, Workload};
 
-/// One value to inject: a single field, so that each can give way alone.
+/// One value to inject where there is none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Injection {
     /// Where it goes, from the pod spec.
     pub path: Path,
-    /// What goes there.
+    /// What goes there; the fields of an object go there one by one.
     pub value: Value,
     /// Who says so.
     pub policy: PolicyRef,
 }
-
-/// A field that gives way as one: name and key of a Secret mean nothing apart, and server-side apply manages them as one
-/// (`x-kubernetes-map-type: atomic`).
-const WHOLE: &str = "secretKeyRef";
 
 /// Collects injections on behalf of one policy.
 pub(super) struct Injector<'p> {
@@ -39,35 +35,28 @@ impl<'p> Injector<'p> {
         Self { policy, injections: Vec::new() }
     }
 
-    /// Adds a value, one injection for each of its fields.
-    fn add(&mut self, path: &Path, value: Value) {
-        let is_whole = path.segments().last().is_some_and(|field| field == WHOLE);
-        match value {
-            Value::Object(fields) if !is_whole => {
-                fields.into_iter().for_each(|(name, value)| self.add(&path.join(&name), value));
-            }
-            value => self.injections.push(Injection { path: path.clone(), value, policy: self.policy.clone() }),
-        }
+    /// Adds a value.
+    fn add(&mut self, path: Path, value: Value) {
+        self.injections.push(Injection { path, value, policy: self.policy.clone() });
     }
 }
 
-/// Injects all that today's policies say into the user's part of an object, and writes the receipt.
+/// Injects all that today's policies say into the user's part of a workload's pod template, and writes the receipt.
 pub(super) fn afresh(
-    mut object: Value,
+    workload: &Workload,
+    mut template: Value,
     effective: &Effective,
     facts: &Facts,
     notes: &mut Vec<String>,
 ) -> (Value, Receipt) {
-    let injections = planned(&Workload::changed(&object), effective, facts, notes);
-    if !injections.is_empty() {
-        let pod_spec = &mut object["spec"]["template"]["spec"];
-        // Backwards, for each new list item goes to the head of its list.
-        for injection in injections.iter().rev() {
-            injection.path.set(pod_spec, injection.value.clone());
-        }
+    let injections = planned(&workload.with_template(&template), effective, facts, notes);
+    let mut receipt = Receipt::of_injections(&injections);
+    // Backwards, for each new list item goes to the head of its list.
+    for injection in injections.into_iter().rev() {
+        injection.path.set(&mut template["spec"], injection.value);
     }
-    let receipt = Receipt::write(&object["spec"]["template"], &injections);
-    (object, receipt)
+    receipt.sign(&template);
+    (template, receipt)
 }
 
 fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mut Vec<String>) -> Vec<Injection> {
@@ -111,10 +100,11 @@ mod tests {
     use crate::testing::{deployment, facts, policies, with_container};
 
     fn injected(object: &Value, spec: Value) -> (Value, Receipt) {
-        let policies = policies(&[("serving", spec)]);
-        let effective = policies.resolve(&Workload::view(object).unwrap(), &facts()).unwrap();
-        let (mut object, receipt) = afresh(object.clone(), &effective, &facts(), &mut Vec::new());
-        (object["spec"]["template"]["spec"].take(), receipt)
+        let (policies, workload) = (policies(&[("serving", spec)]), Workload::view(object).unwrap());
+        let effective = policies.resolve(&workload, &facts()).unwrap();
+        let template = workload.template().clone();
+        let (mut template, receipt) = afresh(&workload, template, &effective, &facts(), &mut Vec::new());
+        (template["spec"].take(), receipt)
     }
 
     fn database() -> Value {
@@ -124,15 +114,6 @@ mod tests {
 
     fn limits() -> Value {
         json!({"resources": {"cpu": {"limits": {"cpu": "1", "memory": "1Gi"}}}})
-    }
-
-    #[test]
-    fn each_field_is_an_injection_of_its_own() {
-        let policy = PolicyRef { name: "serving".into(), generation: 1 };
-        let mut injector = Injector::new(&policy);
-        injector.add(&Path::new(["a"]), json!({"b": {"c": 1, "d": [{"e": 2}]}, "f": {}}));
-        let paths: Vec<String> = injector.injections.iter().map(|injection| injection.path.to_string()).collect();
-        assert_eq!(paths, ["a/b/c", "a/b/d"]);
     }
 
     #[test]
@@ -164,26 +145,6 @@ mod tests {
     #[test]
     fn a_pod_that_is_not_there_is_not_made_up() {
         let object = json!({"metadata": {"labels": {crate::testing::LABEL: "model-server"}}});
-        let policies = policies(&[("serving", limits())]);
-        let effective = policies.resolve(&Workload::view(&object).unwrap(), &facts()).unwrap();
-        assert_eq!(afresh(object.clone(), &effective, &facts(), &mut Vec::new()).0, object);
-    }
-
-    #[test]
-    fn fields_give_way_one_by_one_but_a_reference_to_a_secret_as_a_whole() {
-        let policy = PolicyRef { name: "serving".into(), generation: 1 };
-        let mut injector = Injector::new(&policy);
-        let path = Path::new(["containers", "api", "env", "PGUSER"]);
-        injector.add(&path, json!({"valueFrom": {"secretKeyRef": {"name": "db", "key": "username"}}}));
-        injector.add(&Path::new(["containers", "api", "resources"]), json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
-        let added: Vec<String> = injector.injections.iter().map(|added| added.path.to_string()).collect();
-        assert_eq!(
-            added,
-            [
-                "containers/api/env/PGUSER/valueFrom/secretKeyRef",
-                "containers/api/resources/limits/cpu",
-                "containers/api/resources/limits/memory"
-            ]
-        );
+        assert_eq!(injected(&object, limits()).0, Value::Null);
     }
 }

@@ -1,23 +1,22 @@
 //! The difference between two workloads as targeted JSON Patch operations.
 
 use json_patch::jsonptr::PointerBuf;
-use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation};
+use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation};
 use serde_json::{Map, Value};
 
 use crate::workload::key_of;
 
-/// Returns the operations that turn `old` into `new`.
+/// Returns the operations that turn `old` into `new`, which stand at a place of their own in an object.
 ///
 /// Lists whose items have a key are changed item by item, so that other writers' items are never touched; the items that
 /// both have must stand in the same order, else the list is replaced.
 #[must_use]
-pub fn between(old: &Value, new: &Value) -> Patch {
-    let mut difference = Difference::default();
+pub fn between<const N: usize>(old: &Value, new: &Value, place: [&str; N]) -> Vec<PatchOperation> {
+    let mut difference = Difference { at: PointerBuf::from_tokens(place), operations: Vec::new() };
     difference.values(old, new, "");
-    Patch(difference.operations)
+    difference.operations
 }
 
-#[derive(Default)]
 struct Difference {
     at: PointerBuf,
     operations: Vec<PatchOperation>,
@@ -27,10 +26,11 @@ impl Difference {
     fn values(&mut self, old: &Value, new: &Value, field: &str) {
         match (old, new) {
             (Value::Object(old), Value::Object(new)) => self.objects(old, new),
-            (Value::Array(old), Value::Array(new)) if old != new => match key_of(field) {
+            (Value::Array(old), Value::Array(new)) => match key_of(field) {
                 Some(key) if is_keyed(old, key) && is_keyed(new, key) && in_order(old, new, key) => {
                     self.lists(old, new, key);
                 }
+                _ if old == new => {}
                 _ => self.replace(Value::Array(new.clone())),
             },
             _ if old == new => {}
@@ -44,7 +44,6 @@ impl Difference {
         }
         for (name, value) in new {
             match old.get(name) {
-                Some(before) if before == value => {}
                 Some(before) => self.below(name, |this| this.values(before, value, name)),
                 None => self.below(name, |this| this.add(value.clone())),
             }
@@ -108,6 +107,7 @@ fn position(items: &[Value], key: &str, wanted: &Value) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use json_patch::Patch;
     use serde_json::json;
 
     use super::*;
@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn patched(old: &Value, new: &Value) -> (Value, String) {
-        let patch = between(old, new);
+        let patch = Patch(between(old, new, []));
         let mut result = old.clone();
         json_patch::patch(&mut result, &patch).unwrap();
         (result, serde_json::to_string(&patch).unwrap())
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn equal_values_need_no_patch() {
-        assert!(between(&pod(&json!([])), &pod(&json!([]))).is_empty());
+        assert!(between(&pod(&json!([])), &pod(&json!([])), []).is_empty());
     }
 
     #[test]

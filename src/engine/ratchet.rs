@@ -16,17 +16,28 @@ pub struct Violation {
     pub finding: Finding,
 }
 
-/// Findings, by what becomes of them.
+/// What the rules say of a workload.
 #[derive(Debug, Default)]
-pub(super) struct Judged {
-    pub(super) violations: Vec<Violation>,
-    pub(super) audited: Vec<Violation>,
-    pub(super) warnings: Vec<String>,
+pub struct Verdict {
+    /// What the workload is refused for.
+    pub violations: Vec<Violation>,
+    /// Violations that are only reported, for their policy is in audit.
+    pub audited: Vec<Violation>,
+    /// What the author should know: one line each.
+    pub warnings: Vec<String>,
+}
+
+impl Verdict {
+    /// Tells whether the workload may be stored.
+    #[must_use]
+    pub fn allows(&self) -> bool {
+        self.violations.is_empty()
+    }
 }
 
 /// Runs the rules over a workload.
-pub(super) fn judge(context: &Context) -> Judged {
-    let mut judged = Judged::default();
+pub(super) fn judge(context: &Context) -> Verdict {
+    let mut judged = Verdict::default();
     let found = violations(context);
     if found.is_empty() {
         return judged;
@@ -96,7 +107,7 @@ mod tests {
     fn counts(old: &Value, new: &Value) -> (usize, usize) {
         let spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
         let decision = decided(&spec, &deployment(old), &deployment(new));
-        (decision.violations.len(), decision.warnings.len())
+        (decision.verdict.violations.len(), decision.verdict.warnings.len())
     }
 
     fn container(name: &str, image: &str) -> Value {
@@ -139,16 +150,22 @@ mod tests {
             (json!([container("a", "x:latest")]), json!([container("a", "x:latest"), container("b", "y:1")]));
         let warn = json!({"enforcement": "warn"});
         let decision = decided(&warn, &deployment(&old), &deployment(&new));
-        assert!(decision.violations.is_empty() && !decision.warnings.iter().any(|text| text.contains("as before")));
+        assert!(
+            decision.verdict.violations.is_empty()
+                && !decision.verdict.warnings.iter().any(|text| text.contains("as before"))
+        );
         let off = json!({"rules": {"floating-tag": {"enforcement": "off"}, "missing-memory-limit": {"enforcement": "audit"}}});
         let decision = decided(&off, &deployment(&old), &deployment(&new));
-        assert_eq!((decision.violations.len(), decision.warnings.len(), decision.audited.len()), (0, 0, 2));
+        assert_eq!(
+            (decision.verdict.violations.len(), decision.verdict.warnings.len(), decision.verdict.audited.len()),
+            (0, 0, 2)
+        );
     }
 
     #[test]
     fn more_strictness_does_not_refuse_what_is_there() {
         let object = deployment(&json!([container("a", "x:latest")]));
         let decision = decided(&json!({"resources": {"bounds": {"cpu": {"max": "1"}}}}), &object, &object);
-        assert!(decision.allows());
+        assert!(decision.verdict.allows());
     }
 }

@@ -1,15 +1,16 @@
 //! The receipt: an annotation on the workload that tells what Tidegate injected from what people wrote.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, PatchOperation};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::Injection;
 use crate::api::RECEIPT_ANNOTATION;
 use crate::digest;
-use crate::workload::{Path, Workload};
+use crate::workload::{Path, Workload, child};
 
 /// What was injected into a pod template, by whom, and for which template.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,16 +18,9 @@ use crate::workload::{Path, Workload};
 pub struct Receipt {
     /// The digest of the template that the receipt was written for, injected values included.
     template: String,
-    /// By policy and generation (`serving@3`): the injected paths as a tree, with a digest of the value at each leaf.
-    set: BTreeMap<String, Tree>,
-}
-
-/// Paths with common beginnings, each ending in the digest of a value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Tree {
-    Leaf(String),
-    Branch(BTreeMap<String, Tree>),
+    /// By policy and generation (`serving@3`): the injected fields in the form of the pod spec, keyed lists as objects,
+    /// with a digest in the place of each value.
+    set: Map<String, Value>,
 }
 
 /// One injected value, as the receipt has it.
@@ -39,18 +33,28 @@ pub struct Entry {
     digest: String,
 }
 
+/// A field that gives way as one: name and key of a Secret mean nothing apart, and server-side apply manages them as one
+/// (`x-kubernetes-map-type: atomic`).
+const WHOLE: &str = "secretKeyRef";
+
 impl Receipt {
-    /// Writes the receipt of what was injected into a template.
+    /// Writes down what is injected. The receipt is for no template yet.
     #[must_use]
-    pub fn write(template: &Value, injections: &[Injection]) -> Self {
-        let mut set: BTreeMap<String, Tree> = BTreeMap::new();
+    pub fn of_injections(injections: &[Injection]) -> Self {
+        let mut set = Map::new();
         for same in injections.chunk_by(|one, next| one.policy == next.policy) {
-            let tree = set.entry(same[0].policy.to_string()).or_insert_with(Tree::empty);
+            let fields = set.entry(same[0].policy.to_string()).or_insert_with(|| Value::Object(Map::new()));
             for injection in same {
-                tree.insert(injection.path.segments(), digest::of_value(&injection.value));
+                let place = injection.path.segments().iter().fold(&mut *fields, |place, segment| child(place, segment));
+                note(place, &injection.value);
             }
         }
-        Self { template: digest::of_template(template), set }
+        Self { template: String::new(), set }
+    }
+
+    /// Makes this the receipt for a template, injected values included.
+    pub fn sign(&mut self, template: &Value) {
+        self.template = digest::of_template(template);
     }
 
     /// Reads the receipt of a workload; none where there is none or it is not one that Tidegate wrote.
@@ -70,12 +74,57 @@ impl Receipt {
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
-        for (policy, tree) in &self.set {
-            tree.collect(&mut Vec::new(), &mut |path, digest| {
+        for (policy, fields) in &self.set {
+            collect(fields, &mut Vec::new(), &mut |path, digest| {
                 entries.push(Entry { path: Path::new(path), policy: policy.clone(), digest: digest.to_owned() });
             });
         }
         entries
+    }
+
+    /// Returns the change that puts the receipt on a workload; none where it is there already.
+    pub(super) fn annotate(&self, workload: &Workload) -> Option<PatchOperation> {
+        let text = self.to_string();
+        if workload.annotation(RECEIPT_ANNOTATION) == Some(&text) {
+            return None;
+        }
+        let (path, value) = match workload.metadata("annotations") {
+            Value::Object(_) => (vec!["metadata", "annotations", RECEIPT_ANNOTATION], text.into()),
+            _ => (vec!["metadata", "annotations"], json!({RECEIPT_ANNOTATION: text})),
+        };
+        Some(PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(path), value }))
+    }
+}
+
+/// Puts the digest of every field of a value at its place.
+fn note(place: &mut Value, value: &Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let place = child(place, name);
+                if name == WHOLE {
+                    *place = digest::of_value(value).into();
+                } else {
+                    note(place, value);
+                }
+            }
+        }
+        value => *place = digest::of_value(value).into(),
+    }
+}
+
+/// Finds the digests below a place. What is neither a digest nor on the way to one was never written by Tidegate.
+fn collect<'r>(place: &'r Value, path: &mut Vec<&'r str>, found: &mut impl FnMut(Vec<String>, &str)) {
+    match place {
+        Value::String(digest) => found(path.iter().map(|&segment| segment.to_owned()).collect(), digest),
+        Value::Object(fields) => {
+            for (name, place) in fields {
+                path.push(name);
+                collect(place, path, found);
+                path.pop();
+            }
+        }
+        _ => {}
     }
 }
 
@@ -90,36 +139,6 @@ impl Entry {
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
-    }
-}
-
-impl Tree {
-    fn empty() -> Self {
-        Self::Branch(BTreeMap::new())
-    }
-
-    fn insert(&mut self, path: &[String], digest: String) {
-        let (Self::Branch(children), Some((segment, rest))) = (self, path.split_first()) else { return };
-        if rest.is_empty() {
-            children.insert(segment.clone(), Self::Leaf(digest));
-        } else if let Some(child) = children.get_mut(segment) {
-            child.insert(rest, digest);
-        } else {
-            children.entry(segment.clone()).or_insert_with(Self::empty).insert(rest, digest);
-        }
-    }
-
-    fn collect<'t>(&'t self, path: &mut Vec<&'t str>, found: &mut impl FnMut(Vec<String>, &str)) {
-        match self {
-            Self::Leaf(digest) => found(path.iter().map(|&segment| segment.to_owned()).collect(), digest),
-            Self::Branch(children) => {
-                for (segment, child) in children {
-                    path.push(segment);
-                    child.collect(path, found);
-                    path.pop();
-                }
-            }
-        }
     }
 }
 
@@ -144,7 +163,11 @@ mod tests {
             value: json!(cpu),
             policy: PolicyRef { name: "serving".into(), generation: 3 },
         };
-        Receipt::write(&template(cpu), &[injection])
+        {
+            let mut receipt = Receipt::of_injections(&[injection]);
+            receipt.sign(&template(cpu));
+            receipt
+        }
     }
 
     #[test]
@@ -158,6 +181,19 @@ mod tests {
         let mut forged = receipt();
         forged.set = receipt_of("2").set;
         assert!(!forged.fits(&template("1")));
+    }
+
+    #[test]
+    fn fields_are_noted_one_by_one_but_a_reference_to_a_secret_as_a_whole() {
+        let policy = PolicyRef { name: "serving".into(), generation: 1 };
+        let injection =
+            |path: &str, value: Value| Injection { path: Path::new(path.split('/')), value, policy: policy.clone() };
+        let receipt = Receipt::of_injections(&[
+            injection("a", json!({"b": {"c": 1, "d": [{"e": 2}]}, "f": {}})),
+            injection("a/g", json!({"secretKeyRef": {"name": "db", "key": "username"}})),
+        ]);
+        let paths: Vec<String> = receipt.entries().iter().map(|entry| entry.path.to_string()).collect();
+        assert_eq!(paths, ["a/b/c", "a/b/d", "a/g/secretKeyRef"]);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Peace with the autoscaler: an update does not reset the replicas that an autoscaler holds.
 
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{PatchOperation, ReplaceOperation};
+
 use super::Request;
 use crate::facts::Facts;
 use crate::policy::Effective;
@@ -8,6 +11,12 @@ use crate::policy::Effective;
 pub(super) struct Kept {
     pub(super) replicas: i64,
     pub(super) warning: String,
+}
+
+/// Returns the change of a workload to a number of replicas; it said another one.
+pub(super) fn set(replicas: i64) -> PatchOperation {
+    let path = PointerBuf::from_tokens(["spec", "replicas"]);
+    PatchOperation::Replace(ReplaceOperation { path, value: replicas.into() })
 }
 
 /// Tells whether an update would reset replicas that an autoscaler holds within its bounds. Zero, and zero to any number,

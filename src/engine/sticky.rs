@@ -17,9 +17,9 @@ pub(super) enum Template {
     Unmanaged,
     /// It is exactly what was admitted with this receipt.
     Kept(Receipt),
-    /// The user's part is as before: the object with the old injected values put back.
+    /// The user's part is as before: the template as it was, with the old injected values.
     Restored(Value, Receipt),
-    /// The user's part is new: the object with everything of ours taken out.
+    /// The user's part is new: the template with everything of ours taken out.
     Fresh(Value),
 }
 
@@ -33,6 +33,9 @@ pub(super) fn template_of(request: &Request) -> Template {
         return Template::Fresh(users_part(new, &[Receipt::of(new)]));
     };
     let (receipt, before) = (Receipt::of(new), Receipt::of(&old));
+    if new.template() == old.template() && receipt == before {
+        return before.map_or(Template::Unmanaged, Template::Kept);
+    }
     // `kubectl rollout undo` brings back the annotations of the ReplicaSet together with its template.
     if let Some(receipt) = receipt.clone().filter(|receipt| before.is_some() && receipt.fits(new.template())) {
         return Template::Kept(receipt);
@@ -43,17 +46,10 @@ pub(super) fn template_of(request: &Request) -> Template {
     };
     let users_before = users_part(&old, &[Some(before.clone())]);
     let users_now = users_part(new, &[receipt.filter(|receipt| *receipt != before), Some(before.clone())]);
-    if digest::of_template(&users_now["spec"]["template"]) == digest::of_template(&users_before["spec"]["template"]) {
-        return Template::Restored(with_template(new, old.template()), before);
+    if digest::of_template(&users_now) == digest::of_template(&users_before) {
+        return Template::Restored(old.template().clone(), before);
     }
     Template::Fresh(users_now)
-}
-
-/// Returns the object with the old template: the same user's part, with what was injected into it.
-fn with_template(workload: &Workload, template: &Value) -> Value {
-    let mut object = workload.object().clone();
-    object["spec"]["template"] = template.clone();
-    object
 }
 
 /// Tells the author of an update why nothing is injected into a workload that was here before.
@@ -66,15 +62,15 @@ pub(super) fn unmanaged(workload: &Workload) -> String {
     )
 }
 
-/// Returns the object without what the receipts say is ours and which nobody has declared since.
+/// Returns the template without what the receipts say is ours and which nobody has declared since.
 fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
-    let mut object = workload.object().clone();
+    let mut template = workload.template().clone();
     let entries: Vec<Entry> = receipts.iter().flatten().flat_map(Receipt::entries).collect();
     if entries.is_empty() {
-        return object;
+        return template;
     }
     let authors = Authors::of(workload);
-    let pod = &mut object["spec"]["template"]["spec"];
+    let pod = &mut template["spec"];
     let is_ours = |entry: &&Entry| entry.is_in(workload.pod_spec()) && !authors.wrote(&entry.path);
     let ours: Vec<&Entry> = entries.iter().filter(is_ours).collect();
     let keep = |path: &Path| authors.wrote(path);
@@ -85,7 +81,7 @@ fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
     for entry in &ours {
         complete_probe(pod, &entry.path);
     }
-    object
+    template
 }
 
 #[cfg(test)]
@@ -106,9 +102,15 @@ mod tests {
             value: limit.into(),
             policy: PolicyRef { name: "serving".into(), generation: 1 },
         };
-        let receipt = Receipt::write(&object["spec"]["template"], &[injection]);
+        let receipt = receipt(&object["spec"]["template"], &[injection]);
         object["metadata"]["annotations"] = json!({RECEIPT_ANNOTATION: receipt.to_string()});
         object
+    }
+
+    fn receipt(template: &Value, injections: &[Injection]) -> Receipt {
+        let mut receipt = Receipt::of_injections(injections);
+        receipt.sign(template);
+        receipt
     }
 
     fn container(object: &mut Value) -> &mut Value {
@@ -132,13 +134,13 @@ mod tests {
     }
 
     fn told(request: &Request) -> (&'static str, Value) {
-        let (word, mut object) = match template_of(request) {
-            Template::Unmanaged => ("unmanaged", request.workload.object().clone()),
-            Template::Kept(_) => ("kept", request.workload.object().clone()),
-            Template::Restored(object, _) => ("restored", object),
-            Template::Fresh(object) => ("fresh", object),
+        let (word, mut template) = match template_of(request) {
+            Template::Unmanaged => ("unmanaged", request.workload.template().clone()),
+            Template::Kept(_) => ("kept", request.workload.template().clone()),
+            Template::Restored(template, _) => ("restored", template),
+            Template::Fresh(template) => ("fresh", template),
         };
-        (word, container(&mut object).take())
+        (word, template["spec"]["containers"][0].take())
     }
 
     fn bare() -> Value {
@@ -228,7 +230,7 @@ mod tests {
             policy: PolicyRef { name: "serving".into(), generation: 1 },
         };
         let mut object = with_container(&json!({"env": [{"name": "PGHOST", "value": "db"}]}));
-        let receipt = Receipt::write(&object["spec"]["template"], &[injection]);
+        let receipt = receipt(&object["spec"]["template"], &[injection]);
         let applied = with_container(&json!({"env": [{"name": "PGHOST"}]})).to_string();
         object["metadata"]["annotations"] = json!({
             RECEIPT_ANNOTATION: receipt.to_string(), "kubectl.kubernetes.io/last-applied-configuration": applied
@@ -258,12 +260,12 @@ mod tests {
             policy: policy.clone(),
         };
         let ours = [injection("httpGet", json!({"port": 8000})), injection("timeoutSeconds", json!(5))];
-        let receipt = Receipt::write(&Value::Null, &ours);
+        let receipt = receipt(&Value::Null, &ours);
         let mut object = probe(json!({"httpGet": {"port": 8000}, "tcpSocket": {"port": 8000}, "timeoutSeconds": 5}));
         object["metadata"]["annotations"][RECEIPT_ANNOTATION] = receipt.to_string().into();
         let left = users_part(&Workload::view(&object).unwrap(), &[Some(receipt)]);
         let stored = json!({"tcpSocket": {"port": 8000}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1,
             "failureThreshold": 3});
-        assert_eq!(left["spec"]["template"]["spec"]["containers"][0]["readinessProbe"], stored);
+        assert_eq!(left["spec"]["containers"][0]["readinessProbe"], stored);
     }
 }

@@ -9,7 +9,7 @@ use axum::extract::{DefaultBodyLimit, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use tracing::{Span, debug, error, info_span, warn};
+use tracing::{debug, error, warn};
 
 use crate::admission::{self, Answer, Review, Webhook};
 use crate::report;
@@ -51,26 +51,20 @@ async fn answer(state: &State, webhook: Webhook, body: &[u8]) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "tidegate has not read the cluster yet\n").into_response();
     }
     state.wait_for_namespace(review.namespace()).await;
-    let encoded = span_of(&review, webhook).in_scope(|| decided(state, webhook, &review));
+    let encoded = guarded(webhook, &review, || state.read(|policies, facts| review.answer(webhook, policies, facts)));
     ([(header::CONTENT_TYPE, "application/json")], encoded).into_response()
-}
-
-fn decided(state: &State, webhook: Webhook, review: &Review) -> Vec<u8> {
-    guarded(webhook, review, || state.read(|policies, facts| review.answer(webhook, policies, facts)))
 }
 
 /// Answers also where deciding panics.
 fn guarded<'r>(webhook: Webhook, review: &'r Review, decide: impl FnOnce() -> Answer<'r>) -> Vec<u8> {
+    let (uid, namespace, name) = (review.uid(), review.namespace(), review.name());
     let answer = catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| {
-        error!("deciding failed: this is a fault in tidegate; please report it with the object");
+        let told = "deciding failed: this is a fault in tidegate; please report it with the object";
+        error!(?webhook, uid, namespace, name, "{told}");
         review.failure(webhook, "a fault in tidegate")
     });
-    debug!(allowed = answer.allowed, "reviewed");
+    debug!(?webhook, uid, namespace, name, allowed = answer.allowed, "reviewed");
     answer.encode()
-}
-
-fn span_of(review: &Review, webhook: Webhook) -> Span {
-    info_span!("review", ?webhook, uid = review.uid(), namespace = review.namespace(), name = review.name())
 }
 
 #[cfg(test)]

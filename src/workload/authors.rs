@@ -52,7 +52,7 @@ pub fn wrote_replicas(workload: &Workload) -> bool {
 
 /// Returns the fields of those who applied a workload by server-side apply.
 fn appliers<'a>(workload: &Workload<'a>) -> impl Iterator<Item = &'a Value> + use<'a> {
-    let managers = workload.object()["metadata"]["managedFields"].as_array().map_or(&[][..], Vec::as_slice);
+    let managers = workload.metadata("managedFields").as_array().map_or(&[][..], Vec::as_slice);
     managers.iter().filter(|manager| manager["operation"] == "Apply").map(|manager| &manager["fieldsV1"])
 }
 

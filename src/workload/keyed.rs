@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value, map::Entry};
+use serde_json::{Map, Value};
 
 /// Returns the field by which the items of a list are told apart, for the lists that Tidegate adds to.
 ///
@@ -46,7 +46,8 @@ impl Path {
         })
     }
 
-    /// Sets the value at the path, making what is missing on the way; a new list item goes to the head of its list.
+    /// Sets the value at the path, making what is missing on the way; a new list item goes to the head of its list. The
+    /// fields of an object are set one by one, beside those that are there.
     pub fn set(&self, root: &mut Value, value: Value) {
         let mut place = root;
         let mut list = "";
@@ -57,7 +58,10 @@ impl Path {
             };
             list = segment;
         }
-        *place = value;
+        match (place, value) {
+            (Value::Object(there), Value::Object(mut fields)) => there.append(&mut fields),
+            (place, value) => *place = value,
+        }
     }
 
     /// Removes the value at the path and what is left empty above it: an item of which only the key remains, an object
@@ -86,19 +90,25 @@ fn item_mut<'v>(items: &'v mut Vec<Value>, field: &str, key: &str) -> &'v mut Va
     &mut items[index]
 }
 
-fn field_mut<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
+/// Returns a field of an object, null where it was absent. What is no object becomes one.
+pub(crate) fn child<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
     let Value::Object(map) = value else { unreachable!("made an object above") };
-    match map.entry(field) {
-        Entry::Occupied(found) if !found.get().is_null() => found.into_mut(),
-        Entry::Occupied(mut null) => {
-            null.insert(empty(field));
-            null.into_mut()
-        }
-        Entry::Vacant(vacant) => vacant.insert(empty(field)),
+    // Looking first spares a copy of the name for each field that is there.
+    if !map.contains_key(field) {
+        map.insert(field.to_owned(), Value::Null);
     }
+    &mut map[field]
+}
+
+fn field_mut<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
+    let child = child(value, field);
+    if child.is_null() {
+        *child = empty(field);
+    }
+    child
 }
 
 fn empty(field: &str) -> Value {

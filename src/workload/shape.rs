@@ -33,14 +33,10 @@ enum Shape {
 const WORKLOAD: Shape = Shape::Object(&[
     ("kind", Shape::Text),
     ("metadata", METADATA),
-    (
-        "spec",
-        Shape::Object(&[
-            ("replicas", Shape::Number),
-            ("template", Shape::Object(&[("metadata", METADATA), ("spec", POD)])),
-        ]),
-    ),
+    ("spec", Shape::Object(&[("replicas", Shape::Number), ("template", TEMPLATE)])),
 ]);
+
+const TEMPLATE: Shape = Shape::Object(&[("metadata", METADATA), ("spec", POD)]);
 
 const METADATA: Shape = Shape::Object(&[
     ("name", Shape::Text),
@@ -101,6 +97,11 @@ const PROBE: Shape = Shape::Object(&[
 /// Checks a whole workload.
 pub(super) fn check(object: &Value) -> Result<(), ShapeError> {
     if object.is_object() { WORKLOAD.check(object, &mut Vec::new()) } else { Err(WORKLOAD.error(object, &[])) }
+}
+
+/// Checks a pod template.
+pub(super) fn check_template(template: &Value) -> Result<(), ShapeError> {
+    TEMPLATE.check(template, &mut Vec::new())
 }
 
 /// A step on the way to a field.

@@ -40,7 +40,7 @@ fn bind(container: &Container, binding: &Binding, injector: &mut Injector) -> Ve
     let (set, missing): (Vec<_>, Vec<_>) = variables.into_iter().partition(|(name, _)| container.env(name).is_some());
     for (name, source) in missing {
         let path = Path::new([container.list(), container.name(), "env", name]);
-        injector.add(&path, source);
+        injector.add(path, source);
     }
     let names: Vec<&str> = set.iter().map(|(name, _)| *name).collect();
     if names.is_empty() {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Injector, which_container};
 use crate::policy::ProbeSettings;
 use crate::runtimes::{Endpoint, Handler, Recognised};
-use crate::workload::{Container, Path, has_handler};
+use crate::workload::{Path, has_handler};
 
 /// Injects the probes that the model server's container lacks. A probe with a handler is its author's and left alone,
 /// but for the port that it must have: its author may have changed no more than the path of one that was injected.
@@ -35,10 +35,10 @@ pub(super) fn inject(recognised: &Recognised, settings: &ProbeSettings, injector
     for probe in missing {
         let path = Path::new([container.list(), container.name(), probe.field()]);
         if let Some(handler) = without_port(container.field(probe.field())) {
-            injector.add(&path.join(handler).join("port"), endpoint.port.into());
+            injector.add(path.join(handler).join("port"), endpoint.port.into());
             continue;
         }
-        inject_one(container, probe, &path, &probe.wanted(&endpoint, settings), injector);
+        injector.add(path, lacking(container.field(probe.field()), probe.wanted(&endpoint, settings)));
     }
     None
 }
@@ -48,14 +48,12 @@ fn without_port(probe: &Value) -> Option<&'static str> {
     ["httpGet", "tcpSocket"].into_iter().find(|handler| probe[handler].is_object() && probe[handler]["port"].is_null())
 }
 
-/// Injects the fields that the probe lacks.
-fn inject_one(container: &Container, probe: Probe, path: &Path, wanted: &Value, injector: &mut Injector) {
-    let written = container.field(probe.field());
-    for (name, value) in wanted.as_object().into_iter().flatten() {
-        if written[name].is_null() {
-            injector.add(&path.join(name), value.clone());
-        }
+/// Returns the fields that a probe lacks.
+fn lacking(written: &Value, mut wanted: Value) -> Value {
+    if let Value::Object(fields) = &mut wanted {
+        fields.retain(|name, _| written[name].is_null());
     }
+    wanted
 }
 
 /// The three probes of a container.

@@ -31,7 +31,7 @@ fn inject_one(container: &Container, name: &str, default: &RequestAndLimit, inje
     for (of, wanted) in [("requests", wanted_request), ("limits", wanted_limit)] {
         if let Some(wanted) = wanted.filter(|_| !container.has_resource(of, name)) {
             let path = Path::new([container.list(), container.name(), "resources", of, name]);
-            injector.add(&path, Value::from(wanted.to_string()));
+            injector.add(path, Value::from(wanted.to_string()));
         }
     }
 }

@@ -54,7 +54,7 @@ mod tests {
         let operation = if old.is_some() { Operation::Update } else { Operation::Create };
         let (workload, old) = (Workload::view(object).unwrap(), old.map(|old| Workload::view(old).unwrap()));
         let request = Request { operation, workload, old, user: "jane" };
-        !decide(&request, &policies(&[("serving", json!({}))]), facts).warnings.is_empty()
+        !decide(&request, &policies(&[("serving", json!({}))]), facts).verdict.warnings.is_empty()
     }
 
     #[test]
