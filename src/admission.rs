@@ -8,15 +8,14 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::engine::{Considered, Operation, Request};
 use crate::facts::Facts;
 use crate::policy::PolicySet;
 use crate::report;
-use crate::workload::{self, ShapeError, Workload};
+use crate::workload::{Sent, ShapeError, Workload};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -55,23 +54,26 @@ pub enum BadReview {
 /// A review whose envelope could be read.
 #[derive(Debug)]
 pub struct Review<'a> {
-    request: RawRequest<'a>,
+    request: Asked<'a, Sent>,
+    /// Why its objects could not be read.
+    problem: Option<String>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Envelope<'a> {
+#[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de>"))]
+struct Envelope<'a, O> {
     #[serde(borrow, default)]
     api_version: Cow<'a, str>,
     #[serde(borrow, default)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
-    request: Option<RawRequest<'a>>,
+    request: Option<Asked<'a, O>>,
 }
 
+/// What is asked, with the objects in a form of choice.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawRequest<'a> {
+#[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de>"))]
+struct Asked<'a, O> {
     #[serde(borrow, default)]
     uid: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -86,10 +88,8 @@ struct RawRequest<'a> {
     sub_resource: Cow<'a, str>,
     #[serde(borrow, default)]
     user_info: UserInfo<'a>,
-    #[serde(borrow, default)]
-    object: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    old_object: Option<&'a RawValue>,
+    object: Option<O>,
+    old_object: Option<O>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -111,16 +111,38 @@ struct UserInfo<'a> {
 /// # Errors
 /// Says why the body is no review that could be answered.
 pub fn decode(body: &[u8]) -> Result<Review<'_>, BadReview> {
-    let envelope: Envelope = serde_json::from_slice(body).map_err(BadReview::Malformed)?;
-    if envelope.kind.is_empty() {
-        return Err(BadReview::NoKind);
+    match serde_json::from_slice::<Envelope<Sent>>(body) {
+        Ok(envelope) => Ok(Review { request: envelope.request()?, problem: None }),
+        Err(problem) => {
+            let envelope: Envelope<IgnoredAny> = serde_json::from_slice(body).map_err(BadReview::Malformed)?;
+            Ok(Review { request: envelope.request()?.without_objects(), problem: Some(problem.to_string()) })
+        }
     }
-    if envelope.kind != KIND || envelope.api_version != API_VERSION {
-        let (kind, api_version) = (envelope.kind.into_owned(), envelope.api_version.into_owned());
-        return Err(BadReview::OtherKind { kind, api_version });
+}
+
+impl<'a, O> Envelope<'a, O> {
+    fn request(self) -> Result<Asked<'a, O>, BadReview> {
+        if self.kind.is_empty() {
+            return Err(BadReview::NoKind);
+        }
+        if self.kind != KIND || self.api_version != API_VERSION {
+            let (kind, api_version) = (self.kind.into_owned(), self.api_version.into_owned());
+            return Err(BadReview::OtherKind { kind, api_version });
+        }
+        self.request.filter(|request| !request.uid.is_empty()).ok_or(BadReview::NoRequest)
     }
-    let request = envelope.request.filter(|request| !request.uid.is_empty()).ok_or(BadReview::NoRequest)?;
-    Ok(Review { request })
+}
+
+impl<'a, O> Asked<'a, O> {
+    fn without_objects<P>(self) -> Asked<'a, P> {
+        let Self { uid, kind, operation, namespace, name, sub_resource, user_info, .. } = self;
+        Asked { uid, kind, operation, namespace, name, sub_resource, user_info, object: None, old_object: None }
+    }
+}
+
+/// Views an object as a workload.
+fn view(Sent(object): &Sent) -> Result<Workload<'_>, Unreadable> {
+    Workload::view(object).map_err(Unreadable::Shape)
 }
 
 /// Why an object is left alone or refused without being judged.
@@ -128,8 +150,8 @@ pub fn decode(body: &[u8]) -> Result<Review<'_>, BadReview> {
 enum Unreadable {
     #[error("the request has no object")]
     Missing,
-    #[error("the object cannot be read")]
-    Json(#[source] serde_json::Error),
+    #[error("the object cannot be read: {0}")]
+    Json(String),
     #[error("the object is no workload")]
     Shape(#[source] ShapeError),
 }
@@ -159,14 +181,12 @@ impl Review<'_> {
         if !self.is_ours() {
             return Answer::allow(self.uid());
         }
-        let answered = self.objects().and_then(|objects| {
-            let considered = Considered::of(self.question(&objects)?, policies, facts);
-            Ok(match webhook {
-                Webhook::Mutate => self.mutation(&considered),
-                Webhook::Validate => self.verdict(&considered),
-            })
-        });
-        answered.unwrap_or_else(|unreadable| self.failure(webhook, &report::chain(&unreadable)))
+        let considered = self.question().map(|request| Considered::of(request, policies, facts));
+        match (considered, webhook) {
+            (Ok(considered), Webhook::Mutate) => self.mutation(&considered),
+            (Ok(considered), Webhook::Validate) => self.verdict(&considered),
+            (Err(unreadable), webhook) => self.failure(webhook, &report::chain(&unreadable)),
+        }
     }
 
     /// Returns the answer where no decision could be made: the mutating webhook lets the object through with a warning,
@@ -193,18 +213,16 @@ impl Review<'_> {
             && matches!(&*request.operation, "CREATE" | "UPDATE")
     }
 
-    /// Returns the object and, for an update, what it was.
-    fn objects(&self) -> Result<(Value, Option<Value>), Unreadable> {
-        let object = parse(self.request.object)?.ok_or(Unreadable::Missing)?;
-        Ok((object, parse(self.request.old_object)?))
-    }
-
     /// Returns what the engine is asked.
-    fn question<'q>(&'q self, (object, old): &'q (Value, Option<Value>)) -> Result<Request<'q>, Unreadable> {
-        let workload = Workload::view(object).map_err(Unreadable::Shape)?;
-        let old = old.as_ref().map(Workload::view).transpose().map_err(Unreadable::Shape)?;
-        let operation = if self.request.operation == "CREATE" { Operation::Create } else { Operation::Update };
-        Ok(Request { operation, workload, old, user: &self.request.user_info.username })
+    fn question(&self) -> Result<Request<'_>, Unreadable> {
+        if let Some(problem) = &self.problem {
+            return Err(Unreadable::Json(problem.clone()));
+        }
+        let request = &self.request;
+        let workload = request.object.as_ref().ok_or(Unreadable::Missing).and_then(view)?;
+        let old = request.old_object.as_ref().map(view).transpose()?;
+        let operation = if request.operation == "CREATE" { Operation::Create } else { Operation::Update };
+        Ok(Request { operation, workload, old, user: &request.user_info.username })
     }
 
     fn mutation(&self, considered: &Considered) -> Answer<'_> {
@@ -236,12 +254,6 @@ impl Review<'_> {
     fn kind(&self) -> &str {
         &self.request.kind.kind
     }
-}
-
-/// Parses an object; null is none.
-fn parse(raw: Option<&RawValue>) -> Result<Option<Value>, Unreadable> {
-    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
-    workload::parse(raw.get()).map(Some).map_err(Unreadable::Json)
 }
 
 /// What a webhook says to one request.

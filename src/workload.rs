@@ -17,7 +17,7 @@ pub(crate) use defaults::{complete_probe, has_handler};
 pub use image::Image;
 pub(crate) use keyed::child;
 pub use keyed::{Path, key_of};
-pub use parse::parse;
+pub use parse::Sent;
 pub use shape::ShapeError;
 
 use crate::facts::WorkloadRef;

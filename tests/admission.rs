@@ -254,7 +254,7 @@ mod bad_input {
     fn readable() -> Vec<(&'static str, Vec<u8>, Answer)> {
         let mut pod = review(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {}}));
         pod["request"]["kind"] = json!({"group": "", "version": "v1", "kind": "Pod"});
-        let twice = example().to_string().replacen('{', r#"{"spec":"x","metadata":1,"#, 1);
+        let twice = example().to_string().replacen('{', r#"{"spec":"x","metadata":{"name":1},"#, 1);
         let receipt = |text: &str| {
             object(&with(|object| object["metadata"]["annotations"] = json!({"tidegate.dev/receipt": text})))
         };

@@ -1,5 +1,7 @@
 //! What a cluster does while Tidegate is not there, when it comes, and when it goes.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
+
 mod common;
 
 use std::fs;
