@@ -206,6 +206,7 @@ mod bad_input {
             ("a million levels deep", raw_object(&nested(1_000_000)), none),
             ("half a surrogate", raw_object(r#"{"metadata":{"name":"\ud800"}}"#), none),
             ("a number beyond all others", raw_object(r#"{"spec":{"replicas":1e999}}"#), none),
+            ("managers that are numbers", raw_object(r#"{"metadata":{"managedFields":[1]}}"#), none),
             ("metadata that is text", raw_object(r#"{"metadata":"api"}"#), none),
             ("labels that are a list", object(&with(|object| object["metadata"]["labels"] = json!(["a"]))), none),
             ("a label that is a number", object(&with(|object| object["metadata"]["labels"]["a"] = json!(1))), none),
@@ -280,7 +281,7 @@ mod bad_input {
                 object(&with(|object| {
                     object["metadata"]["annotations"] =
                         json!({"kubectl.kubernetes.io/last-applied-configuration": "}{"});
-                    object["metadata"]["managedFields"] = json!([{"operation": "Apply", "fieldsV1": []}, 1, null]);
+                    object["metadata"]["managedFields"] = json!([{"operation": "Apply", "fieldsV1": []}]);
                 })),
                 Admitted,
             ),
