@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use json_patch::Patch;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::engine::{Considered, Operation, Request};
 use crate::facts::Facts;
@@ -226,11 +228,10 @@ impl Review<'_> {
     }
 
     fn mutation(&self, considered: &Considered) -> Answer<'_> {
-        let patch = Some(considered.patch()).filter(|patch| !patch.is_empty());
-        let patch = patch.map(|patch| serde_json::to_vec(&patch).expect("a patch is plain data"));
+        let patch = Some(considered.patch()).filter(|patch| !patch.is_empty()).as_ref().map(encoded);
         Answer {
             patch_type: patch.as_ref().map(|_| "JSONPatch"),
-            patch: patch.map(|patch| BASE64_STANDARD.encode(patch)),
+            patch,
             warnings: considered.notes(),
             ..Answer::allow(self.uid())
         }
@@ -256,6 +257,16 @@ impl Review<'_> {
     }
 }
 
+/// Returns a patch in base64, as JSON: no character of it needs an escape, and none is looked for.
+fn encoded(patch: &Patch) -> Box<RawValue> {
+    let patch = serde_json::to_vec(patch).expect("a patch is plain data");
+    let mut text = String::with_capacity(patch.len() * 4 / 3 + 6);
+    text.push('"');
+    BASE64_STANDARD.encode_string(patch, &mut text);
+    text.push('"');
+    RawValue::from_string(text).expect("base64 in quotes is JSON")
+}
+
 /// What a webhook says to one request.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -268,7 +279,7 @@ pub struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
+    patch: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -15,8 +15,8 @@ pub use authors::{Authors, wrote_replicas};
 pub use container::{Container, GPU_RESOURCES};
 pub(crate) use defaults::{complete_probe, has_handler};
 pub use image::Image;
-pub(crate) use keyed::child;
 pub use keyed::{Path, key_of};
+pub(crate) use keyed::{child, put};
 pub use parse::Sent;
 pub use shape::ShapeError;
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Injection;
 use crate::api::RECEIPT_ANNOTATION;
 use crate::digest;
-use crate::workload::{Path, Workload, child};
+use crate::workload::{Path, Workload, child, put};
 
 /// What was injected into a pod template, by whom, and for which template.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ impl Receipt {
             let fields = set.entry(same[0].policy.to_string()).or_insert_with(|| Value::Object(Map::new()));
             for injection in same {
                 let place = injection.path.segments().iter().fold(&mut *fields, |place, segment| child(place, segment));
-                note(place, &injection.value);
+                put(place, digests(&injection.value));
             }
         }
         Self { template: String::new(), set }
@@ -96,20 +96,15 @@ impl Receipt {
     }
 }
 
-/// Puts the digest of every field of a value at its place.
-fn note(place: &mut Value, value: &Value) {
+/// Returns a value with a digest in the place of each field's value.
+fn digests(value: &Value) -> Value {
+    let of_field = |name: &String, value: &Value| match name.as_str() {
+        WHOLE => digest::of_value(value).into(),
+        _ => digests(value),
+    };
     match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let place = child(place, name);
-                if name == WHOLE {
-                    *place = digest::of_value(value).into();
-                } else {
-                    note(place, value);
-                }
-            }
-        }
-        value => *place = digest::of_value(value).into(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), of_field(name, value))).collect(),
+        value => digest::of_value(value).into(),
     }
 }
 

@@ -58,10 +58,7 @@ impl Path {
             };
             list = segment;
         }
-        match (place, value) {
-            (Value::Object(there), Value::Object(mut fields)) => there.append(&mut fields),
-            (place, value) => *place = value,
-        }
+        put(place, value);
     }
 
     /// Removes the value at the path and what is left empty above it: an item of which only the key remains, an object
@@ -97,10 +94,15 @@ pub(crate) fn child<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
     }
     let Value::Object(map) = value else { unreachable!("made an object above") };
     // Looking first spares a copy of the name for each field that is there.
-    if !map.contains_key(field) {
-        map.insert(field.to_owned(), Value::Null);
+    if map.contains_key(field) { &mut map[field] } else { map.entry(field).or_insert(Value::Null) }
+}
+
+/// Puts a value at a place; the fields of an object one by one, beside those that are there.
+pub(crate) fn put(place: &mut Value, value: Value) {
+    match (place, value) {
+        (Value::Object(there), Value::Object(mut fields)) => there.append(&mut fields),
+        (place, value) => *place = value,
     }
-    &mut map[field]
 }
 
 fn field_mut<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
