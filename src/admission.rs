@@ -304,7 +304,7 @@ struct Details {
 #[derive(Debug, Serialize)]
 pub struct Cause {
     /// The rule's id.
-    pub reason: &'static str,
+    pub reason: String,
     /// The field.
     pub field: String,
     /// What was found and what should be.

@@ -8,9 +8,9 @@ pub use model_server::{
     AutoscalerStatus, DatabaseStatus, ModelServer, ModelServerSpec, ModelServerStatus, ReplicasStatus,
 };
 pub use serving_policy::{
-    Autoscaling, AutoscalingEngine, Bound, Condition, ContainerDefaults, Database, DatabaseProvider, Enforcement,
-    LabelRequirement, LabelSelector, Match, ProbeSource, Probes, Resources, RuleSettings, ServingPolicy,
-    ServingPolicySpec, ServingPolicyStatus, Volume, Zalando,
+    Autoscaling, AutoscalingEngine, Bound, Condition, ContainerDefaults, Database, DatabaseCreation, DatabaseProvider,
+    Enforcement, Environment, EnvironmentSource, ExceptionBounds, LabelRequirement, LabelSelector, Match, ProbeSource,
+    Probes, Resources, RuleSettings, ServingPolicy, ServingPolicySpec, ServingPolicyStatus, Volume, Zalando,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -10,6 +10,8 @@ mod receipt;
 mod replicas;
 mod sticky;
 
+use std::sync::Arc;
+
 use json_patch::Patch;
 use serde_json::Value;
 
@@ -96,7 +98,7 @@ pub struct Considered<'a> {
     policies: &'a PolicySet,
     facts: &'a Facts,
     /// The policies that the workload is under; none where nothing at all follows.
-    effective: Option<Effective<'a>>,
+    effective: Option<Arc<Effective>>,
     /// Whether the workload has just been taken out of Tidegate's reach: it is judged for that alone.
     is_leaving: bool,
     injected: Injected,
@@ -191,7 +193,7 @@ impl<'a> Considered<'a> {
     }
 
     /// Returns a workload that has, or gets, a receipt, with the policies that it is under.
-    fn admitted(&self) -> Option<(Workload<'_>, &Effective<'a>)> {
+    fn admitted(&self) -> Option<(Workload<'_>, &Effective)> {
         self.injected.receipt.as_ref()?;
         Some((self.workload(), self.effective.as_ref()?))
     }
@@ -206,7 +208,7 @@ impl<'a> Considered<'a> {
     /// Returns the names of the policies that select the workload.
     #[must_use]
     pub fn policies(&self) -> Vec<String> {
-        self.effective.as_ref().map(Effective::names).unwrap_or_default()
+        self.effective.as_ref().map(|effective| effective.names()).unwrap_or_default()
     }
 }
 
@@ -310,7 +312,7 @@ mod tests {
                 && decision.notes.is_empty()
         );
         assert_eq!((decision.receipt, decision.companions), (None, Companions::default()));
-        let audited: Vec<&str> = decision.verdict.audited.iter().map(|violation| violation.rule).collect();
+        let audited: Vec<&str> = decision.verdict.audited.iter().map(|violation| &*violation.rule).collect();
         assert_eq!(audited, ["floating-tag", "missing-memory-limit"]);
     }
 
@@ -329,7 +331,7 @@ mod tests {
         let old = other.clone();
         other["metadata"]["labels"] = json!({});
         let decision = decided(spec("enforce"), &other, Some(&old), "jane", &facts());
-        let found: Vec<&str> = decision.verdict.violations.iter().map(|violation| violation.rule).collect();
+        let found: Vec<&str> = decision.verdict.violations.iter().map(|violation| &*violation.rule).collect();
         assert_eq!((decision.patch.len(), &found[..]), (0, &["model-server-label-removed"][..]));
         let back = decided(spec("enforce"), &old, Some(&other), "jane", &facts());
         assert!(back.verdict.allows() && back.receipt.is_none(), "putting it on is no change of the template");

@@ -1,25 +1,31 @@
 //! Policies, compiled: selectors ready to match, quantities parsed, settings known to make sense.
 
 mod compile;
+mod effective;
 mod load;
+mod merge;
+mod settings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use kube::core::{Selector, SelectorExt};
 use serde_json::{Map, Value};
 
 pub use compile::PolicyError;
+pub use effective::{ActiveRule, Effective, Selected};
 pub use load::{LoadError, load, parse};
+pub use merge::{Conflict, Merged};
+pub use settings::{
+    AutoscalingSettings, Class, DatabaseSettings, Defaults, ProbeSettings, ProviderSettings, RequestAndLimit,
+    SettingsError, ZalandoSettings,
+};
 
-use crate::api::{Bound, Enforcement, Zalando};
-use crate::companions::{Provider, zalando};
+use crate::api::{Bound, Enforcement};
 use crate::facts::Facts;
-use crate::quantity::Quantity;
 use crate::rules::Rule;
-use crate::workload::{Container, Workload};
+use crate::workload::Workload;
 
 /// Names the policy, and the generation of it, that set a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,109 +43,82 @@ impl fmt::Display for PolicyRef {
 }
 
 /// A policy that is ready to decide.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Policy {
     reference: PolicyRef,
-    enforcement: Enforcement,
+    priority: i32,
     selector: Selector,
     namespaces: Selector,
-    defaults: BTreeMap<Class, Defaults>,
+    /// The label of a namespace that names its environment.
+    environment_label: String,
+    /// What the policy says; first where nothing is said of the environment, then in each that it knows, by name.
+    variants: Vec<Variant>,
+}
+
+/// What a policy says in one environment.
+#[derive(Debug)]
+struct Variant {
+    environment: Option<String>,
+    enforcement: Enforcement,
+    /// What is injected and made, as it is written.
+    settings: Value,
     bounds: BTreeMap<String, Bound>,
-    probes: Option<ProbeSettings>,
-    autoscaling: Option<AutoscalingSettings>,
-    database: Option<DatabaseSettings>,
     rules: BTreeMap<String, Enforcement>,
+    /// The rules with the parameters that the policy gives them.
+    configured: BTreeMap<String, Arc<dyn Rule>>,
 }
 
-/// The class of a container, by what it computes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// Without a GPU.
-    Cpu,
-    /// With a GPU or another accelerator.
-    Gpu,
-}
-
-impl Class {
-    /// Returns the class of a container.
+impl Policy {
+    /// Returns the policy's name and generation.
     #[must_use]
-    pub fn of(container: &Container) -> Self {
-        if container.has_gpu() { Self::Gpu } else { Self::Cpu }
+    pub fn reference(&self) -> &PolicyRef {
+        &self.reference
+    }
+
+    /// Returns the environments that the policy knows, by name.
+    pub fn environments(&self) -> impl Iterator<Item = &str> {
+        self.variants.iter().filter_map(|variant| variant.environment.as_deref())
+    }
+
+    /// Returns the place of the variant for a namespace with these labels.
+    fn variant_for(&self, labels: Option<&BTreeMap<String, String>>) -> usize {
+        let environment = labels.and_then(|labels| labels.get(&self.environment_label));
+        let place = |name| self.variants.iter().position(|variant| variant.environment.as_ref() == Some(name));
+        environment.and_then(place).unwrap_or(0)
     }
 }
 
-/// The requests and limits of one class, by resource name.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Defaults {
-    /// What is injected for each resource.
-    pub by_resource: BTreeMap<String, RequestAndLimit>,
-}
-
-/// The default request and limit of one resource.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RequestAndLimit {
-    /// The default request.
-    pub request: Option<Quantity>,
-    /// The default limit.
-    pub limit: Option<Quantity>,
-}
-
-/// How probes are injected.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ProbeSettings {
-    /// Whether they are.
-    pub inject: bool,
-    /// How long a model server may take to start; none where its runtime says.
-    pub startup_budget: Option<Duration>,
-}
-
-/// The autoscaler of each model server.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AutoscalingSettings {
-    /// Whether one is made.
-    pub enabled: bool,
-    /// The least number of replicas.
-    pub min_replicas: i32,
-    /// The most replicas.
-    pub max_replicas: i32,
-    /// The metrics, as `autoscaling/v2` has them.
-    pub metrics: Vec<Map<String, Value>>,
-    /// The behavior, as `autoscaling/v2` has it.
-    pub behavior: Map<String, Value>,
-    /// Whether updates leave `spec.replicas` to the autoscaler.
-    pub preserve_replicas: bool,
-}
-
-/// The database of each model server.
-#[derive(Clone, Debug, PartialEq)]
-pub enum DatabaseSettings {
-    /// Zalando's postgres-operator.
-    Zalando(Zalando),
-}
-
-impl DatabaseSettings {
-    /// Returns who provides the database.
-    #[must_use]
-    pub fn provider(&self) -> Box<dyn Provider + '_> {
-        match self {
-            Self::Zalando(settings) => Box::new(zalando::Postgresql { settings }),
-        }
+impl Variant {
+    /// A rule is as strict as the policy says of it, or else as it is by itself, but never stricter than the policy.
+    fn enforcement_of(&self, rule: &dyn Rule) -> Enforcement {
+        self.rules.get(rule.id()).copied().unwrap_or_else(|| rule.enforcement()).min(self.enforcement)
     }
 }
 
 /// All policies in force, and which workloads are Tidegate's at all.
-#[derive(Clone, Debug)]
 pub struct PolicySet {
     scope: BTreeMap<String, String>,
+    /// In the order of precedence: by priority, the highest first, then by name.
     policies: Vec<Arc<Policy>>,
+    /// What was made of policies together before. Which policies a workload is under differs far less than workloads do.
+    known: RwLock<HashMap<Vec<Choice>, Arc<Effective>>>,
 }
+
+/// A policy and one of its variants, by their places.
+type Choice = (usize, usize);
+
+/// How many combinations of policies are remembered, so that memory is bounded whatever the labels of workloads.
+const MOST_KNOWN: usize = 1024;
 
 impl PolicySet {
     /// Makes a set of policies for the workloads with all of the labels in `scope`.
     #[must_use]
     pub fn new(scope: BTreeMap<String, String>, mut policies: Vec<Arc<Policy>>) -> Self {
-        policies.sort_by(|a, b| a.reference.name.cmp(&b.reference.name));
-        Self { scope, policies }
+        policies.sort_by(|a, b| {
+            let by_name = || a.reference.name.cmp(&b.reference.name);
+            b.priority.cmp(&a.priority).then_with(by_name)
+        });
+        Self { scope, policies, known: RwLock::default() }
     }
 
     /// Returns the labels that make a workload a model server.
@@ -148,7 +127,7 @@ impl PolicySet {
         &self.scope
     }
 
-    /// Returns the policies, by name.
+    /// Returns the policies, in the order of their precedence.
     #[must_use]
     pub fn policies(&self) -> &[Arc<Policy>] {
         &self.policies
@@ -165,23 +144,41 @@ impl PolicySet {
 
     /// Returns the policies that are for a workload, as one; none where there is no such policy.
     #[must_use]
-    pub fn resolve(&self, workload: &Workload, facts: &Facts) -> Option<Effective<'_>> {
-        let labels = workload.labels().map(text_map).unwrap_or_default();
-        let namespace = facts.namespaces.get(workload.namespace());
-        let selecting = self.policies.iter().filter(|policy| {
-            policy.enforcement > Enforcement::Off
-                && policy.selector.matches(&labels)
-                && (policy.namespaces.selects_all()
-                    || namespace.is_some_and(|namespace| policy.namespaces.matches(&namespace.labels)))
-        });
-        let policies: Vec<&Policy> = selecting.map(AsRef::as_ref).collect();
-        (!policies.is_empty()).then_some(Effective { policies })
+    pub fn resolve(&self, workload: &Workload, facts: &Facts) -> Option<Arc<Effective>> {
+        let choice = self.choice(workload, facts);
+        if choice.is_empty() {
+            return None;
+        }
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&choice).cloned();
+        Some(known.unwrap_or_else(|| self.make(choice)))
     }
 
-    /// Tells whether any policy has to know the workload's namespace.
-    #[must_use]
-    pub fn reads_namespaces(&self) -> bool {
-        self.policies.iter().any(|policy| !policy.namespaces.selects_all())
+    /// Returns the policies that are for a workload, each with its variant for the namespace's environment.
+    fn choice(&self, workload: &Workload, facts: &Facts) -> Vec<Choice> {
+        let labels = workload.labels().map(text_map).unwrap_or_default();
+        let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
+        let chosen = self.policies.iter().enumerate().filter_map(|(place, policy)| {
+            let is_for = (policy.selector.selects_all() || policy.selector.matches(&labels))
+                && (policy.namespaces.selects_all()
+                    || namespace.is_some_and(|labels| policy.namespaces.matches(labels)));
+            let variant = is_for.then(|| policy.variant_for(namespace))?;
+            (policy.variants[variant].enforcement > Enforcement::Off).then_some((place, variant))
+        });
+        chosen.collect()
+    }
+
+    fn make(&self, choice: Vec<Choice>) -> Arc<Effective> {
+        let policies: Vec<(&Policy, &Variant)> = choice
+            .iter()
+            .map(|&(place, variant)| (&*self.policies[place], &self.policies[place].variants[variant]))
+            .collect();
+        let effective = Arc::new(Effective::of(&policies));
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        known.insert(choice, Arc::clone(&effective));
+        effective
     }
 }
 
@@ -189,95 +186,14 @@ fn text_map(map: &Map<String, Value>) -> BTreeMap<String, String> {
     map.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
-/// The policies that are for one workload. A setting comes from the first policy, by name, that has it; the rules of
-/// all apply, the strictest enforcement wins.
-#[derive(Clone, Debug)]
-pub struct Effective<'p> {
-    policies: Vec<&'p Policy>,
-}
-
-impl<'p> Effective<'p> {
-    /// Returns the policies' names.
-    #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        self.policies.iter().map(|policy| policy.reference.name.to_string()).collect()
-    }
-
-    /// Tells whether anything is injected: a policy in audit changes nothing.
-    #[must_use]
-    pub fn injects(&self) -> bool {
-        self.injecting().next().is_some()
-    }
-
-    /// Returns the resources of each class, with the policy that sets them.
-    pub fn container_defaults(&self) -> impl Iterator<Item = (Class, &'p Defaults, &'p PolicyRef)> {
-        [Class::Cpu, Class::Gpu].into_iter().filter_map(|class| {
-            self.injecting().find_map(|policy| Some((class, policy.defaults.get(&class)?, &policy.reference)))
-        })
-    }
-
-    /// Returns how probes are injected, with the policy that says so.
-    #[must_use]
-    pub fn probes(&self) -> Option<(&'p ProbeSettings, &'p PolicyRef)> {
-        self.injecting().find_map(|policy| Some((policy.probes.as_ref()?, &policy.reference)))
-    }
-
-    /// Returns the autoscaling, where a policy has it.
-    #[must_use]
-    pub fn autoscaling(&self) -> Option<&'p AutoscalingSettings> {
-        self.injecting().find_map(|policy| policy.autoscaling.as_ref())
-    }
-
-    /// Returns the database, with the policy that wants it.
-    #[must_use]
-    pub fn database(&self) -> Option<(&'p DatabaseSettings, &'p PolicyRef)> {
-        self.injecting().find_map(|policy| Some((policy.database.as_ref()?, &policy.reference)))
-    }
-
-    /// Tells whether updates leave `spec.replicas` to an autoscaler that holds them.
-    #[must_use]
-    pub fn preserves_replicas(&self) -> bool {
-        self.autoscaling().is_none_or(|settings| settings.preserve_replicas)
-    }
-
-    /// Returns the bounds that hold for a resource, with the names of the policies that set them.
-    pub fn bounds<'s>(&'s self, resource: &'s str) -> impl Iterator<Item = (&'p Bound, &'p str)> + 's {
-        self.policies.iter().filter_map(move |policy| Some((policy.bounds.get(resource)?, &*policy.reference.name)))
-    }
-
-    /// Returns how strict the strictest policy is about a rule, with its name.
-    #[must_use]
-    pub fn enforcement_of(&self, rule: &dyn Rule) -> (Enforcement, &'p str) {
-        let each = self.policies.iter().map(|policy| (policy.enforcement_of(rule), &*policy.reference.name));
-        // The first of equals, so that the answer does not depend on how many agree.
-        each.reduce(|best, next| if next.0 > best.0 { next } else { best }).unwrap_or((Enforcement::Off, ""))
-    }
-
-    fn injecting(&self) -> impl Iterator<Item = &'p Policy> {
-        self.policies.iter().copied().filter(|policy| policy.enforcement >= Enforcement::Warn)
-    }
-}
-
-impl Policy {
-    /// Returns the policy's name and generation.
-    #[must_use]
-    pub fn reference(&self) -> &PolicyRef {
-        &self.reference
-    }
-
-    /// A rule is as strict as the policy says of it, or else as it is by itself, but never stricter than the policy.
-    fn enforcement_of(&self, rule: &dyn Rule) -> Enforcement {
-        self.rules.get(rule.id()).copied().unwrap_or_else(|| rule.enforcement()).min(self.enforcement)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use std::time::Duration;
+
     use super::*;
     use crate::facts::Namespace;
-    use crate::rules;
     use crate::testing::{LABEL, deployment, facts, policies};
 
     fn names(set: &PolicySet, facts: &Facts) -> Vec<String> {
@@ -294,14 +210,10 @@ mod tests {
         ask(&set.resolve(&workload, &facts()).unwrap())
     }
 
-    fn rule(id: &str) -> &'static dyn Rule {
-        *rules::ALL.iter().find(|rule| rule.id() == id).unwrap()
-    }
-
     fn strictness(specs: &[(&str, Value)], id: &str) -> (Enforcement, String) {
         ask(specs, |effective| {
-            let (enforcement, policy) = effective.enforcement_of(rule(id));
-            (enforcement, policy.to_owned())
+            let active = effective.rules().iter().find(|active| active.rule.id() == id);
+            active.map_or((Enforcement::Off, String::new()), |active| (active.enforcement, active.policy.to_string()))
         })
     }
 
@@ -344,7 +256,6 @@ mod tests {
         let labels = [("stage".to_owned(), "prod".to_owned())].into();
         let prod = Facts { namespaces: [("ml".into(), Namespace { labels, terminating: false })].into(), ..facts() };
         assert_eq!(names(&set, &prod), [""; 0]);
-        assert!(set.reads_namespaces() && !policies(&[("a", json!({}))]).reads_namespaces());
     }
 
     #[test]
@@ -365,7 +276,8 @@ mod tests {
     fn each_class_has_the_defaults_of_its_own_policy() {
         let defaults = |class: &str| json!({"resources": {class: {"requests": {"cpu": "1"}}}});
         let found = ask(&[("a", defaults("gpu")), ("b", defaults("cpu"))], |effective| {
-            effective.container_defaults().map(|(class, _, from)| (class, from.to_string())).collect::<Vec<_>>()
+            let of = |defaults: &Defaults| defaults.by_resource["cpu"].request.as_ref().unwrap().1.to_string();
+            effective.container_defaults().map(|(class, defaults)| (class, of(defaults))).collect::<Vec<_>>()
         });
         assert_eq!(found, [(Class::Cpu, "b@1".to_owned()), (Class::Gpu, "a@1".to_owned())]);
     }

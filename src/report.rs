@@ -37,7 +37,7 @@ fn paragraph(number: usize, violation: &Violation) -> String {
 #[must_use]
 pub fn causes(verdict: &Verdict) -> Vec<Cause> {
     let cause = |violation: &Violation| Cause {
-        reason: violation.rule,
+        reason: violation.rule.clone(),
         field: violation.finding.place.clone(),
         message: format!("found {}, expected {}", violation.finding.found, violation.finding.expected),
     };
@@ -100,7 +100,7 @@ mod tests {
             expected: "nothing".into(),
             instead: instead.into(),
         };
-        Violation { rule: "some-rule", policy: "serving".into(), enforcement: Enforcement::Enforce, finding }
+        Violation { rule: "some-rule".into(), policy: "serving".into(), enforcement: Enforcement::Enforce, finding }
     }
 
     #[test]

@@ -7,6 +7,11 @@ pub mod membership;
 pub mod resources;
 pub mod security;
 
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
 use crate::api::Enforcement;
 use crate::facts::Facts;
 use crate::policy::{Effective, PolicySet};
@@ -24,17 +29,50 @@ pub static ALL: &[&dyn Rule] = &[
 ];
 
 /// One thing that a model server can get wrong.
-pub trait Rule: Sync {
+pub trait Rule: fmt::Debug + Send + Sync {
     /// Returns the name of what was found, such that "allow floating-tag" reads as English. It never changes.
-    fn id(&self) -> &'static str;
+    fn id(&self) -> &str;
 
     /// Returns how strict the rule is where no policy says.
     fn enforcement(&self) -> Enforcement {
         Enforcement::Enforce
     }
 
+    /// Returns the rule with parameters, as a policy gives them.
+    ///
+    /// # Errors
+    /// Says what is wrong with them, in a sentence that follows their place.
+    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+        let given: Vec<&str> = params.keys().map(String::as_str).collect();
+        Err(format!("the rule takes no parameters; found {}", given.join(", ")))
+    }
+
     /// Returns every place where the workload gets it wrong.
     fn check(&self, context: &Context) -> Vec<Finding>;
+}
+
+impl<R: Rule + ?Sized> Rule for &'static R {
+    fn id(&self) -> &str {
+        (**self).id()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        (**self).enforcement()
+    }
+
+    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+        (**self).with(params)
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        (**self).check(context)
+    }
+}
+
+/// Returns the built-in rule of this name.
+#[must_use]
+pub fn named(id: &str) -> Option<&'static dyn Rule> {
+    ALL.iter().copied().find(|rule| rule.id() == id)
 }
 
 /// What a rule reads.
@@ -49,7 +87,7 @@ pub struct Context<'a> {
     /// All policies, and which workloads are model servers at all.
     pub policies: &'a PolicySet,
     /// The policies that are for the workload.
-    pub effective: &'a Effective<'a>,
+    pub effective: &'a Effective,
     /// What is known of the cluster.
     pub facts: &'a Facts,
     /// The model server's container and runtime.

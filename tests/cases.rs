@@ -74,13 +74,13 @@ mod of_rules {
     }
 
     /// The rules that find something, however strict they are.
-    fn found(decision: &Decision) -> BTreeSet<&'static str> {
+    fn found(decision: &Decision) -> BTreeSet<&str> {
         assert!(
             decision.verdict.warnings.is_empty(),
             "a case is told by violations alone: {:?}",
             decision.verdict.warnings
         );
-        decision.verdict.violations.iter().map(|violation| violation.rule).collect()
+        decision.verdict.violations.iter().map(|violation| &*violation.rule).collect()
     }
 
     #[test]

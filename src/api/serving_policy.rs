@@ -30,6 +30,10 @@ pub struct ServingPolicySpec {
     /// How strict the policy is, `enforce` where nothing is said. It also caps the enforcement of each of its rules.
     #[serde(default)]
     pub enforcement: Enforcement,
+    /// Which of several policies comes first: a value that is injected comes from the highest that sets it, then from the
+    /// first by name. The rules of all apply.
+    #[serde(default)]
+    pub priority: i32,
     /// Which model servers the policy is for, within what the installation intercepts. Empty: all of them.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub match_: Option<Match>,
@@ -48,6 +52,61 @@ pub struct ServingPolicySpec {
     /// Settings of the built-in rules, by rule id. A rule that is not named applies as the policy's enforcement says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, RuleSettings>,
+    /// How the environment of a model server is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<EnvironmentSource>,
+    /// What is different in an environment, by its name: what is said here is laid over the rest of the policy.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environments: BTreeMap<String, Environment>,
+    /// What exceptions may do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exceptions: Option<ExceptionBounds>,
+}
+
+/// How the environment of a model server is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnvironmentSource {
+    /// The label of the namespace whose value names the environment. Default: `environment`.
+    pub namespace_label: String,
+}
+
+/// What a policy says otherwise in one environment. A field that is not said here is as in the rest of the policy; a list
+/// that is said takes the place of the other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Environment {
+    /// How strict the policy is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<Enforcement>,
+    /// Requests, limits and bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Probes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Probes>,
+    /// The autoscaler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
+    /// The database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<Database>,
+    /// Settings of the built-in rules.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<String, RuleSettings>,
+}
+
+/// What exceptions to a policy may do.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExceptionBounds {
+    /// How long an exception may last from when it was made, such as `720h`. Default: as long as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("duration(self) > duration('0s')", "maxDuration is above zero"))]
+    pub max_duration: Option<Duration>,
+    /// The rules that are never excepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub never: Vec<String>,
 }
 
 /// How strict a policy or a rule is, from the mildest to the strictest.
@@ -163,9 +222,9 @@ pub enum ProbeSource {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Probes {
-    /// Where they come from.
-    #[serde(default)]
-    pub from: ProbeSource,
+    /// Where they come from. Default: `runtime`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<ProbeSource>,
     /// How long a model server may take to start, such as `10m`. Default: what its runtime's preset says, else 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = (
@@ -187,58 +246,37 @@ pub enum AutoscalingEngine {
 }
 
 /// The autoscaler of each model server.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = ("self.minReplicas <= self.maxReplicas", "minReplicas is not above maxReplicas"))]
+#[x_kube(validation = (
+    "!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",
+    "minReplicas is not above maxReplicas"
+))]
 pub struct Autoscaling {
-    /// What makes and keeps it.
-    #[serde(default)]
-    pub engine: AutoscalingEngine,
-    /// The least number of replicas.
-    #[serde(default = "one")]
+    /// What makes and keeps it. Default: `hpa`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<AutoscalingEngine>,
+    /// The least number of replicas. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
-    pub min_replicas: i32,
-    /// The greatest number of replicas.
-    #[serde(default = "ten")]
+    pub min_replicas: Option<i32>,
+    /// The greatest number of replicas. Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
-    pub max_replicas: i32,
+    pub max_replicas: Option<i32>,
     /// The metrics of `autoscaling/v2`, as they are. A `ContainerResource` metric without `container` is given the
     /// model server's.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "metrics_schema")]
-    pub metrics: Vec<Map<String, Value>>,
+    pub metrics: Option<Vec<Map<String, Value>>>,
     /// The `behavior` of `autoscaling/v2`, as it is.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_object_schema")]
-    pub behavior: Map<String, Value>,
-    /// Keeps the live `spec.replicas` when an update would reset what an autoscaler holds within its bounds.
-    #[serde(default = "yes")]
-    pub preserve_replicas: bool,
-}
-
-impl Default for Autoscaling {
-    fn default() -> Self {
-        Self {
-            engine: AutoscalingEngine::default(),
-            min_replicas: one(),
-            max_replicas: ten(),
-            metrics: Vec::new(),
-            behavior: Map::new(),
-            preserve_replicas: true,
-        }
-    }
-}
-
-const fn one() -> i32 {
-    1
-}
-
-const fn ten() -> i32 {
-    10
-}
-
-const fn yes() -> bool {
-    true
+    pub behavior: Option<Map<String, Value>>,
+    /// Keeps the live `spec.replicas` when an update would reset what an autoscaler holds within its bounds. Default:
+    /// true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preserve_replicas: Option<bool>,
 }
 
 fn metrics_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -270,14 +308,27 @@ pub enum DatabaseProvider {
     None,
 }
 
+/// Which model servers get a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DatabaseCreation {
+    /// Each, but for one with the annotation `tidegate.dev/database: none`.
+    #[default]
+    Always,
+    /// Only one with the annotation `tidegate.dev/database: "true"`.
+    OnRequest,
+}
+
 /// The database of each model server.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = ("self.provider != 'zalando' || has(self.zalando)", "provider zalando needs the zalando settings"))]
 pub struct Database {
-    /// Who provides it.
-    #[serde(default)]
-    pub provider: DatabaseProvider,
+    /// Who provides it. Default: `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<DatabaseProvider>,
+    /// Which model servers get one. Default: `always`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create: Option<DatabaseCreation>,
     /// Settings for provider `zalando`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zalando: Option<Zalando>,
@@ -286,36 +337,35 @@ pub struct Database {
 /// Settings of the `postgresql` objects for Zalando's postgres-operator.
 ///
 /// <https://github.com/zalando/postgres-operator/blob/master/docs/reference/cluster_manifest.md>
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Zalando {
-    /// The team that owns the clusters; also the first part of their names.
+    /// The team that owns the clusters; also the first part of their names. There is no default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = (
         "self.matches('^[a-z]([-a-z0-9]{0,13}[a-z0-9])?$')",
         "teamId is at most 15 lower-case letters, digits and dashes, and starts with a letter"
     ))]
-    pub team_id: String,
-    /// The PostgreSQL major version, such as `"17"`.
+    pub team_id: Option<String>,
+    /// The PostgreSQL major version, such as `"17"`. There is no default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = ("self.matches('^[0-9]+$')", "version is a major version such as \"17\""))]
-    pub version: String,
-    /// How many PostgreSQL instances a cluster has.
-    #[serde(default = "one")]
+    pub version: Option<String>,
+    /// How many PostgreSQL instances a cluster has. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
-    pub instances: i32,
-    /// The volume of each instance.
-    pub volume: Volume,
+    pub instances: Option<i32>,
+    /// The volume of each instance. There is no default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<Volume>,
     /// How the operator names the Secret of a user: its `secret_name_template`, with `{tprkind}` and `{tprgroup}`
-    /// filled in or not.
-    #[serde(default = "secret_name")]
+    /// filled in or not. Default: the operator's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = (
         "self.contains('{username}') && self.contains('{cluster}')",
         "secretName has both {username} and {cluster}"
     ))]
-    pub secret_name: String,
-}
-
-fn secret_name() -> String {
-    "{username}.{cluster}.credentials.{tprkind}.{tprgroup}".to_owned()
+    pub secret_name: Option<String>,
 }
 
 /// A volume that the operator makes.
@@ -333,6 +383,10 @@ pub struct RuleSettings {
     /// How strict the rule is; never stricter than the policy. Default: the rule's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforcement: Option<Enforcement>,
+    /// The rule's parameters, as `tidegate explain RULE` has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "free_object_schema")]
+    pub params: Option<Map<String, Value>>,
 }
 
 /// What Tidegate observed of a policy.

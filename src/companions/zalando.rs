@@ -5,13 +5,13 @@
 use serde_json::{Value, json};
 
 use super::{Binding, MANAGED_BY_LABEL, MANAGER, Provider, WORKLOAD_ANNOTATION, names};
-use crate::api::Zalando;
 use crate::facts::{Facts, WorkloadRef};
+use crate::policy::ZalandoSettings;
 
 /// The operator's `postgresql` objects, under one policy's settings.
 pub struct Postgresql<'s> {
     /// The settings.
-    pub settings: &'s Zalando,
+    pub settings: &'s ZalandoSettings,
 }
 
 impl Postgresql<'_> {
@@ -93,7 +93,7 @@ mod tests {
     use crate::facts::{Apis, Database};
     use crate::testing::{facts, reference};
 
-    fn settings(more: &Value) -> Zalando {
+    fn settings(more: &Value) -> ZalandoSettings {
         let mut settings = json!({"teamId": "acid", "version": "17", "instances": 2, "volume": {"size": "1024Mi"}});
         json_patch::merge(&mut settings, more);
         serde_json::from_value(settings).unwrap()

@@ -24,20 +24,16 @@ pub struct Injection {
     pub policy: PolicyRef,
 }
 
-/// Collects injections on behalf of one policy.
-pub(super) struct Injector<'p> {
-    policy: &'p PolicyRef,
+/// Collects injections.
+#[derive(Default)]
+pub(super) struct Injector {
     injections: Vec<Injection>,
 }
 
-impl<'p> Injector<'p> {
-    fn new(policy: &'p PolicyRef) -> Self {
-        Self { policy, injections: Vec::new() }
-    }
-
-    /// Adds a value.
-    fn add(&mut self, path: Path, value: Value) {
-        self.injections.push(Injection { path, value, policy: self.policy.clone() });
+impl Injector {
+    /// Adds a value on behalf of a policy.
+    fn add(&mut self, path: Path, value: Value, policy: &PolicyRef) {
+        self.injections.push(Injection { path, value, policy: policy.clone() });
     }
 }
 
@@ -65,23 +61,17 @@ fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mu
         return Vec::new();
     }
     let recognised = runtimes::recognise(workload);
-    let mut injections = Vec::new();
-    for (class, defaults, policy) in effective.container_defaults() {
-        let mut injector = Injector::new(policy);
+    let mut injector = Injector::default();
+    for (class, defaults) in effective.container_defaults() {
         resources::inject(workload, class, defaults, &mut injector);
-        injections.append(&mut injector.injections);
     }
     if let Some((settings, policy)) = effective.probes() {
-        let mut injector = Injector::new(policy);
-        notes.extend(probes::inject(&recognised, settings, &mut injector));
-        injections.append(&mut injector.injections);
+        notes.extend(probes::inject(&recognised, settings, policy, &mut injector));
     }
     if let Some((settings, policy)) = effective.database() {
-        let mut injector = Injector::new(policy);
-        notes.extend(database::inject(workload, &recognised, settings, facts, &mut injector));
-        injections.append(&mut injector.injections);
+        notes.extend(database::inject(workload, &recognised, (settings, policy), facts, &mut injector));
     }
-    injections
+    injector.injections
 }
 
 /// Tells the author which container is meant where several could be.

@@ -1,13 +1,14 @@
 //! What becomes of findings: refused, warned of or recorded; and what an update did not make worse only warns.
 
 use crate::api::Enforcement;
-use crate::rules::{self, Context, Finding};
+use crate::policy::ActiveRule;
+use crate::rules::{Context, Finding};
 
 /// A finding of a rule, as strict as the policies make it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The rule's id.
-    pub rule: &'static str,
+    pub rule: String,
     /// The policy that is strictest about the rule.
     pub policy: String,
     /// How strict it is.
@@ -56,17 +57,21 @@ pub(super) fn judge(context: &Context) -> Verdict {
     judged
 }
 
+/// Returns what the rules find, each thing once, as strictly as any rule has it.
 fn violations(context: &Context) -> Vec<Violation> {
-    let active = rules::ALL.iter().filter_map(|rule| {
-        let (enforcement, policy) = context.effective.enforcement_of(*rule);
-        (enforcement > Enforcement::Off).then_some((rule, enforcement, policy))
-    });
-    active
-        .flat_map(|(rule, enforcement, policy)| {
-            let findings = rule.check(context).into_iter();
-            findings.map(move |finding| Violation { rule: rule.id(), policy: policy.to_owned(), enforcement, finding })
-        })
-        .collect()
+    let mut violations: Vec<Violation> = Vec::new();
+    for ActiveRule { rule, enforcement, policy } in context.effective.rules() {
+        for finding in rule.check(context) {
+            let (rule, policy) = (rule.id().to_owned(), policy.to_string());
+            let violation = Violation { rule, policy, enforcement: *enforcement, finding };
+            match violations.iter_mut().find(|known| known.is_same(&violation)) {
+                Some(known) if known.enforcement < violation.enforcement => *known = violation,
+                Some(_) => {}
+                None => violations.push(violation),
+            }
+        }
+    }
+    violations
 }
 
 impl Violation {
@@ -135,8 +140,8 @@ mod tests {
 
     #[test]
     fn another_rule_is_another_violation() {
-        let violation = |rule| Violation {
-            rule,
+        let violation = |rule: &str| Violation {
+            rule: rule.into(),
             policy: "serving".into(),
             enforcement: Enforcement::Enforce,
             finding: Finding { found: "nothing".into(), ..Finding::default() },

@@ -1,21 +1,21 @@
 //! From a `ServingPolicy` as it is written to a policy that is ready to decide.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use kube::core::{ParseExpressionError, Selector};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{
-    AutoscalingSettings, Class, DatabaseSettings, Defaults, Policy, PolicyRef, ProbeSettings, RequestAndLimit,
-};
+use super::merge::Layer;
+use super::settings::Settings;
+use super::{Merged, Policy, PolicyRef, SettingsError, Variant};
 use crate::api::{
-    Autoscaling, AutoscalingEngine, Bound, ContainerDefaults, Database, DatabaseProvider, Enforcement, LabelSelector,
-    ProbeSource, Probes, Resources, RuleSettings, ServingPolicy,
+    Bound, ContainerDefaults, Environment, LabelSelector, Resources, RuleSettings, ServingPolicy, ServingPolicySpec,
 };
 use crate::quantity::Quantity;
-use crate::rules;
+use crate::rules::{self, Rule};
 
 /// Why a policy cannot be put in force.
 #[derive(Debug, thiserror::Error)]
@@ -65,15 +65,16 @@ pub enum PolicyError {
         /// The default.
         default: String,
     },
-    /// The bounds of autoscaling exclude each other.
-    #[error(
-        "spec.autoscaling: minReplicas {min} and maxReplicas {max} do not go together; 1 <= minReplicas <= maxReplicas"
-    )]
-    Replicas {
-        /// `minReplicas`.
-        min: i32,
-        /// `maxReplicas`.
-        max: i32,
+    /// What is to be injected or made makes no sense.
+    #[error("spec.{0}")]
+    Settings(SettingsError),
+    /// What is laid over the policy in an environment makes no sense.
+    #[error("environment {environment}")]
+    Environment {
+        /// Its name.
+        environment: String,
+        /// Why.
+        source: Box<PolicyError>,
     },
     /// A metric is of no type that there is.
     #[error(
@@ -96,9 +97,6 @@ pub enum PolicyError {
         /// The field that the type asks for.
         source_field: &'static str,
     },
-    /// The provider has no settings.
-    #[error("spec.database: provider zalando needs the settings under `zalando`")]
-    NoProviderSettings,
     /// The Secret's name would not depend on the user and the cluster.
     #[error("spec.database.zalando.secretName: `{0}` lacks {{username}} or {{cluster}}")]
     SecretName(String),
@@ -110,6 +108,17 @@ pub enum PolicyError {
         /// The rules that there are.
         known: String,
     },
+    /// A rule cannot do with its parameters.
+    #[error("spec.rules.{rule}.params: {problem}")]
+    Parameters {
+        /// The rule.
+        rule: String,
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// An exception could never be bounded by a rule that there is not.
+    #[error("spec.exceptions.never: there is no rule `{0}`")]
+    UnknownNever(String),
 }
 
 impl Policy {
@@ -121,19 +130,71 @@ impl Policy {
         let spec = &policy.spec;
         let name = policy.metadata.name.as_deref().ok_or(PolicyError::Unnamed)?;
         let chosen = spec.match_.clone().unwrap_or_default();
+        let mut variants = vec![Variant::compile(None, spec)?];
+        for (environment, overlay) in &spec.environments {
+            let failed =
+                |source| PolicyError::Environment { environment: environment.clone(), source: Box::new(source) };
+            variants.push(Variant::compile(Some(environment), &overlaid(spec, overlay)).map_err(failed)?);
+        }
         Ok(Self {
             reference: PolicyRef { name: name.into(), generation: policy.metadata.generation.unwrap_or(1) },
-            enforcement: spec.enforcement,
+            priority: spec.priority,
             selector: selector("selector", chosen.selector)?,
             namespaces: selector("namespaceSelector", chosen.namespace_selector)?,
-            defaults: spec.resources.as_ref().map(defaults).transpose()?.unwrap_or_default(),
-            bounds: spec.resources.as_ref().map(|resources| resources.bounds.clone()).unwrap_or_default(),
-            probes: spec.probes.as_ref().map(probes),
-            autoscaling: spec.autoscaling.as_ref().map(autoscaling).transpose()?,
-            database: spec.database.as_ref().map(database).transpose()?.flatten(),
-            rules: rule_settings(&spec.rules)?,
+            environment_label: spec
+                .environment
+                .as_ref()
+                .map_or_else(|| "environment".into(), |source| source.namespace_label.clone()),
+            variants,
         })
     }
+}
+
+/// Lays what is said of an environment over the rest of a policy.
+fn overlaid(spec: &ServingPolicySpec, overlay: &Environment) -> ServingPolicySpec {
+    let mut whole = json(&ServingPolicySpec { environments: BTreeMap::new(), ..spec.clone() });
+    json_patch::merge(&mut whole, &json(overlay));
+    serde_json::from_value(whole).expect("both have the same fields")
+}
+
+fn json(written: &impl Serialize) -> Value {
+    serde_json::to_value(written).expect("a policy is plain data")
+}
+
+impl Variant {
+    fn compile(environment: Option<&str>, spec: &ServingPolicySpec) -> Result<Self, PolicyError> {
+        let resources = spec.resources.clone().unwrap_or_default();
+        check_resources(&resources)?;
+        for (index, metric) in spec.autoscaling.iter().flat_map(|written| &written.metrics).flatten().enumerate() {
+            check_metric(index, metric)?;
+        }
+        let zalando = spec.database.as_ref().and_then(|database| database.zalando.as_ref());
+        zalando.and_then(|zalando| zalando.secret_name.as_deref()).map_or(Ok(()), check_secret_name)?;
+        let defaults = Resources { bounds: BTreeMap::new(), ..resources.clone() };
+        let settings = json(&Environment {
+            resources: spec.resources.is_some().then_some(defaults),
+            probes: spec.probes.clone(),
+            autoscaling: spec.autoscaling.clone(),
+            database: spec.database.clone(),
+            ..Environment::default()
+        });
+        check_settings(&settings)?;
+        Ok(Self {
+            environment: environment.map(str::to_owned),
+            enforcement: spec.enforcement,
+            settings,
+            bounds: resources.bounds,
+            rules: spec.rules.iter().filter_map(|(id, settings)| Some((id.clone(), settings.enforcement?))).collect(),
+            configured: configured(&spec.rules)?,
+        })
+    }
+}
+
+/// Sees that what a policy says makes sense by itself.
+fn check_settings(settings: &Value) -> Result<(), PolicyError> {
+    let policy = PolicyRef { name: "".into(), generation: 0 };
+    let (_, problems) = Settings::read(&Merged::of([Layer { policy: &policy, priority: 0, settings }]));
+    problems.into_iter().next().map_or(Ok(()), |problem| Err(PolicyError::Settings(problem)))
 }
 
 fn selector(field: &'static str, written: Option<LabelSelector>) -> Result<Selector, PolicyError> {
@@ -150,7 +211,7 @@ fn selector(field: &'static str, written: Option<LabelSelector>) -> Result<Selec
     selector.try_into().map_err(|source| PolicyError::Selector { field, source })
 }
 
-fn defaults(resources: &Resources) -> Result<BTreeMap<Class, Defaults>, PolicyError> {
+fn check_resources(resources: &Resources) -> Result<(), PolicyError> {
     for (resource, bound) in &resources.bounds {
         if let Bound { min: Some(min), max: Some(max) } = bound
             && min > max
@@ -162,36 +223,32 @@ fn defaults(resources: &Resources) -> Result<BTreeMap<Class, Defaults>, PolicyEr
             });
         }
     }
-    let classes = [("cpu", Class::Cpu, &resources.cpu), ("gpu", Class::Gpu, &resources.gpu)];
-    let written = classes.into_iter().filter_map(|(name, class, defaults)| Some((name, class, defaults.as_ref()?)));
-    written.map(|(name, class, defaults)| Ok((class, class_defaults(name, defaults, &resources.bounds)?))).collect()
+    for (class, defaults) in [("cpu", &resources.cpu), ("gpu", &resources.gpu)] {
+        defaults.as_ref().map_or(Ok(()), |defaults| check_defaults(class, defaults, &resources.bounds))?;
+    }
+    Ok(())
 }
 
-fn class_defaults(
+fn check_defaults(
     class: &'static str,
     written: &ContainerDefaults,
     bounds: &BTreeMap<String, Bound>,
-) -> Result<Defaults, PolicyError> {
-    let mut by_resource: BTreeMap<String, RequestAndLimit> = BTreeMap::new();
+) -> Result<(), PolicyError> {
     for (of, quantities) in [("requests", &written.requests), ("limits", &written.limits)] {
         for (resource, default) in quantities {
             if !bounds.get(resource).is_none_or(|bound| bound.allows(default)) {
                 let (resource, default) = (resource.clone(), default.to_string());
                 return Err(PolicyError::DefaultOutOfBounds { class, of, resource, default });
             }
-            let pair = by_resource.entry(resource.clone()).or_default();
-            *if of == "requests" { &mut pair.request } else { &mut pair.limit } = Some(default.clone());
         }
     }
-    for (resource, pair) in &by_resource {
-        if let RequestAndLimit { request: Some(request), limit: Some(limit) } = pair
-            && request > limit
-        {
+    for (resource, request) in &written.requests {
+        if let Some(limit) = written.limits.get(resource).filter(|limit| request > *limit) {
             let (resource, request, limit) = (resource.clone(), request.to_string(), limit.to_string());
             return Err(PolicyError::RequestAboveLimit { class, resource, request, limit });
         }
     }
-    Ok(Defaults { by_resource })
+    Ok(())
 }
 
 impl Bound {
@@ -200,31 +257,6 @@ impl Bound {
     pub fn allows(&self, quantity: &Quantity) -> bool {
         self.min.as_ref().is_none_or(|min| quantity >= min) && self.max.as_ref().is_none_or(|max| quantity <= max)
     }
-}
-
-fn probes(probes: &Probes) -> ProbeSettings {
-    ProbeSettings {
-        inject: probes.from == ProbeSource::Runtime,
-        startup_budget: probes.startup_budget.map(Duration::from),
-    }
-}
-
-fn autoscaling(written: &Autoscaling) -> Result<AutoscalingSettings, PolicyError> {
-    let (min, max) = (written.min_replicas, written.max_replicas);
-    if !(1..=max).contains(&min) {
-        return Err(PolicyError::Replicas { min, max });
-    }
-    for (index, metric) in written.metrics.iter().enumerate() {
-        check_metric(index, metric)?;
-    }
-    Ok(AutoscalingSettings {
-        enabled: written.engine == AutoscalingEngine::Hpa,
-        min_replicas: min,
-        max_replicas: max,
-        metrics: written.metrics.clone(),
-        behavior: written.behavior.clone(),
-        preserve_replicas: written.preserve_replicas,
-    })
 }
 
 /// The types of metrics in `autoscaling/v2`, each with the field that holds its source.
@@ -245,25 +277,25 @@ fn check_metric(index: usize, metric: &Map<String, Value>) -> Result<(), PolicyE
     is_alone.then_some(()).ok_or(PolicyError::Metric { index, kind, source_field })
 }
 
-fn database(written: &Database) -> Result<Option<DatabaseSettings>, PolicyError> {
-    match written.provider {
-        DatabaseProvider::None => Ok(None),
-        DatabaseProvider::Zalando => {
-            let settings = written.zalando.clone().ok_or(PolicyError::NoProviderSettings)?;
-            if !(settings.secret_name.contains("{username}") && settings.secret_name.contains("{cluster}")) {
-                return Err(PolicyError::SecretName(settings.secret_name));
-            }
-            Ok(Some(DatabaseSettings::Zalando(settings)))
-        }
-    }
+fn check_secret_name(template: &str) -> Result<(), PolicyError> {
+    let is_whole = template.contains("{username}") && template.contains("{cluster}");
+    is_whole.then_some(()).ok_or_else(|| PolicyError::SecretName(template.to_owned()))
 }
 
-fn rule_settings(written: &BTreeMap<String, RuleSettings>) -> Result<BTreeMap<String, Enforcement>, PolicyError> {
-    if let Some(rule) = written.keys().find(|id| rules::ALL.iter().all(|rule| rule.id() != id.as_str())) {
-        let known: Vec<&str> = rules::ALL.iter().map(|rule| rule.id()).collect();
-        return Err(PolicyError::UnknownRule { rule: rule.clone(), known: known.join(", ") });
+/// Returns the rules that are given parameters, with them.
+fn configured(written: &BTreeMap<String, RuleSettings>) -> Result<BTreeMap<String, Arc<dyn Rule>>, PolicyError> {
+    let mut configured = BTreeMap::new();
+    for (id, settings) in written {
+        let rule = rules::named(id).ok_or_else(|| {
+            let known: Vec<&str> = rules::ALL.iter().map(|rule| rule.id()).collect();
+            PolicyError::UnknownRule { rule: id.clone(), known: known.join(", ") }
+        })?;
+        if let Some(params) = &settings.params {
+            let with = rule.with(params).map_err(|problem| PolicyError::Parameters { rule: id.clone(), problem })?;
+            configured.insert(id.clone(), with);
+        }
     }
-    Ok(written.iter().filter_map(|(id, settings)| Some((id.clone(), settings.enforcement?))).collect())
+    Ok(configured)
 }
 
 #[cfg(test)]
@@ -324,7 +356,7 @@ mod tests {
         spec.autoscaling.metrics[1]: there is no type `Humidity`; the types are Resource, ContainerResource, Pods, Object, External
         spec.autoscaling.metrics[1]: there is no type `pods`; the types are Resource, ContainerResource, Pods, Object, External
         spec.autoscaling.metrics[1]: there is no type ``; the types are Resource, ContainerResource, Pods, Object, External
-        spec.database: provider zalando needs the settings under `zalando`
+        spec.database.zalando: missing field `teamId`; provider zalando needs teamId, version and volume
         spec.database.zalando.secretName: `{cluster}` lacks {username} or {cluster}
         spec.rules: there is no rule `no-latest`; the rules are model-server-label-removed, floating-tag, missing-memory-limit, resources-out-of-bounds, privileged-container, replicas-under-autoscaler
         "#);

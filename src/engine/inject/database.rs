@@ -5,7 +5,7 @@
 use super::{Injector, which_container};
 use crate::companions::Binding;
 use crate::facts::Facts;
-use crate::policy::DatabaseSettings;
+use crate::policy::{DatabaseSettings, PolicyRef};
 use crate::runtimes::Recognised;
 use crate::workload::{Container, Path, Workload};
 
@@ -13,7 +13,7 @@ use crate::workload::{Container, Path, Workload};
 pub(super) fn inject(
     workload: &Workload,
     recognised: &Recognised,
-    settings: &DatabaseSettings,
+    (settings, policy): (&DatabaseSettings, &PolicyRef),
     facts: &Facts,
     injector: &mut Injector,
 ) -> Vec<String> {
@@ -32,15 +32,15 @@ pub(super) fn inject(
     let Some(container) = &recognised.container else {
         return vec![which_container(recognised, "no database is bound")];
     };
-    bind(container, &provider.binding(&reference), injector)
+    bind(container, &provider.binding(&reference), policy, injector)
 }
 
-fn bind(container: &Container, binding: &Binding, injector: &mut Injector) -> Vec<String> {
+fn bind(container: &Container, binding: &Binding, policy: &PolicyRef, injector: &mut Injector) -> Vec<String> {
     let variables = binding.variables();
     let (set, missing): (Vec<_>, Vec<_>) = variables.into_iter().partition(|(name, _)| container.env(name).is_some());
     for (name, source) in missing {
         let path = Path::new([container.list(), container.name(), "env", name]);
-        injector.add(path, source);
+        injector.add(path, source, policy);
     }
     let names: Vec<&str> = set.iter().map(|(name, _)| *name).collect();
     if names.is_empty() {

@@ -3,13 +3,18 @@
 use serde_json::{Value, json};
 
 use super::{Injector, which_container};
-use crate::policy::ProbeSettings;
+use crate::policy::{PolicyRef, ProbeSettings};
 use crate::runtimes::{Endpoint, Handler, Recognised};
 use crate::workload::{Path, has_handler};
 
 /// Injects the probes that the model server's container lacks. A probe with a handler is its author's and left alone,
 /// but for the port that it must have: its author may have changed no more than the path of one that was injected.
-pub(super) fn inject(recognised: &Recognised, settings: &ProbeSettings, injector: &mut Injector) -> Option<String> {
+pub(super) fn inject(
+    recognised: &Recognised,
+    settings: &ProbeSettings,
+    policy: &PolicyRef,
+    injector: &mut Injector,
+) -> Option<String> {
     if !settings.inject {
         return None;
     }
@@ -35,10 +40,10 @@ pub(super) fn inject(recognised: &Recognised, settings: &ProbeSettings, injector
     for probe in missing {
         let path = Path::new([container.list(), container.name(), probe.field()]);
         if let Some(handler) = without_port(container.field(probe.field())) {
-            injector.add(path.join(handler).join("port"), endpoint.port.into());
+            injector.add(path.join(handler).join("port"), endpoint.port.into(), policy);
             continue;
         }
-        injector.add(path, lacking(container.field(probe.field()), probe.wanted(&endpoint, settings)));
+        injector.add(path, lacking(container.field(probe.field()), probe.wanted(&endpoint, settings)), policy);
     }
     None
 }
@@ -109,7 +114,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::policy::PolicyRef;
     use crate::runtimes::recognise;
     use crate::workload::Workload;
 
@@ -143,12 +147,12 @@ mod tests {
     /// What is injected into a readiness probe of a container with one port.
     fn injected(readiness: &Value) -> Value {
         let policy = PolicyRef { name: "serving".into(), generation: 1 };
-        let mut injector = Injector::new(&policy);
+        let mut injector = Injector::default();
         let container = json!({"name": "api", "image": "api:1", "ports": [{"containerPort": 8080}],
             "readinessProbe": readiness});
         let mut object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         let settings = ProbeSettings { inject: true, startup_budget: None };
-        inject(&recognise(&Workload::view(&object).unwrap()), &settings, &mut injector);
+        inject(&recognise(&Workload::view(&object).unwrap()), &settings, &policy, &mut injector);
         let pod = &mut object["spec"]["template"]["spec"];
         injector.injections.iter().for_each(|added| added.path.set(pod, added.value.clone()));
         pod["containers"][0]["readinessProbe"].clone()

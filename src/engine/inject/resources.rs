@@ -25,13 +25,13 @@ pub(super) fn inject(workload: &Workload, class: Class, defaults: &Defaults, inj
 /// and limit, so that neither contradicts what the author wrote.
 fn inject_one(container: &Container, name: &str, default: &RequestAndLimit, injector: &mut Injector) {
     let (request, limit) = (container.resource("requests", name), container.resource("limits", name));
-    let wanted_limit = default.limit.as_ref().map(|default| larger(default, request.as_ref()));
-    let upper = limit.as_ref().or(wanted_limit);
-    let wanted_request = default.request.as_ref().map(|default| smaller(default, upper));
+    let wanted_limit = default.limit.as_ref().map(|(default, policy)| (larger(default, request.as_ref()), policy));
+    let upper = limit.as_ref().or(wanted_limit.map(|(limit, _)| limit));
+    let wanted_request = default.request.as_ref().map(|(default, policy)| (smaller(default, upper), policy));
     for (of, wanted) in [("requests", wanted_request), ("limits", wanted_limit)] {
-        if let Some(wanted) = wanted.filter(|_| !container.has_resource(of, name)) {
+        if let Some((wanted, policy)) = wanted.filter(|_| !container.has_resource(of, name)) {
             let path = Path::new([container.list(), container.name(), "resources", of, name]);
-            injector.add(path, Value::from(wanted.to_string()));
+            injector.add(path, Value::from(wanted.to_string()), policy);
         }
     }
 }
@@ -58,11 +58,11 @@ mod tests {
 
     /// Injects a default request and limit of memory into a container with these resources.
     fn injected(resources: &Value, request: Option<&str>, limit: Option<&str>) -> Vec<String> {
-        let read = |text: Option<&str>| text.map(|text| text.parse().unwrap());
+        let policy = PolicyRef { name: "serving".into(), generation: 1 };
+        let read = |text: Option<&str>| text.map(|text| (text.parse().unwrap(), policy.clone()));
         let pair = RequestAndLimit { request: read(request), limit: read(limit) };
         let defaults = Defaults { by_resource: [("memory".to_owned(), pair)].into() };
-        let policy = PolicyRef { name: "serving".into(), generation: 1 };
-        let mut injector = Injector::new(&policy);
+        let mut injector = Injector::default();
         let object = with_container(&json!({"resources": resources}));
         inject(&Workload::view(&object).unwrap(), Class::Cpu, &defaults, &mut injector);
         let set = injector.injections.iter().map(|set| format!("{}={}", set.path.segments()[3], set.value));

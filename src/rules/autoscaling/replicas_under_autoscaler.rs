@@ -11,10 +11,11 @@ use crate::rules::{Context, Finding, Rule};
 use crate::workload::wrote_replicas;
 
 /// Finds manifests that set what an autoscaler sets.
+#[derive(Debug)]
 pub struct ReplicasUnderAutoscaler;
 
 impl Rule for ReplicasUnderAutoscaler {
-    fn id(&self) -> &'static str {
+    fn id(&self) -> &str {
         "replicas-under-autoscaler"
     }
 

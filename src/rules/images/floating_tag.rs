@@ -9,10 +9,11 @@ use crate::rules::{Context, Finding, Rule};
 use crate::workload::Container;
 
 /// Finds images that can be another one tomorrow.
+#[derive(Debug)]
 pub struct FloatingTag;
 
 impl Rule for FloatingTag {
-    fn id(&self) -> &'static str {
+    fn id(&self) -> &str {
         "floating-tag"
     }
 

@@ -8,10 +8,11 @@
 use crate::rules::{Context, Finding, Rule};
 
 /// Finds updates by which a model server leaves its policies.
+#[derive(Debug)]
 pub struct ModelServerLabelRemoved;
 
 impl Rule for ModelServerLabelRemoved {
-    fn id(&self) -> &'static str {
+    fn id(&self) -> &str {
         "model-server-label-removed"
     }
 

@@ -13,10 +13,11 @@ use crate::rules::{Context, Finding, Rule};
 use crate::workload::Container;
 
 /// Finds containers that may use all memory of their node.
+#[derive(Debug)]
 pub struct MissingMemoryLimit;
 
 impl Rule for MissingMemoryLimit {
-    fn id(&self) -> &'static str {
+    fn id(&self) -> &str {
         "missing-memory-limit"
     }
 

@@ -11,10 +11,11 @@ use crate::rules::{Context, Finding, Rule};
 use serde_json::Value;
 
 /// Finds requests and limits that the platform team does not allow.
+#[derive(Debug)]
 pub struct ResourcesOutOfBounds;
 
 impl Rule for ResourcesOutOfBounds {
-    fn id(&self) -> &'static str {
+    fn id(&self) -> &str {
         "resources-out-of-bounds"
     }
 

@@ -9,10 +9,11 @@
 use crate::rules::{Context, Finding, Rule};
 
 /// Finds containers that own their node.
+#[derive(Debug)]
 pub struct PrivilegedContainer;
 
 impl Rule for PrivilegedContainer {
-    fn id(&self) -> &'static str {
+    fn id(&self) -> &str {
         "privileged-container"
     }
 

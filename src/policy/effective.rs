@@ -1,0 +1,166 @@
+//! The policies that a workload is under, as one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::merge::{Conflict, Layer, Merged};
+use super::settings::{AutoscalingSettings, Class, DatabaseSettings, Defaults, ProbeSettings, Settings};
+use super::{Policy, PolicyRef, Variant};
+use crate::api::{Bound, Enforcement};
+use crate::rules::{self, Rule};
+
+/// One policy, as it is in one environment.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    /// Its name and generation.
+    pub policy: PolicyRef,
+    /// The environment that is laid over it; none where it says nothing of the workload's.
+    pub environment: Option<String>,
+    /// How strict it is there.
+    pub enforcement: Enforcement,
+}
+
+/// A rule as strict as the policies make it, with the parameters that they give it.
+#[derive(Clone)]
+pub struct ActiveRule {
+    /// The rule.
+    pub rule: Arc<dyn Rule>,
+    /// How strict it is.
+    pub enforcement: Enforcement,
+    /// The policy that is strictest about it.
+    pub policy: Arc<str>,
+}
+
+/// The policies that are for one workload, as one. A setting comes from the policy with the highest priority that has it,
+/// then from the first by name; the rules of all apply, the strictest enforcement wins.
+pub struct Effective {
+    selected: Vec<Selected>,
+    merged: Merged,
+    settings: Settings,
+    problems: Vec<String>,
+    bounds: Vec<(Arc<str>, BTreeMap<String, Bound>)>,
+    rules: Vec<ActiveRule>,
+}
+
+impl Effective {
+    /// Makes one of policies, in the order of their precedence, each with its variant for the environment.
+    pub(super) fn of(policies: &[(&Policy, &Variant)]) -> Self {
+        let layers = policies.iter().filter(|(_, variant)| variant.enforcement >= Enforcement::Warn);
+        let merged = Merged::of(layers.map(|(policy, variant)| Layer {
+            policy: &policy.reference,
+            priority: policy.priority,
+            settings: &variant.settings,
+        }));
+        let (settings, problems) = Settings::read(&merged);
+        let problems = problems.iter().map(|problem| format!("the policies together make no sense: {problem}"));
+        Self {
+            selected: policies.iter().map(|(policy, variant)| selected(policy, variant)).collect(),
+            problems: merged.conflicts().iter().map(Conflict::to_string).chain(problems).collect(),
+            merged,
+            settings,
+            bounds: policies
+                .iter()
+                .map(|(policy, variant)| (Arc::clone(&policy.reference.name), variant.bounds.clone()))
+                .collect(),
+            rules: active(policies),
+        }
+    }
+
+    /// Returns the policies.
+    #[must_use]
+    pub fn selected(&self) -> &[Selected] {
+        &self.selected
+    }
+
+    /// Returns the policies' names.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.selected.iter().map(|selected| selected.policy.name.to_string()).collect()
+    }
+
+    /// Returns all settings, with where each comes from.
+    #[must_use]
+    pub fn merged(&self) -> &Merged {
+        &self.merged
+    }
+
+    /// Returns what the policies disagree on, or do not make sense of together, a sentence each.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// Tells whether anything is injected: a policy in audit changes nothing.
+    #[must_use]
+    pub fn injects(&self) -> bool {
+        self.selected.iter().any(|selected| selected.enforcement >= Enforcement::Warn)
+    }
+
+    /// Returns the resources of each class.
+    pub fn container_defaults(&self) -> impl Iterator<Item = (Class, &Defaults)> {
+        self.settings.resources.iter().map(|(class, defaults)| (*class, defaults))
+    }
+
+    /// Returns how probes are injected, with the policy that says so.
+    #[must_use]
+    pub fn probes(&self) -> Option<(&ProbeSettings, &PolicyRef)> {
+        self.settings.probes.as_ref().map(|(settings, policy)| (settings, policy))
+    }
+
+    /// Returns the autoscaling, where a policy has it.
+    #[must_use]
+    pub fn autoscaling(&self) -> Option<&AutoscalingSettings> {
+        self.settings.autoscaling.as_ref()
+    }
+
+    /// Returns the database, with the policy that wants it.
+    #[must_use]
+    pub fn database(&self) -> Option<(&DatabaseSettings, &PolicyRef)> {
+        self.settings.database.as_ref().map(|(settings, policy)| (settings, policy))
+    }
+
+    /// Tells whether updates leave `spec.replicas` to an autoscaler that holds them.
+    #[must_use]
+    pub fn preserves_replicas(&self) -> bool {
+        self.autoscaling().is_none_or(|settings| settings.preserve_replicas)
+    }
+
+    /// Returns the bounds that hold for a resource, with the names of the policies that set them.
+    pub fn bounds<'s>(&'s self, resource: &'s str) -> impl Iterator<Item = (&'s Bound, &'s str)> + 's {
+        self.bounds.iter().filter_map(move |(policy, bounds)| Some((bounds.get(resource)?, &**policy)))
+    }
+
+    /// Returns the rules that apply.
+    #[must_use]
+    pub fn rules(&self) -> &[ActiveRule] {
+        &self.rules
+    }
+}
+
+fn selected(policy: &Policy, variant: &Variant) -> Selected {
+    Selected {
+        policy: policy.reference.clone(),
+        environment: variant.environment.clone(),
+        enforcement: variant.enforcement,
+    }
+}
+
+/// Returns the rules that apply: each once, as strict as the strictest policy about it; and once more for each policy that
+/// gives it parameters, as strict as that.
+fn active(policies: &[(&Policy, &Variant)]) -> Vec<ActiveRule> {
+    let mut active = Vec::new();
+    for rule in rules::ALL {
+        let of = |(policy, variant): &(&Policy, &Variant)| {
+            (variant.enforcement_of(*rule), Arc::clone(&policy.reference.name))
+        };
+        // The first of equals, so that the answer does not depend on how many agree.
+        let strictest = policies.iter().map(of).reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let plain = strictest.map(|(enforcement, policy)| ActiveRule { rule: Arc::new(*rule), enforcement, policy });
+        let configured = policies.iter().filter_map(|(policy, variant)| {
+            let (enforcement, policy) = of(&(policy, variant));
+            Some(ActiveRule { rule: Arc::clone(variant.configured.get(rule.id())?), enforcement, policy })
+        });
+        active.extend(configured.chain(plain).filter(|active| active.enforcement > Enforcement::Off));
+    }
+    active
+}

@@ -1,0 +1,178 @@
+//! The settings of several policies as one: each comes from the policy with the highest priority that has it, then from
+//! the first by name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::PolicyRef;
+
+/// What one policy says, on its way into the whole.
+#[derive(Clone, Copy)]
+pub(super) struct Layer<'p> {
+    pub(super) policy: &'p PolicyRef,
+    pub(super) priority: i32,
+    pub(super) settings: &'p Value,
+}
+
+/// The settings of several policies as one.
+#[derive(Clone, Debug, Default)]
+pub struct Merged {
+    values: Value,
+    sources: BTreeMap<Vec<String>, (PolicyRef, i32)>,
+    conflicts: Vec<Conflict>,
+}
+
+/// Two policies of one priority that say different things of one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The field, such as `autoscaling.maxReplicas`.
+    pub field: String,
+    /// The priority of both.
+    pub priority: i32,
+    /// The policy whose value is used, for it comes first by name, and the value.
+    pub used: (PolicyRef, Value),
+    /// The other policy and its value.
+    pub other: (PolicyRef, Value),
+}
+
+/// Objects that are taken or left as one: their fields mean nothing alone.
+const WHOLE: [&str; 1] = ["autoscaling.behavior"];
+
+impl Merged {
+    /// Merges layers, those that come first before the others.
+    pub(super) fn of<'p>(layers: impl IntoIterator<Item = Layer<'p>>) -> Self {
+        let mut merged = Self { values: Value::Object(Map::new()), ..Self::default() };
+        for layer in layers {
+            merged.lay(layer, &mut Vec::new(), layer.settings);
+        }
+        merged
+    }
+
+    fn lay(&mut self, layer: Layer, path: &mut Vec<String>, value: &Value) {
+        let fields = value.as_object().filter(|_| !WHOLE.contains(&path.join(".").as_str()));
+        let set = self.sources.get(path).cloned();
+        if set.is_none() {
+            let start = if fields.is_some() { Value::Object(Map::new()) } else { value.clone() };
+            *path.iter().fold(&mut self.values, |place, field| &mut place[field]) = start;
+            self.sources.insert(path.clone(), (layer.policy.clone(), layer.priority));
+        }
+        if let Some(fields) = fields {
+            for (name, value) in fields {
+                path.push(name.clone());
+                self.lay(layer, path, value);
+                path.pop();
+            }
+        } else if let Some((first, priority)) = set {
+            self.compare(path, priority, first, layer, value);
+        }
+    }
+
+    fn compare(&mut self, path: &[String], priority: i32, first: PolicyRef, layer: Layer, value: &Value) {
+        let used = path.iter().fold(&self.values, |place, field| &place[field]);
+        if priority == layer.priority && used != value {
+            let (used, other) = ((first, used.clone()), (layer.policy.clone(), value.clone()));
+            self.conflicts.push(Conflict { field: path.join("."), priority, used, other });
+        }
+    }
+
+    /// Returns all settings.
+    #[must_use]
+    pub fn values(&self) -> &Value {
+        &self.values
+    }
+
+    /// Returns the policy that a setting comes from; for an object, the first that has any of it.
+    #[must_use]
+    pub fn source(&self, path: &[&str]) -> Option<&PolicyRef> {
+        let path: Vec<String> = path.iter().map(|&field| field.to_owned()).collect();
+        self.sources.get(&path).map(|(policy, _)| policy)
+    }
+
+    /// Returns each setting that is no object by itself, with its field and the policy that it comes from.
+    pub fn settings(&self) -> impl Iterator<Item = (String, &Value, &PolicyRef)> {
+        self.sources.iter().filter_map(|(path, (policy, _))| {
+            let value = path.iter().fold(&self.values, |place, field| &place[field]);
+            let field = path.join(".");
+            (!value.is_object() || WHOLE.contains(&field.as_str())).then_some((field, value, policy))
+        })
+    }
+
+    /// Returns the fields about which policies of one priority disagree.
+    #[must_use]
+    pub fn conflicts(&self) -> &[Conflict] {
+        &self.conflicts
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, priority, used: (used, value), other: (other, otherwise) } = self;
+        let (used, other) = (&used.name, &other.name);
+        write!(
+            f,
+            "policies {used} and {other}, both of priority {priority}, disagree on {field}: {value} of {used} is used, not \
+             {otherwise} of {other}; give one of them a higher priority"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn merged(layers: &[(&str, i32, Value)]) -> Merged {
+        let references: Vec<PolicyRef> =
+            layers.iter().map(|(name, ..)| PolicyRef { name: (*name).into(), generation: 1 }).collect();
+        Merged::of(layers.iter().zip(&references).map(|((_, priority, settings), policy)| Layer {
+            policy,
+            priority: *priority,
+            settings,
+        }))
+    }
+
+    #[test]
+    fn each_field_comes_from_the_first_that_has_it() {
+        let merged = merged(&[
+            ("a", 5, json!({"autoscaling": {"maxReplicas": 20}})),
+            ("b", 0, json!({"autoscaling": {"maxReplicas": 10, "minReplicas": 2}, "probes": {}})),
+        ]);
+        assert_eq!(*merged.values(), json!({"autoscaling": {"maxReplicas": 20, "minReplicas": 2}, "probes": {}}));
+        let source = |path: &[&str]| merged.source(path).map(|policy| policy.name.to_string());
+        assert_eq!(source(&["autoscaling", "maxReplicas"]).as_deref(), Some("a"));
+        assert_eq!(source(&["autoscaling", "minReplicas"]).as_deref(), Some("b"));
+        assert_eq!((source(&["probes"]).as_deref(), source(&["database"])), (Some("b"), None));
+        assert!(merged.conflicts().is_empty());
+        let settings: Vec<String> = merged.settings().map(|(field, ..)| field).collect();
+        assert_eq!(settings, ["autoscaling.maxReplicas", "autoscaling.minReplicas"]);
+    }
+
+    #[test]
+    fn a_list_and_a_behavior_are_taken_as_a_whole() {
+        let with =
+            |seconds: u32| json!({"autoscaling": {"metrics": [seconds], "behavior": {"scaleDown": {"s": seconds}}}});
+        let merged = merged(&[("a", 1, with(1)), ("b", 0, with(2))]);
+        assert_eq!(*merged.values(), with(1));
+    }
+
+    #[test]
+    fn equals_that_disagree_are_a_conflict() {
+        let max = |max: i32| json!({"autoscaling": {"maxReplicas": max}});
+        let conflicts = |layers: &[(&str, i32, Value)]| -> Vec<String> {
+            merged(layers).conflicts().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            conflicts(&[("a", 3, max(1)), ("b", 3, max(2))]),
+            [
+                "policies a and b, both of priority 3, disagree on autoscaling.maxReplicas: 1 of a is used, not 2 of b; give one \
+              of them a higher priority"
+            ]
+        );
+        assert!(conflicts(&[("a", 3, max(1)), ("b", 3, max(1))]).is_empty(), "they agree");
+        assert!(conflicts(&[("a", 4, max(1)), ("b", 3, max(2))]).is_empty(), "one comes first");
+        assert!(conflicts(&[("a", 4, max(1)), ("b", 3, max(2)), ("c", 3, max(3))]).is_empty(), "one settles it");
+    }
+}

@@ -1,0 +1,240 @@
+//! What policies have injected and made, parsed and with every default filled in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kube::core::Duration as WrittenDuration;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{Merged, PolicyRef};
+use crate::api::{AutoscalingEngine, DatabaseCreation, DatabaseProvider, ProbeSource, Volume};
+use crate::companions::{Provider, zalando};
+use crate::quantity::Quantity;
+use crate::workload::Container;
+
+/// All that policies have injected and made.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    pub(super) resources: BTreeMap<Class, Defaults>,
+    pub(super) probes: Option<(ProbeSettings, PolicyRef)>,
+    pub(super) autoscaling: Option<AutoscalingSettings>,
+    pub(super) database: Option<(DatabaseSettings, PolicyRef)>,
+}
+
+/// The class of a container, by what it computes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Without a GPU.
+    Cpu,
+    /// With a GPU or another accelerator.
+    Gpu,
+}
+
+impl Class {
+    /// Returns the class of a container.
+    #[must_use]
+    pub fn of(container: &Container) -> Self {
+        if container.has_gpu() { Self::Gpu } else { Self::Cpu }
+    }
+
+    fn field(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+        }
+    }
+}
+
+/// The requests and limits of one class, by resource name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Defaults {
+    /// What is injected for each resource.
+    pub by_resource: BTreeMap<String, RequestAndLimit>,
+}
+
+/// The default request and limit of one resource.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RequestAndLimit {
+    /// The default request, and who says so.
+    pub request: Option<(Quantity, PolicyRef)>,
+    /// The default limit, and who says so.
+    pub limit: Option<(Quantity, PolicyRef)>,
+}
+
+/// How probes are injected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeSettings {
+    /// Whether they are.
+    pub inject: bool,
+    /// How long a model server may take to start; none where its runtime says.
+    pub startup_budget: Option<Duration>,
+}
+
+/// The autoscaler of each model server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AutoscalingSettings {
+    /// Whether one is made.
+    pub enabled: bool,
+    /// The least number of replicas.
+    pub min_replicas: i32,
+    /// The most replicas.
+    pub max_replicas: i32,
+    /// The metrics, as `autoscaling/v2` has them.
+    pub metrics: Vec<Map<String, Value>>,
+    /// The behavior, as `autoscaling/v2` has it.
+    pub behavior: Map<String, Value>,
+    /// Whether updates leave `spec.replicas` to the autoscaler.
+    pub preserve_replicas: bool,
+}
+
+/// The database of each model server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DatabaseSettings {
+    /// Which model servers get one.
+    pub create: DatabaseCreation,
+    /// What the provider is told.
+    pub provider: ProviderSettings,
+}
+
+/// What a provider of databases is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProviderSettings {
+    /// Zalando's postgres-operator.
+    Zalando(ZalandoSettings),
+}
+
+/// What Zalando's postgres-operator is told.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ZalandoSettings {
+    /// The team that owns the clusters.
+    pub team_id: String,
+    /// The PostgreSQL major version.
+    pub version: String,
+    /// How many PostgreSQL instances a cluster has.
+    #[serde(default = "one")]
+    pub instances: i32,
+    /// The volume of each instance.
+    pub volume: Volume,
+    /// How the operator names the Secret of a user.
+    #[serde(default = "secret_name")]
+    pub secret_name: String,
+}
+
+const fn one() -> i32 {
+    1
+}
+
+fn secret_name() -> String {
+    "{username}.{cluster}.credentials.{tprkind}.{tprgroup}".to_owned()
+}
+
+impl DatabaseSettings {
+    /// Returns who provides the database.
+    #[must_use]
+    pub fn provider(&self) -> Box<dyn Provider + '_> {
+        match &self.provider {
+            ProviderSettings::Zalando(settings) => Box::new(zalando::Postgresql { settings }),
+        }
+    }
+}
+
+/// Why merged settings make no sense together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// The bounds of autoscaling exclude each other.
+    #[error("autoscaling: minReplicas {min} and maxReplicas {max} do not go together; 1 <= minReplicas <= maxReplicas")]
+    Replicas {
+        /// `minReplicas`.
+        min: i32,
+        /// `maxReplicas`.
+        max: i32,
+    },
+    /// The provider lacks a setting.
+    #[error("database.zalando: {0}; provider zalando needs teamId, version and volume")]
+    Zalando(String),
+}
+
+impl Settings {
+    /// Reads merged settings. What makes no sense is left out, and told.
+    pub(super) fn read(merged: &Merged) -> (Self, Vec<SettingsError>) {
+        let mut problems = Vec::new();
+        let mut settings = Self { resources: resources(merged), probes: probes(merged), ..Self::default() };
+        match autoscaling(merged) {
+            Ok(autoscaling) => settings.autoscaling = autoscaling,
+            Err(problem) => problems.push(problem),
+        }
+        match database(merged) {
+            Ok(database) => settings.database = database,
+            Err(problem) => problems.push(problem),
+        }
+        (settings, problems)
+    }
+}
+
+/// Reads one field; it was typed before, so what cannot be read is not there.
+fn field<T: DeserializeOwned>(object: &Value, name: &str) -> Option<T> {
+    T::deserialize(object.get(name)?).ok()
+}
+
+fn resources(merged: &Merged) -> BTreeMap<Class, Defaults> {
+    let mut classes = BTreeMap::new();
+    for class in [Class::Cpu, Class::Gpu] {
+        let written = &merged.values()["resources"][class.field()];
+        let mut defaults = Defaults::default();
+        for of in ["requests", "limits"] {
+            for (resource, quantity) in written[of].as_object().into_iter().flatten() {
+                let source = merged.source(&["resources", class.field(), of, resource]);
+                let default = Quantity::from_json(quantity).ok().zip(source.cloned());
+                let pair = defaults.by_resource.entry(resource.clone()).or_default();
+                *if of == "requests" { &mut pair.request } else { &mut pair.limit } = default;
+            }
+        }
+        if !defaults.by_resource.is_empty() {
+            classes.insert(class, defaults);
+        }
+    }
+    classes
+}
+
+fn probes(merged: &Merged) -> Option<(ProbeSettings, PolicyRef)> {
+    let policy = merged.source(&["probes"])?;
+    let written = &merged.values()["probes"];
+    let budget: Option<WrittenDuration> = field(written, "startupBudget");
+    let inject = field::<ProbeSource>(written, "from").unwrap_or_default() == ProbeSource::Runtime;
+    Some((ProbeSettings { inject, startup_budget: budget.map(Duration::from) }, policy.clone()))
+}
+
+fn autoscaling(merged: &Merged) -> Result<Option<AutoscalingSettings>, SettingsError> {
+    let Some(written) = merged.values().get("autoscaling") else { return Ok(None) };
+    let min = field(written, "minReplicas").unwrap_or(1);
+    let max = field(written, "maxReplicas").unwrap_or(10);
+    if !(1..=max).contains(&min) {
+        return Err(SettingsError::Replicas { min, max });
+    }
+    Ok(Some(AutoscalingSettings {
+        enabled: field::<AutoscalingEngine>(written, "engine").unwrap_or_default() == AutoscalingEngine::Hpa,
+        min_replicas: min,
+        max_replicas: max,
+        metrics: field(written, "metrics").unwrap_or_default(),
+        behavior: field(written, "behavior").unwrap_or_default(),
+        preserve_replicas: field(written, "preserveReplicas").unwrap_or(true),
+    }))
+}
+
+fn database(merged: &Merged) -> Result<Option<(DatabaseSettings, PolicyRef)>, SettingsError> {
+    let written = &merged.values()["database"];
+    let source = merged.source(&["database", "provider"]);
+    let provider = match field(written, "provider").unwrap_or_default() {
+        DatabaseProvider::None => return Ok(None),
+        DatabaseProvider::Zalando => {
+            let empty = Value::Object(Map::new());
+            let settings = ZalandoSettings::deserialize(written.get("zalando").unwrap_or(&empty));
+            ProviderSettings::Zalando(settings.map_err(|error| SettingsError::Zalando(error.to_string()))?)
+        }
+    };
+    let create = field(written, "create").unwrap_or_default();
+    Ok(source.map(|policy| (DatabaseSettings { create, provider }, policy.clone())))
+}
