@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use tidegate::admission::{self, Webhook};
 use tidegate::engine::{Operation, Request, decide};
@@ -56,7 +57,7 @@ fn decision_alone(criterion: &mut Criterion) {
         let review: Value = serde_json::from_slice(body).expect("the fixture is JSON");
         let (object, old) = (&review["request"]["object"], &review["request"]["oldObject"]);
         let old = (!old.is_null()).then(|| view(old));
-        let request = Request { operation, workload: view(object), old, user: "admin" };
+        let request = Request { operation, workload: view(object), old, user: "admin", now: Timestamp::UNIX_EPOCH };
         let facts = facts(operation);
         group.bench_function(name, |bencher| bencher.iter(|| decide(black_box(&request), &policies, &facts)));
     }
@@ -70,7 +71,7 @@ fn answer_in_bytes(criterion: &mut Criterion) {
         let facts = facts(operation);
         let answer = |body| {
             let review = admission::decode(body).expect("the fixture is a review");
-            review.answer(webhook, &policies, &facts).encode()
+            review.answer(webhook, Timestamp::UNIX_EPOCH, &policies, &facts).encode()
         };
         group.bench_function(name, |bencher| bencher.iter(|| answer(black_box(body))));
     }

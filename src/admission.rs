@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use json_patch::Patch;
+use k8s_openapi::jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -177,13 +178,13 @@ impl Review<'_> {
         &self.request.name
     }
 
-    /// Returns the answer of a webhook.
+    /// Returns the answer of a webhook at a time.
     #[must_use]
-    pub fn answer(&self, webhook: Webhook, policies: &PolicySet, facts: &Facts) -> Answer<'_> {
+    pub fn answer(&self, webhook: Webhook, now: Timestamp, policies: &PolicySet, facts: &Facts) -> Answer<'_> {
         if !self.is_ours() {
             return Answer::allow(self.uid());
         }
-        let considered = self.question().map(|request| Considered::of(request, policies, facts));
+        let considered = self.question(now).map(|request| Considered::of(request, policies, facts));
         match (considered, webhook) {
             (Ok(considered), Webhook::Mutate) => self.mutation(&considered),
             (Ok(considered), Webhook::Validate) => self.verdict(&considered),
@@ -216,7 +217,7 @@ impl Review<'_> {
     }
 
     /// Returns what the engine is asked.
-    fn question(&self) -> Result<Request<'_>, Unreadable> {
+    fn question(&self, now: Timestamp) -> Result<Request<'_>, Unreadable> {
         if let Some(problem) = &self.problem {
             return Err(Unreadable::Json(problem.clone()));
         }
@@ -224,7 +225,7 @@ impl Review<'_> {
         let workload = request.object.as_ref().ok_or(Unreadable::Missing).and_then(view)?;
         let old = request.old_object.as_ref().map(view).transpose()?;
         let operation = if request.operation == "CREATE" { Operation::Create } else { Operation::Update };
-        Ok(Request { operation, workload, old, user: &request.user_info.username })
+        Ok(Request { operation, workload, old, user: &request.user_info.username, now })
     }
 
     fn mutation(&self, considered: &Considered) -> Answer<'_> {

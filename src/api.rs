@@ -2,11 +2,14 @@
 
 mod model_server;
 #[expect(unreachable_pub, reason = "the derive repeats each type within a function")]
+mod serving_exception;
+#[expect(unreachable_pub, reason = "the derive repeats each type within a function")]
 mod serving_policy;
 
 pub use model_server::{
     AutoscalerStatus, DatabaseStatus, ModelServer, ModelServerSpec, ModelServerStatus, ReplicasStatus,
 };
+pub use serving_exception::{ExceptedWorkloads, ServingException, ServingExceptionSpec, ServingExceptionStatus};
 pub use serving_policy::{
     Autoscaling, AutoscalingEngine, Bound, Condition, ContainerDefaults, Database, DatabaseCreation, DatabaseProvider,
     Enforcement, Environment, EnvironmentSource, ExceptionBounds, LabelRequirement, LabelSelector, Match, ProbeSource,
@@ -32,7 +35,7 @@ pub const ANNOTATION_PREFIX: &str = "tidegate.dev/";
 /// Returns the CustomResourceDefinitions, as a cluster applies them.
 #[must_use]
 pub fn crds() -> Vec<Value> {
-    [ServingPolicy::crd(), ModelServer::crd()].into_iter().map(structural).collect()
+    [ServingPolicy::crd(), ServingException::crd(), ModelServer::crd()].into_iter().map(structural).collect()
 }
 
 /// Removes `additionalProperties: false`, which says that unknown fields are errors in files but which a structural

@@ -13,11 +13,12 @@ mod sticky;
 use std::sync::Arc;
 
 use json_patch::Patch;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 pub use inject::Injection;
 pub use patch::between;
-pub use ratchet::{Verdict, Violation};
+pub use ratchet::{Excepted, Verdict, Violation};
 pub use receipt::Receipt;
 
 use crate::companions::{self, Companions};
@@ -49,6 +50,8 @@ pub struct Request<'a> {
     pub old: Option<Workload<'a>>,
     /// Who asks, as the API server knows them.
     pub user: &'a str,
+    /// When: exceptions expire.
+    pub now: Timestamp,
 }
 
 /// All that follows from a request.
@@ -179,6 +182,7 @@ impl<'a> Considered<'a> {
             effective,
             facts: self.facts,
             recognised: &recognised,
+            now: self.request.now,
         })
     }
 
@@ -222,6 +226,7 @@ impl Injected {
                 (injected.template, injected.receipt) = (Some(template), Some(receipt));
             }
             sticky::Template::Fresh(template) => {
+                injected.notes.extend(effective.problems().iter().cloned());
                 let workload = &request.workload;
                 let (template, receipt) = inject::afresh(workload, template, effective, facts, &mut injected.notes);
                 (injected.template, injected.receipt) = (Some(template), Some(receipt));
@@ -266,7 +271,11 @@ mod tests {
     fn decided(spec: Value, object: &Value, old: Option<&Value>, user: &str, facts: &Facts) -> Decision {
         let operation = if old.is_some() { Operation::Update } else { Operation::Create };
         let (workload, old) = (Workload::view(object).unwrap(), old.map(|old| Workload::view(old).unwrap()));
-        decide(&Request { operation, workload, old, user }, &policies(&[("serving", spec)]), facts)
+        decide(
+            &Request { operation, workload, old, user, now: Timestamp::UNIX_EPOCH },
+            &policies(&[("serving", spec)]),
+            facts,
+        )
     }
 
     fn created(enforcement: &str, object: &Value) -> Decision {

@@ -2,6 +2,7 @@
 
 mod compile;
 mod effective;
+mod exception;
 mod load;
 mod merge;
 mod settings;
@@ -15,6 +16,7 @@ use serde_json::{Map, Value};
 
 pub use compile::PolicyError;
 pub use effective::{ActiveRule, Effective, Selected};
+pub use exception::{Exception, ExceptionError, ExceptionLimits};
 pub use load::{LoadError, load, parse};
 pub use merge::{Conflict, Merged};
 pub use settings::{
@@ -51,6 +53,8 @@ pub struct Policy {
     namespaces: Selector,
     /// The label of a namespace that names its environment.
     environment_label: String,
+    /// What exceptions to the policy may do.
+    exceptions: ExceptionLimits,
     /// What the policy says; first where nothing is said of the environment, then in each that it knows, by name.
     variants: Vec<Variant>,
 }
@@ -100,6 +104,8 @@ pub struct PolicySet {
     scope: BTreeMap<String, String>,
     /// In the order of precedence: by priority, the highest first, then by name.
     policies: Vec<Arc<Policy>>,
+    /// By namespace.
+    exceptions: HashMap<String, Vec<Arc<Exception>>>,
     /// What was made of policies together before. Which policies a workload is under differs far less than workloads do.
     known: RwLock<HashMap<Vec<Choice>, Arc<Effective>>>,
 }
@@ -118,7 +124,25 @@ impl PolicySet {
             let by_name = || a.reference.name.cmp(&b.reference.name);
             b.priority.cmp(&a.priority).then_with(by_name)
         });
-        Self { scope, policies, known: RwLock::default() }
+        Self { scope, policies, exceptions: HashMap::new(), known: RwLock::default() }
+    }
+
+    /// Returns the set with these exceptions, and no others.
+    #[must_use]
+    pub fn with_exceptions(mut self, exceptions: impl IntoIterator<Item = Arc<Exception>>) -> Self {
+        self.exceptions.clear();
+        for exception in exceptions {
+            self.exceptions.entry(exception.namespace.clone()).or_default().push(exception);
+        }
+        // The answer must not depend on the order in which they were made.
+        self.exceptions.values_mut().for_each(|of_namespace| of_namespace.sort_by(|a, b| a.name.cmp(&b.name)));
+        self
+    }
+
+    /// Returns the exceptions that are for a workload, expired or not.
+    pub fn exceptions_for(&self, workload: &Workload) -> impl Iterator<Item = &Exception> {
+        let of_namespace = self.exceptions.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
+        of_namespace.iter().map(AsRef::as_ref).filter(|exception| exception.is_for(workload))
     }
 
     /// Returns the labels that make a workload a model server.
@@ -320,5 +344,67 @@ mod tests {
         let lets_go = |spec: Value| ask(&[("a", spec)], |effective| !effective.preserves_replicas());
         assert!(!lets_go(json!({})) && !lets_go(json!({"autoscaling": {}})));
         assert!(lets_go(json!({"autoscaling": {"preserveReplicas": false}})));
+    }
+
+    fn in_environment(specs: &[(&str, Value)], labels: &[(&str, &str)]) -> Vec<(i32, Enforcement)> {
+        let set = policies(specs);
+        let object = deployment(&json!([]));
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let namespaces = [("ml".into(), Namespace { labels, terminating: false })].into();
+        let effective = set.resolve(&Workload::view(&object).unwrap(), &Facts { namespaces, ..facts() });
+        let told = effective
+            .map(|effective| (effective.autoscaling().unwrap().min_replicas, effective.selected()[0].enforcement));
+        told.into_iter().collect()
+    }
+
+    #[test]
+    fn an_environment_is_laid_over_the_rest_of_its_policy() {
+        let prod = json!({"autoscaling": {"minReplicas": 3}});
+        let dev = json!({"enforcement": "warn"});
+        let spec = json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 20}, "environments": {"prod": prod, "dev": dev,
+            "off": {"enforcement": "off"}}});
+        let of = |labels: &[(&str, &str)]| in_environment(&[("a", spec.clone())], labels);
+        assert_eq!(of(&[("environment", "prod")]), [(3, Enforcement::Enforce)]);
+        assert_eq!(of(&[("environment", "dev")]), [(2, Enforcement::Warn)]);
+        assert_eq!(of(&[("environment", "elsewhere")]), [(2, Enforcement::Enforce)]);
+        assert_eq!(of(&[("stage", "prod")]), [(2, Enforcement::Enforce)]);
+        assert_eq!(of(&[("environment", "off")]), []);
+        let mut by_stage = spec.clone();
+        by_stage["environment"] = json!({"namespaceLabel": "stage"});
+        assert_eq!(in_environment(&[("a", by_stage)], &[("stage", "prod")]), [(3, Enforcement::Enforce)]);
+    }
+
+    #[test]
+    fn the_highest_priority_comes_first_whatever_the_names() {
+        let spec = |priority: i32, max: i32| json!({"priority": priority, "autoscaling": {"maxReplicas": max}});
+        let max = |specs: &[(&str, Value)]| {
+            ask(specs, |effective| (effective.autoscaling().unwrap().max_replicas, effective.problems().len()))
+        };
+        assert_eq!(max(&[("a", spec(1, 10)), ("b", spec(2, 20))]), (20, 0));
+        assert_eq!(max(&[("a", spec(2, 10)), ("b", spec(-1, 20))]), (10, 0));
+        assert_eq!(max(&[("a", spec(1, 10)), ("b", spec(1, 20))]), (10, 1));
+        assert_eq!(max(&[("a", spec(1, 10)), ("b", spec(1, 10))]), (10, 0));
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_left_out_and_told() {
+        let (least, most) =
+            (json!({"autoscaling": {"minReplicas": 5}}), json!({"priority": 1, "autoscaling": {"maxReplicas": 2}}));
+        let told = ask(&[("a", least), ("b", most)], |effective| {
+            (effective.autoscaling().cloned(), effective.problems().to_vec())
+        });
+        let problem = "the policies together make no sense: autoscaling: minReplicas 5 and maxReplicas 2 do not go together; \
+                       1 <= minReplicas <= maxReplicas";
+        assert_eq!(told, (None, vec![problem.to_owned()]));
+    }
+
+    #[test]
+    fn what_was_made_of_policies_is_remembered_within_bounds() {
+        let set = policies(&[("a", json!({})), ("b", json!({"match": {"selector": {"matchLabels": {"team": "x"}}}}))]);
+        let (one, mut two) = (deployment(&json!([])), deployment(&json!([])));
+        two["metadata"]["labels"]["team"] = "x".into();
+        let of = |object: &Value| set.resolve(&Workload::view(object).unwrap(), &facts()).unwrap();
+        assert!(Arc::ptr_eq(&of(&one), &of(&one)) && !Arc::ptr_eq(&of(&one), &of(&two)));
+        assert_eq!((of(&one).names(), of(&two).names()), (vec!["a".to_owned()], vec!["a".to_owned(), "b".to_owned()]));
     }
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use crate::admission::Cause;
-use crate::engine::{Considered, Verdict, Violation};
+use crate::engine::{Considered, Excepted, Verdict, Violation};
 
 /// Writes a refusal: every violation, with its field, what was found, what is expected and what to paste.
 #[must_use]
@@ -58,12 +58,16 @@ pub fn warnings(considered: &Considered, verdict: &Verdict) -> Vec<String> {
     warnings
 }
 
-/// Returns what the audit log should keep: the rules that were broken under policies in audit.
+/// Returns what the audit log should keep: the rules that were broken under policies in audit, and each use of an
+/// exception.
 #[must_use]
 pub fn audit(verdict: &Verdict) -> BTreeMap<&'static str, String> {
-    let broken: Vec<String> =
-        verdict.audited.iter().map(|found| format!("{} at {}", found.rule, found.finding.place)).collect();
-    if broken.is_empty() { BTreeMap::new() } else { BTreeMap::from([("violations", broken.join("; "))]) }
+    let at = |violation: &Violation| format!("{} at {}", violation.rule, violation.finding.place);
+    let broken: Vec<String> = verdict.audited.iter().map(at).collect();
+    let excused = |excepted: &Excepted| format!("{} by {}", at(&excepted.violation), excepted.exception);
+    let excepted: Vec<String> = verdict.excepted.iter().map(excused).collect();
+    let told = [("violations", broken), ("exceptions", excepted)].into_iter().filter(|(_, lines)| !lines.is_empty());
+    told.map(|(key, lines)| (key, lines.join("; "))).collect()
 }
 
 /// Writes an error with all of its causes in one line.
@@ -83,6 +87,7 @@ mod tests {
     use std::io;
 
     use super::*;
+    use k8s_openapi::jiff::Timestamp;
     use serde_json::{Value, json};
 
     use crate::api::Enforcement;
@@ -141,7 +146,8 @@ mod tests {
         let facts = facts();
         let said = |object: &Value| {
             let workload = Workload::view(object).unwrap();
-            let request = Request { operation: Operation::Create, workload, old: None, user: "jane" };
+            let request =
+                Request { operation: Operation::Create, workload, old: None, user: "jane", now: Timestamp::UNIX_EPOCH };
             let considered = Considered::of(request, &policies, &facts);
             let verdict = Verdict { warnings: vec!["a warning".to_owned()], ..Verdict::default() };
             (considered.patch(), warnings(&considered, &verdict))

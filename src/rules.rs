@@ -10,6 +10,7 @@ pub mod security;
 use std::fmt;
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::api::Enforcement;
@@ -92,6 +93,8 @@ pub struct Context<'a> {
     pub facts: &'a Facts,
     /// The model server's container and runtime.
     pub recognised: &'a Recognised<'a>,
+    /// When it is judged.
+    pub now: Timestamp,
 }
 
 impl Context<'_> {

@@ -1,10 +1,12 @@
 //! Builders for unit tests.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::api::ServingPolicy;
 use crate::facts::{Apis, Autoscaler, Facts, Namespace, WorkloadRef};
-use crate::policy::{Policy, PolicySet};
+use crate::policy::{Exception, Policy, PolicySet};
 
 /// The label that makes a workload a model server.
 pub(crate) const LABEL: &str = "app.kubernetes.io/component";
@@ -14,6 +16,15 @@ pub(crate) fn policy(name: &str, spec: &Value) -> ServingPolicy {
     let object = json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy",
         "metadata": {"name": name, "generation": 1}, "spec": spec});
     serde_json::from_value(object).expect("this is a ServingPolicy")
+}
+
+/// An exception of this name in the namespace `ml`, with this spec; made at the beginning of 1970.
+pub(crate) fn exception(name: &str, spec: &Value) -> Arc<Exception> {
+    let metadata = json!({"name": name, "namespace": "ml", "creationTimestamp": "1970-01-01T00:00:00Z"});
+    let object = json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingException", "metadata": metadata,
+        "spec": spec});
+    let written = serde_json::from_value(object).expect("this is a ServingException");
+    Arc::new(Exception::compile(&written).expect("this exception makes sense"))
 }
 
 /// Policies in force, by name and spec.

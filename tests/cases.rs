@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tidegate::api::Enforcement;
 use tidegate::engine::{Decision, Operation, Request, Violation, decide};
@@ -53,7 +54,17 @@ fn facts(zalando: bool) -> Facts {
 fn decided(object: &Value, old: Option<&Value>, policies: &PolicySet, facts: &Facts) -> Decision {
     let operation = if old.is_some() { Operation::Update } else { Operation::Create };
     let old = old.map(|old| Workload::view(old).unwrap());
-    decide(&Request { operation, workload: Workload::view(object).unwrap(), old, user: "jane" }, policies, facts)
+    decide(
+        &Request {
+            operation,
+            workload: Workload::view(object).unwrap(),
+            old,
+            user: "jane",
+            now: Timestamp::UNIX_EPOCH,
+        },
+        policies,
+        facts,
+    )
 }
 
 mod of_rules {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use common::accepted::deployments;
 use common::{Api, Sandbox, label, serving};
+use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
@@ -64,7 +65,8 @@ fn in_force(policy: &Value) -> PolicySet {
 fn create(object: &Value, policy: &Value) -> Decision {
     let facts = Facts { apis: Apis { zalando: true }, ..Facts::default() };
     let workload = Workload::view(object).unwrap();
-    let request = Request { operation: Operation::Create, workload, old: None, user: "jane" };
+    let request =
+        Request { operation: Operation::Create, workload, old: None, user: "jane", now: Timestamp::UNIX_EPOCH };
     decide(&request, &in_force(policy), &facts)
 }
 

@@ -6,6 +6,7 @@
 mod deployments;
 
 use deployments::{any_json, deployment, in_force, policy};
+use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
@@ -37,7 +38,7 @@ impl Day {
     fn decide(&self, operation: Operation, object: &Value, old: Option<&Value>) -> (Value, Decision) {
         let workload = Workload::view(object).expect("a generated Deployment has the types of one");
         let old = old.map(|old| Workload::view(old).expect("an admitted Deployment has the types of one"));
-        let request = Request { operation, workload, old, user: "jane" };
+        let request = Request { operation, workload, old, user: "jane", now: Timestamp::UNIX_EPOCH };
         let decision = decide(&request, &in_force(&self.policy), &facts(self.zalando));
         let mut patched = object.clone();
         json_patch::patch(&mut patched, &decision.patch).expect("the patch applies");
@@ -287,7 +288,7 @@ fn answers(day: &Day, object: &Value, old: Option<&Value>) -> [Value; 2] {
     let review = admission::decode(body.as_bytes()).expect("the envelope can be read");
     let (policies, facts) = (in_force(&day.policy), facts(day.zalando));
     [Webhook::Mutate, Webhook::Validate].map(|webhook| {
-        let answer = review.answer(webhook, &policies, &facts).encode();
+        let answer = review.answer(webhook, Timestamp::UNIX_EPOCH, &policies, &facts).encode();
         serde_json::from_slice::<Value>(&answer).expect("the answer is JSON")["response"].take()
     })
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::runtime::controller::Action as Requeue;
 use serde_json::{Value, json};
@@ -69,7 +70,8 @@ pub(super) fn retry(deployment: Arc<DynamicObject>, error: &ApplyError, _: Arc<C
 
 /// Decides about a workload as it is; none where it is on its way out or no policy has ever been for it.
 fn considered(workload: &Workload, context: &Context) -> Option<Decision> {
-    let request = Request { operation: Operation::Observe, workload: *workload, old: None, user: "" };
+    let request =
+        Request { operation: Operation::Observe, workload: *workload, old: None, user: "", now: Timestamp::now() };
     let (decision, terminating) = context
         .state
         .read(|policies, facts| (decide(&request, policies, facts), facts.is_terminating(workload.namespace())));

@@ -164,12 +164,14 @@ mod tests {
     use super::*;
     use crate::engine::{Operation, Request, decide};
     use crate::testing::{facts, policies, with_container};
+    use k8s_openapi::jiff::Timestamp;
 
     /// The conditions of a model server as it is stored, under a policy.
     fn conditions(spec: Value, plan: &Plan) -> Vec<Condition> {
         let object = with_container(&json!({"image": "api:latest"}));
         let workload = Workload::view(&object).unwrap();
-        let request = Request { operation: Operation::Observe, workload, old: None, user: "" };
+        let request =
+            Request { operation: Operation::Observe, workload, old: None, user: "", now: Timestamp::UNIX_EPOCH };
         let decision = decide(&request, &policies(&[("serving", spec)]), &facts());
         of_model_server(&workload, &decision, plan).conditions
     }

@@ -1,7 +1,9 @@
 //! What becomes of findings: refused, warned of or recorded; and what an update did not make worse only warns.
 
 use crate::api::Enforcement;
-use crate::policy::ActiveRule;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::policy::{ActiveRule, Exception};
 use crate::rules::{Context, Finding};
 
 /// A finding of a rule, as strict as the policies make it.
@@ -24,8 +26,23 @@ pub struct Verdict {
     pub violations: Vec<Violation>,
     /// Violations that are only reported, for their policy is in audit.
     pub audited: Vec<Violation>,
+    /// Violations that an exception excuses.
+    pub excepted: Vec<Excepted>,
     /// What the author should know: one line each.
     pub warnings: Vec<String>,
+}
+
+/// A violation that an exception excuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excepted {
+    /// The violation.
+    pub violation: Violation,
+    /// The exception's name, in the workload's namespace.
+    pub exception: String,
+    /// Why it was made.
+    pub reason: String,
+    /// When it counts no more.
+    pub until: Timestamp,
 }
 
 impl Verdict {
@@ -44,7 +61,13 @@ pub(super) fn judge(context: &Context) -> Verdict {
         return judged;
     }
     let before = context.before().map(|before| violations(&before)).unwrap_or_default();
+    let exceptions: Vec<&Exception> = context.policies.exceptions_for(&context.workload).collect();
     for violation in found {
+        if let Some(excepted) = excepted(&violation, &exceptions, context) {
+            judged.warnings.push(excepted.told());
+            judged.excepted.push(excepted);
+            continue;
+        }
         let existing = before.iter().any(|old| old.is_same(&violation));
         match violation.enforcement {
             Enforcement::Enforce if existing => judged.warnings.push(violation.existing()),
@@ -55,6 +78,18 @@ pub(super) fn judge(context: &Context) -> Verdict {
         }
     }
     judged
+}
+
+/// Returns a violation as excused, where an exception does so.
+fn excepted(violation: &Violation, exceptions: &[&Exception], context: &Context) -> Option<Excepted> {
+    let limits = context.effective.exceptions();
+    let excusing = exceptions.iter().find(|exception| exception.excuses(&violation.rule, context.now, limits))?;
+    Some(Excepted {
+        violation: violation.clone(),
+        exception: excusing.name.clone(),
+        reason: excusing.reason.clone(),
+        until: excusing.until(limits),
+    })
 }
 
 /// Returns what the rules find, each thing once, as strictly as any rule has it.
@@ -93,18 +128,37 @@ impl Violation {
     }
 }
 
+impl Excepted {
+    fn told(&self) -> String {
+        format!(
+            "{} (excused by ServingException {} until {}: {})",
+            self.violation.told(),
+            self.exception,
+            self.until,
+            self.reason
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::Timestamp;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::engine::{Decision, Operation, Request, decide};
-    use crate::testing::{deployment, facts, policies};
+    use crate::testing::{self, deployment, facts, policies};
     use crate::workload::Workload;
 
     fn decided(spec: &Value, old: &Value, new: &Value) -> Decision {
         let (workload, old) = (Workload::view(new).unwrap(), Workload::view(old).unwrap());
-        let request = Request { operation: Operation::Update, workload, old: Some(old), user: "jane" };
+        let request = Request {
+            operation: Operation::Update,
+            workload,
+            old: Some(old),
+            user: "jane",
+            now: Timestamp::UNIX_EPOCH,
+        };
         decide(&request, &policies(&[("serving", spec.clone())]), &facts())
     }
 
@@ -172,5 +226,60 @@ mod tests {
         let object = deployment(&json!([container("a", "x:latest")]));
         let decision = decided(&json!({"resources": {"bounds": {"cpu": {"max": "1"}}}}), &object, &object);
         assert!(decision.verdict.allows());
+    }
+
+    /// Judges a new Deployment with a floating tag, under a policy and an exception, on a day of January 1970.
+    fn excused(policy: Value, exception: Value, day: i64) -> Verdict {
+        let mut object = deployment(&json!([container("a", "x:latest")]));
+        object["metadata"]["labels"]["team"] = "search".into();
+        let mut spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
+        json_patch::merge(&mut spec, &policy);
+        let mut whole = json!({"workloads": {"names": ["api"]}, "rules": ["floating-tag"], "reason": "a pilot",
+            "expires": "1970-01-10T00:00:00Z"});
+        json_patch::merge(&mut whole, &exception);
+        let set = policies(&[("serving", spec)]).with_exceptions([testing::exception("pilot", &whole)]);
+        let now = Timestamp::from_second((day - 1) * 86_400).unwrap();
+        let workload = Workload::view(&object).unwrap();
+        decide(&Request { operation: Operation::Create, workload, old: None, user: "jane", now }, &set, &facts())
+            .verdict
+    }
+
+    fn is_excused(policy: Value, exception: Value, day: i64) -> bool {
+        let verdict = excused(policy, exception, day);
+        assert_eq!(verdict.excepted.len() + verdict.violations.len(), 1);
+        verdict.allows()
+    }
+
+    #[test]
+    fn an_exception_excuses_until_it_expires() {
+        assert!(is_excused(json!({}), json!({}), 1) && is_excused(json!({}), json!({}), 9));
+        assert!(!is_excused(json!({}), json!({}), 10) && !is_excused(json!({}), json!({}), 11));
+        let told = excused(json!({}), json!({}), 1).warnings;
+        assert_eq!(
+            told,
+            [
+                "floating-tag: spec.template.spec.containers[0].image: `x:latest`; expected a tag that is never moved, or a \
+             digest (excused by ServingException pilot until 1970-01-10T00:00:00Z: a pilot)"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_exception_is_for_its_workloads_and_rules_alone() {
+        let named = |names: Value| json!({"workloads": {"names": names}});
+        let labelled = |team: &str| json!({"workloads": {"names": [], "selector": {"matchLabels": {"team": team}}}});
+        assert!(!is_excused(json!({}), named(json!(["web"])), 1));
+        assert!(is_excused(json!({}), labelled("search"), 1) && !is_excused(json!({}), labelled("maps"), 1));
+        assert!(!is_excused(json!({}), json!({"rules": ["privileged-container"]}), 1));
+    }
+
+    #[test]
+    fn a_policy_bounds_what_exceptions_may_do() {
+        let never = json!({"exceptions": {"never": ["floating-tag"]}});
+        assert!(!is_excused(never, json!({}), 1));
+        let short = json!({"exceptions": {"maxDuration": "48h"}});
+        assert!(is_excused(short.clone(), json!({}), 2) && !is_excused(short, json!({}), 3));
+        let long = json!({"exceptions": {"maxDuration": "4800h"}});
+        assert!(is_excused(long.clone(), json!({}), 9) && !is_excused(long, json!({}), 10));
     }
 }

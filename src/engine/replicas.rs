@@ -42,6 +42,7 @@ pub(super) fn kept(request: &Request, effective: &Effective, facts: &Facts) -> O
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::Timestamp;
     use serde_json::{Value, json};
 
     use super::*;
@@ -59,7 +60,13 @@ mod tests {
         let policies = policies(&[("serving", spec)]);
         let (old, new) = (of(live), of(wanted));
         let (workload, old) = (Workload::view(&new).unwrap(), Workload::view(&old).unwrap());
-        let request = Request { operation: Operation::Update, workload, old: Some(old), user: "jane" };
+        let request = Request {
+            operation: Operation::Update,
+            workload,
+            old: Some(old),
+            user: "jane",
+            now: Timestamp::UNIX_EPOCH,
+        };
         let effective = policies.resolve(&workload, facts).unwrap();
         kept(&request, &effective, facts).map(|kept| kept.replicas)
     }

@@ -86,6 +86,7 @@ fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::Timestamp;
     use serde_json::json;
 
     use super::*;
@@ -130,7 +131,13 @@ mod tests {
     /// What becomes of an update, as a word and the container that comes out.
     fn update(old: &Value, new: &Value) -> (&'static str, Value) {
         let (workload, old) = (Workload::view(new).unwrap(), Workload::view(old).unwrap());
-        told(&Request { operation: Operation::Update, workload, old: Some(old), user: "jane" })
+        told(&Request {
+            operation: Operation::Update,
+            workload,
+            old: Some(old),
+            user: "jane",
+            now: Timestamp::UNIX_EPOCH,
+        })
     }
 
     fn told(request: &Request) -> (&'static str, Value) {
@@ -243,7 +250,8 @@ mod tests {
     fn a_copy_of_something_admitted_is_begun_afresh() {
         let object = admitted("1");
         let workload = Workload::view(&object).unwrap();
-        let request = Request { operation: Operation::Create, workload, old: None, user: "jane" };
+        let request =
+            Request { operation: Operation::Create, workload, old: None, user: "jane", now: Timestamp::UNIX_EPOCH };
         assert_eq!(told(&request), ("fresh", bare()));
     }
 

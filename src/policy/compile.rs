@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use k8s_openapi::jiff::SignedDuration;
 use kube::core::{ParseExpressionError, Selector};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::merge::Layer;
 use super::settings::Settings;
-use super::{Merged, Policy, PolicyRef, SettingsError, Variant};
+use super::{ExceptionLimits, Merged, Policy, PolicyRef, SettingsError, Variant};
 use crate::api::{
-    Bound, ContainerDefaults, Environment, LabelSelector, Resources, RuleSettings, ServingPolicy, ServingPolicySpec,
+    Bound, ContainerDefaults, Environment, ExceptionBounds, LabelSelector, Resources, RuleSettings, ServingPolicy,
+    ServingPolicySpec,
 };
 use crate::quantity::Quantity;
 use crate::rules::{self, Rule};
@@ -116,7 +119,7 @@ pub enum PolicyError {
         /// What is wrong with them.
         problem: String,
     },
-    /// An exception could never be bounded by a rule that there is not.
+    /// A rule that there is not is to be never excepted.
     #[error("spec.exceptions.never: there is no rule `{0}`")]
     UnknownNever(String),
 }
@@ -141,6 +144,7 @@ impl Policy {
             priority: spec.priority,
             selector: selector("selector", chosen.selector)?,
             namespaces: selector("namespaceSelector", chosen.namespace_selector)?,
+            exceptions: exception_limits(name, spec.exceptions.as_ref())?,
             environment_label: spec
                 .environment
                 .as_ref()
@@ -148,6 +152,19 @@ impl Policy {
             variants,
         })
     }
+}
+
+fn exception_limits(policy: &str, written: Option<&ExceptionBounds>) -> Result<ExceptionLimits, PolicyError> {
+    let Some(written) = written else { return Ok(ExceptionLimits::default()) };
+    if let Some(unknown) = written.never.iter().find(|id| rules::named(id).is_none()) {
+        return Err(PolicyError::UnknownNever(unknown.clone()));
+    }
+    let longest = written.max_duration.map(|longest| SignedDuration::try_from(Duration::from(longest)));
+    Ok(ExceptionLimits {
+        never: written.never.iter().map(|id| (id.clone(), policy.to_owned())).collect(),
+        // Longer than a signed duration can say is no bound.
+        longest: longest.and_then(Result::ok),
+    })
 }
 
 /// Lays what is said of an environment over the rest of a policy.
@@ -198,7 +215,11 @@ fn check_settings(settings: &Value) -> Result<(), PolicyError> {
 }
 
 fn selector(field: &'static str, written: Option<LabelSelector>) -> Result<Selector, PolicyError> {
-    let written = written.unwrap_or_default();
+    label_selector(written.unwrap_or_default()).map_err(|source| PolicyError::Selector { field, source })
+}
+
+/// Compiles a label selector.
+pub(super) fn label_selector(written: LabelSelector) -> Result<Selector, ParseExpressionError> {
     let expressions = written.match_expressions.into_iter().map(|requirement| meta::LabelSelectorRequirement {
         key: requirement.key,
         operator: requirement.operator,
@@ -208,7 +229,7 @@ fn selector(field: &'static str, written: Option<LabelSelector>) -> Result<Selec
         match_labels: Some(written.match_labels),
         match_expressions: Some(expressions.collect()),
     };
-    selector.try_into().map_err(|source| PolicyError::Selector { field, source })
+    selector.try_into()
 }
 
 fn check_resources(resources: &Resources) -> Result<(), PolicyError> {

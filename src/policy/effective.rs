@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::merge::{Conflict, Layer, Merged};
 use super::settings::{AutoscalingSettings, Class, DatabaseSettings, Defaults, ProbeSettings, Settings};
-use super::{Policy, PolicyRef, Variant};
+use super::{ExceptionLimits, Policy, PolicyRef, Variant};
 use crate::api::{Bound, Enforcement};
 use crate::rules::{self, Rule};
 
@@ -40,6 +40,7 @@ pub struct Effective {
     problems: Vec<String>,
     bounds: Vec<(Arc<str>, BTreeMap<String, Bound>)>,
     rules: Vec<ActiveRule>,
+    exceptions: ExceptionLimits,
 }
 
 impl Effective {
@@ -63,6 +64,7 @@ impl Effective {
                 .map(|(policy, variant)| (Arc::clone(&policy.reference.name), variant.bounds.clone()))
                 .collect(),
             rules: active(policies),
+            exceptions: limits(policies),
         }
     }
 
@@ -130,10 +132,24 @@ impl Effective {
         self.bounds.iter().filter_map(move |(policy, bounds)| Some((bounds.get(resource)?, &**policy)))
     }
 
+    /// Returns what exceptions may do: all that every policy lets them.
+    #[must_use]
+    pub fn exceptions(&self) -> &ExceptionLimits {
+        &self.exceptions
+    }
+
     /// Returns the rules that apply.
     #[must_use]
     pub fn rules(&self) -> &[ActiveRule] {
         &self.rules
+    }
+}
+
+fn limits(policies: &[(&Policy, &Variant)]) -> ExceptionLimits {
+    let each = || policies.iter().map(|(policy, _)| &policy.exceptions);
+    ExceptionLimits {
+        never: each().flat_map(|limits| limits.never.clone()).collect(),
+        longest: each().filter_map(|limits| limits.longest).min(),
     }
 }
 

@@ -9,6 +9,7 @@ use axum::extract::{DefaultBodyLimit, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use k8s_openapi::jiff::Timestamp;
 use tracing::{debug, error, warn};
 
 use crate::admission::{self, Answer, Review, Webhook};
@@ -51,7 +52,9 @@ async fn answer(state: &State, webhook: Webhook, body: &[u8]) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "tidegate has not read the cluster yet\n").into_response();
     }
     state.wait_for_namespace(review.namespace()).await;
-    let encoded = guarded(webhook, &review, || state.read(|policies, facts| review.answer(webhook, policies, facts)));
+    let encoded = guarded(webhook, &review, || {
+        state.read(|policies, facts| review.answer(webhook, Timestamp::now(), policies, facts))
+    });
     ([(header::CONTENT_TYPE, "application/json")], encoded).into_response()
 }
 

@@ -56,6 +56,7 @@ fn bind(container: &Container, binding: &Binding, policy: &PolicyRef, injector: 
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::Timestamp;
     use serde_json::{Value, json};
 
     use crate::engine::{Operation, Request, decide};
@@ -72,6 +73,7 @@ mod tests {
             workload: Workload::view(object).unwrap(),
             old: None,
             user: "jane",
+            now: Timestamp::UNIX_EPOCH,
         };
         let decision = decide(&request, &policies(&[("serving", spec)]), facts);
         let mut patched = object.clone();

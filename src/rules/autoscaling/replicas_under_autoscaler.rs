@@ -38,6 +38,7 @@ impl Rule for ReplicasUnderAutoscaler {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::Timestamp;
     use serde_json::{Value, json};
 
     use crate::engine::{Operation, Request, decide};
@@ -54,7 +55,7 @@ mod tests {
     fn warns(object: &Value, old: Option<&Value>, facts: &Facts) -> bool {
         let operation = if old.is_some() { Operation::Update } else { Operation::Create };
         let (workload, old) = (Workload::view(object).unwrap(), old.map(|old| Workload::view(old).unwrap()));
-        let request = Request { operation, workload, old, user: "jane" };
+        let request = Request { operation, workload, old, user: "jane", now: Timestamp::UNIX_EPOCH };
         !decide(&request, &policies(&[("serving", json!({}))]), facts).verdict.warnings.is_empty()
     }
 
