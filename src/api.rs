@@ -26,6 +26,18 @@ pub const GROUP: &str = "tidegate.dev";
 /// Annotation on a workload that names its model server container where Tidegate cannot tell.
 pub const CONTAINER_ANNOTATION: &str = "tidegate.dev/container";
 
+/// Annotation on a workload: the least number of replicas that its autoscaler keeps, within the policy's bounds.
+pub const MIN_REPLICAS_ANNOTATION: &str = "tidegate.dev/min-replicas";
+
+/// Annotation on a workload: the most replicas that its autoscaler makes, within the policy's bounds.
+pub const MAX_REPLICAS_ANNOTATION: &str = "tidegate.dev/max-replicas";
+
+/// Annotation on a workload: `none` where it needs no database, `true` where it asks for one.
+pub const DATABASE_ANNOTATION: &str = "tidegate.dev/database";
+
+/// Annotation on a workload: `external` where something other than Tidegate scales it.
+pub const AUTOSCALING_ANNOTATION: &str = "tidegate.dev/autoscaling";
+
 /// Annotation on a workload that records what Tidegate injected into it: the receipt.
 pub const RECEIPT_ANNOTATION: &str = "tidegate.dev/receipt";
 

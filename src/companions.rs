@@ -113,7 +113,8 @@ pub fn wanted(workload: &Workload, recognised: &Recognised, effective: &Effectiv
     let autoscaler = effective
         .autoscaling()
         .map(|settings| hpa::wanted(workload, recognised, settings, has_autoscaler(workload, facts)));
-    let database = effective.database().map(|(settings, _)| database(workload, recognised, settings, facts));
+    let wanted = effective.database().filter(|(settings, _)| settings.is_wanted(workload));
+    let database = wanted.map(|(settings, _)| database(workload, recognised, settings, facts));
     Companions { autoscaler: autoscaler.unwrap_or_default(), database: database.unwrap_or_default() }
 }
 

@@ -1,6 +1,7 @@
 //! The rules that a model server is judged by, one file each. To add one: write its file, add it to [`ALL`], and add
 //! `tests/cases/<subject>/<rule>/{bad,good,fixed}.yaml`.
 
+pub mod annotations;
 pub mod autoscaling;
 pub mod images;
 pub mod membership;
@@ -11,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::api::Enforcement;
@@ -22,11 +24,12 @@ use crate::workload::{Container, Workload};
 /// Every rule, in the order in which findings are told.
 pub static ALL: &[&dyn Rule] = &[
     &membership::ModelServerLabelRemoved,
-    &images::FloatingTag,
+    &images::FloatingTag { tags: Vec::new() },
     &resources::MissingMemoryLimit,
     &resources::ResourcesOutOfBounds,
     &security::PrivilegedContainer,
     &autoscaling::ReplicasUnderAutoscaler,
+    &annotations::AnnotationOutOfBounds,
 ];
 
 /// One thing that a model server can get wrong.
@@ -67,6 +70,14 @@ impl<R: Rule + ?Sized> Rule for &'static R {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         (**self).check(context)
+    }
+}
+
+/// Reads the parameters of a rule into the rule itself.
+fn parameters<R: Rule + DeserializeOwned + 'static>(params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+    match R::deserialize(&Value::Object(params.clone())) {
+        Ok(rule) => Ok(Arc::new(rule)),
+        Err(error) => Err(error.to_string()),
     }
 }
 

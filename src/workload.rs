@@ -8,6 +8,7 @@ mod image;
 mod keyed;
 mod parse;
 mod shape;
+mod wishes;
 
 use serde_json::{Map, Value};
 
@@ -19,6 +20,7 @@ pub use keyed::{Path, key_of};
 pub(crate) use keyed::{child, put};
 pub use parse::Sent;
 pub use shape::ShapeError;
+pub use wishes::{Wish, Wishes};
 
 use crate::facts::WorkloadRef;
 

@@ -197,10 +197,14 @@ mod of_rules {
             let texts = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
             let mut own: Vec<String> = texts.filter(|text| text.contains(&format!("{id:?}"))).collect();
             assert_eq!(own.len(), 1, "one file under src/rules has the rule {id}");
+            let own_text = own.remove(0);
             let page: Vec<String> =
-                own.remove(0).lines().map_while(|line| Some(line.strip_prefix("//!")?.trim().to_owned())).collect();
+                own_text.lines().map_while(|line| Some(line.strip_prefix("//!")?.trim().to_owned())).collect();
             let headings: Vec<&str> = page.iter().filter(|line| line.starts_with('#')).map(String::as_str).collect();
-            assert_eq!(headings, ["## What it checks", "## Why it matters", "## Instead"], "{id}");
+            let parameters = own_text.contains("fn with(").then_some("## Parameters");
+            let expected =
+                ["## What it checks", "## Why it matters"].into_iter().chain(parameters).chain(["## Instead"]);
+            assert_eq!(headings, expected.collect::<Vec<_>>(), "{id}");
             assert_eq!(page[0], "## What it checks", "{id}");
             let paragraphs = page.join("\n");
             for paragraph in paragraphs.split("## ").skip(1) {

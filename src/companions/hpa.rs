@@ -16,7 +16,7 @@ pub(super) fn wanted(
     settings: &AutoscalingSettings,
     exists: bool,
 ) -> Wanted {
-    if !settings.enabled {
+    if !settings.is_wanted(workload) {
         return Wanted::Nothing;
     }
     match possible(workload, recognised, settings, exists) {
@@ -32,7 +32,7 @@ pub(super) fn problem(
     settings: &AutoscalingSettings,
     exists: bool,
 ) -> Option<String> {
-    let settings = Some(settings).filter(|settings| settings.enabled)?;
+    let settings = Some(settings).filter(|settings| settings.is_wanted(workload))?;
     possible(workload, recognised, settings, exists).err().map(|(_, message)| message)
 }
 
@@ -43,12 +43,12 @@ fn possible(
     settings: &AutoscalingSettings,
     exists: bool,
 ) -> Result<Vec<Value>, (&'static str, String)> {
-    let too_many = |replicas: &i64| !exists && *replicas > i64::from(settings.max_replicas);
+    let (_, most) = settings.replicas(workload);
+    let too_many = |replicas: &i64| !exists && *replicas > i64::from(most);
     if let Some(replicas) = workload.replicas().filter(too_many) {
         let message = format!(
-            "{replicas} replicas run, but the policy's most is {}: an autoscaler would stop {} at once",
-            settings.max_replicas,
-            replicas - i64::from(settings.max_replicas)
+            "{replicas} replicas run, but its autoscaler's most is {most}: it would stop {} at once",
+            replicas - i64::from(most)
         );
         return Err(("ReplicasOutOfBounds", message));
     }
@@ -56,6 +56,7 @@ fn possible(
 }
 
 fn object(workload: &Workload, settings: &AutoscalingSettings, metrics: &[Value]) -> Value {
+    let (least, most) = settings.replicas(workload);
     let mut object = json!({
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -76,8 +77,8 @@ fn object(workload: &Workload, settings: &AutoscalingSettings, metrics: &[Value]
         },
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name()},
-            "minReplicas": settings.min_replicas,
-            "maxReplicas": settings.max_replicas,
+            "minReplicas": least,
+            "maxReplicas": most,
             "metrics": metrics
         }
     });
@@ -264,7 +265,26 @@ mod tests {
         };
         assert!(matches!(with(4), Wanted::Object(_)));
         let Wanted::Impossible { reason, message } = with(6) else { panic!("an autoscaler would stop two") };
-        insta::assert_snapshot!(format!("{reason}: {message}"), @"ReplicasOutOfBounds: 6 replicas run, but the policy's most is 4: an autoscaler would stop 2 at once");
+        insta::assert_snapshot!(format!("{reason}: {message}"), @"ReplicasOutOfBounds: 6 replicas run, but its autoscaler's most is 4: it would stop 2 at once");
+    }
+
+    #[test]
+    fn authors_have_a_say_within_the_policys_bounds() {
+        let with = |annotations: Value| {
+            let mut object = with_container(&json!({}));
+            object["metadata"]["annotations"] = annotations;
+            planned(&object, &json!({"minReplicas": 2, "maxReplicas": 8, "metrics": [cpu()]}))
+        };
+        let bounds = |annotations: Value| match with(annotations) {
+            Wanted::Object(object) => (object["spec"]["minReplicas"].clone(), object["spec"]["maxReplicas"].clone()),
+            other => panic!("{other:?}"),
+        };
+        let (min, max) = ("tidegate.dev/min-replicas", "tidegate.dev/max-replicas");
+        assert_eq!(bounds(json!({min: "3", max: "5"})), (json!(3), json!(5)));
+        assert_eq!(bounds(json!({max: "2"})), (json!(2), json!(2)));
+        assert_eq!(bounds(json!({min: "1", max: "9"})), (json!(2), json!(8)), "out of the policy's bounds");
+        assert_eq!(bounds(json!({min: "6", max: "4"})), (json!(2), json!(8)), "they exclude each other");
+        assert_eq!(with(json!({"tidegate.dev/autoscaling": "external"})), Wanted::Nothing);
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mu
     if let Some((settings, policy)) = effective.probes() {
         notes.extend(probes::inject(&recognised, settings, policy, &mut injector));
     }
-    if let Some((settings, policy)) = effective.database() {
+    if let Some((settings, policy)) = effective.database().filter(|(settings, _)| settings.is_wanted(workload)) {
         notes.extend(database::inject(workload, &recognised, (settings, policy), facts, &mut injector));
     }
     injector.injections

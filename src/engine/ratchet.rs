@@ -228,15 +228,36 @@ mod tests {
         assert!(decision.verdict.allows());
     }
 
+    #[test]
+    fn each_policy_gives_a_rule_its_own_parameters_and_strictness() {
+        let tags = |enforcement: &str, tag: &str| {
+            let own = json!({"enforcement": "off"});
+            json!({"enforcement": enforcement, "rules": {"floating-tag": {"params": {"tags": [tag]}}, "missing-memory-limit": own}})
+        };
+        let set = policies(&[("a", tags("warn", "blue")), ("b", tags("enforce", "green"))]);
+        let judged = |image: &str| {
+            let object = deployment(&json!([container("a", image)]));
+            let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
+            decide(&Request { operation: Operation::Create, workload, old: None, user: "jane", now }, &set, &facts())
+                .verdict
+        };
+        let counts = |image: &str| (judged(image).violations.len(), judged(image).warnings.len());
+        assert_eq!(
+            [counts("x:blue"), counts("x:green"), counts("x:latest"), counts("x:1")],
+            [(0, 1), (1, 0), (1, 0), (0, 0)]
+        );
+        assert_eq!(judged("x:latest").violations[0].policy, "b");
+    }
+
     /// Judges a new Deployment with a floating tag, under a policy and an exception, on a day of January 1970.
-    fn excused(policy: Value, exception: Value, day: i64) -> Verdict {
+    fn excused(policy: &Value, exception: &Value, day: i64) -> Verdict {
         let mut object = deployment(&json!([container("a", "x:latest")]));
         object["metadata"]["labels"]["team"] = "search".into();
         let mut spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
-        json_patch::merge(&mut spec, &policy);
+        json_patch::merge(&mut spec, policy);
         let mut whole = json!({"workloads": {"names": ["api"]}, "rules": ["floating-tag"], "reason": "a pilot",
             "expires": "1970-01-10T00:00:00Z"});
-        json_patch::merge(&mut whole, &exception);
+        json_patch::merge(&mut whole, exception);
         let set = policies(&[("serving", spec)]).with_exceptions([testing::exception("pilot", &whole)]);
         let now = Timestamp::from_second((day - 1) * 86_400).unwrap();
         let workload = Workload::view(&object).unwrap();
@@ -244,8 +265,9 @@ mod tests {
             .verdict
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the tests read better")]
     fn is_excused(policy: Value, exception: Value, day: i64) -> bool {
-        let verdict = excused(policy, exception, day);
+        let verdict = excused(&policy, &exception, day);
         assert_eq!(verdict.excepted.len() + verdict.violations.len(), 1);
         verdict.allows()
     }
@@ -254,7 +276,7 @@ mod tests {
     fn an_exception_excuses_until_it_expires() {
         assert!(is_excused(json!({}), json!({}), 1) && is_excused(json!({}), json!({}), 9));
         assert!(!is_excused(json!({}), json!({}), 10) && !is_excused(json!({}), json!({}), 11));
-        let told = excused(json!({}), json!({}), 1).warnings;
+        let told = excused(&json!({}), &json!({}), 1).warnings;
         assert_eq!(
             told,
             [

@@ -308,7 +308,7 @@ fn configured(written: &BTreeMap<String, RuleSettings>) -> Result<BTreeMap<Strin
     let mut configured = BTreeMap::new();
     for (id, settings) in written {
         let rule = rules::named(id).ok_or_else(|| {
-            let known: Vec<&str> = rules::ALL.iter().map(|rule| rule.id()).collect();
+            let known: Vec<&str> = rules::ALL.iter().map(Rule::id).collect();
             PolicyError::UnknownRule { rule: id.clone(), known: known.join(", ") }
         })?;
         if let Some(params) = &settings.params {
@@ -361,6 +361,10 @@ mod tests {
             json!({"database": {"provider": "zalando"}}),
             json!({"database": {"provider": "zalando", "zalando": zalando("{cluster}")}}),
             json!({"rules": {"no-latest": {}}}),
+            json!({"rules": {"privileged-container": {"params": {"a": 1}}}}),
+            json!({"rules": {"floating-tag": {"params": {"tag": "stable"}}}}),
+            json!({"exceptions": {"never": ["no-latest"]}}),
+            json!({"environments": {"prod": {"autoscaling": {"minReplicas": 20}}}}),
         ];
         insta::assert_snapshot!(specs.iter().map(complaint).collect::<Vec<_>>().join("\n"), @r#"
         spec.match.selector is no label selector: failed to parse value as expression: Invalid expression operator
@@ -379,7 +383,11 @@ mod tests {
         spec.autoscaling.metrics[1]: there is no type ``; the types are Resource, ContainerResource, Pods, Object, External
         spec.database.zalando: missing field `teamId`; provider zalando needs teamId, version and volume
         spec.database.zalando.secretName: `{cluster}` lacks {username} or {cluster}
-        spec.rules: there is no rule `no-latest`; the rules are model-server-label-removed, floating-tag, missing-memory-limit, resources-out-of-bounds, privileged-container, replicas-under-autoscaler
+        spec.rules: there is no rule `no-latest`; the rules are model-server-label-removed, floating-tag, missing-memory-limit, resources-out-of-bounds, privileged-container, replicas-under-autoscaler, annotation-out-of-bounds
+        spec.rules.privileged-container.params: the rule takes no parameters; found a
+        spec.rules.floating-tag.params: unknown field `tag`, expected `tags`
+        spec.exceptions.never: there is no rule `no-latest`
+        environment prod: spec.autoscaling: minReplicas 20 and maxReplicas 10 do not go together; 1 <= minReplicas <= maxReplicas
         "#);
     }
 

@@ -12,7 +12,7 @@ use super::{Merged, PolicyRef};
 use crate::api::{AutoscalingEngine, DatabaseCreation, DatabaseProvider, ProbeSource, Volume};
 use crate::companions::{Provider, zalando};
 use crate::quantity::Quantity;
-use crate::workload::Container;
+use crate::workload::{Container, Wish, Wishes, Workload};
 
 /// All that policies have injected and made.
 #[derive(Clone, Debug, Default)]
@@ -131,7 +131,33 @@ fn secret_name() -> String {
     "{username}.{cluster}.credentials.{tprkind}.{tprgroup}".to_owned()
 }
 
+impl AutoscalingSettings {
+    /// Tells whether Tidegate makes an autoscaler for a workload, whose author may say that it is scaled elsewhere.
+    #[must_use]
+    pub fn is_wanted(&self, workload: &Workload) -> bool {
+        self.enabled && Wishes::of(workload).scaled_elsewhere.said() != Some(true)
+    }
+
+    /// Returns the least and the most replicas of a workload: what its author asks for where that is within the policy's
+    /// bounds, else what the policy says.
+    #[must_use]
+    pub fn replicas(&self, workload: &Workload) -> (i32, i32) {
+        let (least, most) = (self.min_replicas, self.max_replicas);
+        let wishes = Wishes::of(workload);
+        let granted = |wish: Wish<i32>| wish.said().filter(|count| (least..=most).contains(count));
+        let asked = (granted(wishes.min_replicas).unwrap_or(least), granted(wishes.max_replicas).unwrap_or(most));
+        if asked.0 <= asked.1 { asked } else { (least, most) }
+    }
+}
+
 impl DatabaseSettings {
+    /// Tells whether a workload is to have a database: its author has a say.
+    #[must_use]
+    pub fn is_wanted(&self, workload: &Workload) -> bool {
+        let wish = Wishes::of(workload).database.said();
+        wish.unwrap_or(self.create == DatabaseCreation::Always)
+    }
+
     /// Returns who provides the database.
     #[must_use]
     pub fn provider(&self) -> Box<dyn Provider + '_> {

@@ -59,6 +59,7 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
     use serde_json::{Value, json};
 
+    use crate::companions::Wanted;
     use crate::engine::{Operation, Request, decide};
     use crate::facts::{Database, Facts};
     use crate::testing::{deployment, facts, policies, with_container};
@@ -82,6 +83,25 @@ mod tests {
         let env =
             workload.containers().flat_map(|container| container.field("env").as_array().cloned().unwrap_or_default());
         (env.map(|entry| entry["name"].as_str().unwrap().to_owned()).collect(), decision.notes)
+    }
+
+    #[test]
+    fn authors_say_whether_they_need_one() {
+        let wanted = |create: &str, said: Value| {
+            let zalando = json!({"teamId": "acid", "version": "17", "volume": {"size": "1Gi"}});
+            let spec = json!({"database": {"provider": "zalando", "create": create, "zalando": zalando}});
+            let mut object = with_container(&json!({}));
+            object["metadata"]["annotations"] = said;
+            let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
+            let request = Request { operation: Operation::Create, workload, old: None, user: "jane", now };
+            let decision = decide(&request, &policies(&[("serving", spec)]), &facts());
+            let is_bound = decision.patch.to_string().contains("PGHOST");
+            assert_eq!(is_bound, decision.companions.database != Wanted::Nothing);
+            is_bound
+        };
+        let (none, yes) = (json!({"tidegate.dev/database": "none"}), json!({"tidegate.dev/database": "true"}));
+        assert!(wanted("always", json!({})) && wanted("always", yes.clone()) && !wanted("always", none.clone()));
+        assert!(!wanted("on-request", json!({})) && wanted("on-request", yes) && !wanted("on-request", none));
     }
 
     #[test]

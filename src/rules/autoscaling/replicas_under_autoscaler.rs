@@ -15,7 +15,7 @@ use crate::workload::wrote_replicas;
 pub struct ReplicasUnderAutoscaler;
 
 impl Rule for ReplicasUnderAutoscaler {
-    fn id(&self) -> &str {
+    fn id(&self) -> &'static str {
         "replicas-under-autoscaler"
     }
 
@@ -25,7 +25,7 @@ impl Rule for ReplicasUnderAutoscaler {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let Some(replicas) = context.workload.replicas().filter(|_| context.is_new) else { return Vec::new() };
-        let scaled = context.effective.autoscaling().is_some_and(|settings| settings.enabled)
+        let scaled = context.effective.autoscaling().is_some_and(|settings| settings.is_wanted(&context.workload))
             || !context.facts.autoscalers_of(&context.workload.reference()).is_empty();
         // The API server fills in 1, so a 1 counts only where somebody is known to have written it.
         if !scaled || (replicas == 1 && !wrote_replicas(&context.workload)) {

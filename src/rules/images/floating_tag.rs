@@ -2,25 +2,43 @@
 //! Container images named by a tag that can move (`latest`, `main`, `nightly`, …) or by no tag, without a digest.
 //! ## Why it matters
 //! Two pods of one rollout can run different code, and a rollback may roll nothing back.
+//! ## Parameters
+//! `tags`: more tags that move, such as `blue`.
 //! ## Instead
 //! Name the image by a tag that is never moved, or better by digest: `registry.example.com/api@sha256:0f1e…`.
 
-use crate::rules::{Context, Finding, Rule};
-use crate::workload::Container;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::rules::{Context, Finding, Rule, parameters};
+use crate::workload::{Container, Image};
 
 /// Finds images that can be another one tomorrow.
-#[derive(Debug)]
-pub struct FloatingTag;
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FloatingTag {
+    /// More tags that move.
+    pub tags: Vec<String>,
+}
 
 impl Rule for FloatingTag {
-    fn id(&self) -> &str {
+    fn id(&self) -> &'static str {
         "floating-tag"
     }
 
+    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+        parameters::<Self>(params)
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
+        let moves = |image: &Image| {
+            let among = |tag: &str| self.tags.iter().any(|known| known == tag);
+            image.is_floating() || (image.digest().is_none() && image.tag().is_some_and(among))
+        };
         let containers = context.workload.all_containers();
-        let floating =
-            containers.filter(|container| !container.image().text().is_empty() && container.image().is_floating());
+        let floating = containers.filter(|container| !container.image().text().is_empty() && moves(&container.image()));
         floating.map(|container| finding(&container)).collect()
     }
 }

@@ -12,7 +12,7 @@ use crate::rules::{Context, Finding, Rule};
 pub struct ModelServerLabelRemoved;
 
 impl Rule for ModelServerLabelRemoved {
-    fn id(&self) -> &str {
+    fn id(&self) -> &'static str {
         "model-server-label-removed"
     }
 

@@ -17,7 +17,7 @@ use crate::workload::Container;
 pub struct MissingMemoryLimit;
 
 impl Rule for MissingMemoryLimit {
-    fn id(&self) -> &str {
+    fn id(&self) -> &'static str {
         "missing-memory-limit"
     }
 

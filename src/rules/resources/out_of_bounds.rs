@@ -15,7 +15,7 @@ use serde_json::Value;
 pub struct ResourcesOutOfBounds;
 
 impl Rule for ResourcesOutOfBounds {
-    fn id(&self) -> &str {
+    fn id(&self) -> &'static str {
         "resources-out-of-bounds"
     }
 

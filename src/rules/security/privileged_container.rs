@@ -13,7 +13,7 @@ use crate::rules::{Context, Finding, Rule};
 pub struct PrivilegedContainer;
 
 impl Rule for PrivilegedContainer {
-    fn id(&self) -> &str {
+    fn id(&self) -> &'static str {
         "privileged-container"
     }
 

@@ -1,0 +1,91 @@
+//! What the author of a workload asks for by annotations on it.
+
+use super::Workload;
+use crate::api::{AUTOSCALING_ANNOTATION, DATABASE_ANNOTATION, MAX_REPLICAS_ANNOTATION, MIN_REPLICAS_ANNOTATION};
+
+/// What the author of a workload asks for. A policy says how much of it is granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wishes<'a> {
+    /// The least number of replicas.
+    pub min_replicas: Wish<'a, i32>,
+    /// The most replicas.
+    pub max_replicas: Wish<'a, i32>,
+    /// Whether there is to be a database.
+    pub database: Wish<'a, bool>,
+    /// Whether something other than Tidegate scales the workload.
+    pub scaled_elsewhere: Wish<'a, bool>,
+}
+
+/// One annotation, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish<'a, T> {
+    /// It is not there.
+    Unsaid,
+    /// It says this.
+    Said(T),
+    /// It says this, which means nothing.
+    Unclear(&'a str),
+}
+
+impl<T: Copy> Wish<'_, T> {
+    /// Returns what is asked for, where that is clear.
+    #[must_use]
+    pub fn said(&self) -> Option<T> {
+        match self {
+            Self::Said(value) => Some(*value),
+            Self::Unsaid | Self::Unclear(_) => None,
+        }
+    }
+}
+
+impl<'a> Wishes<'a> {
+    /// Reads the annotations of a workload.
+    #[must_use]
+    pub fn of(workload: &Workload<'a>) -> Self {
+        let replicas = |text: &str| text.parse().ok().filter(|count| *count >= 1);
+        Self {
+            min_replicas: read(workload, MIN_REPLICAS_ANNOTATION, replicas),
+            max_replicas: read(workload, MAX_REPLICAS_ANNOTATION, replicas),
+            database: read(workload, DATABASE_ANNOTATION, |text| match text {
+                "true" => Some(true),
+                "none" => Some(false),
+                _ => None,
+            }),
+            scaled_elsewhere: read(workload, AUTOSCALING_ANNOTATION, |text| (text == "external").then_some(true)),
+        }
+    }
+}
+
+fn read<'a, T>(workload: &Workload<'a>, key: &str, meaning: impl Fn(&str) -> Option<T>) -> Wish<'a, T> {
+    let Some(text) = workload.annotation(key) else { return Wish::Unsaid };
+    meaning(text).map_or(Wish::Unclear(text), Wish::Said)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(annotations: &Value) -> Value {
+        json!({"metadata": {"annotations": annotations}})
+    }
+
+    #[test]
+    fn what_is_clear_is_told_from_what_is_not() {
+        let object = of(&json!({MIN_REPLICAS_ANNOTATION: "2", MAX_REPLICAS_ANNOTATION: "many",
+            DATABASE_ANNOTATION: "none"}));
+        let wishes = Wishes::of(&Workload::view(&object).unwrap());
+        assert_eq!((wishes.min_replicas, wishes.max_replicas), (Wish::Said(2), Wish::Unclear("many")));
+        assert_eq!((wishes.database, wishes.scaled_elsewhere), (Wish::Said(false), Wish::Unsaid));
+        assert_eq!((wishes.min_replicas.said(), wishes.max_replicas.said()), (Some(2), None));
+    }
+
+    #[test]
+    fn nobody_asks_for_no_replicas() {
+        for text in ["0", "-1", "1.5", ""] {
+            let object = of(&json!({MIN_REPLICAS_ANNOTATION: text}));
+            assert_eq!(Wishes::of(&Workload::view(&object).unwrap()).min_replicas, Wish::Unclear(text));
+        }
+    }
+}
