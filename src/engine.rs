@@ -19,7 +19,7 @@ use serde_json::Value;
 pub use inject::Injection;
 pub use patch::between;
 pub use ratchet::{Excepted, Verdict, Violation};
-pub use receipt::Receipt;
+pub use receipt::{Entry, Receipt};
 
 use crate::companions::{self, Companions};
 use crate::facts::Facts;
@@ -207,6 +207,12 @@ impl<'a> Considered<'a> {
     pub fn runtime(&self) -> Option<&'static str> {
         self.effective.as_ref().filter(|_| !self.is_leaving)?;
         runtimes::recognise(&self.workload()).preset_name()
+    }
+
+    /// Returns the policies that the workload is under, as one.
+    #[must_use]
+    pub fn effective(&self) -> Option<&Effective> {
+        self.effective.as_deref()
     }
 
     /// Returns the names of the policies that select the workload.

@@ -86,8 +86,12 @@ impl Policy {
 
     /// Returns the place of the variant for a namespace with these labels.
     fn variant_for(&self, labels: Option<&BTreeMap<String, String>>) -> usize {
-        let environment = labels.and_then(|labels| labels.get(&self.environment_label));
-        let place = |name| self.variants.iter().position(|variant| variant.environment.as_ref() == Some(name));
+        self.variant_in(labels.and_then(|labels| labels.get(&self.environment_label)).map(String::as_str))
+    }
+
+    /// Returns the place of the variant for an environment; the first where the policy says nothing of it.
+    fn variant_in(&self, environment: Option<&str>) -> usize {
+        let place = |name| self.variants.iter().position(|variant| variant.environment.as_deref() == Some(name));
         environment.and_then(place).unwrap_or(0)
     }
 }
@@ -164,6 +168,19 @@ impl PolicySet {
         self.scope
             .iter()
             .all(|(key, value)| labels.and_then(|labels| labels.get(key)).is_some_and(|found| found == value))
+    }
+
+    /// Returns the policies of these names as one, as they are in an environment.
+    ///
+    /// # Errors
+    /// Names the policy that there is not.
+    pub fn named<'n>(&self, names: &[&'n str], environment: Option<&str>) -> Result<Arc<Effective>, &'n str> {
+        let place =
+            |&name: &&'n str| self.policies.iter().position(|policy| *policy.reference.name == *name).ok_or(name);
+        let mut places = names.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        places.sort_unstable();
+        places.dedup();
+        Ok(self.make(places.into_iter().map(|place| (place, self.policies[place].variant_in(environment))).collect()))
     }
 
     /// Returns the policies that are for a workload, as one; none where there is no such policy.

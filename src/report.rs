@@ -1,5 +1,7 @@
 //! Decisions as text for people: one writer for every door through which they are shown.
 
+pub mod explain;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;

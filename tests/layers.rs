@@ -31,6 +31,7 @@ const FORBIDDEN: &[&str] = &[
     "std::time::SystemTime",
     "Instant::now",
     "OffsetDateTime::now_utc",
+    "Timestamp::now",
     "SystemTime::now",
     "time::OffsetDateTime::now_utc",
     "time::UtcDateTime::now",

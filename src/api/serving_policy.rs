@@ -57,6 +57,7 @@ pub struct ServingPolicySpec {
     pub environment: Option<EnvironmentSource>,
     /// What is different in an environment, by its name: what is said here is laid over the rest of the policy.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
     pub environments: BTreeMap<String, Environment>,
     /// What exceptions may do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -342,6 +343,7 @@ pub struct Database {
 pub struct Zalando {
     /// The team that owns the clusters; also the first part of their names. There is no default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 15))]
     #[x_kube(validation = (
         "self.matches('^[a-z]([-a-z0-9]{0,13}[a-z0-9])?$')",
         "teamId is at most 15 lower-case letters, digits and dashes, and starts with a letter"
@@ -349,6 +351,7 @@ pub struct Zalando {
     pub team_id: Option<String>,
     /// The PostgreSQL major version, such as `"17"`. There is no default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8))]
     #[x_kube(validation = ("self.matches('^[0-9]+$')", "version is a major version such as \"17\""))]
     pub version: Option<String>,
     /// How many PostgreSQL instances a cluster has. Default: 1.
@@ -361,6 +364,7 @@ pub struct Zalando {
     /// How the operator names the Secret of a user: its `secret_name_template`, with `{tprkind}` and `{tprgroup}`
     /// filled in or not. Default: the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     #[x_kube(validation = (
         "self.contains('{username}') && self.contains('{cluster}')",
         "secretName has both {username} and {cluster}"

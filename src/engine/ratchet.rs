@@ -24,6 +24,8 @@ pub struct Violation {
 pub struct Verdict {
     /// What the workload is refused for.
     pub violations: Vec<Violation>,
+    /// Violations that are only warned of: by their enforcement, or for an update did not make them.
+    pub warned: Vec<Violation>,
     /// Violations that are only reported, for their policy is in audit.
     pub audited: Vec<Violation>,
     /// Violations that an exception excuses.
@@ -70,9 +72,15 @@ pub(super) fn judge(context: &Context) -> Verdict {
         }
         let existing = before.iter().any(|old| old.is_same(&violation));
         match violation.enforcement {
-            Enforcement::Enforce if existing => judged.warnings.push(violation.existing()),
+            Enforcement::Enforce if existing => {
+                judged.warnings.push(violation.existing());
+                judged.warned.push(violation);
+            }
             Enforcement::Enforce => judged.violations.push(violation),
-            Enforcement::Warn => judged.warnings.push(violation.told()),
+            Enforcement::Warn => {
+                judged.warnings.push(violation.told());
+                judged.warned.push(violation);
+            }
             Enforcement::Audit => judged.audited.push(violation),
             Enforcement::Off => {}
         }

@@ -132,6 +132,13 @@ impl Effective {
         self.bounds.iter().filter_map(move |(policy, bounds)| Some((bounds.get(resource)?, &**policy)))
     }
 
+    /// Returns every bound with the policy that sets it and the resource that it is for.
+    pub fn all_bounds(&self) -> impl Iterator<Item = (&str, &str, &Bound)> {
+        self.bounds.iter().flat_map(|(policy, bounds)| {
+            bounds.iter().map(move |(resource, bound)| (&**policy, resource.as_str(), bound))
+        })
+    }
+
     /// Returns what exceptions may do: all that every policy lets them.
     #[must_use]
     pub fn exceptions(&self) -> &ExceptionLimits {
