@@ -69,7 +69,7 @@ fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
     if entries.is_empty() {
         return template;
     }
-    let authors = Authors::of(workload);
+    let authors = Authors::of(workload, injected);
     let pod = &mut template["spec"];
     let is_ours = |entry: &&Entry| entry.is_in(workload.pod_spec()) && !authors.wrote(&entry.path);
     let ours: Vec<&Entry> = entries.iter().filter(is_ours).collect();
@@ -82,6 +82,12 @@ fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
         complete_probe(pod, &entry.path);
     }
     template
+}
+
+/// Returns what the receipt of an object says was injected, as far as the object has it so.
+fn injected(workload: &Workload) -> Vec<Path> {
+    let entries = Receipt::of(workload).map(|receipt| receipt.entries()).unwrap_or_default();
+    entries.into_iter().filter(|entry| entry.is_in(workload.pod_spec())).map(|entry| entry.path).collect()
 }
 
 #[cfg(test)]
@@ -191,6 +197,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_applied_as_it_was_read_is_still_ours() {
+        let old = admitted("1");
+        let mut dumped = changed(old.clone(), "image", json!("api:2"));
+        dumped["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] =
+            dumped.to_string().into();
+        let (word, container) = update(&old, &dumped);
+        assert_eq!((word, container), ("fresh", json!({"name": "api", "image": "api:2"})));
+    }
+
+    #[test]
     fn a_value_that_somebody_changed_is_theirs() {
         let old = admitted("1");
         let limit = json!({"limits": {"cpu": "3"}});
@@ -201,7 +217,7 @@ mod tests {
     #[test]
     fn a_value_that_somebody_declared_is_theirs_even_where_it_is_the_same() {
         let mut new = changed(admitted("1"), "image", json!("api:2"));
-        let applied = new.to_string();
+        let applied = without_receipt(new.clone()).to_string();
         new["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = applied.into();
         let (word, container) = update(&admitted("1"), &new);
         assert_eq!((word, &container["resources"]), ("fresh", &json!({"limits": {"cpu": "1"}})));

@@ -5,32 +5,41 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::{Path, Workload};
+use crate::api::RECEIPT_ANNOTATION;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What people declared of one workload, by client-side and by server-side apply.
 ///
-/// Updates are not looked at: whoever changes a value by one is told by the value itself.
+/// Updates are not looked at: whoever changes a value by one is told by the value itself. Nor does it count as declared
+/// what somebody only copied: who applies an object as `kubectl get -o yaml` shows it has our values and our receipt in it.
 pub struct Authors<'a> {
-    last_applied: Option<Value>,
-    appliers: Vec<&'a Value>,
+    last_applied: Option<(Value, Vec<Path>)>,
+    appliers: Vec<(&'a Value, Vec<Path>)>,
 }
 
 impl<'a> Authors<'a> {
-    /// Reads the `last-applied-configuration` annotation and the managed fields of a workload.
+    /// Reads the `last-applied-configuration` annotation and the managed fields of a workload. `injected` returns what an
+    /// object's own receipt names and the object has.
     #[must_use]
-    pub fn of(workload: &Workload<'a>) -> Self {
+    pub fn of(workload: &Workload<'a>, injected: impl Fn(&Workload) -> Vec<Path>) -> Self {
+        let applied = workload.annotation(LAST_APPLIED).and_then(|text| serde_json::from_str(text).ok());
+        let copied = |applied: &Value| Workload::view(applied).map(|applied| injected(&applied)).unwrap_or_default();
+        let of_applier = |fields: &Value| if owns_receipt(fields) { injected(workload) } else { Vec::new() };
         Self {
-            last_applied: workload.annotation(LAST_APPLIED).and_then(|text| serde_json::from_str(text).ok()),
-            appliers: appliers(workload).collect(),
+            last_applied: applied.map(|applied: Value| (applied.clone(), copied(&applied))),
+            appliers: appliers(workload).map(|fields| (fields, of_applier(fields))).collect(),
         }
     }
 
     /// Tells whether somebody declared the value at a path of the pod spec.
     #[must_use]
     pub fn wrote(&self, path: &Path) -> bool {
-        let declared = self.last_applied.as_ref().and_then(|applied| path.get(&applied["spec"]["template"]["spec"]));
-        declared.is_some() || self.appliers.iter().any(|fields| owns(fields, path))
+        let declared = |(applied, copied): &(Value, Vec<Path>)| {
+            path.get(&applied["spec"]["template"]["spec"]).is_some() && !copied.contains(path)
+        };
+        self.last_applied.as_ref().is_some_and(declared)
+            || self.appliers.iter().any(|(fields, copied)| owns(fields, path) && !copied.contains(path))
     }
 }
 
@@ -54,6 +63,11 @@ pub fn wrote_replicas(workload: &Workload) -> bool {
 fn appliers<'a>(workload: &Workload<'a>) -> impl Iterator<Item = &'a Value> + use<'a> {
     let managers = workload.metadata("managedFields").as_array().map_or(&[][..], Vec::as_slice);
     managers.iter().filter(|manager| manager["operation"] == "Apply").map(|manager| &manager["fieldsV1"])
+}
+
+/// Tells whether a set of managed fields has the receipt.
+fn owns_receipt(fields: &Value) -> bool {
+    !fields["f:metadata"]["f:annotations"][format!("f:{RECEIPT_ANNOTATION}")].is_null()
 }
 
 /// Tells whether a set of managed fields has the path.
@@ -80,12 +94,35 @@ mod tests {
         Path::new(["containers", "api", "resources", "limits", resource])
     }
 
+    fn nothing(_: &Workload) -> Vec<Path> {
+        Vec::new()
+    }
+
+    #[test]
+    fn what_was_copied_with_its_receipt_is_not_declared() {
+        let pod = json!({"containers": [{"name": "api", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]});
+        let applied = json!({"spec": {"template": {"spec": pod}}});
+        let dumped = json!({"metadata": {"annotations": {LAST_APPLIED: applied.to_string()}}});
+        let authors = Authors::of(&Workload::view(&dumped).unwrap(), |_| vec![limit("cpu")]);
+        assert!(!authors.wrote(&limit("cpu")) && authors.wrote(&limit("memory")));
+        let limits = json!({"f:cpu": {}, "f:memory": {}});
+        let mut fields = json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"api\"}":
+            {"f:resources": {"f:limits": limits}}}}}}});
+        let of = |fields: &Value, path: &Path| {
+            let object = json!({"metadata": {"managedFields": [{"operation": "Apply", "fieldsV1": fields}]}});
+            Authors::of(&Workload::view(&object).unwrap(), |_| vec![limit("cpu")]).wrote(path)
+        };
+        assert!(of(&fields, &limit("cpu")), "an author may declare what is injected too");
+        fields["f:metadata"]["f:annotations"] = json!({format!("f:{RECEIPT_ANNOTATION}"): {}});
+        assert!(!of(&fields, &limit("cpu")) && of(&fields, &limit("memory")));
+    }
+
     #[test]
     fn a_declared_field_is_its_authors() {
         let applied = json!({"spec": {"template": {"spec": {"containers": [
             {"name": "api", "resources": {"limits": {"cpu": "1"}}}]}}}});
         let object = json!({"metadata": {"annotations": {LAST_APPLIED: applied.to_string()}}});
-        let authors = Authors::of(&Workload::view(&object).unwrap());
+        let authors = Authors::of(&Workload::view(&object).unwrap(), nothing);
         assert!(authors.wrote(&limit("cpu")));
         assert!(!authors.wrote(&limit("memory")));
     }
@@ -95,8 +132,8 @@ mod tests {
         let fields = json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"api\"}":
             {"f:resources": {"f:limits": {"f:cpu": {}}}}}}}}});
         let object = json!({"metadata": {"managedFields": [{"operation": "Apply", "fieldsV1": fields}]}});
-        assert!(Authors::of(&Workload::view(&object).unwrap()).wrote(&limit("cpu")));
+        assert!(Authors::of(&Workload::view(&object).unwrap(), nothing).wrote(&limit("cpu")));
         let object = json!({"metadata": {"managedFields": [{"operation": "Update", "fieldsV1": fields}]}});
-        assert!(!Authors::of(&Workload::view(&object).unwrap()).wrote(&limit("cpu")));
+        assert!(!Authors::of(&Workload::view(&object).unwrap(), nothing).wrote(&limit("cpu")));
     }
 }
