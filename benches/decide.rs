@@ -99,7 +99,7 @@ fn facts(operation: Operation) -> Facts {
         let autoscaler = Autoscaler { kind, name: "ai-model-serving-tidegate".into(), min: 1, max: 10, ours: true };
         facts.autoscalers.insert(workload, vec![autoscaler]);
         let database = Database { made_for: Some("Deployment/ai-model-serving".into()) };
-        facts.databases.insert(("default".into(), "acid-ai-model-serving".into()), database);
+        facts.databases.entry("default".into()).or_default().insert("acid-ai-model-serving".into(), database);
     }
     facts
 }

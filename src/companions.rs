@@ -60,10 +60,10 @@ pub trait Provider {
 
     /// Returns how the workload reaches its database. The names in it never change from release to release, for that
     /// would leave the data behind.
-    fn binding(&self, workload: &WorkloadRef) -> Binding;
+    fn binding(&self, workload: &WorkloadRef, facts: &Facts) -> Binding;
 
     /// Returns the object that makes the provider create the database.
-    fn object(&self, workload: &WorkloadRef) -> Value;
+    fn object(&self, workload: &WorkloadRef, facts: &Facts) -> Value;
 }
 
 /// How a workload reaches its database.
@@ -147,6 +147,6 @@ fn database(workload: &Workload, recognised: &Recognised, settings: &DatabaseSet
     }
     match provider.problem(&reference, facts) {
         Some(message) => Wanted::Impossible { reason: "NameTaken", message },
-        None => Wanted::Object(provider.object(&reference)),
+        None => Wanted::Object(provider.object(&reference, facts)),
     }
 }

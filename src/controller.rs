@@ -17,7 +17,7 @@ use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::runtime::controller::{Config, ReconcileReason, ReconcileRequest, applier};
+use kube::runtime::controller::{self, Config, ReconcileReason, ReconcileRequest, applier};
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Client, ResourceExt as _};
@@ -153,12 +153,13 @@ async fn reconcile_all(
     });
     let queue = stream::select(changed, requests.map(Ok));
     let config = Config::default().concurrency(CONCURRENCY);
-    let reconcile = |deployment, context| Box::pin(reconcile::reconcile(deployment, context));
-    let done = applier(reconcile, reconcile::retry, context, store, Box::pin(queue), config);
-    done.for_each(|result| async move {
+    let reconcile = |deployment, context| Box::pin(reconcile::guarded(deployment, context));
+    let done = applier(reconcile, reconcile::retry, Arc::clone(&context), store, Box::pin(queue), config);
+    done.for_each_concurrent(usize::from(CONCURRENCY), |result| async {
         match result {
             Ok((object, _)) => debug!(%object, "reconciled"),
-            // Failures were told where they happened; what is left is that a workload has gone in the meantime.
+            Err(controller::Error::ObjectNotFound(object)) => reconcile::gone(&object, &context).await,
+            // Failures were told where they happened.
             Err(error) => debug!(%error, "not reconciled"),
         }
     })

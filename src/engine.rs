@@ -71,6 +71,8 @@ pub struct Decision {
     pub runtime: Option<&'static str>,
     /// The names of the policies that select the workload.
     pub policies: Vec<String>,
+    /// The controller that keeps the workload as it wants it, and whom Tidegate leaves that to.
+    pub controller: Option<String>,
 }
 
 /// The users on whose behalf the control plane takes things down; what they ask for is never refused.
@@ -90,6 +92,7 @@ pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decisio
         companions: considered.companions(),
         runtime: considered.runtime(),
         policies: considered.policies(),
+        controller: considered.controller.clone(),
         receipt: considered.injected.receipt,
     }
 }
@@ -104,6 +107,8 @@ pub struct Considered<'a> {
     effective: Option<Arc<Effective>>,
     /// Whether the workload has just been taken out of Tidegate's reach: it is judged for that alone.
     is_leaving: bool,
+    /// The controller that owns the workload: what it writes is not changed under its hands.
+    controller: Option<String>,
     injected: Injected,
 }
 
@@ -125,9 +130,11 @@ impl<'a> Considered<'a> {
         let under = if is_leaving { request.old.filter(covered) } else { Some(request.workload) };
         let under = under.filter(|_| !is_on_its_way_out(&request, facts));
         let effective = under.and_then(|workload| policies.resolve(&workload, facts));
-        let injecting = effective.as_ref().filter(|effective| !is_leaving && effective.injects());
+        let controller = request.workload.controller();
+        let is_left_alone = is_leaving || controller.is_some();
+        let injecting = effective.as_ref().filter(|effective| !is_left_alone && effective.injects());
         let injected = injecting.map(|effective| Injected::of(&request, effective, facts)).unwrap_or_default();
-        Self { request, policies, facts, effective, is_leaving, injected }
+        Self { request, policies, facts, effective, is_leaving, controller, injected }
     }
 
     /// Returns the workload as it should be stored.
@@ -171,7 +178,9 @@ impl<'a> Considered<'a> {
     /// Judges the workload as it should be stored.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        let Some(effective) = &self.effective else { return Verdict::default() };
+        let Some(effective) = self.effective.as_ref().filter(|_| self.controller.is_none()) else {
+            return Verdict::default();
+        };
         let workload = self.workload();
         let recognised = if self.is_leaving { Recognised::default() } else { runtimes::recognise(&workload) };
         ratchet::judge(&Context {
@@ -329,6 +338,18 @@ mod tests {
         assert_eq!((decision.receipt, decision.companions), (None, Companions::default()));
         let audited: Vec<&str> = decision.verdict.audited.iter().map(|violation| &*violation.rule).collect();
         assert_eq!(audited, ["floating-tag", "missing-memory-limit"]);
+    }
+
+    #[test]
+    fn what_another_controller_owns_is_left_to_it() {
+        let mut object = violating();
+        let owner = |controller: bool| json!([{"kind": "InferenceService", "name": "api", "controller": controller}]);
+        object["metadata"]["ownerReferences"] = owner(true);
+        let decision = created("enforce", &object);
+        assert!(decision.patch.is_empty() && decision.verdict.allows() && decision.companions == Companions::default());
+        assert_eq!(decision.controller.as_deref(), Some("InferenceService api"));
+        object["metadata"]["ownerReferences"] = owner(false);
+        assert!(!created("enforce", &object).verdict.allows(), "who only collects it does not write it");
     }
 
     #[test]

@@ -9,8 +9,8 @@ pub struct Facts {
     pub namespaces: HashMap<String, Namespace>,
     /// Autoscalers by the workload that they scale.
     pub autoscalers: HashMap<WorkloadRef, Vec<Autoscaler>>,
-    /// Databases by namespace and name.
-    pub databases: HashMap<(String, String), Database>,
+    /// Databases by namespace, then by name.
+    pub databases: HashMap<String, BTreeMap<String, Database>>,
     /// Which providers' APIs are served.
     pub apis: Apis,
 }
@@ -20,6 +20,27 @@ impl Facts {
     #[must_use]
     pub fn autoscalers_of(&self, workload: &WorkloadRef) -> &[Autoscaler] {
         self.autoscalers.get(workload).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns a provider's object of this name.
+    #[must_use]
+    pub fn database(&self, namespace: &str, name: &str) -> Option<&Database> {
+        self.databases.get(namespace)?.get(name)
+    }
+
+    /// Returns the names of the databases that Tidegate made for a workload.
+    pub fn databases_of(&self, workload: &WorkloadRef) -> impl Iterator<Item = &str> {
+        let inside = self.databases.get(&workload.namespace).into_iter().flatten();
+        inside.filter(|(_, found)| found.is_for(workload)).map(|(name, _)| name.as_str())
+    }
+
+    /// Notes that an autoscaler no longer scales a workload.
+    pub fn forget_autoscaler(&mut self, workload: &WorkloadRef, name: &str) {
+        let Some(known) = self.autoscalers.get_mut(workload) else { return };
+        known.retain(|autoscaler| autoscaler.name != name);
+        if known.is_empty() {
+            self.autoscalers.remove(workload);
+        }
     }
 
     /// Tells whether everything in the namespace is on its way out.
@@ -69,6 +90,15 @@ pub struct Autoscaler {
 pub struct Database {
     /// The workload that Tidegate made it for; none where it is somebody else's.
     pub made_for: Option<String>,
+}
+
+impl Database {
+    /// Tells whether Tidegate made it for this workload.
+    #[must_use]
+    pub fn is_for(&self, workload: &WorkloadRef) -> bool {
+        let made_for = self.made_for.as_deref().and_then(|made_for| made_for.split_once('/'));
+        made_for == Some((&workload.kind, &workload.name))
+    }
 }
 
 /// Which providers' APIs the cluster serves.

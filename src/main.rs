@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tidegate::cli::Cli;
+use tidegate::report;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -13,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     Cli::parse().run().unwrap_or_else(|error| {
         // Nothing can be done about a closed standard error.
-        let _ = writeln!(io::stderr(), "tidegate: {error:#}");
+        let _ = writeln!(io::stderr(), "tidegate: {}", report::chain(&*error));
         ExitCode::from(2)
     })
 }

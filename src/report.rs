@@ -72,16 +72,27 @@ pub fn audit(verdict: &Verdict) -> BTreeMap<&'static str, String> {
     told.map(|(key, lines)| (key, lines.join("; "))).collect()
 }
 
-/// Writes an error with all of its causes in one line.
+/// Writes an error with all of its causes in one line, each said once: some errors repeat their causes' words.
 #[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = plainly(error);
     let mut next = error.source();
     while let Some(cause) = next {
-        let _ = write!(text, ": {cause}");
+        let said = plainly(cause);
+        if !text.contains(&said) {
+            let _ = write!(text, ": {said}");
+        }
         next = cause.source();
     }
     text
+}
+
+/// Writes one error; of an answer of the API server, what it says to people.
+fn plainly(error: &(dyn Error + 'static)) -> String {
+    match error.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) if !status.message.is_empty() => status.message.clone(),
+        _ => error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +114,7 @@ mod tests {
         let finding = Finding {
             place: "spec.replicas".into(),
             subject: subject.into(),
+            field: "replicas".into(),
             found: "`3`".into(),
             expected: "nothing".into(),
             instead: instead.into(),

@@ -122,6 +122,8 @@ pub struct Finding {
     pub place: String,
     /// The container that it is about; empty where it is about the workload.
     pub subject: String,
+    /// The field within the subject, whatever place that has in a list.
+    pub field: String,
     /// What is there.
     pub found: String,
     /// What should be.
@@ -133,12 +135,14 @@ pub struct Finding {
 impl Finding {
     /// Starts a finding about a field of the workload.
     fn at(place: impl Into<String>) -> Self {
-        Self { place: place.into(), ..Self::default() }
+        let place = place.into();
+        Self { field: place.clone(), place, ..Self::default() }
     }
 
     /// Starts a finding about a field of a container.
     fn in_container(container: &Container, field: &str) -> Self {
-        Self { place: container.place(field), subject: container.name().to_owned(), ..Self::default() }
+        let (place, subject) = (container.place(field), container.name().to_owned());
+        Self { place, subject, field: field.to_owned(), ..Self::default() }
     }
 
     fn found(self, found: impl Into<String>) -> Self {

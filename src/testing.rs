@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::api::ServingPolicy;
-use crate::facts::{Apis, Autoscaler, Facts, Namespace, WorkloadRef};
+use crate::facts::{Apis, Autoscaler, Database, Facts, Namespace, WorkloadRef};
 use crate::policy::{Exception, Policy, PolicySet};
 
 /// The label that makes a workload a model server.
@@ -61,6 +61,12 @@ pub(crate) fn reference() -> WorkloadRef {
 pub(crate) fn facts() -> Facts {
     let namespaces = [("ml".to_owned(), Namespace::default())].into();
     Facts { namespaces, apis: Apis { zalando: true }, ..Facts::default() }
+}
+
+/// The same cluster with a database.
+pub(crate) fn with_database(namespace: &str, name: &str, database: Database) -> Facts {
+    let inside = [(name.to_owned(), database)].into();
+    Facts { databases: [(namespace.to_owned(), inside)].into(), ..facts() }
 }
 
 /// The same cluster with an autoscaler for `ml/api`.

@@ -109,6 +109,14 @@ impl<'a> Workload<'a> {
         !self.metadata("deletionTimestamp").is_null()
     }
 
+    /// Returns the controller that owns the workload, such as `InferenceService api`.
+    #[must_use]
+    pub fn controller(&self) -> Option<String> {
+        let owners = self.metadata("ownerReferences").as_array()?;
+        let owner = owners.iter().find(|owner| owner["controller"] == true)?;
+        Some(format!("{} {}", owner["kind"].as_str()?, owner["name"].as_str()?))
+    }
+
     /// Returns the workload's own labels.
     #[must_use]
     pub fn labels(&self) -> Option<&'a Map<String, Value>> {

@@ -611,7 +611,8 @@ mod what_people_read {
     #[tokio::test]
     async fn a_database_whose_name_is_taken() {
         let taken = Database { made_for: Some("Deployment/other".into()) };
-        let databases = [(("ml".to_owned(), "acid-ai-model-serving".to_owned()), taken)].into();
+        let inside = [("acid-ai-model-serving".to_owned(), taken)].into();
+        let databases = [("ml".to_owned(), inside)].into();
         insta::assert_snapshot!(said(&state(SERVING, Facts { databases, ..facts() }), review(&example())).await);
     }
 

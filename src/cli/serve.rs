@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use tracing::info;
 
 use crate::certs::{self, Certificates};
@@ -139,28 +140,36 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         resync: Duration::from_secs(resync_seconds),
         watch_policies: policy.is_empty(),
     };
-    let controller = controller::start(&client, &state, &options, &readiness);
-    let watched = readiness.clone();
+    let mut controller = controller::start(&client, &state, &options, &readiness);
     let ready = Readiness::default();
-    let registered = ready.step("the cluster to be read and the webhooks to be registered");
+    let registered = ready.step("registration of the webhooks");
 
     let (stop, stopping) = watch::channel(false);
     let certificate = ServerCertificate::new(&certificates).context("cannot use the certificate")?;
     let router = handlers::webhooks(Arc::clone(&state));
     let serving = [
         tokio::spawn(serve_tls(webhooks, router, certificate, Limits::default(), told(stopping.clone()))),
-        tokio::spawn(serve_plain(health, health::routes(ready), Limits::default(), told(stopping))),
+        tokio::spawn(serve_plain(
+            health,
+            health::routes(vec![readiness.clone(), ready]),
+            Limits::default(),
+            told(stopping),
+        )),
     ];
     let registration = Registration { client, url: webhook_url, scope: selector.0, ca_pem: certificates.ca_pem };
     tokio::select! {
-        () = watched.reached() => state.completed(),
+        () = readiness.reached() => state.completed(),
+        ended = controller.join_next() => return Err(ended_early(ended)),
         () = signals.stop() => return Ok(()),
     }
     registration.make().await?;
     registered.done();
     info!(%listen, %health_listen, "ready");
 
-    signals.stop().await;
+    tokio::select! {
+        () = signals.stop() => {}
+        ended = controller.join_next() => return Err(ended_early(ended)),
+    }
     info!("stopping");
     registration.unmake().await?;
     drop(controller);
@@ -169,6 +178,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         server.await.context("a server ended badly")?;
     }
     Ok(())
+}
+
+/// What no longer follows the cluster would decide by what was true once: better to be started anew.
+fn ended_early(ended: Option<Result<(), JoinError>>) -> anyhow::Error {
+    match ended {
+        Some(Err(error)) => anyhow::Error::new(error).context("a part of the controller ended"),
+        _ => anyhow::anyhow!("a part of the controller ended, which none should while tidegate serves"),
+    }
 }
 
 fn policies_from(paths: &[PathBuf]) -> anyhow::Result<Vec<Arc<Policy>>> {

@@ -2,18 +2,20 @@
 
 use crate::digest;
 
+const AUTOSCALER_SUFFIX: &str = "-tidegate";
+
 /// Returns the name of a workload's autoscaler: at most 253 characters, as the names of objects are.
 #[must_use]
 pub fn autoscaler(workload: &str) -> String {
-    const SUFFIX: &str = "-tidegate";
-    let name = format!("{workload}{SUFFIX}");
-    if name.len() <= 253 { name } else { cut(workload, workload, 253 - SUFFIX.len()) + SUFFIX }
+    let name = format!("{workload}{AUTOSCALER_SUFFIX}");
+    let rest = 253 - AUTOSCALER_SUFFIX.len();
+    if name.len() <= 253 { name } else { cut(workload, workload, rest) + AUTOSCALER_SUFFIX }
 }
 
-/// Returns a value for a label that tells the workload: at most 63 characters.
+/// Returns the workload whose autoscaler has this name, if its name was not cut.
 #[must_use]
-pub fn label(workload: &str) -> String {
-    if workload.len() <= 63 { workload.to_owned() } else { cut(workload, workload, 63) }
+pub fn scaled_by(autoscaler: &str) -> Option<&str> {
+    autoscaler.strip_suffix(AUTOSCALER_SUFFIX)
 }
 
 /// Returns the name of a workload's PostgreSQL cluster: `<team>-<workload>`, at most 37 characters, since the operator
@@ -55,6 +57,8 @@ mod tests {
     #[test]
     fn plain_names_are_kept() {
         assert_eq!(autoscaler("ai-model-serving"), "ai-model-serving-tidegate");
+        assert_eq!(scaled_by("ai-model-serving-tidegate"), Some("ai-model-serving"));
+        assert_eq!(scaled_by("ai-model-serving"), None);
         assert_eq!(postgres_cluster("acid", "ai-model-serving"), "acid-ai-model-serving");
         assert_eq!(postgres_database("ai-model-serving"), "ai_model_serving");
     }
@@ -74,7 +78,6 @@ mod tests {
         assert_eq!(autoscaler(&long).len(), 253);
         assert_eq!(postgres_cluster("acid", &long).len(), 37);
         assert_eq!(postgres_database(&long).len(), 63);
-        assert_eq!(label(&long).len(), 63);
     }
 
     #[test]

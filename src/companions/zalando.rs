@@ -15,8 +15,14 @@ pub struct Postgresql<'s> {
 }
 
 impl Postgresql<'_> {
-    fn cluster(&self, workload: &WorkloadRef) -> String {
-        names::postgres_cluster(&self.settings.team_id, &workload.name)
+    /// Returns the name of a workload's cluster. One that is there keeps its name whatever the policy says since: under
+    /// another, the workload would start with an empty database.
+    fn cluster(&self, workload: &WorkloadRef, facts: &Facts) -> String {
+        let name = names::postgres_cluster(&self.settings.team_id, &workload.name);
+        if facts.database(&workload.namespace, &name).is_some_and(|found| found.is_for(workload)) {
+            return name;
+        }
+        facts.databases_of(workload).next().map_or(name, str::to_owned)
     }
 
     /// The operator's `secret_name_template`; in it, a user's `_` becomes `-`.
@@ -37,15 +43,15 @@ impl Provider for Postgresql<'_> {
     }
 
     fn problem(&self, workload: &WorkloadRef, facts: &Facts) -> Option<String> {
-        let cluster = self.cluster(workload);
-        let wanted = format!("{}/{}", workload.kind, workload.name);
-        let found = facts.databases.get(&(workload.namespace.clone(), cluster.clone()))?;
-        (found.made_for.as_ref() != Some(&wanted))
-            .then(|| format!("postgresql {cluster} is there already and was not made by tidegate for {wanted}"))
+        let cluster = self.cluster(workload, facts);
+        let found = facts.database(&workload.namespace, &cluster)?;
+        let WorkloadRef { kind, name, .. } = workload;
+        (!found.is_for(workload))
+            .then(|| format!("postgresql {cluster} is there already and was not made by tidegate for {kind}/{name}"))
     }
 
-    fn binding(&self, workload: &WorkloadRef) -> Binding {
-        let cluster = self.cluster(workload);
+    fn binding(&self, workload: &WorkloadRef, facts: &Facts) -> Binding {
+        let cluster = self.cluster(workload, facts);
         let database = names::postgres_database(&workload.name);
         Binding {
             host: cluster.clone(),
@@ -64,13 +70,13 @@ impl Provider for Postgresql<'_> {
     /// The object has no owner: the operator copies its owners onto what it makes, so that the garbage collector would
     /// take the data away together with the workload. Nor has it any of the workload's labels, by which a GitOps tool
     /// would prune it.
-    fn object(&self, workload: &WorkloadRef) -> Value {
+    fn object(&self, workload: &WorkloadRef, facts: &Facts) -> Value {
         let name = names::postgres_database(&workload.name);
         json!({
             "apiVersion": "acid.zalan.do/v1",
             "kind": "postgresql",
             "metadata": {
-                "name": self.cluster(workload),
+                "name": self.cluster(workload, facts),
                 "namespace": workload.namespace,
                 "labels": {MANAGED_BY_LABEL: MANAGER},
                 "annotations": {WORKLOAD_ANNOTATION: format!("{}/{}", workload.kind, workload.name)}
@@ -91,7 +97,7 @@ impl Provider for Postgresql<'_> {
 mod tests {
     use super::*;
     use crate::facts::{Apis, Database};
-    use crate::testing::{facts, reference};
+    use crate::testing::{facts, reference, with_database};
 
     fn settings(more: &Value) -> ZalandoSettings {
         let mut settings = json!({"teamId": "acid", "version": "17", "instances": 2, "volume": {"size": "1024Mi"}});
@@ -106,7 +112,7 @@ mod tests {
     #[test]
     fn the_object_of_a_plain_model_server() {
         let settings = settings(&json!({}));
-        insta::assert_json_snapshot!(Postgresql { settings: &settings }.object(&named("ai-model-serving")), @r#"
+        insta::assert_json_snapshot!(Postgresql { settings: &settings }.object(&named("ai-model-serving"), &facts()), @r#"
         {
           "apiVersion": "acid.zalan.do/v1",
           "kind": "postgresql",
@@ -143,7 +149,7 @@ mod tests {
     #[test]
     fn the_object_has_no_owner_and_nothing_of_the_workloads() {
         let settings = settings(&json!({}));
-        let metadata = Postgresql { settings: &settings }.object(&reference())["metadata"].take();
+        let metadata = Postgresql { settings: &settings }.object(&reference(), &facts())["metadata"].take();
         assert_eq!(metadata["ownerReferences"], json!(null));
         assert_eq!(metadata["labels"], json!({MANAGED_BY_LABEL: MANAGER}));
         assert_eq!(metadata["annotations"], json!({WORKLOAD_ANNOTATION: "Deployment/api"}));
@@ -152,7 +158,7 @@ mod tests {
     #[test]
     fn the_binding_names_what_the_operator_makes() {
         let settings = settings(&json!({}));
-        let binding = Postgresql { settings: &settings }.binding(&named("ai-model-serving"));
+        let binding = Postgresql { settings: &settings }.binding(&named("ai-model-serving"), &facts());
         assert_eq!((&*binding.host, binding.port), ("acid-ai-model-serving", 5432));
         assert_eq!((&*binding.database, binding.ssl_mode), ("ai_model_serving", "require"));
         let secret = "ai-model-serving.acid-ai-model-serving.credentials.postgresql.acid.zalan.do";
@@ -163,11 +169,34 @@ mod tests {
     fn the_secret_is_named_as_the_operators_template_says() {
         let secret = |template: &str| {
             let settings = settings(&json!({"secretName": template}));
-            Postgresql { settings: &settings }.binding(&named("a.b-c")).secret
+            Postgresql { settings: &settings }.binding(&named("a.b-c"), &facts()).secret
         };
         let cluster = names::postgres_cluster("acid", "a.b-c");
         assert_eq!(secret("{cluster}/{username}"), format!("{cluster}/a-b-c"));
         assert_eq!(secret("{username}.{tprkind}.{tprgroup}"), "a-b-c.postgresql.acid.zalan.do");
+    }
+
+    #[test]
+    fn a_database_keeps_its_name_when_the_team_changes() {
+        let settings = settings(&json!({"teamId": "search"}));
+        let provider = Postgresql { settings: &settings };
+        let made_for =
+            |workload: &str| with_database("ml", "acid-api", Database { made_for: Some(workload.to_owned()) });
+        let name = |facts: &Facts| {
+            let names = [
+                provider.binding(&reference(), facts).host,
+                provider.object(&reference(), facts)["metadata"]["name"].as_str().unwrap().to_owned(),
+            ];
+            assert_eq!(names[0], names[1]);
+            names[0].clone()
+        };
+        assert_eq!(name(&made_for("Deployment/api")), "acid-api");
+        assert_eq!(name(&made_for("Deployment/web")), "search-api");
+        assert_eq!(name(&facts()), "search-api");
+        let mut both = made_for("Deployment/api");
+        let newer = Database { made_for: Some("Deployment/api".to_owned()) };
+        both.databases.get_mut("ml").unwrap().insert("search-api".to_owned(), newer);
+        assert_eq!(name(&both), "search-api");
     }
 
     #[test]
@@ -176,14 +205,13 @@ mod tests {
         let provider = Postgresql { settings: &settings };
         let problem = |made_for: Option<&str>| {
             let database = Database { made_for: made_for.map(str::to_owned) };
-            let databases = [(("ml".to_owned(), "acid-api".to_owned()), database)].into();
-            provider.problem(&reference(), &Facts { databases, ..facts() })
+            provider.problem(&reference(), &with_database("ml", "acid-api", database))
         };
         assert_eq!(provider.problem(&reference(), &facts()), None);
         assert_eq!(problem(Some("Deployment/api")), None);
         assert!(problem(Some("StatefulSet/api")).is_some() && problem(None).is_some());
-        let elsewhere = [(("web".to_owned(), "acid-api".to_owned()), Database { made_for: None })].into();
-        assert_eq!(provider.problem(&reference(), &Facts { databases: elsewhere, ..facts() }), None);
+        let elsewhere = with_database("web", "acid-api", Database { made_for: None });
+        assert_eq!(provider.problem(&reference(), &elsewhere), None);
         assert!(provider.is_served(&facts()) && !provider.is_served(&Facts { apis: Apis::default(), ..facts() }));
     }
 }

@@ -22,9 +22,20 @@ pub enum ApplyError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// Looking at the workload failed: a fault in Tidegate.
+    #[error("the workload could not be looked at: a fault in tidegate, told above")]
+    Panicked,
     /// The object is not one: a fault in Tidegate.
     #[error("a planned object cannot be read")]
     Malformed(#[from] serde_json::Error),
+}
+
+impl ApplyError {
+    /// Tells whether the same would be refused again: by a validation, a webhook, a quota or for want of permission.
+    pub(super) fn is_lasting(&self) -> bool {
+        let Self::Refused { source, .. } = self else { return true };
+        matches!(&**source, kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422))
+    }
 }
 
 /// Carries out an action. Deleting what has gone already is no error.
@@ -39,6 +50,11 @@ pub(super) async fn apply(client: &Client, action: &Action) -> Result<(), ApplyE
             let result = api_of(client, object).patch(name_of(object), &ours(), &Patch::Apply(object)).await;
             told("apply", object, result.map(drop))
         }
+        Action::Merge(object) => {
+            let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+            let result = api_of(client, object).patch(name_of(object), &parameters, &Patch::Merge(object)).await;
+            told("add to", object, result.map(drop))
+        }
         Action::Delete(object) => {
             let uid = object["metadata"]["uid"].as_str().map(str::to_owned);
             let parameters = DeleteParams {
@@ -51,6 +67,11 @@ pub(super) async fn apply(client: &Client, action: &Action) -> Result<(), ApplyE
             }
         }
     }
+}
+
+/// Reads the object of this kind and name; none where it is not there or cannot be read.
+pub(super) async fn read(client: &Client, object: &Value) -> Option<DynamicObject> {
+    api_of(client, object).get_opt(name_of(object)).await.ok().flatten()
 }
 
 /// Writes the status of an object of ours.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::Observed;
-use crate::companions::{Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted};
+use crate::companions::{Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, names};
 use crate::facts::WorkloadRef;
 
 /// One change to the cluster.
@@ -13,23 +13,33 @@ use crate::facts::WorkloadRef;
 pub enum Action {
     /// Makes an object that must not be there yet.
     Create(Value),
-    /// Applies an object by server-side apply under our field manager, taking back the fields in it.
+    /// Applies an object by server-side apply under our field manager, taking back the fields in it and dropping those
+    /// that it had before.
     Apply(Value),
+    /// Adds fields to an object by a merge patch, and leaves all else as it is.
+    Merge(Value),
     /// Deletes an object of ours.
     Delete(Value),
 }
 
-/// What to do, when to look again, and how the companions stand meanwhile.
+/// What to do about each companion, and when to look again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// What to do, in order.
-    pub actions: Vec<Action>,
+    /// What to do about the autoscaler.
+    pub autoscaler: Course,
+    /// What to do about the database.
+    pub database: Course,
     /// When to look again although nothing may have changed.
     pub again: Option<Duration>,
-    /// How the autoscaler stands.
-    pub autoscaler: Standing,
-    /// How the database stands.
-    pub database: Standing,
+}
+
+/// What to do about one companion, and how it stands once that is done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Course {
+    /// What to do, in order.
+    pub actions: Vec<Action>,
+    /// How it stands then.
+    pub standing: Standing,
 }
 
 /// How a companion stands.
@@ -50,6 +60,14 @@ pub enum Standing {
     Pending(String),
     /// It is wanted, but cannot be had.
     Impossible(&'static str, String),
+    /// The API server did not take what was to be done.
+    Refused(String),
+}
+
+impl From<Standing> for Course {
+    fn from(standing: Standing) -> Self {
+        Self { actions: Vec::new(), standing }
+    }
 }
 
 /// Plans the companions of a workload. `waited` is how long its autoscaler has been wanted without being there: the first
@@ -62,72 +80,67 @@ pub fn plan(
     waited: Duration,
     settle: Duration,
 ) -> Plan {
-    let mut plan = Plan::default();
-    plan.autoscaler = autoscaler(workload, &wanted.autoscaler, observed, settle.saturating_sub(waited), &mut plan);
-    plan.database = database(workload, &wanted.database, observed, &mut plan.actions);
-    plan
+    let autoscaler = autoscaler(workload, &wanted.autoscaler, observed, waited >= settle);
+    let is_awaited = matches!(autoscaler.standing, Standing::Pending(_));
+    let again = is_awaited.then(|| settle.saturating_sub(waited));
+    Plan { autoscaler, database: database(workload, &wanted.database, observed), again }
 }
 
-fn autoscaler(
-    workload: &WorkloadRef,
-    wanted: &Wanted,
-    observed: &Observed,
-    rest: Duration,
-    plan: &mut Plan,
-) -> Standing {
-    let (ours, others): (Vec<&Value>, Vec<&Value>) =
-        observed.autoscalers.iter().partition(|found| is_ours(found, workload));
+fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> Course {
+    let (ours, others): (Vec<&Value>, Vec<&Value>) = observed
+        .autoscalers
+        .iter()
+        .partition(|found| is_ours(found, workload) && found["metadata"]["name"] == names::autoscaler(&workload.name));
     if let Some(theirs) = others.iter().find(|found| found["spec"]["scaleTargetRef"]["name"] == workload.name) {
         // Two autoscalers on one workload switch each other off.
-        plan.actions.extend(ours.into_iter().cloned().map(Action::Delete));
-        return Standing::Theirs((*theirs).clone());
+        let actions = ours.into_iter().cloned().map(Action::Delete).collect();
+        return Course { actions, standing: Standing::Theirs((*theirs).clone()) };
     }
     match (wanted, ours.first()) {
         (Wanted::Object(_), _) if !others.is_empty() => {
-            Standing::Impossible("NameTaken", "an autoscaler of that name is there and is not tidegate's".to_owned())
+            let message = "an autoscaler of that name is there and is not tidegate's".to_owned();
+            Standing::Impossible("NameTaken", message).into()
         }
-        (Wanted::Object(_), None) if !rest.is_zero() => {
-            plan.again = Some(rest);
-            Standing::Pending("it is made once it is clear that its author brings none".to_owned())
+        (Wanted::Object(_), None) if !is_settled => {
+            Standing::Pending("it is made once it is clear that its author brings none".to_owned()).into()
         }
         (Wanted::Object(object), found) => {
-            if !found.is_some_and(|found| contains(found, object)) {
-                plan.actions.push(Action::Apply(object.clone()));
-            }
-            Standing::Ours((*found.unwrap_or(&object)).clone())
+            let is_right = found.is_some_and(|found| contains(found, object));
+            let actions = if is_right { Vec::new() } else { vec![Action::Apply(object.clone())] };
+            Course { actions, standing: Standing::Ours((*found.unwrap_or(&object)).clone()) }
         }
-        (Wanted::Impossible { reason, message }, None) => Standing::Impossible(reason, message.clone()),
-        (Wanted::Nothing | Wanted::Impossible { .. }, Some(found)) => Standing::Unmanaged((*found).clone()),
-        (Wanted::Nothing, None) => Standing::Absent,
+        (Wanted::Impossible { reason, message }, None) => Standing::Impossible(reason, message.clone()).into(),
+        (Wanted::Nothing | Wanted::Impossible { .. }, Some(found)) => Standing::Unmanaged((*found).clone()).into(),
+        (Wanted::Nothing, None) => Course::default(),
     }
 }
 
-fn database(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, actions: &mut Vec<Action>) -> Standing {
+fn database(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed) -> Course {
     match (wanted, &observed.database) {
         (Wanted::Object(object), None) => {
-            actions.push(Action::Create(object.clone()));
-            Standing::Ours(object.clone())
+            Course { actions: vec![Action::Create(object.clone())], standing: Standing::Ours(object.clone()) }
         }
         (Wanted::Object(_), Some(found)) if !is_ours(found, workload) => {
-            Standing::Impossible("NameTaken", "a database of that name is there and is not tidegate's".to_owned())
+            let message = "a database of that name is there and is not tidegate's".to_owned();
+            Standing::Impossible("NameTaken", message).into()
         }
         (Wanted::Object(object), Some(found)) => {
-            actions.extend(additions(object, found).map(Action::Apply));
-            match drift(object, found) {
+            let standing = match drift(object, found) {
                 Some(drifted) => Standing::Drifted(found.clone(), drifted),
                 None => Standing::Ours(found.clone()),
-            }
+            };
+            Course { actions: additions(object, found).map(Action::Merge).into_iter().collect(), standing }
         }
-        (Wanted::Impossible { reason, message }, _) => Standing::Impossible(reason, message.clone()),
-        (Wanted::Nothing, Some(found)) if is_ours(found, workload) => Standing::Unmanaged(found.clone()),
-        (Wanted::Nothing, _) => Standing::Absent,
+        (Wanted::Impossible { reason, message }, _) => Standing::Impossible(reason, message.clone()).into(),
+        (Wanted::Nothing, Some(found)) if is_ours(found, workload) => Standing::Unmanaged(found.clone()).into(),
+        (Wanted::Nothing, _) => Course::default(),
     }
 }
 
 /// What is only ever added to a database.
 const ADDED: [&str; 2] = ["users", "databases"];
 
-/// Returns the users and databases that a database lacks, as an object to apply.
+/// Returns the users and databases that a database lacks, as an object to merge into it.
 fn additions(wanted: &Value, found: &Value) -> Option<Value> {
     let lacking = |field: &str| {
         let wanted = wanted["spec"][field].as_object()?;
@@ -228,18 +241,20 @@ mod tests {
     fn the_first_autoscaler_waits_until_things_have_settled() {
         let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
         let early = scaled(wanted.clone(), vec![], Duration::from_secs(2));
-        assert_eq!((early.actions, early.again), (vec![], Some(Duration::from_secs(3))));
-        assert_eq!(scaled(wanted, vec![], SETTLE).actions, [Action::Apply(hpa("api-tidegate", true, 10))]);
+        assert_eq!((early.autoscaler.actions, early.again), (vec![], Some(Duration::from_secs(3))));
+        let settled = scaled(wanted, vec![], SETTLE);
+        let made = vec![Action::Apply(hpa("api-tidegate", true, 10))];
+        assert_eq!((settled.autoscaler.actions, settled.again), (made, None));
     }
 
     #[test]
     fn a_hand_edited_autoscaler_is_mended_and_a_right_one_left_alone() {
         let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
         let edited = scaled(wanted.clone(), vec![hpa("api-tidegate", true, 99)], Duration::ZERO);
-        assert_eq!(edited.actions, [Action::Apply(hpa("api-tidegate", true, 10))]);
+        assert_eq!(edited.autoscaler.actions, [Action::Apply(hpa("api-tidegate", true, 10))]);
         let mut more = hpa("api-tidegate", true, 10);
         more["spec"]["behavior"] = json!({"scaleDown": {}});
-        assert_eq!(scaled(wanted, vec![more], Duration::ZERO).actions, []);
+        assert_eq!(scaled(wanted, vec![more], Duration::ZERO).autoscaler.actions, []);
     }
 
     #[test]
@@ -247,8 +262,17 @@ mod tests {
         let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
         let (ours, theirs) = (hpa("api-tidegate", true, 10), hpa("mine", false, 3));
         let both = scaled(wanted.clone(), vec![ours.clone(), theirs.clone()], SETTLE);
-        assert_eq!((both.actions, both.autoscaler), (vec![Action::Delete(ours)], Standing::Theirs(theirs.clone())));
-        assert_eq!(scaled(wanted, vec![theirs], SETTLE).actions, []);
+        let standing = Standing::Theirs(theirs.clone());
+        assert_eq!(both.autoscaler, Course { actions: vec![Action::Delete(ours)], standing });
+        assert_eq!(scaled(wanted, vec![theirs], SETTLE).autoscaler.actions, []);
+    }
+
+    #[test]
+    fn a_copy_of_ours_under_another_name_is_its_authors() {
+        let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
+        let (ours, copy) = (hpa("api-tidegate", true, 10), hpa("copy", true, 10));
+        let both = scaled(wanted, vec![ours.clone(), copy.clone()], SETTLE).autoscaler;
+        assert_eq!(both, Course { actions: vec![Action::Delete(ours)], standing: Standing::Theirs(copy) });
     }
 
     #[test]
@@ -256,27 +280,27 @@ mod tests {
         let mut foreign = hpa("api-tidegate", false, 3);
         foreign["spec"]["scaleTargetRef"]["name"] = json!("other");
         let plan = scaled(Wanted::Object(hpa("api-tidegate", true, 10)), vec![foreign], SETTLE);
-        assert_eq!(plan.actions, []);
-        assert!(matches!(plan.autoscaler, Standing::Impossible("NameTaken", _)));
+        assert_eq!(plan.autoscaler.actions, []);
+        assert!(matches!(plan.autoscaler.standing, Standing::Impossible("NameTaken", _)));
     }
 
     #[test]
     fn what_no_policy_asks_for_any_more_stays() {
         let ours = hpa("api-tidegate", true, 10);
         let plan = scaled(Wanted::Nothing, vec![ours.clone()], SETTLE);
-        assert_eq!((plan.actions, plan.autoscaler), (vec![], Standing::Unmanaged(ours)));
+        assert_eq!(plan.autoscaler, Standing::Unmanaged(ours).into());
         let database = postgres(true, "17", &json!({"api": []}));
         let plan = stored(Wanted::Nothing, Some(database.clone()));
-        assert_eq!((plan.actions, plan.database), (vec![], Standing::Unmanaged(database)));
+        assert_eq!(plan.database, Standing::Unmanaged(database).into());
     }
 
     #[test]
     fn a_database_is_created_once_and_then_only_added_to() {
         let wanted = postgres(true, "17", &json!({"api": []}));
-        assert_eq!(stored(Wanted::Object(wanted.clone()), None).actions, [Action::Create(wanted.clone())]);
-        assert_eq!(stored(Wanted::Object(wanted.clone()), Some(wanted.clone())).actions, []);
+        assert_eq!(stored(Wanted::Object(wanted.clone()), None).database.actions, [Action::Create(wanted.clone())]);
+        assert_eq!(stored(Wanted::Object(wanted.clone()), Some(wanted.clone())).database.actions, []);
         let lacking = postgres(true, "17", &json!({"own": ["createdb"]}));
-        let [Action::Apply(added)] = &stored(Wanted::Object(wanted), Some(lacking)).actions[..] else {
+        let [Action::Merge(added)] = &stored(Wanted::Object(wanted), Some(lacking)).database.actions[..] else {
             panic!("the missing user is added")
         };
         assert_eq!(added["spec"], json!({"users": {"api": []}}));
@@ -285,17 +309,17 @@ mod tests {
     #[test]
     fn a_persons_change_to_a_database_is_told_and_not_reverted() {
         let wanted = Wanted::Object(postgres(true, "17", &json!({"api": []})));
-        let plan = stored(wanted, Some(postgres(true, "18", &json!({"api": []}))));
-        assert_eq!(plan.actions, []);
-        let Standing::Drifted(_, told) = plan.database else { panic!("the change is told") };
+        let database = stored(wanted, Some(postgres(true, "18", &json!({"api": []})))).database;
+        assert_eq!(database.actions, []);
+        let Standing::Drifted(_, told) = database.standing else { panic!("the change is told") };
         assert_eq!(told, r#"spec.postgresql is {"version":"18"}, the policy has {"version":"17"}"#);
     }
 
     #[test]
     fn somebody_elses_database_is_never_adopted() {
         let wanted = Wanted::Object(postgres(true, "17", &json!({"api": []})));
-        let plan = stored(wanted, Some(postgres(false, "17", &json!({}))));
-        assert_eq!(plan.actions, []);
-        assert!(matches!(plan.database, Standing::Impossible("NameTaken", _)));
+        let database = stored(wanted, Some(postgres(false, "17", &json!({})))).database;
+        assert_eq!(database.actions, []);
+        assert!(matches!(database.standing, Standing::Impossible("NameTaken", _)));
     }
 }

@@ -1,18 +1,22 @@
 //! Looks at one workload: what the engine says of it, what is there, what to do.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use k8s_openapi::jiff::Timestamp;
+use kube::Client;
 use kube::api::DynamicObject;
 use kube::runtime::controller::Action as Requeue;
+use kube::runtime::reflector::ObjectRef;
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::apply::{ApplyError, apply, apply_status};
+use super::apply::{ApplyError, apply, apply_status, read};
 use super::observed::Observed;
-use super::plan::{Action, Plan, contains, plan};
+use super::plan::{Action, Course, Plan, Standing, contains, plan};
 use super::{Context, status};
 use crate::companions::{Wanted, names};
 use crate::engine::{Decision, Operation, Request, decide};
@@ -23,24 +27,51 @@ use crate::workload::Workload;
 /// How long to wait after a failure before looking again: long enough for a hiccup of the API server to pass.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How long to wait after a refusal, which lasts until a person does something about it.
+const RETRY_REFUSED: Duration = Duration::from_mins(1);
+
 /// Since when autoscalers have been wanted that are not there.
 #[derive(Default)]
-pub(super) struct WantedSince(Mutex<HashMap<WorkloadRef, Instant>>);
+pub(super) struct WantedSince(Mutex<HashMap<WorkloadRef, Missing>>);
+
+/// The workload, by its UID, whose autoscaler is missing, and since when.
+struct Missing {
+    uid: String,
+    since: Instant,
+}
 
 impl WantedSince {
-    /// Returns how long a workload's autoscaler has been missing; zero when it is missed for the first time.
-    fn waited(&self, workload: &WorkloadRef, missing: bool) -> Duration {
-        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if missing {
-            return since.entry(workload.clone()).or_insert_with(Instant::now).elapsed();
+    /// Returns how long a workload's autoscaler has been missing; zero when it is missed for the first time. A workload
+    /// that was made anew under the same name is another one.
+    fn waited(&self, workload: &Workload, is_missing: bool) -> Duration {
+        let mut missing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (reference, uid) = (workload.reference(), workload.uid());
+        if !is_missing {
+            missing.remove(&reference);
+            return Duration::ZERO;
         }
-        since.remove(workload);
-        Duration::ZERO
+        let new = || Missing { uid: uid.to_owned(), since: Instant::now() };
+        let found = missing.entry(reference).or_insert_with(new);
+        if found.uid != uid {
+            *found = new();
+        }
+        found.since.elapsed()
+    }
+
+    /// Forgets a workload that has gone.
+    pub(super) fn forget(&self, workload: &WorkloadRef) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(workload);
     }
 }
 
+/// Looks at a workload; a fault in doing so stays with that workload.
+pub(super) async fn guarded(deployment: Arc<DynamicObject>, context: Arc<Context>) -> Result<Requeue, ApplyError> {
+    let looked = AssertUnwindSafe(reconcile(deployment, context)).catch_unwind().await;
+    looked.unwrap_or(Err(ApplyError::Panicked))
+}
+
 /// Looks at a workload and carries out what follows.
-pub(super) async fn reconcile(deployment: Arc<DynamicObject>, context: Arc<Context>) -> Result<Requeue, ApplyError> {
+async fn reconcile(deployment: Arc<DynamicObject>, context: Arc<Context>) -> Result<Requeue, ApplyError> {
     let object = serde_json::to_value(&*deployment)?;
     let Ok(workload) = Workload::view(&object) else {
         warn!("a workload cannot be read and is left alone");
@@ -50,13 +81,52 @@ pub(super) async fn reconcile(deployment: Arc<DynamicObject>, context: Arc<Conte
     let reference = workload.reference();
     let observed = context.state.read(|_, facts| around(&reference, &decision, facts, &context));
     let missing = matches!(decision.companions.autoscaler, Wanted::Object(_)) && observed.autoscalers.is_empty();
-    let waited = context.wanted_since.waited(&reference, missing);
-    let plan = plan(&reference, &decision.companions, &observed, waited, context.settle);
-    for action in &plan.actions {
-        apply(&context.client, action).await?;
-    }
-    write_model_server(&workload, &decision, &plan, &observed, &context).await?;
+    let waited = context.wanted_since.waited(&workload, missing);
+    let mut plan = plan(&reference, &decision.companions, &observed, waited, context.settle);
+    // What fails for one companion is no reason to leave out the others, nor to say nothing of it.
+    let results = [
+        carry_out(&mut plan.autoscaler, &context.client).await,
+        carry_out(&mut plan.database, &context.client).await,
+        write_model_server(&workload, &decision, &plan, &observed, &context).await,
+    ];
+    results.into_iter().collect::<Result<(), ApplyError>>()?;
     Ok(Requeue::requeue(plan.again.unwrap_or(context.resync)))
+}
+
+/// Carries out what is to be done about one companion, and notes where the API server does not take it.
+async fn carry_out(course: &mut Course, client: &Client) -> Result<(), ApplyError> {
+    for action in &course.actions {
+        if let Err(error) = apply(client, action).await {
+            course.standing = Standing::Refused(report::chain(&error));
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Sees to what is left of a workload that is followed no longer: it was deleted, or is no model server any more.
+pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context) {
+    let namespace = workload.namespace.clone().unwrap_or_default();
+    let reference = WorkloadRef { namespace, kind: "Deployment".to_owned(), name: workload.name.clone() };
+    context.wanted_since.forget(&reference);
+    let Some(found) = context.objects.around(&reference, &[], None).model_server else { return };
+    let status = status::of_former(&found);
+    if is_there(&found, &context.client).await && !contains(&found, &status) {
+        let written = apply_status(&context.client, &status).await;
+        written.unwrap_or_else(|error| warn!(error = report::chain(&error), "a ModelServer was not written"));
+    }
+}
+
+/// Tells whether the workload that owns a ModelServer is still there. The API server is asked, for it is followed no
+/// longer.
+async fn is_there(model_server: &Value, client: &Client) -> bool {
+    let owner = &model_server["metadata"]["ownerReferences"][0];
+    let metadata = json!({"name": owner["name"], "namespace": model_server["metadata"]["namespace"]});
+    let named = json!({"apiVersion": owner["apiVersion"], "kind": owner["kind"], "metadata": metadata});
+    let found = read(client, &named).await;
+    found.is_some_and(|found| {
+        found.metadata.uid.as_deref() == owner["uid"].as_str() && found.metadata.deletion_timestamp.is_none()
+    })
 }
 
 /// Says when to look again after a failure.
@@ -65,7 +135,7 @@ pub(super) fn retry(deployment: Arc<DynamicObject>, error: &ApplyError, _: Arc<C
     let name = deployment.metadata.name.as_deref().unwrap_or_default();
     let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
     warn!(namespace, name, error = report::chain(error), "a workload was not brought in step; trying again");
-    Requeue::requeue(RETRY)
+    Requeue::requeue(if error.is_lasting() { RETRY_REFUSED } else { RETRY })
 }
 
 /// Decides about a workload as it is; none where it is on its way out or no policy has ever been for it.
@@ -90,12 +160,9 @@ fn around(workload: &WorkloadRef, decision: &Decision, facts: &Facts, context: &
     if !autoscalers.contains(&ours.as_str()) {
         autoscalers.push(&ours);
     }
-    let made_for = format!("{}/{}", workload.kind, workload.name);
     let database = match &decision.companions.database {
         Wanted::Object(object) => object["metadata"]["name"].as_str(),
-        _ => facts.databases.iter().find_map(|((namespace, name), found)| {
-            (*namespace == workload.namespace && found.made_for.as_ref() == Some(&made_for)).then_some(name.as_str())
-        }),
+        _ => facts.databases_of(workload).next(),
     };
     context.objects.around(workload, &autoscalers, database)
 }

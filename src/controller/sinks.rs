@@ -15,7 +15,7 @@ use tracing::{Instrument as _, info};
 use super::observed::Objects;
 use super::watch::{Key, Sink, follow};
 use super::{Queue, raw, resource};
-use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION};
+use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, names};
 use crate::facts::{Autoscaler, Database, Namespace, WorkloadRef};
 use crate::server::health::Step;
 use crate::state::State;
@@ -95,18 +95,25 @@ struct Autoscalers {
 }
 
 impl Autoscalers {
-    /// Notes that an autoscaler no longer scales what it scaled before.
-    fn forget(&self, key: &Key, before: Option<&Value>) {
-        let Some(target) = before.and_then(target_of) else { return };
+    /// Notes in one go what an autoscaler scales now instead of before, so that nobody sees it scale nothing in between,
+    /// and has all looked at whom that concerns.
+    fn note(&self, key: &Key, before: Option<&Value>, now: Option<&Value>) {
+        let (target_before, target) = (before.and_then(target_of), now.and_then(target_of));
+        let autoscaler = now.zip(target.as_ref()).map(|(now, target)| autoscaler_of(now, target));
         self.watches.state.note(|facts| {
-            if let Some(known) = facts.autoscalers.get_mut(&target) {
-                known.retain(|autoscaler| autoscaler.name != key.1);
-                if known.is_empty() {
-                    facts.autoscalers.remove(&target);
-                }
+            if let Some(before) = &target_before {
+                facts.forget_autoscaler(before, &key.1);
+            }
+            if let Some((target, autoscaler)) = target.clone().zip(autoscaler) {
+                facts.autoscalers.entry(target).or_default().push(autoscaler);
             }
         });
-        self.watches.queue.push(&target);
+        target_before.iter().chain(&target).for_each(|target| self.watches.queue.push(target));
+        // One that has the name of ours may scale something else.
+        if let Some(workload) = names::scaled_by(&key.1) {
+            let (namespace, name) = (key.0.clone(), workload.to_owned());
+            self.watches.queue.push(&WorkloadRef { namespace, kind: "Deployment".to_owned(), name });
+        }
     }
 }
 
@@ -114,20 +121,12 @@ impl Sink<DynamicObject> for Autoscalers {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
         let before = self.watches.objects.note(|kinds| kinds.autoscalers.insert(key.clone(), object.clone()));
-        self.forget(&key, before.as_ref());
-        let Some(target) = target_of(&object) else { return };
-        let autoscaler = autoscaler_of(&object, &target);
-        self.watches.state.note(|facts| facts.autoscalers.entry(target.clone()).or_default().push(autoscaler));
-        self.watches.queue.push(&target);
-        // The one that has the name of ours may scale something else.
-        if let Some(workload) = made_for(&object) {
-            self.watches.queue.push(&WorkloadRef { namespace: key.0, ..workload });
-        }
+        self.note(&key, before.as_ref(), Some(&object));
     }
 
     fn remove(&mut self, key: &Key) {
         let before = self.watches.objects.note(|kinds| kinds.autoscalers.remove(key));
-        self.forget(key, before.as_ref());
+        self.note(key, before.as_ref(), None);
     }
 
     fn synced(&mut self) {
@@ -149,11 +148,13 @@ fn target_of(hpa: &Value) -> Option<WorkloadRef> {
 
 fn autoscaler_of(hpa: &Value, target: &WorkloadRef) -> Autoscaler {
     let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
-    let ours = made_for(hpa)
-        .is_some_and(|made_for| (made_for.kind, made_for.name) == (target.kind.clone(), target.name.clone()));
+    let name = text(&hpa["metadata"]["name"]);
+    let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
+    // A copy under another name is not ours.
+    let ours = name == names::autoscaler(&target.name) && made_for(hpa).is_some_and(is_for);
     Autoscaler {
         kind: text(&hpa["kind"]),
-        name: text(&hpa["metadata"]["name"]),
+        name,
         min: hpa["spec"]["minReplicas"].as_i64().unwrap_or(1),
         max: hpa["spec"]["maxReplicas"].as_i64().unwrap_or(i64::MAX),
         ours,
@@ -248,7 +249,9 @@ impl Sink<DynamicObject> for Databases {
         let object = raw(object, &self.kind);
         let workload = made_for(&object);
         let named = workload.as_ref().map(|workload| format!("{}/{}", workload.kind, workload.name));
-        self.watches.state.note(|facts| facts.databases.insert(key.clone(), Database { made_for: named }));
+        self.watches.state.note(|facts| {
+            facts.databases.entry(key.0.clone()).or_default().insert(key.1.clone(), Database { made_for: named })
+        });
         self.watches.objects.note(|kinds| kinds.databases.insert(key, object));
         if let Some(workload) = workload {
             self.watches.queue.push(&workload);
@@ -256,10 +259,12 @@ impl Sink<DynamicObject> for Databases {
     }
 
     fn remove(&mut self, key: &Key) {
-        self.watches.state.note(|facts| facts.databases.remove(key));
+        self.watches.state.note(|facts| facts.databases.get_mut(&key.0).and_then(|inside| inside.remove(&key.1)));
         let before = self.watches.objects.note(|kinds| kinds.databases.remove(key));
-        if let Some(workload) = before.as_ref().and_then(made_for) {
-            self.watches.queue.push(&workload);
+        match before.as_ref().and_then(made_for) {
+            Some(workload) => self.watches.queue.push(&workload),
+            // Somebody may have waited for the name of one that was not ours.
+            None => self.watches.queue.push_namespace(&key.0),
         }
     }
 

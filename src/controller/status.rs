@@ -25,19 +25,31 @@ pub(super) fn model_server(workload: &Workload) -> Value {
     })
 }
 
+/// Returns the status of a model server whose workload is one no longer.
+pub(super) fn of_former(found: &Value) -> Value {
+    let message = "the workload no longer has the label of model servers: what tidegate made for it is left as it is";
+    let condition = |type_: &str| condition(type_, "Unknown", "Unmanaged", message);
+    let conditions = ["Ready", "Conforming", "AutoscalerReady", "DatabaseReady"].map(condition);
+    json!({
+        "apiVersion": found["apiVersion"], "kind": found["kind"],
+        "metadata": {"name": found["metadata"]["name"], "namespace": found["metadata"]["namespace"]},
+        "status": ModelServerStatus { conforms: Some("Unknown".into()), conditions: conditions.into(), ..Default::default() }
+    })
+}
+
 /// Returns the status of a model server.
 pub(super) fn of_model_server(workload: &Workload, decision: &Decision, plan: &Plan) -> ModelServerStatus {
     let conforming = conforming(decision);
-    let companions = [autoscaler_ready(&plan.autoscaler), database_ready(&plan.database)];
+    let companions = [autoscaler_ready(&plan.autoscaler.standing), database_ready(&plan.database.standing)];
     let ready = ready(workload, &companions);
     ModelServerStatus {
         observed_generation: workload.object()["metadata"]["generation"].as_i64().unwrap_or_default(),
         runtime: Some(decision.runtime.unwrap_or("unknown").to_owned()),
         policy: (!decision.policies.is_empty()).then(|| decision.policies.join(",")),
         conforms: Some(conforming.status.clone()),
-        replicas: Some(replicas(workload, &plan.autoscaler)),
-        autoscaler: autoscaler(&plan.autoscaler),
-        database: database(&plan.database),
+        replicas: Some(replicas(workload, &plan.autoscaler.standing)),
+        autoscaler: autoscaler(&plan.autoscaler.standing),
+        database: database(&plan.database.standing),
         conditions: [ready, conforming].into_iter().chain(companions).collect(),
     }
 }
@@ -49,6 +61,10 @@ fn condition(type_: &str, status: &str, reason: &str, message: impl Into<String>
 fn conforming(decision: &Decision) -> Condition {
     if decision.policies.is_empty() {
         return condition("Conforming", "Unknown", "NoPolicy", "no policy selects this workload");
+    }
+    if let Some(controller) = &decision.controller {
+        let message = format!("{controller} owns this workload: tidegate leaves it alone");
+        return condition("Conforming", "Unknown", "OwnedByController", message);
     }
     let findings = decision.verdict.violations.iter().chain(&decision.verdict.audited);
     let told: Vec<String> = findings.map(Violation::told).chain(decision.verdict.warnings.iter().cloned()).collect();
@@ -83,6 +99,7 @@ fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: fn(&Va
         }
         Standing::Pending(message) => of("False", "Pending", message.clone()),
         Standing::Impossible(reason, message) => of("False", reason, message.clone()),
+        Standing::Refused(message) => of("False", "Refused", message.clone()),
     }
 }
 
@@ -197,7 +214,8 @@ mod tests {
     fn a_database_that_a_person_changed_is_ready_only_when_it_runs() {
         let database = |phase: &str| {
             let stored = json!({"metadata": {"name": "acid-api"}, "status": {"PostgresClusterStatus": phase}});
-            let plan = Plan { database: Standing::Drifted(stored, "spec.volume differs".into()), ..Plan::default() };
+            let plan =
+                Plan { database: Standing::Drifted(stored, "spec.volume differs".into()).into(), ..Plan::default() };
             let conditions = conditions(json!({}), &plan);
             let ready = found(&conditions, "DatabaseReady");
             (ready.status.clone(), ready.reason.clone(), ready.message.clone())

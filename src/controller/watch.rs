@@ -9,6 +9,8 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Resource, ResourceExt as _};
 use tracing::warn;
 
+use crate::report;
+
 /// Namespace and name of an object; the namespace is empty where there is none.
 pub(super) type Key = (String, String);
 
@@ -49,9 +51,24 @@ pub(super) async fn follow<K: Resource>(events: impl Stream<Item = watcher::Resu
                 known.remove(&key_of(&object));
                 sink.remove(&key_of(&object));
             }
-            Err(error) => warn!(%error, "a watch was interrupted; it starts again"),
+            Err(error) => told(&error),
         }
     }
+}
+
+fn told(error: &watcher::Error) {
+    if is_missing(error) {
+        warn!("the API server does not know what is watched: apply manifests/base/crds.yaml; trying again");
+    } else {
+        warn!(error = report::chain(error), "a watch was interrupted; it starts again");
+    }
+}
+
+/// Tells whether the API server does not serve the kind that is watched.
+fn is_missing(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+    let (InitialListFailed(source) | WatchStartFailed(source)) = error else { return false };
+    matches!(source, kube::Error::Api(status) if status.code == 404)
 }
 
 fn key_of<K: Resource>(object: &K) -> Key {

@@ -118,11 +118,13 @@ fn violations(context: &Context) -> Vec<Violation> {
 }
 
 impl Violation {
-    /// Tells whether both say the same of the same container, wherever it stands in its list.
+    /// Tells whether both say the same of the same field of the same container, wherever that stands in its list.
     fn is_same(&self, other: &Self) -> bool {
-        self.rule == other.rule
-            && self.finding.subject == other.finding.subject
-            && self.finding.found == other.finding.found
+        let parts = |of: &Self| {
+            let Finding { subject, field, found, .. } = &of.finding;
+            [&of.rule, subject, field, found].map(Clone::clone)
+        };
+        parts(self) == parts(other)
     }
 
     /// Tells what was found, and where, in one line.
@@ -198,6 +200,22 @@ mod tests {
         assert_eq!(counts(&old, &json!([container("b", "x:latest")])), refused, "another container");
         let both = json!([container("a", "x:latest"), container("b", "x:latest")]);
         assert_eq!(counts(&old, &both), (1, 1));
+    }
+
+    #[test]
+    fn the_same_value_in_another_field_is_another_violation() {
+        let spec = json!({
+            "rules": {"missing-memory-limit": {"enforcement": "off"}},
+            "resources": {"bounds": {"memory": {"max": "1Gi"}, "ephemeral-storage": {"max": "1Gi"}}}
+        });
+        let limited = |limits: &Value| {
+            deployment(&json!([{"name": "a", "image": "x:1", "resources": {"limits": limits, "requests": limits}}]))
+        };
+        let (one, two) =
+            (limited(&json!({"memory": "2Gi"})), limited(&json!({"memory": "2Gi", "ephemeral-storage": "2Gi"})));
+        let verdict = decided(&spec, &one, &two).verdict;
+        assert_eq!((verdict.violations.len(), verdict.warnings.len()), (2, 2));
+        assert!(verdict.violations.iter().all(|new| new.finding.place.contains("ephemeral-storage")));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `GET /healthz` and `GET /readyz`, on a port of their own: a kubelet has no client certificate and needs no TLS.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
@@ -53,13 +54,14 @@ impl Readiness {
     }
 }
 
-/// Returns the health routes.
-pub fn routes(readiness: Readiness) -> Router {
+/// Returns the health routes; ready is what has no step left in any of these.
+pub fn routes(readiness: Vec<Readiness>) -> Router {
+    let readiness = Arc::new(readiness);
     Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(readiness)
 }
 
-async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
-    let missing = readiness.missing();
+async fn ready(State(readiness): State<Arc<Vec<Readiness>>>) -> (StatusCode, String) {
+    let missing: Vec<&str> = readiness.iter().flat_map(Readiness::missing).collect();
     if missing.is_empty() {
         return (StatusCode::OK, "ok\n".to_owned());
     }
@@ -74,10 +76,15 @@ mod tests {
     async fn ready_is_what_has_no_step_left() {
         let readiness = Readiness::default();
         let (first, second) = (readiness.step("a"), readiness.step("b"));
+        let later = Readiness::default();
+        let last = later.step("c");
+        let all = Arc::new(vec![readiness.clone(), later]);
         first.done();
-        assert_eq!(ready(State(readiness.clone())).await.1, "waiting for b\n");
+        assert_eq!(ready(State(Arc::clone(&all))).await.1, "waiting for b, c\n");
         second.done();
         readiness.reached().await;
-        assert_eq!(ready(State(readiness)).await.0, StatusCode::OK);
+        assert_eq!(ready(State(Arc::clone(&all))).await.0, StatusCode::SERVICE_UNAVAILABLE);
+        last.done();
+        assert_eq!(ready(State(all)).await.0, StatusCode::OK);
     }
 }

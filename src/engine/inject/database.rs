@@ -32,7 +32,7 @@ pub(super) fn inject(
     let Some(container) = &recognised.container else {
         return vec![which_container(recognised, "no database is bound")];
     };
-    bind(container, &provider.binding(&reference), policy, injector)
+    bind(container, &provider.binding(&reference, facts), policy, injector)
 }
 
 fn bind(container: &Container, binding: &Binding, policy: &PolicyRef, injector: &mut Injector) -> Vec<String> {
@@ -62,7 +62,7 @@ mod tests {
     use crate::companions::Wanted;
     use crate::engine::{Operation, Request, decide};
     use crate::facts::{Database, Facts};
-    use crate::testing::{deployment, facts, policies, with_container};
+    use crate::testing::{deployment, facts, policies, with_container, with_database};
     use crate::workload::Workload;
 
     /// Binds a database, and returns the names of the variables and what the author is told.
@@ -120,10 +120,7 @@ mod tests {
 
     #[test]
     fn a_database_made_for_this_workload_is_bound_and_another_is_not() {
-        let with = |made_for: &str| {
-            let database = Database { made_for: Some(made_for.into()) };
-            Facts { databases: [(("ml".into(), "acid-api".into()), database)].into(), ..facts() }
-        };
+        let with = |made_for: &str| with_database("ml", "acid-api", Database { made_for: Some(made_for.into()) });
         assert_eq!(bound(&with_container(&json!({})), &with("Deployment/api")).0.len(), 6);
         let (names, notes) = bound(&with_container(&json!({})), &with("Deployment/web"));
         assert_eq!((names.len(), notes.len()), (0, 1));
