@@ -5,6 +5,7 @@ mod effective;
 mod exception;
 mod load;
 mod merge;
+mod schema;
 mod settings;
 
 use std::collections::{BTreeMap, HashMap};

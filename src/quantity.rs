@@ -137,6 +137,12 @@ impl Quantity {
         self.nanos == 0
     }
 
+    /// Returns whether the value is below zero.
+    #[must_use]
+    pub fn is_negative(&self) -> bool {
+        self.nanos < 0
+    }
+
     fn from_number(number: &Number) -> Result<Self, QuantityError> {
         match number.as_i64() {
             Some(integer) => Ok(Self::from(integer)),

@@ -35,12 +35,14 @@ impl<'a> Recognised<'a> {
         self.preset.map(|preset| preset.name.as_str())
     }
 
-    /// Returns where and how the model server can be probed; none where its port cannot be told.
-    #[must_use]
-    pub fn endpoint(&self) -> Option<Endpoint> {
-        let container = self.container.as_ref()?;
+    /// Returns where and how the model server can be probed.
+    ///
+    /// # Errors
+    /// Says why that cannot be told, and what its author can do, in words that follow the container's name.
+    pub fn endpoint(&self) -> Result<Endpoint, String> {
+        let container = self.container.as_ref().ok_or("it cannot be told which container is the model server")?;
         match self.preset {
-            Some(preset) => Some(endpoint::of_preset(container, preset)),
+            Some(preset) => endpoint::of_preset(container, preset),
             None => endpoint::unknown(container),
         }
     }

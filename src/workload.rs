@@ -9,6 +9,7 @@ mod keyed;
 mod parse;
 mod shape;
 mod wishes;
+mod words;
 
 use serde_json::{Map, Value};
 

@@ -259,11 +259,11 @@ pub struct Autoscaling {
     pub engine: Option<AutoscalingEngine>,
     /// The least number of replicas. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[x_kube(validation = ("self >= 1", "minReplicas is at least 1"))]
     pub min_replicas: Option<i32>,
     /// The greatest number of replicas. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[x_kube(validation = ("self >= 1", "maxReplicas is at least 1"))]
     pub max_replicas: Option<i32>,
     /// The metrics of `autoscaling/v2`, as they are. A `ContainerResource` metric without `container` is given the
     /// model server's.
@@ -356,7 +356,7 @@ pub struct Zalando {
     pub version: Option<String>,
     /// How many PostgreSQL instances a cluster has. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[x_kube(validation = ("self >= 1", "instances is at least 1"))]
     pub instances: Option<i32>,
     /// The volume of each instance. There is no default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,9 +5,13 @@
 use serde_json::{Map, Value, json};
 
 use super::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, names};
+use crate::digest;
 use crate::policy::{AutoscalingSettings, Class};
 use crate::runtimes::Recognised;
 use crate::workload::{Container, Workload};
+
+/// Annotation on an autoscaler: the digest of what Tidegate applied.
+const APPLIED_ANNOTATION: &str = "tidegate.dev/applied";
 
 /// Plans the autoscaler of a workload; `exists` where it is there already.
 pub(super) fn wanted(
@@ -85,6 +89,8 @@ fn object(workload: &Workload, settings: &AutoscalingSettings, metrics: &[Value]
     if !settings.behavior.is_empty() {
         object["spec"]["behavior"] = Value::Object(settings.behavior.clone());
     }
+    // What a policy says no longer is told only by what was applied before.
+    object["metadata"]["annotations"][APPLIED_ANNOTATION] = digest::of_value(&object).into();
     object
 }
 
@@ -150,11 +156,11 @@ mod tests {
     }
 
     fn cpu() -> Value {
-        json!({"type": "ContainerResource", "containerResource": {"name": "cpu"}})
+        json!({"type": "ContainerResource", "containerResource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}})
     }
 
     fn queue() -> Value {
-        json!({"type": "Pods", "pods": {"metric": {"name": "queue"}}})
+        json!({"type": "Pods", "pods": {"metric": {"name": "queue"}, "target": {"type": "AverageValue", "averageValue": "5"}}})
     }
 
     fn gpu() -> Value {
@@ -174,6 +180,7 @@ mod tests {
           "kind": "HorizontalPodAutoscaler",
           "metadata": {
             "annotations": {
+              "tidegate.dev/applied": "8f085e5a",
               "tidegate.dev/workload": "Deployment/api",
               "validations.keda.sh/hpa-ownership": "false"
             },
@@ -204,7 +211,11 @@ mod tests {
               {
                 "containerResource": {
                   "container": "api",
-                  "name": "cpu"
+                  "name": "cpu",
+                  "target": {
+                    "averageUtilization": 50,
+                    "type": "Utilization"
+                  }
                 },
                 "type": "ContainerResource"
               }
@@ -244,7 +255,8 @@ mod tests {
 
     #[test]
     fn a_gpu_server_is_not_scaled_on_its_cpu() {
-        let resource = json!({"type": "Resource", "resource": {"name": "cpu"}});
+        let target = json!({"type": "Utilization", "averageUtilization": 50});
+        let resource = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
         assert_eq!(metrics(&gpu(), &json!([cpu(), resource])), Err("NoSuitableMetric"));
         assert_eq!(metrics(&gpu(), &json!([cpu(), queue()])), Ok(json!([queue()])));
     }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::merge::Layer;
 use super::settings::Settings;
-use super::{ExceptionLimits, Merged, Policy, PolicyRef, SettingsError, Variant};
+use super::{ExceptionLimits, Merged, Policy, PolicyRef, SettingsError, Variant, schema};
 use crate::api::{
     Bound, ContainerDefaults, Environment, ExceptionBounds, LabelSelector, Resources, RuleSettings, ServingPolicy,
     ServingPolicySpec,
@@ -26,6 +26,34 @@ pub enum PolicyError {
     /// It has no name.
     #[error("the policy has no metadata.name")]
     Unnamed,
+    /// A rule of the schema does not hold.
+    #[error("spec.{field}: {message}")]
+    Schema {
+        /// The field.
+        field: String,
+        /// What the rule says.
+        message: String,
+    },
+    /// The name of a resource or label is none that Kubernetes has.
+    #[error(
+        "{field}: `{name}` is no name that Kubernetes takes there: at most 63 letters, digits, `-`, `_` and `.`, after a DNS name and `/` or not"
+    )]
+    Name {
+        /// The field.
+        field: &'static str,
+        /// What was written.
+        name: String,
+    },
+    /// A quantity is below zero.
+    #[error("spec.resources.{field}: {quantity} of {resource} is below zero")]
+    Negative {
+        /// Where.
+        field: String,
+        /// The resource.
+        resource: String,
+        /// What was written.
+        quantity: String,
+    },
     /// A selector does not make sense.
     #[error("spec.match.{field} is no label selector")]
     Selector {
@@ -100,9 +128,16 @@ pub enum PolicyError {
         /// The field that the type asks for.
         source_field: &'static str,
     },
-    /// The Secret's name would not depend on the user and the cluster.
-    #[error("spec.database.zalando.secretName: `{0}` lacks {{username}} or {{cluster}}")]
-    SecretName(String),
+    /// A metric does not say what the API server asks for.
+    #[error("spec.autoscaling.metrics[{index}].{source_field}: `{field}` is missing")]
+    MetricField {
+        /// Which metric.
+        index: usize,
+        /// Its source.
+        source_field: &'static str,
+        /// What is missing.
+        field: &'static str,
+    },
     /// There is no such rule.
     #[error("spec.rules: there is no rule `{rule}`; the rules are {known}")]
     UnknownRule {
@@ -132,6 +167,7 @@ impl Policy {
     pub fn compile(policy: &ServingPolicy) -> Result<Self, PolicyError> {
         let spec = &policy.spec;
         let name = policy.metadata.name.as_deref().ok_or(PolicyError::Unnamed)?;
+        schema::check(&json(spec))?;
         let chosen = spec.match_.clone().unwrap_or_default();
         let mut variants = vec![Variant::compile(None, spec)?];
         for (environment, overlay) in &spec.environments {
@@ -185,8 +221,6 @@ impl Variant {
         for (index, metric) in spec.autoscaling.iter().flat_map(|written| &written.metrics).flatten().enumerate() {
             check_metric(index, metric)?;
         }
-        let zalando = spec.database.as_ref().and_then(|database| database.zalando.as_ref());
-        zalando.and_then(|zalando| zalando.secret_name.as_deref()).map_or(Ok(()), check_secret_name)?;
         let defaults = Resources { bounds: BTreeMap::new(), ..resources.clone() };
         let settings = json(&Environment {
             resources: spec.resources.is_some().then_some(defaults),
@@ -215,7 +249,10 @@ fn check_settings(settings: &Value) -> Result<(), PolicyError> {
 }
 
 fn selector(field: &'static str, written: Option<LabelSelector>) -> Result<Selector, PolicyError> {
-    label_selector(written.unwrap_or_default()).map_err(|source| PolicyError::Selector { field, source })
+    let written = written.unwrap_or_default();
+    let keys = written.match_expressions.iter().map(|requirement| &requirement.key);
+    written.match_labels.keys().chain(keys).try_for_each(|key| check_name("spec.match", key))?;
+    label_selector(written).map_err(|source| PolicyError::Selector { field, source })
 }
 
 /// Compiles a label selector.
@@ -234,6 +271,7 @@ pub(super) fn label_selector(written: LabelSelector) -> Result<Selector, ParseEx
 
 fn check_resources(resources: &Resources) -> Result<(), PolicyError> {
     for (resource, bound) in &resources.bounds {
+        check_name("spec.resources.bounds", resource)?;
         if let Bound { min: Some(min), max: Some(max) } = bound
             && min > max
         {
@@ -257,6 +295,11 @@ fn check_defaults(
 ) -> Result<(), PolicyError> {
     for (of, quantities) in [("requests", &written.requests), ("limits", &written.limits)] {
         for (resource, default) in quantities {
+            check_name("spec.resources", resource)?;
+            if default.is_negative() {
+                let (resource, quantity) = (resource.clone(), default.to_string());
+                return Err(PolicyError::Negative { field: format!("{class}.{of}"), resource, quantity });
+            }
             if !bounds.get(resource).is_none_or(|bound| bound.allows(default)) {
                 let (resource, default) = (resource.clone(), default.to_string());
                 return Err(PolicyError::DefaultOutOfBounds { class, of, resource, default });
@@ -270,6 +313,23 @@ fn check_defaults(
         }
     }
     Ok(())
+}
+
+/// Checks the name of a resource or label.
+///
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set>
+fn check_name(field: &'static str, name: &str) -> Result<(), PolicyError> {
+    let is_part = |part: &str, length: usize| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let ends = part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.ends_with(|c: char| c.is_ascii_alphanumeric());
+        ends && part.len() <= length && part.chars().all(inner)
+    };
+    let is_name = match name.split_once('/') {
+        Some((prefix, name)) => is_part(prefix, 253) && is_part(name, 63),
+        None => is_part(name, 63),
+    };
+    is_name.then_some(()).ok_or_else(|| PolicyError::Name { field, name: name.to_owned() })
 }
 
 impl Bound {
@@ -295,13 +355,23 @@ fn check_metric(index: usize, metric: &Map<String, Value>) -> Result<(), PolicyE
     let (kind, source_field) = known.ok_or_else(|| PolicyError::MetricType { index, kind: written.to_owned() })?;
     let mut given = METRICS.into_iter().filter(|(_, field)| metric.get(*field).is_some_and(Value::is_object));
     let is_alone = given.next() == known && given.next().is_none();
-    is_alone.then_some(()).ok_or(PolicyError::Metric { index, kind, source_field })
+    if !is_alone {
+        return Err(PolicyError::Metric { index, kind, source_field });
+    }
+    let source = &metric[source_field];
+    let lacking = REQUIRED_OF_METRICS.iter().find(|(kinds, field)| {
+        kinds.contains(&kind) && source.pointer(&format!("/{}", field.replace('.', "/"))).is_none_or(Value::is_null)
+    });
+    lacking.map_or(Ok(()), |(_, field)| Err(PolicyError::MetricField { index, source_field, field }))
 }
 
-fn check_secret_name(template: &str) -> Result<(), PolicyError> {
-    let is_whole = template.contains("{username}") && template.contains("{cluster}");
-    is_whole.then_some(()).ok_or_else(|| PolicyError::SecretName(template.to_owned()))
-}
+/// What each type of metric must say, and the API server refuses it without.
+const REQUIRED_OF_METRICS: [(&[&str], &str); 4] = [
+    (&["Resource", "ContainerResource"], "name"),
+    (&["Pods", "Object", "External"], "metric.name"),
+    (&["Object"], "describedObject"),
+    (&["Resource", "ContainerResource", "Pods", "Object", "External"], "target.type"),
+];
 
 /// Returns the rules that are given parameters, with them.
 fn configured(written: &BTreeMap<String, RuleSettings>) -> Result<BTreeMap<String, Arc<dyn Rule>>, PolicyError> {
@@ -358,6 +428,13 @@ mod tests {
             metric(json!({"type": "Humidity"})),
             metric(json!({"type": "pods", "pods": {}})),
             metric(json!({})),
+            metric(json!({"type": "Pods", "pods": {"target": {"type": "AverageValue"}}})),
+            metric(json!({"type": "Resource", "resource": {"name": "cpu"}})),
+            resources(json!({"cpu": {"requests": {"cpu": "-1"}}})),
+            resources(json!({"cpu": {"requests": {"my cpu": "1"}}})),
+            resources(json!({"bounds": {"/cpu": {"max": "1"}}})),
+            json!({"match": {"selector": {"matchLabels": {"a b": "c"}}}}),
+            json!({"probes": {"startupBudget": "1s"}}),
             json!({"database": {"provider": "zalando"}}),
             json!({"database": {"provider": "zalando", "zalando": zalando("{cluster}")}}),
             json!({"rules": {"no-latest": {}}}),
@@ -366,29 +443,36 @@ mod tests {
             json!({"exceptions": {"never": ["no-latest"]}}),
             json!({"environments": {"prod": {"autoscaling": {"minReplicas": 20}}}}),
         ];
-        insta::assert_snapshot!(specs.iter().map(complaint).collect::<Vec<_>>().join("\n"), @r#"
-        spec.match.selector is no label selector: failed to parse value as expression: Invalid expression operator
+        insta::assert_snapshot!(specs.iter().map(complaint).collect::<Vec<_>>().join("\n"), @"
+        spec.match.selector.matchExpressions[0]: operator is one of In, NotIn, Exists, DoesNotExist
         spec.match.namespaceSelector is no label selector: failed to parse value as expression: Expected values for In operator, got none
         spec.resources.cpu: the default request 2Gi of memory is above its default limit 1G
         spec.resources.bounds: the min 2 of cpu is above its max 1500m
         spec.resources.gpu.limits: the default 17 of cpu is out of the policy's own bounds
         spec.resources.cpu.requests: the default 1m of cpu is out of the policy's own bounds
-        spec.autoscaling: minReplicas 3 and maxReplicas 2 do not go together; 1 <= minReplicas <= maxReplicas
-        spec.autoscaling: minReplicas 0 and maxReplicas 10 do not go together; 1 <= minReplicas <= maxReplicas
-        spec.autoscaling.metrics[1]: type Pods needs the field `pods` and no other source
-        spec.autoscaling.metrics[1]: type Pods needs the field `pods` and no other source
-        spec.autoscaling.metrics[1]: type Pods needs the field `pods` and no other source
-        spec.autoscaling.metrics[1]: there is no type `Humidity`; the types are Resource, ContainerResource, Pods, Object, External
-        spec.autoscaling.metrics[1]: there is no type `pods`; the types are Resource, ContainerResource, Pods, Object, External
-        spec.autoscaling.metrics[1]: there is no type ``; the types are Resource, ContainerResource, Pods, Object, External
+        spec.autoscaling: minReplicas is not above maxReplicas
+        spec.autoscaling.minReplicas: minReplicas is at least 1
+        spec.autoscaling.metrics[0].external: `metric.name` is missing
+        spec.autoscaling.metrics[0].external: `metric.name` is missing
+        spec.autoscaling.metrics[0].external: `metric.name` is missing
+        spec.autoscaling.metrics[0].external: `metric.name` is missing
+        spec.autoscaling.metrics[0].external: `metric.name` is missing
+        spec.autoscaling.metrics[0].external: `metric.name` is missing
+        spec.autoscaling.metrics[0].external: `metric.name` is missing
+        spec.autoscaling.metrics[0].external: `metric.name` is missing
+        spec.resources.cpu.requests: -1 of cpu is below zero
+        spec.resources: `my cpu` is no name that Kubernetes takes there: at most 63 letters, digits, `-`, `_` and `.`, after a DNS name and `/` or not
+        spec.resources.bounds: `/cpu` is no name that Kubernetes takes there: at most 63 letters, digits, `-`, `_` and `.`, after a DNS name and `/` or not
+        spec.match: `a b` is no name that Kubernetes takes there: at most 63 letters, digits, `-`, `_` and `.`, after a DNS name and `/` or not
+        spec.probes.startupBudget: startupBudget lies between 10s and 24h
         spec.database.zalando: missing field `teamId`; provider zalando needs teamId, version and volume
-        spec.database.zalando.secretName: `{cluster}` lacks {username} or {cluster}
+        spec.database.zalando.secretName: secretName has both {username} and {cluster}
         spec.rules: there is no rule `no-latest`; the rules are model-server-label-removed, floating-tag, missing-memory-limit, resources-out-of-bounds, privileged-container, replicas-under-autoscaler, annotation-out-of-bounds
         spec.rules.privileged-container.params: the rule takes no parameters; found a
         spec.rules.floating-tag.params: unknown field `tag`, expected `tags`
         spec.exceptions.never: there is no rule `no-latest`
         environment prod: spec.autoscaling: minReplicas 20 and maxReplicas 10 do not go together; 1 <= minReplicas <= maxReplicas
-        "#);
+        ");
     }
 
     #[test]
@@ -405,7 +489,7 @@ mod tests {
             json!({"resources": {"cpu": {"requests": {"cpu": "500m"}, "limits": {"cpu": "0.5"}}}}),
             json!({"resources": {"cpu": {"limits": {"cpu": "16"}}, "bounds": {"cpu": {"min": "16", "max": "16000m"}}}}),
             json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 2}}),
-            json!({"autoscaling": {"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu"}}]}}),
+            json!({"autoscaling": {"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]}}),
             json!({"database": {"provider": "none"}}),
             json!({"database": {"provider": "zalando", "zalando": zalando("{username}-{cluster}")}}),
             json!({"rules": {"floating-tag": {}}}),

@@ -137,7 +137,7 @@ mod tests {
     fn set() -> PolicySet {
         let serving = json!({
             "resources": {"cpu": {"limits": {"memory": "1Gi"}}, "bounds": {"memory": {"max": "64Gi"}}},
-            "autoscaling": {"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu"}}]},
+            "autoscaling": {"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]},
             "environments": {"prod": {"autoscaling": {"minReplicas": 2}}}
         });
         let team = json!({"priority": 1, "enforcement": "warn", "autoscaling": {"maxReplicas": 4}});

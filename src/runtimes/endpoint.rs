@@ -44,25 +44,31 @@ pub enum Handler {
 }
 
 /// Returns the endpoint of a known runtime.
-pub(super) fn of_preset(container: &Container, preset: &Preset) -> Endpoint {
+pub(super) fn of_preset(container: &Container, preset: &Preset) -> Result<Endpoint, String> {
     let words = container.words();
     let scheme = if preset.tls_flags.iter().any(|flag| has_flag(&words, flag)) { "HTTPS" } else { "HTTP" };
     let has_api_key = preset.api_key.flags.iter().any(|flag| has_flag(&words, flag))
         || preset.api_key.env.iter().any(|name| container.env(name).is_some());
     let http = |path: &str| Handler::Http { path: path.to_owned(), scheme };
-    Endpoint {
-        port: port_of_preset(container, preset, &words),
+    Ok(Endpoint {
+        port: port_of_preset(container, preset, &words)?,
         startup: http(preset.probes.startup.of(has_api_key)),
         readiness: http(preset.probes.readiness.of(has_api_key)),
         liveness: http(preset.probes.liveness.of(has_api_key)),
         startup_budget: preset.startup_budget,
-    }
+    })
 }
 
 /// Returns the endpoint of an unknown runtime, where its port can be told.
-pub(super) fn unknown(container: &Container) -> Option<Endpoint> {
-    let port = probed_port(container).or_else(|| named_port(container)).or_else(|| only_port(container))?;
-    Some(Endpoint {
+pub(super) fn unknown(container: &Container) -> Result<Endpoint, String> {
+    let port = probed_port(container).or_else(|| named_port(container)).or_else(|| only_port(container));
+    let port = port.ok_or_else(|| {
+        format!(
+            "it declares {} TCP ports and it cannot be told which one serves; name one `http` or write the probes",
+            container.tcp_ports().count()
+        )
+    })?;
+    Ok(Endpoint {
         port,
         startup: Handler::Tcp,
         readiness: Handler::Tcp,
@@ -72,16 +78,21 @@ pub(super) fn unknown(container: &Container) -> Option<Endpoint> {
 }
 
 /// The port that a probe of the author's asks, a flag or variable sets, a name marks, or that is the only one; else the
-/// runtime's own.
-fn port_of_preset(container: &Container, preset: &Preset, words: &[String]) -> u16 {
-    let by_flag = || preset.port.flags.iter().find_map(|flag| flag_value(words, flag)?.parse().ok());
-    let by_env = || preset.port.env.iter().find_map(|name| container.env_value(name)?.parse().ok());
-    probed_port(container)
-        .or_else(by_flag)
-        .or_else(by_env)
-        .or_else(|| named_port(container))
-        .or_else(|| only_port(container))
-        .unwrap_or(preset.port.default)
+/// runtime's own. A flag or variable that is there but cannot be read is no reason to look further: what comes next would
+/// be a guess against what its author wrote.
+fn port_of_preset(container: &Container, preset: &Preset, words: &[String]) -> Result<u16, String> {
+    if let Some(port) = probed_port(container) {
+        return Ok(port);
+    }
+    let unreadable =
+        |what: &str| format!("its port is given by `{what}`, which cannot be read; write the number, or the probes");
+    if let Some((flag, value)) = preset.port.flags.iter().find_map(|flag| Some((flag, flag_value(words, flag)?))) {
+        return value.parse().map_err(|_| unreadable(&format!("{flag} {value}")));
+    }
+    if let Some(name) = preset.port.env.iter().find(|name| container.env(name).is_some()) {
+        return container.env_value(name).and_then(|value| value.parse().ok()).ok_or_else(|| unreadable(name));
+    }
+    Ok(named_port(container).or_else(|| only_port(container)).unwrap_or(preset.port.default))
 }
 
 fn probed_port(container: &Container) -> Option<u16> {
@@ -134,7 +145,7 @@ mod tests {
     use crate::runtimes::recognise;
     use crate::workload::Workload;
 
-    fn endpoint(container: &Value) -> Option<Endpoint> {
+    fn endpoint(container: &Value) -> Result<Endpoint, String> {
         let object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         recognise(&Workload::view(&object).unwrap()).endpoint()
     }
@@ -169,6 +180,22 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_cannot_be_read_is_not_guessed() {
+        let port = |args: Value, env: Value| {
+            let container = json!({"name": "m", "image": "vllm/vllm-openai:v1", "args": args, "env": env,
+                "ports": [{"containerPort": 8000}]});
+            endpoint(&container).map(|found| found.port)
+        };
+        let (nothing, known) = (json!([]), json!([{"name": "PORT", "value": "9000"}]));
+        assert_eq!(port(json!(["--port", "$(PORT)"]), known.clone()), Ok(9000));
+        assert_eq!(port(json!(["--port=$(PORT)"]), known), Ok(9000));
+        for args in [json!(["--port", "$(PORT)"]), json!(["--port", "http"]), json!(["--port=99999"])] {
+            let told = port(args.clone(), nothing.clone()).unwrap_err();
+            assert!(told.contains("cannot be read"), "{args}: {told}");
+        }
+    }
+
+    #[test]
     fn a_server_that_wants_a_key_is_asked_what_needs_none() {
         assert_eq!(vllm(&json!({})).readiness, http("/v1/models", "HTTP"));
         assert_eq!(vllm(&json!({"args": ["--api-key", "x"]})).readiness, http("/health", "HTTP"));
@@ -178,8 +205,9 @@ mod tests {
 
     #[test]
     fn an_unknown_runtime_needs_one_known_port() {
-        let of =
-            |ports: Value| endpoint(&json!({"name": "a", "image": "app:1", "ports": ports})).map(|found| found.port);
+        let of = |ports: Value| {
+            endpoint(&json!({"name": "a", "image": "app:1", "ports": ports})).map(|found| found.port).ok()
+        };
         assert_eq!(of(json!([{"containerPort": 8080}])), Some(8080));
         assert_eq!(of(json!([])), None);
         assert_eq!(of(json!([{"containerPort": 8080}, {"containerPort": 9090}])), None);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Image;
+use super::{Image, words};
 use crate::quantity::Quantity;
 
 /// Names and prefixes (those that end in `-` or `/`) of the extended resources that are GPUs or other accelerators.
@@ -106,15 +106,11 @@ impl<'a> Container<'a> {
         self.value["env"].as_array()?.iter().find(|entry| entry["name"] == name)
     }
 
-    /// Returns the words that the container runs, command first; a `sh -c` script is split into its words.
+    /// Returns the words that the container runs, command first, as far as they can be told: the script of a shell is
+    /// split into its words.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
-        let texts = ["command", "args"].into_iter().filter_map(|field| self.value[field].as_array()).flatten();
-        let words: Vec<&str> = texts.filter_map(Value::as_str).collect();
-        match words.iter().position(|word| is_shell(word)) {
-            Some(0) => words.iter().flat_map(|word| split_script(word)).collect(),
-            _ => words.into_iter().map(str::to_owned).collect(),
-        }
+        words::of(self)
     }
 
     /// Returns the container's ports that speak TCP, with their names.
@@ -141,19 +137,6 @@ fn is_zero(amount: &Value) -> bool {
     Quantity::from_json(amount).is_ok_and(|amount| amount.is_zero())
 }
 
-fn is_shell(word: &str) -> bool {
-    matches!(word.rsplit('/').next(), Some("sh" | "bash" | "ash" | "dash"))
-}
-
-/// Splits a shell script into words as far as that can be done without running it: at white space and control
-/// operators, with quotes and line continuations taken off.
-fn split_script(script: &str) -> Vec<String> {
-    let script = script.replace("\\\n", " ");
-    let words = script.split(|c: char| c.is_whitespace() || matches!(c, ';' | '&' | '|' | '(' | ')'));
-    let bare = words.map(|word| word.trim_matches(['"', '\'']).to_owned());
-    bare.filter(|word| !word.is_empty()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -170,20 +153,6 @@ mod tests {
         assert!(container(&json!({"resources": {"claims": [{"name": "gpu"}]}})).has_gpu());
         assert!(!container(&json!({"resources": {"limits": {"nvidia.com/gpu": "0"}}})).has_gpu());
         assert!(!container(&json!({"resources": {"limits": {"nvidia.com/gpumem": 1}}})).has_gpu());
-    }
-
-    #[test]
-    fn a_shell_script_is_split_into_its_words() {
-        let value =
-            json!({"command": ["/bin/sh", "-c"], "args": ["pip list && vllm serve m \\\n --port '9000'; true"]});
-        let words = container(&value).words();
-        assert_eq!(words, ["/bin/sh", "-c", "pip", "list", "vllm", "serve", "m", "--port", "9000", "true"]);
-    }
-
-    #[test]
-    fn arguments_that_are_no_script_stay_whole() {
-        let value = json!({"args": ["--prompt", "a; b"]});
-        assert_eq!(container(&value).words(), ["--prompt", "a; b"]);
     }
 
     #[test]

@@ -289,7 +289,7 @@ pub(crate) fn policy() -> impl Strategy<Value = Value> {
     }));
     let probes = of(select(vec![json!({}), json!({"from": "none"}), json!({"startupBudget": "90s"})]));
     let autoscaling = of(select(vec![
-        json!({"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu"}}]}),
+        json!({"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]}),
         json!({"engine": "none", "preserveReplicas": false}),
     ]));
     let database = of(select(vec!["acid", "ml"])).prop_map(|team| {

@@ -3,6 +3,7 @@
 //! <https://www.postgresql.org/docs/current/libpq-envars.html>
 
 use super::{Injector, which_container};
+use crate::api::DATABASE_ANNOTATION;
 use crate::companions::Binding;
 use crate::facts::Facts;
 use crate::policy::{DatabaseSettings, PolicyRef};
@@ -42,16 +43,23 @@ fn bind(container: &Container, binding: &Binding, policy: &PolicyRef, injector: 
         let path = Path::new([container.list(), container.name(), "env", name]);
         injector.add(path, source, policy);
     }
+    let (container_name, database) = (container.name(), &binding.name);
     let names: Vec<&str> = set.iter().map(|(name, _)| *name).collect();
-    if names.is_empty() {
-        return Vec::new();
+    let mut notes = Vec::new();
+    if !names.is_empty() {
+        let names = names.join(", ");
+        notes.push(format!(
+            "container {container_name} sets {names} itself: the database {database} is bound without it"
+        ));
     }
-    vec![format!(
-        "container {} sets {} itself: the database {} is bound without it",
-        container.name(),
-        names.join(", "),
-        binding.name
-    )]
+    // What those hold is not known here; a variable in `env` comes before one of the same name from `envFrom`.
+    if container.field("envFrom").as_array().is_some_and(|sources| !sources.is_empty()) {
+        notes.push(format!(
+            "container {container_name} takes variables from `envFrom`: those named PG* count no more, for the database \
+             {database} is bound; the annotation {DATABASE_ANNOTATION}: none keeps it unbound"
+        ));
+    }
+    notes
 }
 
 #[cfg(test)]
@@ -116,6 +124,14 @@ mod tests {
         let (names, notes) = bound(&with_container(&json!({"env": [{"name": "PGPORT"}]})), &facts());
         assert_eq!(names, ["PGHOST", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "PGPORT"]);
         assert_eq!(notes, ["container api sets PGPORT itself: the database acid-api is bound without it"]);
+    }
+
+    #[test]
+    fn variables_from_elsewhere_are_told_of() {
+        let from = json!({"envFrom": [{"secretRef": {"name": "own-database"}}]});
+        let (names, notes) = bound(&with_container(&from), &facts());
+        assert_eq!(names.len(), 6);
+        assert!(notes.len() == 1 && notes[0].contains("envFrom") && notes[0].contains("none"), "{notes:?}");
     }
 
     #[test]

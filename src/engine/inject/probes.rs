@@ -29,13 +29,9 @@ pub(super) fn inject(
     if missing.is_empty() {
         return None;
     }
-    let Some(endpoint) = recognised.endpoint() else {
-        return Some(format!(
-            "no probes are injected into container {}: it declares {} TCP ports and it cannot be told which one serves; \
-             name one `http` or write the probes",
-            container.name(),
-            container.tcp_ports().count()
-        ));
+    let endpoint = match recognised.endpoint() {
+        Ok(endpoint) => endpoint,
+        Err(problem) => return Some(format!("no probes are injected into container {}: {problem}", container.name())),
     };
     for probe in missing {
         let path = Path::new([container.list(), container.name(), probe.field()]);
