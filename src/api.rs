@@ -11,9 +11,10 @@ pub use model_server::{
 };
 pub use serving_exception::{ExceptedWorkloads, ServingException, ServingExceptionSpec, ServingExceptionStatus};
 pub use serving_policy::{
-    Autoscaling, AutoscalingEngine, Bound, Condition, ContainerDefaults, Database, DatabaseCreation, DatabaseProvider,
-    Enforcement, Environment, EnvironmentSource, ExceptionBounds, LabelRequirement, LabelSelector, Match, ProbeSource,
-    Probes, Resources, RuleSettings, ServingPolicy, ServingPolicySpec, ServingPolicyStatus, Volume, Zalando,
+    Autoscaling, AutoscalingEngine, Bound, Condition, ContainerDefaults, CustomRule, CustomVariable, Database,
+    DatabaseCreation, DatabaseProvider, Enforcement, Environment, EnvironmentSource, ExceptionBounds, LabelRequirement,
+    LabelSelector, Match, ProbeSource, Probes, Resources, RuleSettings, ServingPolicy, ServingPolicySpec,
+    ServingPolicyStatus, Volume, Zalando,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

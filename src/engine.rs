@@ -191,6 +191,7 @@ impl<'a> Considered<'a> {
             effective,
             facts: self.facts,
             recognised: &recognised,
+            user: self.request.user,
             now: self.request.now,
         })
     }

@@ -13,6 +13,7 @@
 
 pub mod admission;
 pub mod api;
+pub mod cel;
 pub mod certs;
 pub mod cli;
 pub mod companions;

@@ -69,8 +69,10 @@ struct Variant {
     settings: Value,
     bounds: BTreeMap<String, Bound>,
     rules: BTreeMap<String, Enforcement>,
-    /// The rules with the parameters that the policy gives them.
+    /// The built-in rules with the parameters that the policy gives them.
     configured: BTreeMap<String, Arc<dyn Rule>>,
+    /// The policy's own rules.
+    custom: Vec<Arc<dyn Rule>>,
 }
 
 impl Policy {

@@ -28,7 +28,9 @@ fn paragraph(number: usize, violation: &Violation) -> String {
     let _ = writeln!(text, "   found:    {}", finding.found);
     let _ = writeln!(text, "   expected: {}", finding.expected);
     let _ = writeln!(text, "   policy:   {}", violation.policy);
-    let _ = writeln!(text, "   instead:");
+    if !finding.instead.is_empty() {
+        let _ = writeln!(text, "   instead:");
+    }
     for line in finding.instead.lines() {
         let _ = writeln!(text, "     {line}");
     }

@@ -3,6 +3,7 @@
 
 pub mod annotations;
 pub mod autoscaling;
+pub mod custom;
 pub mod images;
 pub mod membership;
 pub mod resources;
@@ -104,6 +105,8 @@ pub struct Context<'a> {
     pub facts: &'a Facts,
     /// The model server's container and runtime.
     pub recognised: &'a Recognised<'a>,
+    /// Who asks, as the API server knows them; empty where nobody does.
+    pub user: &'a str,
     /// When it is judged.
     pub now: Timestamp,
 }

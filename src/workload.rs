@@ -50,6 +50,19 @@ impl<'a> Workload<'a> {
         self.object
     }
 
+    /// Returns the workload as JSON, with the template and the replicas that the view has.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut object = self.object.clone();
+        let stands =
+            object["spec"]["replicas"].as_i64() == self.replicas && &object["spec"]["template"] == self.template;
+        if !stands && let Some(spec) = object["spec"].as_object_mut() {
+            spec.insert("template".to_owned(), self.template.clone());
+            spec.extend(self.replicas.map(|replicas| ("replicas".to_owned(), replicas.into())));
+        }
+        object
+    }
+
     /// Returns the view of the same object with another pod template, which keeps to Kubernetes' types as well.
     pub(crate) fn with_template<'t>(&self, template: &'t Value) -> Workload<'t>
     where

@@ -49,9 +49,13 @@ pub struct ServingPolicySpec {
     /// The database that each model server gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<Database>,
-    /// Settings of the built-in rules, by rule id. A rule that is not named applies as the policy's enforcement says.
+    /// Settings of rules, by rule id. A rule that is not named applies as the policy's enforcement says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, RuleSettings>,
+    /// Rules of the policy's own, in CEL.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub custom_rules: Vec<CustomRule>,
     /// How the environment of a model server is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvironmentSource>,
@@ -391,6 +395,50 @@ pub struct RuleSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_object_schema")]
     pub params: Option<Map<String, Value>>,
+}
+
+/// A rule in CEL, with the variables of Kubernetes' `ValidatingAdmissionPolicy`: `object` as it would be stored,
+/// `oldObject`, `request`, `namespaceObject`, `params` and `variables`.
+///
+/// <https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/#validation-expression>
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CustomRule {
+    /// The rule's name, such as `missing-team-label`.
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = (
+        "self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "an id is lower-case letters, digits and dashes, and starts with a letter"
+    ))]
+    pub id: String,
+    /// True where a workload conforms.
+    pub expression: String,
+    /// What is wrong where it does not, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Gives the message; `message` counts where it cannot be evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_expression: Option<String>,
+    /// The field that it is about, such as `metadata.labels.team`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Values that the expressions share, as `variables.<name>`; each may use those before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<CustomVariable>,
+    /// Values that the expressions read as `params`; `rules.<id>.params` takes their place in an environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "free_object_schema")]
+    pub params: Option<Map<String, Value>>,
+}
+
+/// A named value of a custom rule.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CustomVariable {
+    /// Its name.
+    pub name: String,
+    /// What gives it.
+    pub expression: String,
 }
 
 /// What Tidegate observed of a policy.

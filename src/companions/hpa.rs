@@ -90,7 +90,7 @@ fn object(workload: &Workload, settings: &AutoscalingSettings, metrics: &[Value]
         object["spec"]["behavior"] = Value::Object(settings.behavior.clone());
     }
     // What a policy says no longer is told only by what was applied before.
-    object["metadata"]["annotations"][APPLIED_ANNOTATION] = digest::of_value(&object).into();
+    object["metadata"]["annotations"][APPLIED_ANNOTATION] = digest::of_value(&object["spec"]).into();
     object
 }
 
@@ -180,7 +180,7 @@ mod tests {
           "kind": "HorizontalPodAutoscaler",
           "metadata": {
             "annotations": {
-              "tidegate.dev/applied": "8f085e5a",
+              "tidegate.dev/applied": "e6e2bc00",
               "tidegate.dev/workload": "Deployment/api",
               "validations.keda.sh/hpa-ownership": "false"
             },

@@ -13,11 +13,9 @@ use serde_json::{Map, Value};
 use super::merge::Layer;
 use super::settings::Settings;
 use super::{ExceptionLimits, Merged, Policy, PolicyRef, SettingsError, Variant, schema};
-use crate::api::{
-    Bound, ContainerDefaults, Environment, ExceptionBounds, LabelSelector, Resources, RuleSettings, ServingPolicy,
-    ServingPolicySpec,
-};
+use crate::api::{Bound, ContainerDefaults, Environment, LabelSelector, Resources, ServingPolicy, ServingPolicySpec};
 use crate::quantity::Quantity;
+use crate::rules::custom::CustomRule;
 use crate::rules::{self, Rule};
 
 /// Why a policy cannot be put in force.
@@ -154,6 +152,16 @@ pub enum PolicyError {
         /// What is wrong with them.
         problem: String,
     },
+    /// A rule of the policy's own makes no sense.
+    #[error("spec.customRules[{index}] ({rule}): {problem}")]
+    CustomRule {
+        /// Which.
+        index: usize,
+        /// Its id.
+        rule: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A rule that there is not is to be never excepted.
     #[error("spec.exceptions.never: there is no rule `{0}`")]
     UnknownNever(String),
@@ -180,7 +188,7 @@ impl Policy {
             priority: spec.priority,
             selector: selector("selector", chosen.selector)?,
             namespaces: selector("namespaceSelector", chosen.namespace_selector)?,
-            exceptions: exception_limits(name, spec.exceptions.as_ref())?,
+            exceptions: exception_limits(name, spec)?,
             environment_label: spec
                 .environment
                 .as_ref()
@@ -190,9 +198,10 @@ impl Policy {
     }
 }
 
-fn exception_limits(policy: &str, written: Option<&ExceptionBounds>) -> Result<ExceptionLimits, PolicyError> {
-    let Some(written) = written else { return Ok(ExceptionLimits::default()) };
-    if let Some(unknown) = written.never.iter().find(|id| rules::named(id).is_none()) {
+fn exception_limits(policy: &str, spec: &ServingPolicySpec) -> Result<ExceptionLimits, PolicyError> {
+    let Some(written) = &spec.exceptions else { return Ok(ExceptionLimits::default()) };
+    let is_known = |id: &String| rules::named(id).is_some() || spec.custom_rules.iter().any(|custom| custom.id == *id);
+    if let Some(unknown) = written.never.iter().find(|id| !is_known(id)) {
         return Err(PolicyError::UnknownNever(unknown.clone()));
     }
     let longest = written.max_duration.map(|longest| SignedDuration::try_from(Duration::from(longest)));
@@ -236,7 +245,8 @@ impl Variant {
             settings,
             bounds: resources.bounds,
             rules: spec.rules.iter().filter_map(|(id, settings)| Some((id.clone(), settings.enforcement?))).collect(),
-            configured: configured(&spec.rules)?,
+            configured: configured(spec)?,
+            custom: custom(spec)?,
         })
     }
 }
@@ -373,10 +383,29 @@ const REQUIRED_OF_METRICS: [(&[&str], &str); 4] = [
     (&["Resource", "ContainerResource", "Pods", "Object", "External"], "target.type"),
 ];
 
-/// Returns the rules that are given parameters, with them.
-fn configured(written: &BTreeMap<String, RuleSettings>) -> Result<BTreeMap<String, Arc<dyn Rule>>, PolicyError> {
+/// Compiles the policy's own rules.
+fn custom(spec: &ServingPolicySpec) -> Result<Vec<Arc<dyn Rule>>, PolicyError> {
+    let mut rules: Vec<Arc<dyn Rule>> = Vec::new();
+    for (index, written) in spec.custom_rules.iter().enumerate() {
+        let failed = |problem: String| PolicyError::CustomRule { index, rule: written.id.clone(), problem };
+        if rules.iter().any(|known| known.id() == written.id) {
+            return Err(failed("it is there twice".to_owned()));
+        }
+        let mut written = written.clone();
+        let params = spec.rules.get(&written.id).and_then(|settings| settings.params.clone());
+        written.params = params.or(written.params);
+        rules.push(Arc::new(CustomRule::compile(&written).map_err(|problem| failed(problem.to_string()))?));
+    }
+    Ok(rules)
+}
+
+/// Returns the built-in rules that are given parameters, with them.
+fn configured(spec: &ServingPolicySpec) -> Result<BTreeMap<String, Arc<dyn Rule>>, PolicyError> {
     let mut configured = BTreeMap::new();
-    for (id, settings) in written {
+    for (id, settings) in &spec.rules {
+        if spec.custom_rules.iter().any(|custom| custom.id == *id) {
+            continue;
+        }
         let rule = rules::named(id).ok_or_else(|| {
             let known: Vec<&str> = rules::ALL.iter().map(Rule::id).collect();
             PolicyError::UnknownRule { rule: id.clone(), known: known.join(", ") }

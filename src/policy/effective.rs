@@ -169,7 +169,7 @@ fn selected(policy: &Policy, variant: &Variant) -> Selected {
 }
 
 /// Returns the rules that apply: each once, as strict as the strictest policy about it; and once more for each policy that
-/// gives it parameters, as strict as that.
+/// gives it parameters, as strict as that; then each policy's own.
 fn active(policies: &[(&Policy, &Variant)]) -> Vec<ActiveRule> {
     let mut active = Vec::new();
     for rule in rules::ALL {
@@ -183,7 +183,16 @@ fn active(policies: &[(&Policy, &Variant)]) -> Vec<ActiveRule> {
             let (enforcement, policy) = of(&(policy, variant));
             Some(ActiveRule { rule: Arc::clone(variant.configured.get(rule.id())?), enforcement, policy })
         });
-        active.extend(configured.chain(plain).filter(|active| active.enforcement > Enforcement::Off));
+        active.extend(configured.chain(plain));
     }
+    let custom = policies.iter().flat_map(|(policy, variant)| {
+        variant.custom.iter().map(|rule| ActiveRule {
+            rule: Arc::clone(rule),
+            enforcement: variant.enforcement_of(&**rule),
+            policy: Arc::clone(&policy.reference.name),
+        })
+    });
+    active.extend(custom);
+    active.retain(|active| active.enforcement > Enforcement::Off);
     active
 }
