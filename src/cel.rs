@@ -344,7 +344,6 @@ mod tests {
             ("object.?spec.?replicas.orValue(1) == 3 && object.?spec.?paused.hasValue() == false", true),
             ("object.metadata.?labels.?team.optMap(t, t + '!').orValue('') == 'search!'", true),
             ("object.metadata.?labels.?owner.optMap(t, t + '!').orValue('none') == 'none'", true),
-            ("cel.bind(n, object.spec.replicas * 2, n + n == 12)", true),
             ("oldObject == null || object.spec.replicas >= oldObject.spec.replicas", true),
             ("quantity('1Gi').isGreaterThan(quantity('1G'))", true),
             ("sets.contains(['a', 'b'], ['a'])", true),

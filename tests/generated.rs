@@ -8,20 +8,17 @@ mod common;
 
 use std::cell::Cell;
 use std::env;
-use std::sync::Arc;
 
 use common::accepted::deployments;
-use common::{Api, Sandbox, label, serving};
+use common::{Api, Sandbox, in_force, label, serving};
 use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tidegate::api::ServingPolicy;
 use tidegate::engine::{Decision, Operation, Request, decide};
 use tidegate::facts::{Apis, Facts};
-use tidegate::policy::{Policy, PolicySet};
 use tidegate::workload::Workload;
 
 fn runner(cases: u32) -> TestRunner {
@@ -55,11 +52,11 @@ fn policies() -> Vec<Value> {
     policies
 }
 
-fn in_force(policy: &Value) -> PolicySet {
-    let mut policy: ServingPolicy = serde_json::from_value(policy.clone()).unwrap();
-    policy.spec.match_ = None;
-    let scope = [(common::LABEL.to_owned(), "model-server".to_owned())].into();
-    PolicySet::new(scope, vec![Arc::new(Policy::compile(&policy).unwrap())])
+/// The same policy without what narrows it.
+fn policy_for_all(policy: &Value) -> Value {
+    let mut policy = policy.clone();
+    policy["spec"]["match"] = Value::Null;
+    policy
 }
 
 fn create(object: &Value, policy: &Value) -> Decision {
@@ -67,7 +64,7 @@ fn create(object: &Value, policy: &Value) -> Decision {
     let workload = Workload::view(object).unwrap();
     let request =
         Request { operation: Operation::Create, workload, old: None, user: "jane", now: Timestamp::UNIX_EPOCH };
-    decide(&request, &in_force(policy), &facts)
+    decide(&request, &in_force(&policy_for_all(policy)), &facts)
 }
 
 /// Asks the API server what it would store, past Tidegate: without the label, and without what it adds itself.

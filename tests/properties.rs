@@ -4,9 +4,12 @@
 
 #[path = "common/deployments.rs"]
 mod deployments;
+#[path = "common/policies.rs"]
+mod policies;
 
-use deployments::{any_json, deployment, in_force, policy};
+use deployments::{any_json, deployment, policy};
 use k8s_openapi::jiff::Timestamp;
+use policies::in_force;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};

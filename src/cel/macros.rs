@@ -21,9 +21,6 @@ pub(super) fn expand(tree: &mut IdedExpr) {
         ("_?._", None, [of, field]) => Some(operator("_[?_]", [mem::take(of), mem::take(field)])),
         // All types are found out when they are there.
         ("dyn", None, [value]) => Some(mem::take(value)),
-        ("bind", Some(IdedExpr { expr: Expr::Ident(cel), .. }), [name, value, body]) if cel == "cel" => {
-            variable(name).map(|name| bind(name, mem::take(value), mem::take(body)))
-        }
         ("optMap", Some(optional), [name, body]) if size(optional) <= MAX_SIZE => variable(name).map(|name| {
             let mapped = bind(name, method(optional.clone(), "value"), mem::take(body));
             let has_value = method(mem::take(optional), "hasValue");

@@ -164,14 +164,30 @@ struct Asked {
 fn asked(context: &Context) -> Asked {
     let workload = &context.workload;
     let namespace = context.facts.namespaces.get(workload.namespace());
-    let old_object = context.old.as_ref().map(Workload::to_json);
+    let old_object = context.old.as_ref().map(as_sent);
     Asked {
-        object: workload.to_json(),
+        object: as_sent(workload),
         request: request(workload, if context.is_new { "CREATE" } else { "UPDATE" }, context.user),
         old_object: old_object.unwrap_or_default(),
         namespace: namespace
             .map_or(Value::Null, |found| json!({"metadata": {"name": workload.namespace(), "labels": found.labels}})),
     }
+}
+
+/// Returns a workload as the API server sends it: some fields are there although nothing was said of them, which a file
+/// does not have.
+fn as_sent(workload: &Workload) -> Value {
+    let mut object = workload.to_json();
+    let pod = &mut object["spec"]["template"]["spec"];
+    for list in ["initContainers", "containers"] {
+        for container in pod[list].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            container.entry("resources").or_insert_with(|| json!({}));
+        }
+    }
+    if let Some(spec) = object["spec"].as_object_mut() {
+        spec.entry("strategy").or_insert_with(|| json!({}));
+    }
+    object
 }
 
 fn request(workload: &Workload, operation: &str, user: &str) -> Value {

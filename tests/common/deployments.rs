@@ -2,25 +2,13 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use std::sync::Arc;
-
 use proptest::collection::{btree_map, vec};
 use proptest::option::{of, weighted};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Map, Value, json};
-use tidegate::api::ServingPolicy;
-use tidegate::policy::{Policy, PolicySet};
 
-/// The label that makes a workload a model server.
-pub(crate) const SCOPE: (&str, &str) = ("app.kubernetes.io/component", "model-server");
-
-/// Puts one policy in force.
-pub(crate) fn in_force(policy: &Value) -> PolicySet {
-    let policy: ServingPolicy = serde_json::from_value(policy.clone()).expect("this is a ServingPolicy");
-    let policy = Policy::compile(&policy).expect("this policy makes sense");
-    PolicySet::new([(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into(), vec![Arc::new(policy)])
-}
+use super::policies::SCOPE;
 
 /// Any JSON, two levels deep or so.
 pub(crate) fn any_json() -> impl Strategy<Value = Value> {

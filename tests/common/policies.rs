@@ -1,0 +1,26 @@
+//! Policies, put in force without a cluster.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tidegate::api::ServingPolicy;
+use tidegate::policy::{Policy, PolicySet};
+
+/// The label that makes a workload a model server.
+pub(crate) const SCOPE: (&str, &str) = ("app.kubernetes.io/component", "model-server");
+
+/// Puts one policy in force, for whatever its `match` leaves.
+pub(crate) fn in_force(policy: &Value) -> PolicySet {
+    all_in_force([policy])
+}
+
+/// Puts policies in force.
+pub(crate) fn all_in_force<'p>(policies: impl IntoIterator<Item = &'p Value>) -> PolicySet {
+    let compiled = policies.into_iter().map(|policy| {
+        let policy: ServingPolicy = serde_json::from_value(policy.clone()).expect("this is a ServingPolicy");
+        Arc::new(Policy::compile(&policy).expect("this policy makes sense"))
+    });
+    PolicySet::new([(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into(), compiled.collect())
+}
