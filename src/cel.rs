@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 
 use kube_cel::KubeCelExt as _;
 use kube_cel::cel::common::ast::IdedExpr;
@@ -279,7 +278,7 @@ fn type_of(value: &cel::Value) -> &'static str {
     }
 }
 
-/// Parses an expression, on a thread of its own for its stack.
+/// Parses an expression, on a stack of its own.
 fn parse(text: &str) -> Result<IdedExpr, CelError> {
     let parse = || {
         let tree = Parser::new().enable_optional_syntax(true).parse(text);
@@ -287,12 +286,8 @@ fn parse(text: &str) -> Result<IdedExpr, CelError> {
         let depth = check::depth(&tree);
         if depth <= MAX_DEPTH { Ok(tree) } else { Err(CelError::TooDeep(depth)) }
     };
-    let failed = || CelError::Syntax("the parser failed".to_owned());
-    thread::scope(|scope| {
-        let parser =
-            thread::Builder::new().stack_size(PARSER_STACK).spawn_scoped(scope, parse).map_err(|_| failed())?;
-        parser.join().map_err(|_| failed())?
-    })
+    let parsed = stacker::grow(PARSER_STACK, || catch_unwind(parse));
+    parsed.unwrap_or_else(|_| Err(CelError::Syntax("the parser failed".to_owned())))
 }
 
 /// Tells the first of several errors, and where it is: the others follow from it.

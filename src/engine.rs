@@ -242,7 +242,7 @@ impl Injected {
                 (injected.template, injected.receipt) = (Some(template), Some(receipt));
             }
             sticky::Template::Fresh(template) => {
-                injected.notes.extend(effective.problems().iter().cloned());
+                injected.notes.extend(effective.problems());
                 let workload = &request.workload;
                 let (template, receipt) = inject::afresh(workload, template, effective, facts, &mut injected.notes);
                 (injected.template, injected.receipt) = (Some(template), Some(receipt));

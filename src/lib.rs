@@ -4,7 +4,7 @@
 //! what everything stands on to what talks to the world; a module only looks at those before it:
 //!
 //! - [`quantity`], [`digest`]: values that Kubernetes and Tidegate write as text.
-//! - [`api`]: our custom resources.
+//! - [`api`], [`cel`]: our custom resources, and the expressions in them.
 //! - [`workload`], [`facts`], [`policy`]: what a decision reads.
 //! - [`rules`], [`runtimes`], [`companions`]: one file for each thing that can be added.
 //! - [`engine`]: `decide`, the one function that everything else is a shell around.

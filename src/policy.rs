@@ -4,10 +4,12 @@ mod compile;
 mod effective;
 mod exception;
 mod load;
+mod meeting;
 mod merge;
 mod schema;
 mod settings;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,6 +21,7 @@ pub use compile::PolicyError;
 pub use effective::{ActiveRule, Effective, Selected};
 pub use exception::{Exception, ExceptionError, ExceptionLimits};
 pub use load::{LoadError, load, parse};
+pub use meeting::Meeting;
 pub use merge::{Conflict, Merged};
 pub use settings::{
     AutoscalingSettings, Class, DatabaseSettings, Defaults, ProbeSettings, ProviderSettings, RequestAndLimit,
@@ -127,10 +130,7 @@ impl PolicySet {
     /// Makes a set of policies for the workloads with all of the labels in `scope`.
     #[must_use]
     pub fn new(scope: BTreeMap<String, String>, mut policies: Vec<Arc<Policy>>) -> Self {
-        policies.sort_by(|a, b| {
-            let by_name = || a.reference.name.cmp(&b.reference.name);
-            b.priority.cmp(&a.priority).then_with(by_name)
-        });
+        policies.sort_by(|a, b| if meeting::precedes(a, b) { Ordering::Less } else { Ordering::Greater });
         Self { scope, policies, exceptions: HashMap::new(), known: RwLock::default() }
     }
 
@@ -327,6 +327,17 @@ mod tests {
     }
 
     #[test]
+    fn bounds_are_as_strict_as_the_policy_that_sets_them() {
+        let bounds = json!({"resources": {"bounds": {"memory": {"max": "1Gi"}}}, "enforcement": "audit"});
+        let rules: Vec<(String, Enforcement, String)> = ask(&[("a", json!({})), ("b", bounds)], |effective| {
+            let found = effective.rules().iter().filter(|active| active.rule.id() == "resources-out-of-bounds");
+            found.map(|active| (format!("{:?}", active.rule), active.enforcement, active.policy.to_string())).collect()
+        });
+        assert!(rules[0].0.contains("1Gi") && rules.len() == 2, "{rules:?}");
+        assert_eq!((rules[0].1, &*rules[0].2), (Enforcement::Audit, "b"));
+    }
+
+    #[test]
     fn the_strictest_policy_wins_and_none_is_stricter_than_itself() {
         let of = |enforcement: &str| json!({"enforcement": enforcement});
         let (enforce, warn) = (Enforcement::Enforce, Enforcement::Warn);
@@ -410,9 +421,8 @@ mod tests {
     fn what_makes_no_sense_together_is_left_out_and_told() {
         let (least, most) =
             (json!({"autoscaling": {"minReplicas": 5}}), json!({"priority": 1, "autoscaling": {"maxReplicas": 2}}));
-        let told = ask(&[("a", least), ("b", most)], |effective| {
-            (effective.autoscaling().cloned(), effective.problems().to_vec())
-        });
+        let told =
+            ask(&[("a", least), ("b", most)], |effective| (effective.autoscaling().cloned(), effective.problems()));
         let problem = "the policies together make no sense: autoscaling: minReplicas 5 and maxReplicas 2 do not go together; \
                        1 <= minReplicas <= maxReplicas";
         assert_eq!(told, (None, vec![problem.to_owned()]));

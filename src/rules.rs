@@ -9,6 +9,7 @@ pub mod membership;
 pub mod resources;
 pub mod security;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ pub static ALL: &[&dyn Rule] = &[
     &membership::ModelServerLabelRemoved,
     &images::FloatingTag { tags: Vec::new() },
     &resources::MissingMemoryLimit,
-    &resources::ResourcesOutOfBounds,
+    &resources::ResourcesOutOfBounds { bounds: BTreeMap::new(), policy: String::new() },
     &security::PrivilegedContainer,
     &autoscaling::ReplicasUnderAutoscaler,
     &annotations::AnnotationOutOfBounds,

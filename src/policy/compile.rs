@@ -16,6 +16,7 @@ use super::{ExceptionLimits, Merged, Policy, PolicyRef, SettingsError, Variant, 
 use crate::api::{Bound, ContainerDefaults, Environment, LabelSelector, Resources, ServingPolicy, ServingPolicySpec};
 use crate::quantity::Quantity;
 use crate::rules::custom::CustomRule;
+use crate::rules::resources::ResourcesOutOfBounds;
 use crate::rules::{self, Rule};
 
 /// Why a policy cannot be put in force.
@@ -177,11 +178,11 @@ impl Policy {
         let name = policy.metadata.name.as_deref().ok_or(PolicyError::Unnamed)?;
         schema::check(&json(spec))?;
         let chosen = spec.match_.clone().unwrap_or_default();
-        let mut variants = vec![Variant::compile(None, spec)?];
+        let mut variants = vec![Variant::compile(name, None, spec)?];
         for (environment, overlay) in &spec.environments {
             let failed =
                 |source| PolicyError::Environment { environment: environment.clone(), source: Box::new(source) };
-            variants.push(Variant::compile(Some(environment), &overlaid(spec, overlay)).map_err(failed)?);
+            variants.push(Variant::compile(name, Some(environment), &overlaid(spec, overlay)).map_err(failed)?);
         }
         Ok(Self {
             reference: PolicyRef { name: name.into(), generation: policy.metadata.generation.unwrap_or(1) },
@@ -224,7 +225,7 @@ fn json(written: &impl Serialize) -> Value {
 }
 
 impl Variant {
-    fn compile(environment: Option<&str>, spec: &ServingPolicySpec) -> Result<Self, PolicyError> {
+    fn compile(policy: &str, environment: Option<&str>, spec: &ServingPolicySpec) -> Result<Self, PolicyError> {
         let resources = spec.resources.clone().unwrap_or_default();
         check_resources(&resources)?;
         for (index, metric) in spec.autoscaling.iter().flat_map(|written| &written.metrics).flatten().enumerate() {
@@ -243,9 +244,9 @@ impl Variant {
             environment: environment.map(str::to_owned),
             enforcement: spec.enforcement,
             settings,
+            configured: configured(policy, spec)?,
             bounds: resources.bounds,
             rules: spec.rules.iter().filter_map(|(id, settings)| Some((id.clone(), settings.enforcement?))).collect(),
-            configured: configured(spec)?,
             custom: custom(spec)?,
         })
     }
@@ -400,8 +401,13 @@ fn custom(spec: &ServingPolicySpec) -> Result<Vec<Arc<dyn Rule>>, PolicyError> {
 }
 
 /// Returns the built-in rules that are given parameters, with them.
-fn configured(spec: &ServingPolicySpec) -> Result<BTreeMap<String, Arc<dyn Rule>>, PolicyError> {
+fn configured(policy: &str, spec: &ServingPolicySpec) -> Result<BTreeMap<String, Arc<dyn Rule>>, PolicyError> {
     let mut configured = BTreeMap::new();
+    let bounds = spec.resources.as_ref().map(|resources| resources.bounds.clone()).unwrap_or_default();
+    if !bounds.is_empty() {
+        let rule: Arc<dyn Rule> = Arc::new(ResourcesOutOfBounds { bounds, policy: policy.to_owned() });
+        configured.insert(rule.id().to_owned(), rule);
+    }
     for (id, settings) in &spec.rules {
         if spec.custom_rules.iter().any(|custom| custom.id == *id) {
             continue;

@@ -37,7 +37,7 @@ pub struct Effective {
     selected: Vec<Selected>,
     merged: Merged,
     settings: Settings,
-    problems: Vec<String>,
+    contradictions: Vec<String>,
     bounds: Vec<(Arc<str>, BTreeMap<String, Bound>)>,
     rules: Vec<ActiveRule>,
     exceptions: ExceptionLimits,
@@ -54,9 +54,9 @@ impl Effective {
         }));
         let (settings, problems) = Settings::read(&merged);
         let problems = problems.iter().map(|problem| format!("the policies together make no sense: {problem}"));
-        Self {
+        let mut effective = Self {
             selected: policies.iter().map(|(policy, variant)| selected(policy, variant)).collect(),
-            problems: merged.conflicts().iter().map(Conflict::to_string).chain(problems).collect(),
+            contradictions: problems.collect(),
             merged,
             settings,
             bounds: policies
@@ -65,7 +65,37 @@ impl Effective {
                 .collect(),
             rules: active(policies),
             exceptions: limits(policies),
-        }
+        };
+        let out_of_bounds = effective.defaults_out_of_bounds();
+        effective.contradictions.extend(out_of_bounds);
+        effective
+    }
+
+    /// Tells of defaults that a bound refuses: whoever says nothing would be refused for what was injected.
+    fn defaults_out_of_bounds(&self) -> Vec<String> {
+        let refuses = |policy: &str| {
+            let refusing = self.rules.iter().filter(|active| active.enforcement == Enforcement::Enforce);
+            refusing.into_iter().any(|active| active.rule.id() == OUT_OF_BOUNDS && *active.policy == *policy)
+        };
+        let defaults = self.container_defaults().flat_map(|(class, defaults)| {
+            defaults.by_resource.iter().flat_map(move |(resource, pair)| {
+                let (request, limit) = (pair.request.as_ref(), pair.limit.as_ref());
+                let given = [("request", request), ("limit", limit)];
+                given.into_iter().filter_map(move |(of, given)| Some((class, resource, of, given?)))
+            })
+        });
+        let told = defaults.flat_map(|(class, resource, of, (default, from))| {
+            let broken = self.bounds(resource).filter(|(bound, policy)| !bound.allows(default) && refuses(policy));
+            broken.map(move |(_, of_policy)| {
+                format!(
+                    "the default {of} {default} of {resource} for class {}, which policy {} sets, is out of the bounds \
+                     that policy {of_policy} sets: what says nothing of it would be refused",
+                    class.name(),
+                    from.name
+                )
+            })
+        });
+        told.collect()
     }
 
     /// Returns the policies.
@@ -86,10 +116,22 @@ impl Effective {
         &self.merged
     }
 
-    /// Returns what the policies disagree on, or do not make sense of together, a sentence each.
+    /// Returns the settings about which policies of one priority disagree.
     #[must_use]
-    pub fn problems(&self) -> &[String] {
-        &self.problems
+    pub fn conflicts(&self) -> &[Conflict] {
+        self.merged.conflicts()
+    }
+
+    /// Returns what makes no sense of the policies together, a sentence each.
+    #[must_use]
+    pub fn contradictions(&self) -> &[String] {
+        &self.contradictions
+    }
+
+    /// Returns conflicts and contradictions, a sentence each.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.conflicts().iter().map(Conflict::to_string).chain(self.contradictions.iter().cloned()).collect()
     }
 
     /// Tells whether anything is injected: a policy in audit changes nothing.
@@ -152,6 +194,9 @@ impl Effective {
     }
 }
 
+/// The rule that holds workloads to the bounds.
+const OUT_OF_BOUNDS: &str = "resources-out-of-bounds";
+
 fn limits(policies: &[(&Policy, &Variant)]) -> ExceptionLimits {
     let each = || policies.iter().map(|(policy, _)| &policy.exceptions);
     ExceptionLimits {
@@ -168,8 +213,8 @@ fn selected(policy: &Policy, variant: &Variant) -> Selected {
     }
 }
 
-/// Returns the rules that apply: each once, as strict as the strictest policy about it; and once more for each policy that
-/// gives it parameters, as strict as that; then each policy's own.
+/// Returns the rules that apply: each once, as strict as the strictest policy about it; but for each policy that
+/// gives it parameters with those, as strict as that policy; then each policy's own.
 fn active(policies: &[(&Policy, &Variant)]) -> Vec<ActiveRule> {
     let mut active = Vec::new();
     for rule in rules::ALL {
@@ -177,7 +222,8 @@ fn active(policies: &[(&Policy, &Variant)]) -> Vec<ActiveRule> {
             (variant.enforcement_of(*rule), Arc::clone(&policy.reference.name))
         };
         // The first of equals, so that the answer does not depend on how many agree.
-        let strictest = policies.iter().map(of).reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let plainly = policies.iter().filter(|(_, variant)| !variant.configured.contains_key(rule.id()));
+        let strictest = plainly.map(of).reduce(|best, next| if next.0 > best.0 { next } else { best });
         let plain = strictest.map(|(enforcement, policy)| ActiveRule { rule: Arc::new(*rule), enforcement, policy });
         let configured = policies.iter().filter_map(|(policy, variant)| {
             let (enforcement, policy) = of(&(policy, variant));

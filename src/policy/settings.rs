@@ -39,7 +39,9 @@ impl Class {
         if container.has_gpu() { Self::Gpu } else { Self::Cpu }
     }
 
-    fn field(self) -> &'static str {
+    /// Returns its name, which is its field in a policy.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
             Self::Gpu => "gpu",
@@ -208,11 +210,11 @@ fn field<T: DeserializeOwned>(object: &Value, name: &str) -> Option<T> {
 fn resources(merged: &Merged) -> BTreeMap<Class, Defaults> {
     let mut classes = BTreeMap::new();
     for class in [Class::Cpu, Class::Gpu] {
-        let written = &merged.values()["resources"][class.field()];
+        let written = &merged.values()["resources"][class.name()];
         let mut defaults = Defaults::default();
         for of in ["requests", "limits"] {
             for (resource, quantity) in written[of].as_object().into_iter().flatten() {
-                let source = merged.source(&["resources", class.field(), of, resource]);
+                let source = merged.source(&["resources", class.name(), of, resource]);
                 let default = Quantity::from_json(quantity).ok().zip(source.cloned());
                 let pair = defaults.by_resource.entry(resource.clone()).or_default();
                 *if of == "requests" { &mut pair.request } else { &mut pair.limit } = default;

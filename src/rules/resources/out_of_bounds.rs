@@ -5,14 +5,22 @@
 //! ## Instead
 //! Stay within the bounds that the message names, or ask the platform team for others.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
 use crate::api::Bound;
 use crate::quantity::Quantity;
 use crate::rules::{Context, Finding, Rule};
-use serde_json::Value;
 
-/// Finds requests and limits that the platform team does not allow.
+/// Finds requests and limits that the platform team does not allow. Each policy's bounds are as strict as that policy is.
 #[derive(Debug)]
-pub struct ResourcesOutOfBounds;
+pub struct ResourcesOutOfBounds {
+    /// The bounds of one policy, by resource.
+    pub bounds: BTreeMap<String, Bound>,
+    /// The policy's name.
+    pub policy: String,
+}
 
 impl Rule for ResourcesOutOfBounds {
     fn id(&self) -> &'static str {
@@ -21,27 +29,28 @@ impl Rule for ResourcesOutOfBounds {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let pod = &context.workload.pod_spec()["resources"];
-        let mut findings = outside(context, pod, &|path| Finding::at(format!("spec.template.spec.resources.{path}")));
+        let mut findings = self.outside(pod, &|path| Finding::at(format!("spec.template.spec.resources.{path}")));
         for container in context.workload.all_containers() {
             let at = |path: &str| Finding::in_container(&container, &format!("resources.{path}"));
-            findings.extend(outside(context, container.field("resources"), &at));
+            findings.extend(self.outside(container.field("resources"), &at));
         }
         findings
     }
 }
 
-fn outside(context: &Context, resources: &Value, at: &dyn Fn(&str) -> Finding) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for of in ["requests", "limits"] {
-        for (name, written) in resources[of].as_object().into_iter().flatten() {
-            let Ok(quantity) = Quantity::from_json(written) else { continue };
-            let broken = context.effective.bounds(name).find(|(bound, _)| !bound.allows(&quantity));
-            if let Some((bound, policy)) = broken {
-                findings.push(finding(at(&format!("{of}.{name}")), of, name, &quantity, bound, policy));
+impl ResourcesOutOfBounds {
+    fn outside(&self, resources: &Value, at: &dyn Fn(&str) -> Finding) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for of in ["requests", "limits"] {
+            for (name, written) in resources[of].as_object().into_iter().flatten() {
+                let Ok(quantity) = Quantity::from_json(written) else { continue };
+                if let Some(bound) = self.bounds.get(name).filter(|bound| !bound.allows(&quantity)) {
+                    findings.push(finding(at(&format!("{of}.{name}")), of, name, &quantity, bound, &self.policy));
+                }
             }
         }
+        findings
     }
-    findings
 }
 
 fn finding(at: Finding, of: &str, name: &str, quantity: &Quantity, bound: &Bound, policy: &str) -> Finding {
