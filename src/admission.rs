@@ -3,6 +3,8 @@
 //! The envelope is decoded before the object, so that the `uid` survives an object that cannot be read.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
 
+pub mod own_kinds;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 

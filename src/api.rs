@@ -14,7 +14,7 @@ pub use serving_policy::{
     Autoscaling, AutoscalingEngine, Bound, Condition, ContainerDefaults, CustomRule, CustomVariable, Database,
     DatabaseCreation, DatabaseProvider, Enforcement, Environment, EnvironmentSource, ExceptionBounds, LabelRequirement,
     LabelSelector, Match, ProbeSource, Probes, Resources, RuleSettings, ServingPolicy, ServingPolicySpec,
-    ServingPolicyStatus, Volume, Zalando,
+    ServingPolicyStatus, Volume, WorkloadCounts, Zalando,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -1,6 +1,7 @@
 //! Keeps what belongs to each model server in step: watches the cluster, asks the engine, carries out its plans.
 
 mod apply;
+mod book;
 mod observed;
 mod plan;
 mod policies;
@@ -32,6 +33,7 @@ pub use plan::{Action, Plan, Standing, plan};
 use crate::facts::WorkloadRef;
 use crate::server::health::Readiness;
 use crate::state::State;
+use book::Book;
 use observed::Objects;
 
 /// What the controller needs to start.
@@ -47,6 +49,7 @@ pub struct Options {
 /// What reconciliations share.
 struct Context {
     client: Client,
+    book: Arc<Book>,
     state: Arc<State>,
     objects: Arc<Objects>,
     wanted_since: reconcile::WantedSince,
@@ -98,8 +101,12 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     let (sender, requests) = unbounded();
     let queue = Queue { sender, deployments: deployments.clone(), known: writer.as_reader() };
     let objects = Arc::new(Objects::default());
+    let from_files = (!options.watch_policies).then_some(policies::POLICIES);
+    let watched = [policies::POLICIES, policies::EXCEPTIONS].into_iter().filter(|watch| Some(*watch) != from_files);
+    let (book, statuses) = Book::open(state, queue.clone(), watched);
     let context = Arc::new(Context {
         client: client.clone(),
+        book: Arc::clone(&book),
         state: Arc::clone(state),
         objects: Arc::clone(&objects),
         wanted_since: reconcile::WantedSince::default(),
@@ -114,12 +121,13 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     spawn(&mut tasks, "model servers", watches.model_servers());
     spawn(&mut tasks, "databases", watches.databases(readiness.step("databases")));
     if options.watch_policies {
-        spawn(
-            &mut tasks,
-            "policies",
-            policies::follow(client.clone(), Arc::clone(state), queue, readiness.step("policies")),
-        );
+        let step = readiness.step(policies::POLICIES);
+        spawn(&mut tasks, policies::POLICIES, policies::follow(client.clone(), Arc::clone(&book), step));
     }
+    let step = readiness.step(policies::EXCEPTIONS);
+    spawn(&mut tasks, policies::EXCEPTIONS, policies::follow_exceptions(client.clone(), Arc::clone(&book), step));
+    spawn(&mut tasks, "statuses", book::write(client.clone(), statuses));
+    spawn(&mut tasks, "counts", book.tick());
     let scope = state.read(|policies, _| label_selector(policies.scope()));
     let readiness = readiness.clone();
     spawn(&mut tasks, "reconciliation", async move {

@@ -51,18 +51,37 @@ pub fn configurations(scope: &BTreeMap<String, String>, endpoint: &Endpoint) -> 
     // nothing.
     mutating["reinvocationPolicy"] = "IfNeeded".into();
     let validating = webhook("validate.tidegate.dev", "Fail", scope, &endpoint.client_config("/validate"));
+    let own = of_own_kinds(&endpoint.client_config("/policies"));
     [
-        configuration("MutatingWebhookConfiguration", &mutating),
-        configuration("ValidatingWebhookConfiguration", &validating),
+        configuration("MutatingWebhookConfiguration", &json!([mutating])),
+        configuration("ValidatingWebhookConfiguration", &json!([validating, own])),
     ]
 }
 
-fn configuration(kind: &str, webhook: &Value) -> Value {
+/// Policies and exceptions that make no sense are refused when they are applied. Deleting them never is.
+fn of_own_kinds(client_config: &Value) -> Value {
+    json!({
+        "name": "policies.tidegate.dev",
+        "admissionReviewVersions": ["v1"],
+        "clientConfig": client_config,
+        "failurePolicy": "Fail",
+        "matchPolicy": "Equivalent",
+        "sideEffects": "None",
+        "timeoutSeconds": 5,
+        "rules": [{
+            "apiGroups": ["tidegate.dev"], "apiVersions": ["v1alpha1"], "scope": "*",
+            "resources": ["servingpolicies", "servingexceptions"], "operations": ["CREATE", "UPDATE"]
+        }],
+        "matchConditions": [{"name": "is-not-being-deleted", "expression": IS_NOT_BEING_DELETED}]
+    })
+}
+
+fn configuration(kind: &str, webhooks: &Value) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": kind,
         "metadata": {"name": NAME, "labels": {MANAGED_BY_LABEL: MANAGER}},
-        "webhooks": [webhook]
+        "webhooks": webhooks
     })
 }
 

@@ -269,6 +269,37 @@ fn a_policy_that_makes_no_sense_at_the_start_disturbs_no_other() {
 
 #[test]
 #[ignore = "needs the control plane"]
+fn a_policy_that_makes_no_sense_leaves_its_last_good_version_in_force() {
+    let (_turn, plane) = alone();
+    let sandbox = sandbox(plane, "last-good");
+    let _tidegate = Tidegate::start(plane);
+    sandbox.put_policy(&serving("last-good"));
+    // Refused as a rule; but one that an earlier version took may make no sense to a later one.
+    let unguarded = json!([{"op": "remove", "path": "/webhooks/1"}]).to_string();
+    sandbox
+        .kubectl(&["patch", "validatingwebhookconfiguration", "tidegate", "--type=json", "-p", &unguarded])
+        .succeeds();
+    let mut policy = serving("last-good");
+    policy["spec"]["resources"]["cpu"]["requests"]["cpu"] = "2".into();
+    wait_until("the policy to be taken", SOON, || {
+        sandbox.apply(&policy);
+        plane.api.get("ServingPolicy", "", "last-good").unwrap()["metadata"]["generation"] == 2
+    });
+    let told = wait_for("the policy's status to say what is wrong", SOON, || {
+        let policy = plane.api.get("ServingPolicy", "", "last-good").unwrap();
+        (policy["status"]["observedGeneration"] == 2).then(|| condition(&policy, "Ready").clone())
+    });
+    insta::assert_yaml_snapshot!(told);
+    sandbox.apply(&model_server("api")).succeeds();
+    assert_eq!(sandbox.container("api")["resources"]["requests"]["cpu"], "100m");
+    policy["spec"]["resources"]["cpu"]["requests"]["cpu"] = "200m".into();
+    sandbox.put_policy(&policy);
+    sandbox.apply(&model_server("later")).succeeds();
+    assert_eq!(sandbox.container("later")["resources"]["requests"]["cpu"], "200m");
+}
+
+#[test]
+#[ignore = "needs the control plane"]
 fn a_second_tidegate_leaves_the_configurations_of_the_first_alone() {
     let (_turn, plane) = alone();
     let sandbox = sandbox(plane, "second");

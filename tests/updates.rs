@@ -2,9 +2,7 @@
 
 mod common;
 
-use common::{
-    Apply, Output, SOON, Sandbox, condition, container, env, model_server, serving, vllm, wait_for, wait_until,
-};
+use common::{Apply, Output, SOON, Sandbox, condition, container, env, model_server, serving, vllm, wait_until};
 use serde_json::{Value, json};
 
 /// Applies a model server in one of the two ways, and waits until it runs.
@@ -374,35 +372,4 @@ fn a_policy_change_reaches_the_autoscaler_without_a_restart() {
     sandbox.put_policy(&policy);
     wait_until("the new bound", SOON, || sandbox.autoscaler("client-side")["spec"]["maxReplicas"] == 7);
     assert_eq!(sandbox.replica_sets("client-side"), 1);
-}
-
-#[test]
-#[ignore = "needs the control plane"]
-fn a_policy_that_makes_no_sense_leaves_its_last_good_version_in_force() {
-    let sandbox = Sandbox::new("last-good");
-    let mut policy = serving("last-good");
-    policy["spec"]["resources"]["cpu"]["requests"]["cpu"] = "2".into();
-    sandbox.kubectl_with(&["apply", "-f", "-"], &policy).succeeds();
-    let told = wait_for("the policy's status to say what is wrong", SOON, || {
-        let policy = sandbox.plane.api.get("ServingPolicy", "", "last-good").unwrap();
-        (policy["status"]["observedGeneration"] == 2).then(|| condition(&policy, "Ready").clone())
-    });
-    insta::assert_yaml_snapshot!(told);
-
-    sandbox.apply(&model_server("api")).succeeds();
-    assert_eq!(cpu(&sandbox, "api"), single());
-    double_the_cpu(&sandbox);
-    sandbox.apply(&model_server("later")).succeeds();
-    assert_eq!(cpu(&sandbox, "later"), double());
-}
-
-#[test]
-#[ignore = "needs the control plane"]
-fn the_api_server_refuses_a_policy_that_its_schema_forbids() {
-    let sandbox = Sandbox::without_policy("schema");
-    let mut policy = serving("schema");
-    policy["spec"]["autoscaling"]["minReplicas"] = 11.into();
-    policy["spec"]["database"]["zalando"]["teamId"] = "Search Team".into();
-    let refused = sandbox.kubectl_with(&["apply", "-f", "-"], &policy).fails();
-    refused.says("minReplicas is not above maxReplicas").says("teamId is at most 15 lower-case letters");
 }

@@ -21,8 +21,17 @@ use crate::quantity::Quantity;
     status = "ServingPolicyStatus",
     derive = "PartialEq",
     printcolumn(name = "Enforcement", type_ = "string", json_path = ".spec.enforcement"),
+    printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(
+        name = "Conflicting",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Conflicting')].status"
+    ),
+    printcolumn(name = "Matched", type_ = "integer", json_path = ".status.workloads.matched"),
+    printcolumn(name = "Refused", type_ = "integer", json_path = ".status.workloads.refused"),
+    printcolumn(name = "Warned", type_ = "integer", json_path = ".status.workloads.warned"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -448,9 +457,25 @@ pub struct ServingPolicyStatus {
     /// The generation that the conditions speak of.
     #[serde(default)]
     pub observed_generation: i64,
-    /// `Ready`: whether this generation is in force. While it is not, the last good one stays in force.
+    /// `Ready`: whether this generation is in force; while it is not, the last good one stays in force. `Conflicting`:
+    /// whether another policy of its priority disagrees.
     #[serde(default)]
     pub conditions: Vec<Condition>,
+    /// How many workloads are under the policy, and how they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workloads: Option<WorkloadCounts>,
+}
+
+/// How many workloads are under a policy, and how they do as they are stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadCounts {
+    /// How many it selects.
+    pub matched: i64,
+    /// How many of them break a rule that it enforces: they would be refused if they were new.
+    pub refused: i64,
+    /// How many of them break a rule that it only warns of.
+    pub warned: i64,
 }
 
 /// One condition of a policy or model server, in the form that Kubernetes uses.

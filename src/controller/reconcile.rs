@@ -79,6 +79,7 @@ async fn reconcile(deployment: Arc<DynamicObject>, context: Arc<Context>) -> Res
     };
     let Some(decision) = considered(&workload, &context) else { return Ok(Requeue::await_change()) };
     let reference = workload.reference();
+    context.book.judged(&reference, &decision);
     let observed = context.state.read(|_, facts| around(&reference, &decision, facts, &context));
     let missing = matches!(decision.companions.autoscaler, Wanted::Object(_)) && observed.autoscalers.is_empty();
     let waited = context.wanted_since.waited(&workload, missing);
@@ -109,6 +110,7 @@ pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context)
     let namespace = workload.namespace.clone().unwrap_or_default();
     let reference = WorkloadRef { namespace, kind: "Deployment".to_owned(), name: workload.name.clone() };
     context.wanted_since.forget(&reference);
+    context.book.forget(&reference);
     let Some(found) = context.objects.around(&reference, &[], None).model_server else { return };
     let status = status::of_former(&found);
     if is_there(&found, &context.client).await && !contains(&found, &status) {

@@ -96,9 +96,14 @@ impl Exception {
         longest.map_or(self.expires, |longest| longest.min(self.expires))
     }
 
+    /// Returns the rules that it names.
+    pub fn rules(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(String::as_str)
+    }
+
     /// Returns the rules that it names and that are not built in.
     pub fn unknown_rules(&self) -> impl Iterator<Item = &str> {
-        self.rules.iter().map(String::as_str).filter(|id| rules::named(id).is_none())
+        self.rules().filter(|id| rules::named(id).is_none())
     }
 
     /// Returns when the exception expires by itself.

@@ -17,19 +17,43 @@ pub struct Meeting {
     pub contradictions: BTreeSet<String>,
 }
 
+impl Meeting {
+    /// Looks at two policies together.
+    #[must_use]
+    pub fn of(one: &Policy, other: &Policy) -> Self {
+        let mut meeting = Self::default();
+        if !one.may_meet(other) {
+            return meeting;
+        }
+        let (first, second) = if precedes(one, other) { (one, other) } else { (other, one) };
+        for (of_first, of_second) in together(first, second) {
+            let effective = Effective::of(&[(first, of_first), (second, of_second)]);
+            meeting.conflicts.extend(effective.conflicts().iter().map(ToString::to_string));
+            meeting.contradictions.extend(effective.contradictions().iter().cloned());
+        }
+        meeting
+    }
+
+    /// Tells whether there is nothing to say.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.conflicts.is_empty() && self.contradictions.is_empty()
+    }
+
+    /// Adds what there is to say of another meeting.
+    pub fn extend(&mut self, other: Self) {
+        self.conflicts.extend(other.conflicts);
+        self.contradictions.extend(other.contradictions);
+    }
+}
+
 impl PolicySet {
     /// Looks at a policy beside all others of the set.
     #[must_use]
     pub fn beside(&self, policy: &Policy) -> Meeting {
         let mut meeting = Meeting::default();
-        let others = self.policies.iter().filter(|other| other.reference.name != policy.reference.name);
-        for other in others.filter(|other| other.may_meet(policy)) {
-            let (first, second) = if precedes(policy, other) { (policy, &**other) } else { (&**other, policy) };
-            for (of_first, of_second) in together(first, second) {
-                let effective = Effective::of(&[(first, of_first), (second, of_second)]);
-                meeting.conflicts.extend(effective.conflicts().iter().map(ToString::to_string));
-                meeting.contradictions.extend(effective.contradictions().iter().cloned());
-            }
+        for other in self.policies.iter().filter(|other| other.reference.name != policy.reference.name) {
+            meeting.extend(Meeting::of(policy, other));
         }
         meeting
     }

@@ -1,4 +1,4 @@
-//! `POST /mutate` and `POST /validate`: the handlers know HTTP and nothing about policy.
+//! `POST /mutate`, `POST /validate` and `POST /policies`: the handlers know HTTP and nothing about policy.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use axum::routing::post;
 use k8s_openapi::jiff::Timestamp;
 use tracing::{debug, error, warn};
 
-use crate::admission::{self, Answer, Review, Webhook};
+use crate::admission::{self, Answer, BadReview, Review, Webhook, own_kinds};
 use crate::report;
 use crate::state::State;
 
@@ -20,11 +20,12 @@ use crate::state::State;
 /// and the API server at 3 MiB.
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
 
-/// Returns the routes of the two webhooks.
+/// Returns the routes of the webhooks.
 pub fn webhooks(state: Arc<State>) -> Router {
     Router::new()
         .route("/mutate", post(mutate))
         .route("/validate", post(validate))
+        .route("/policies", post(policies))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(state)
 }
@@ -37,25 +38,44 @@ async fn validate(Shared(state): Shared<Arc<State>>, body: Bytes) -> Response {
     answer(&state, Webhook::Validate, &body).await
 }
 
+/// Answers a review of one of Tidegate's own kinds. A panic is the API server's to tell of: it closes the connection.
+async fn policies(Shared(state): Shared<Arc<State>>, body: Bytes) -> Response {
+    if !state.is_complete() {
+        return not_ready();
+    }
+    let answer = state.read(|policies, _| own_kinds::answer(&body, Timestamp::now(), policies));
+    answer.map_or_else(|bad| bad_request(&bad), json)
+}
+
+/// The API server takes this as a failure: an object is let through unchanged, and refused by the webhooks that judge it.
+fn not_ready() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "tidegate has not read the cluster yet\n").into_response()
+}
+
+fn bad_request(bad: &BadReview) -> Response {
+    let why = report::chain(bad);
+    warn!(error = %why, "a request is not a review");
+    (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response()
+}
+
+fn json(encoded: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], encoded).into_response()
+}
+
 /// Answers a review. Whatever happens while deciding, a readable envelope gets an answer with its `uid`.
 async fn answer(state: &State, webhook: Webhook, body: &[u8]) -> Response {
     let review = match admission::decode(body) {
         Ok(review) => review,
-        Err(bad) => {
-            let why = report::chain(&bad);
-            warn!(error = %why, "a request is not a review");
-            return (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response();
-        }
+        Err(bad) => return bad_request(&bad),
     };
     if !state.is_complete() {
-        // The API server takes this as a failure: the object is let through unchanged, and refused by the other webhook.
-        return (StatusCode::SERVICE_UNAVAILABLE, "tidegate has not read the cluster yet\n").into_response();
+        return not_ready();
     }
     state.wait_for_namespace(review.namespace()).await;
     let encoded = guarded(webhook, &review, || {
         state.read(|policies, facts| review.answer(webhook, Timestamp::now(), policies, facts))
     });
-    ([(header::CONTENT_TYPE, "application/json")], encoded).into_response()
+    json(encoded)
 }
 
 /// Answers also where deciding panics.

@@ -74,10 +74,10 @@ impl Api {
 
     fn of(&self, kind: &str, namespace: &str) -> kube::Api<DynamicObject> {
         let (group, version) = match kind {
-            "Deployment" | "ReplicaSet" => ("apps", "v1"),
+            "Deployment" | "ReplicaSet" | "StatefulSet" => ("apps", "v1"),
             "HorizontalPodAutoscaler" => ("autoscaling", "v2"),
             "Namespace" | "Pod" => ("", "v1"),
-            "ModelServer" | "ServingPolicy" => ("tidegate.dev", "v1alpha1"),
+            "ModelServer" | "ServingException" | "ServingPolicy" => ("tidegate.dev", "v1alpha1"),
             "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => ("admissionregistration.k8s.io", "v1"),
             "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
             "postgresql" => ("acid.zalan.do", "v1"),

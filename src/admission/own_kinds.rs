@@ -1,0 +1,139 @@
+//! Reviews of Tidegate's own kinds: what makes no sense is refused when it is applied, and not found out later.
+
+use k8s_openapi::jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Answer, BadReview, Envelope};
+use crate::api::{ServingException, ServingPolicy};
+use crate::policy::{Exception, Meeting, Policy, PolicySet};
+use crate::report;
+
+/// What is said of an object: the warnings, or why it is refused.
+type Judgement = Result<Vec<String>, String>;
+
+/// Answers a review of a `ServingPolicy` or `ServingException`.
+///
+/// # Errors
+/// Says why the body is no review that could be answered.
+pub fn answer(body: &[u8], now: Timestamp, policies: &PolicySet) -> Result<Vec<u8>, BadReview> {
+    let request = serde_json::from_slice::<Envelope<Value>>(body).map_err(BadReview::Malformed)?.request()?;
+    let object = request.object.unwrap_or_default();
+    let judged = match &*request.kind.kind {
+        "ServingPolicy" => of_policy(&object, request.old_object.as_ref(), policies),
+        "ServingException" => of_exception(&object, now, policies),
+        _ => Ok(Vec::new()),
+    };
+    let named = format!("{} {}", request.kind.kind, request.name);
+    Ok(match judged {
+        Ok(warnings) => Answer { warnings, ..Answer::allow(&request.uid) },
+        Err(why) => Answer::refuse(&request.uid, format!("tidegate refuses {named}: {why}"), Vec::new()),
+    }
+    .encode())
+}
+
+fn of_policy(object: &Value, old: Option<&Value>, policies: &PolicySet) -> Judgement {
+    let policy = compiled(object)?;
+    let Meeting { conflicts, contradictions } = policies.beside(&policy);
+    // Like a workload, a policy is not refused for what was so before.
+    let before = old.and_then(|old| compiled(old).ok()).map(|old| policies.beside(&old)).unwrap_or_default();
+    let new: Vec<&str> = contradictions.difference(&before.contradictions).map(String::as_str).collect();
+    if !new.is_empty() {
+        return Err(new.join("; "));
+    }
+    Ok(contradictions.into_iter().chain(conflicts).collect())
+}
+
+fn compiled(object: &Value) -> Result<Policy, String> {
+    Policy::compile(&read::<ServingPolicy>(object)?).map_err(|problem| report::chain(&problem))
+}
+
+fn of_exception(object: &Value, now: Timestamp, policies: &PolicySet) -> Judgement {
+    let exception =
+        Exception::compile(&read::<ServingException>(object)?).map_err(|problem| report::chain(&problem))?;
+    let mut warnings = Vec::new();
+    if exception.expires() <= now {
+        warnings.push(format!("it expired {}: it excuses nothing", exception.expires()));
+    }
+    let unknown = exception.unknown_rules().filter(|id| !policies.policies().iter().any(|policy| policy.has_rule(id)));
+    warnings
+        .extend(unknown.map(|id| format!("there is no rule `{id}`: `tidegate explain` lists those that there are")));
+    for policy in policies.policies() {
+        let never = exception.rules().filter(|id| policy.never_excepts(id));
+        let name = &policy.reference().name;
+        warnings
+            .extend(never.map(|id| format!("policy {name} never lets `{id}` be excepted: it goes on being refused")));
+    }
+    Ok(warnings)
+}
+
+fn read<T: DeserializeOwned>(object: &Value) -> Result<T, String> {
+    serde_json::from_value(object.clone()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::policies;
+
+    /// What is said of an object of one of our kinds, as the API server tells it.
+    fn told(kind: &str, spec: &Value, old: Option<&Value>) -> String {
+        let standing = policies(&[(
+            "standing",
+            json!({
+                "resources": {"cpu": {"limits": {"memory": "2Gi"}}}, "autoscaling": {"maxReplicas": 4},
+                "exceptions": {"never": ["privileged-container"]}
+            }),
+        )]);
+        let object = |spec: &Value| {
+            let metadata = json!({"name": "new", "namespace": "ml", "creationTimestamp": "2026-01-01T00:00:00Z"});
+            json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+        };
+        let review = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "u-1", "operation": "CREATE", "name": "new", "object": object(spec), "oldObject": old.map(object),
+                "kind": {"group": "tidegate.dev", "version": "v1alpha1", "kind": kind}
+            }
+        });
+        let now = "2026-06-01T00:00:00Z".parse().unwrap();
+        let answer = answer(review.to_string().as_bytes(), now, &standing).unwrap();
+        let response = serde_json::from_slice::<Value>(&answer).unwrap()["response"].take();
+        assert_eq!(response["uid"], "u-1");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let warnings =
+            response["warnings"].as_array().into_iter().flatten().map(|warning| format!("warning: {}", text(warning)));
+        let refused = (response["allowed"] == false).then(|| text(&response["status"]["message"]));
+        let lines: Vec<String> = refused.into_iter().chain(warnings).collect();
+        if lines.is_empty() { "allowed".to_owned() } else { lines.join("\n") }
+    }
+
+    #[test]
+    fn policies_are_refused_or_warned_of_when_they_are_applied() {
+        let bound = json!({"resources": {"bounds": {"memory": {"max": "1Gi"}}}});
+        let told = [
+            told("ServingPolicy", &json!({}), None),
+            told("ServingPolicy", &json!({"enforcements": "warn"}), None),
+            told("ServingPolicy", &json!({"rules": {"no-latest": {}}}), None),
+            told("ServingPolicy", &json!({"autoscaling": {"maxReplicas": 5}}), None),
+            told("ServingPolicy", &bound, None),
+            told("ServingPolicy", &bound, Some(&bound)),
+        ];
+        insta::assert_snapshot!(told.join("\n\n"));
+    }
+
+    #[test]
+    fn exceptions_that_excuse_nothing_are_warned_of() {
+        let exception = |rules: Value, expires: &str| json!({"workloads": {"names": ["api"]}, "rules": rules, "reason": "a pilot", "expires": expires});
+        let (later, earlier) = ("2027-01-01T00:00:00Z", "2026-01-01T00:00:00Z");
+        let told = [
+            told("ServingException", &exception(json!(["floating-tag"]), later), None),
+            told("ServingException", &exception(json!(["floating-tag"]), earlier), None),
+            told("ServingException", &exception(json!(["floating-tags", "privileged-container"]), later), None),
+            told("ServingException", &json!({"rules": []}), None),
+        ];
+        insta::assert_snapshot!(told.join("\n\n"));
+    }
+}

@@ -1,0 +1,353 @@
+//! The policies and exceptions as they were seen last: puts them in force, counts what they do, and says so in their
+//! statuses.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use super::Queue;
+use super::apply::apply_status;
+use super::plan::contains;
+use super::watch::Key;
+use crate::engine::Decision;
+use crate::facts::WorkloadRef;
+use crate::policy::{Exception, Meeting, Policy, PolicySet};
+use crate::report;
+use crate::state::State;
+
+/// How often counts are written, and exceptions looked at that may have expired: each status changes at most so often
+/// because of them.
+const TICK: Duration = Duration::from_secs(5);
+
+/// The longest message of a condition, in characters.
+const MAX_MESSAGE: usize = 1024;
+
+/// What the watches of policies and exceptions have told.
+pub(super) struct Book {
+    state: Arc<State>,
+    queue: Queue,
+    statuses: UnboundedSender<Value>,
+    pages: Mutex<Pages>,
+}
+
+#[derive(Default)]
+struct Pages {
+    policies: BTreeMap<String, Page<Policy>>,
+    exceptions: BTreeMap<Key, Page<Exception>>,
+    /// What there is to say of two policies together, by their names; only where there is something.
+    meetings: BTreeMap<(String, String), Meeting>,
+    /// Policies that come from files, and whose status nobody reads.
+    from_files: Vec<Arc<Policy>>,
+    /// The watches that have not told everything yet.
+    missing: BTreeSet<&'static str>,
+    judged: HashMap<WorkloadRef, Judged>,
+    expired: BTreeSet<Key>,
+}
+
+/// A policy or an exception as it was seen last.
+struct Page<T> {
+    object: Value,
+    /// The last version that makes sense.
+    in_force: Option<Arc<T>>,
+    /// Why the version that was seen last makes none.
+    problem: Option<String>,
+}
+
+/// What became of one workload.
+#[derive(Debug, Default, PartialEq)]
+struct Judged {
+    policies: BTreeSet<String>,
+    refused: BTreeSet<String>,
+    warned: BTreeSet<String>,
+    /// By exception: how many violations it excuses.
+    excused: BTreeMap<String, i64>,
+}
+
+impl<T> Page<T> {
+    fn is(&self, object: &Value) -> bool {
+        let identity =
+            |object: &Value| [&object["metadata"]["uid"], &object["metadata"]["generation"]].map(Clone::clone);
+        identity(&self.object) == identity(object)
+    }
+
+    /// Takes over what still holds of the version before.
+    fn of(object: Value, compiled: Result<T, String>, before: Option<Self>) -> Self {
+        let before = before.filter(|before| before.object["metadata"]["uid"] == object["metadata"]["uid"]);
+        match compiled {
+            Ok(compiled) => Self { object, in_force: Some(Arc::new(compiled)), problem: None },
+            Err(problem) => {
+                Self { object, in_force: before.and_then(|before| before.in_force), problem: Some(problem) }
+            }
+        }
+    }
+}
+
+impl Book {
+    /// Opens a book for what these watches will tell; the statuses are to be written by [`write`].
+    pub(super) fn open(
+        state: &Arc<State>,
+        queue: Queue,
+        watches: impl IntoIterator<Item = &'static str>,
+    ) -> (Arc<Self>, UnboundedReceiver<Value>) {
+        let (statuses, to_write) = unbounded();
+        let from_files = state.read(|policies, _| policies.policies().to_vec());
+        let pages = Pages { from_files, missing: watches.into_iter().collect(), ..Pages::default() };
+        (Arc::new(Self { state: Arc::clone(state), queue, statuses, pages: Mutex::new(pages) }), to_write)
+    }
+
+    /// Notes a policy, unless it is one that was noted before.
+    pub(super) fn put_policy(&self, name: &str, object: Value, compile: impl FnOnce(&Value) -> Result<Policy, String>) {
+        let mut pages = self.pages();
+        if let Some(known) = pages.policies.get_mut(name).filter(|known| known.is(&object)) {
+            known.object = object;
+            return;
+        }
+        let before = pages.policies.remove(name);
+        let page = Page::of(object.clone(), compile(&object), before);
+        match &page.problem {
+            None => info!(policy = name, "a policy is in force"),
+            Some(problem) => warn!(policy = name, error = problem, "a policy cannot be put in force"),
+        }
+        pages.policies.insert(name.to_owned(), page);
+        pages.meet(name);
+        self.put_in_force(&pages);
+        self.tell(&pages);
+    }
+
+    /// Notes that a policy has gone.
+    pub(super) fn remove_policy(&self, name: &str) {
+        let mut pages = self.pages();
+        pages.policies.remove(name);
+        pages.meet(name);
+        self.put_in_force(&pages);
+        self.tell(&pages);
+    }
+
+    /// Notes an exception, unless it is one that was noted before.
+    pub(super) fn put_exception(
+        &self,
+        key: Key,
+        object: Value,
+        compile: impl FnOnce(&Value) -> Result<Exception, String>,
+    ) {
+        let mut pages = self.pages();
+        if let Some(known) = pages.exceptions.get_mut(&key).filter(|known| known.is(&object)) {
+            known.object = object;
+            return;
+        }
+        let before = pages.exceptions.remove(&key);
+        let page = Page::of(object.clone(), compile(&object), before);
+        let (namespace, name) = (&key.0, &key.1);
+        match &page.problem {
+            None => info!(namespace, name, "an exception is known"),
+            Some(problem) => warn!(namespace, name, error = problem, "an exception makes no sense"),
+        }
+        pages.expired.remove(&key);
+        pages.exceptions.insert(key, page);
+        self.put_in_force(&pages);
+        self.tell(&pages);
+    }
+
+    /// Notes that an exception has gone.
+    pub(super) fn remove_exception(&self, key: &Key) {
+        let mut pages = self.pages();
+        pages.exceptions.remove(key);
+        self.put_in_force(&pages);
+    }
+
+    /// Notes that a watch has told everything that was there.
+    pub(super) fn synced(&self, watch: &'static str) {
+        let mut pages = self.pages();
+        pages.missing.remove(watch);
+        self.put_in_force(&pages);
+        self.tell(&pages);
+    }
+
+    /// Notes what became of a workload.
+    pub(super) fn judged(&self, workload: &WorkloadRef, decision: &Decision) {
+        let mut judged = Judged { policies: decision.policies.iter().cloned().collect(), ..Judged::default() };
+        let verdict = &decision.verdict;
+        judged.refused.extend(verdict.violations.iter().map(|violation| violation.policy.clone()));
+        judged.warned.extend(verdict.warned.iter().map(|violation| violation.policy.clone()));
+        for excepted in &verdict.excepted {
+            *judged.excused.entry(excepted.exception.clone()).or_default() += 1;
+        }
+        self.pages().judged.insert(workload.clone(), judged);
+    }
+
+    /// Forgets a workload.
+    pub(super) fn forget(&self, workload: &WorkloadRef) {
+        self.pages().judged.remove(workload);
+    }
+
+    /// Looks, for as long as it is polled, at what changes without a watch telling of it.
+    pub(super) async fn tick(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            ticks.tick().await;
+            let mut pages = self.pages();
+            let expired = pages.expired(Timestamp::now());
+            for (namespace, _) in expired.difference(&mem::take(&mut pages.expired)) {
+                self.queue.push_namespace(namespace);
+            }
+            pages.expired = expired;
+            self.tell(&pages);
+        }
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts what makes sense in force, once everything has been told: half of the policies would decide otherwise.
+    fn put_in_force(&self, pages: &Pages) {
+        if !pages.missing.is_empty() {
+            return;
+        }
+        let of_cluster = pages.policies.values().filter_map(|page| page.in_force.clone());
+        let policies = pages.from_files.iter().cloned().chain(of_cluster).collect();
+        let exceptions = pages.exceptions.values().filter_map(|page| page.in_force.clone());
+        let scope = self.state.read(|current, _| current.scope().clone());
+        self.state.replace_policies(PolicySet::new(scope, policies).with_exceptions(exceptions));
+        self.queue.push_all();
+    }
+
+    /// Writes every status that is not as it should be.
+    fn tell(&self, pages: &Pages) {
+        if !pages.missing.is_empty() {
+            return;
+        }
+        let now = Timestamp::now();
+        let counts = pages.counts();
+        let told = |(name, page): (&String, &Page<Policy>)| {
+            let counts = counts.get(name.as_str()).copied().unwrap_or_default();
+            (page.object.clone(), pages.of_policy(name, page, counts))
+        };
+        let of_policies = pages.policies.iter().map(told);
+        let told = |(key, page): (&Key, &Page<Exception>)| (page.object.clone(), pages.of_exception(key, page, now));
+        let of_exceptions = pages.exceptions.iter().map(told);
+        for (object, status) in of_policies.chain(of_exceptions) {
+            if !contains(&object["status"], &status) {
+                let metadata =
+                    json!({"name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"]});
+                let written = json!({
+                    "apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata, "status": status
+                });
+                // The receiver is gone only at shutdown.
+                let _ = self.statuses.unbounded_send(written);
+            }
+        }
+    }
+}
+
+impl Pages {
+    /// Looks at a policy that has changed, or gone, beside the others.
+    fn meet(&mut self, name: &str) {
+        self.meetings.retain(|(one, other), _| one != name && other != name);
+        let Some(policy) = self.policies.get(name).and_then(|page| page.in_force.clone()) else { return };
+        for (other, page) in self.policies.iter().filter(|(other, _)| *other != name) {
+            let meeting = page.in_force.as_ref().map(|other| Meeting::of(&policy, other)).unwrap_or_default();
+            if !meeting.is_empty() {
+                self.meetings.insert((name.to_owned(), other.clone()), meeting);
+            }
+        }
+    }
+
+    /// Returns what there is to say of a policy beside the others.
+    fn beside(&self, name: &str) -> impl Iterator<Item = &str> {
+        let met = self.meetings.iter().filter(move |((one, other), _)| one == name || other == name);
+        met.flat_map(|(_, meeting)| meeting.conflicts.iter().chain(&meeting.contradictions)).map(String::as_str)
+    }
+
+    /// Returns the exceptions that count no more by themselves.
+    fn expired(&self, now: Timestamp) -> BTreeSet<Key> {
+        let is_over = |page: &Page<Exception>| page.in_force.as_ref().is_some_and(|found| found.expires() <= now);
+        self.exceptions.iter().filter(|(_, page)| is_over(page)).map(|(key, _)| key.clone()).collect()
+    }
+
+    fn of_policy(&self, name: &str, page: &Page<Policy>, [matched, refused, warned]: [i64; 3]) -> Value {
+        let ready = match (&page.problem, &page.in_force) {
+            (None, _) => condition("Ready", "True", "InForce", "this generation is in force"),
+            (Some(problem), None) => {
+                condition("Ready", "False", "Invalid", &format!("{problem}; nothing of this policy is in force"))
+            }
+            (Some(problem), Some(policy)) => {
+                let message = format!("{problem}; generation {} stays in force", policy.reference().generation);
+                condition("Ready", "False", "Invalid", &message)
+            }
+        };
+        let problems: Vec<&str> = self.beside(name).collect();
+        let conflicting = if problems.is_empty() {
+            condition("Conflicting", "False", "NoConflict", "no other policy disagrees")
+        } else {
+            condition("Conflicting", "True", "Conflicts", &problems.join("; "))
+        };
+        json!({
+            "observedGeneration": page.object["metadata"]["generation"],
+            "conditions": [ready, conflicting],
+            "workloads": {"matched": matched, "refused": refused, "warned": warned}
+        })
+    }
+
+    /// Returns how many workloads each policy selects, refuses and warns of.
+    fn counts(&self) -> HashMap<&str, [i64; 3]> {
+        let mut counts: HashMap<&str, [i64; 3]> = HashMap::new();
+        for judged in self.judged.values() {
+            for (place, names) in [&judged.policies, &judged.refused, &judged.warned].into_iter().enumerate() {
+                for name in names {
+                    counts.entry(name).or_default()[place] += 1;
+                }
+            }
+        }
+        counts
+    }
+
+    fn of_exception(&self, (namespace, name): &Key, page: &Page<Exception>, now: Timestamp) -> Value {
+        let active = match (&page.problem, &page.in_force) {
+            (Some(problem), _) => condition("Active", "False", "Invalid", problem),
+            (None, Some(found)) if found.expires() <= now => {
+                condition("Active", "False", "Expired", &format!("it counts no more since {}", found.expires()))
+            }
+            (None, Some(found)) => match self.unknown_rules(found).as_slice() {
+                [] => condition("Active", "True", "Active", &format!("it counts until {}", found.expires())),
+                unknown => {
+                    let message =
+                        format!("it counts until {}; there is no rule {}", found.expires(), unknown.join(", "));
+                    condition("Active", "True", "UnknownRules", &message)
+                }
+            },
+            (None, None) => condition("Active", "Unknown", "Unknown", "it has not been looked at yet"),
+        };
+        let of_namespace = self.judged.iter().filter(|(workload, _)| workload.namespace == *namespace);
+        let used: i64 = of_namespace.filter_map(|(_, judged)| judged.excused.get(name)).sum();
+        json!({"observedGeneration": page.object["metadata"]["generation"], "conditions": [active], "used": used})
+    }
+
+    /// Returns the rules that an exception names and that neither Tidegate nor a policy has.
+    fn unknown_rules<'e>(&self, exception: &'e Exception) -> Vec<&'e str> {
+        let policies = || self.policies.values().filter_map(|page| page.in_force.as_ref()).chain(&self.from_files);
+        exception.unknown_rules().filter(|id| !policies().any(|policy| policy.has_rule(id))).collect()
+    }
+}
+
+fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Value {
+    let message: String = message.chars().take(MAX_MESSAGE).collect();
+    json!({"type": type_, "status": status, "reason": reason, "message": message})
+}
+
+/// Writes statuses, one after the other. One that fails is written with the next tick, where it still differs.
+pub(super) async fn write(client: Client, mut statuses: UnboundedReceiver<Value>) {
+    while let Some(status) = statuses.next().await {
+        if let Err(error) = apply_status(&client, &status).await {
+            warn!(error = report::chain(&error), "a status was not written");
+        }
+    }
+}
