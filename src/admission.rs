@@ -209,11 +209,11 @@ impl Review<'_> {
         }
     }
 
-    /// Only main resources of Deployments are decided on, whatever the webhook was registered for.
+    /// Only main resources of Deployments and StatefulSets are decided on, whatever the webhook was registered for.
     fn is_ours(&self) -> bool {
         let request = &self.request;
         request.kind.group == "apps"
-            && request.kind.kind == "Deployment"
+            && matches!(&*request.kind.kind, "Deployment" | "StatefulSet")
             && request.sub_resource.is_empty()
             && matches!(&*request.operation, "CREATE" | "UPDATE")
     }

@@ -14,7 +14,7 @@ pub use serving_policy::{
     Autoscaling, AutoscalingEngine, Bound, Condition, ContainerDefaults, CustomRule, CustomVariable, Database,
     DatabaseCreation, DatabaseProvider, Enforcement, Environment, EnvironmentSource, ExceptionBounds, LabelRequirement,
     LabelSelector, Match, ProbeSource, Probes, Resources, RuleSettings, ServingPolicy, ServingPolicySpec,
-    ServingPolicyStatus, Volume, WorkloadCounts, Zalando,
+    ServingPolicyStatus, Volume, WorkloadCounts, WorkloadKind, Zalando,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -23,6 +23,9 @@ use serde_json::Value;
 
 /// The API group of everything Tidegate defines.
 pub const GROUP: &str = "tidegate.dev";
+
+/// Label on a namespace all of whose workloads are model servers, and its value.
+pub const MODEL_SERVERS_LABEL: (&str, &str) = ("tidegate.dev/model-servers", "all");
 
 /// Annotation on a workload that names its model server container where Tidegate cannot tell.
 pub const CONTAINER_ANNOTATION: &str = "tidegate.dev/container";

@@ -9,18 +9,18 @@ mod reconcile;
 mod sinks;
 mod status;
 mod watch;
+mod workloads;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::channel::mpsc::{UnboundedSender, unbounded};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
-use kube::api::{Api, DynamicObject};
+use futures::StreamExt as _;
+use kube::api::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::runtime::controller::{self, Config, ReconcileReason, ReconcileRequest, applier};
-use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
-use kube::runtime::{WatchStreamExt as _, reflector, watcher};
+use kube::runtime::controller::{self, Config, applier};
+use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -35,6 +35,7 @@ use crate::server::health::Readiness;
 use crate::state::State;
 use book::Book;
 use observed::Objects;
+use workloads::{Requests, Workloads};
 
 /// What the controller needs to start.
 pub struct Options {
@@ -57,49 +58,38 @@ struct Context {
     resync: Duration,
 }
 
-/// Asks for a workload to be looked at.
+/// Asks for workloads to be looked at.
 #[derive(Clone)]
-struct Queue {
-    sender: UnboundedSender<ReconcileRequest<DynamicObject>>,
-    deployments: ApiResource,
-    known: Store<DynamicObject>,
-}
+struct Queue(Arc<[Arc<Workloads>]>);
 
 impl Queue {
+    fn kinds(&self) -> &[Arc<Workloads>] {
+        &self.0
+    }
+
     fn push(&self, workload: &WorkloadRef) {
-        if workload.kind == "Deployment" {
-            let reference = ObjectRef::new_with(&workload.name, self.deployments.clone()).within(&workload.namespace);
-            self.send(reference);
-        }
+        let of_kind = self.0.iter().find(|workloads| workloads.kind() == workload.kind);
+        of_kind.into_iter().for_each(|workloads| workloads.push(workload));
     }
 
     fn push_all(&self) {
-        self.push_where(|_| true);
+        self.0.iter().for_each(|workloads| workloads.push_where(|_| true));
     }
 
     fn push_namespace(&self, namespace: &str) {
-        self.push_where(|deployment| deployment.metadata.namespace.as_deref() == Some(namespace));
-    }
-
-    fn push_where(&self, is_meant: impl Fn(&DynamicObject) -> bool) {
-        for known in self.known.state().iter().filter(|known| is_meant(known)) {
-            self.send(ObjectRef::from_obj_with(&**known, self.deployments.clone()));
-        }
-    }
-
-    fn send(&self, obj_ref: ObjectRef<DynamicObject>) {
-        // The receiver is gone only at shutdown.
-        let _ = self.sender.unbounded_send(ReconcileRequest { obj_ref, reason: ReconcileReason::Unknown });
+        let is_inside = |workload: &DynamicObject| workload.metadata.namespace.as_deref() == Some(namespace);
+        self.0.iter().for_each(|workloads| workloads.push_where(is_inside));
     }
 }
+
+/// The kinds of workloads that can be model servers.
+const KINDS: [&str; 2] = ["Deployment", "StatefulSet"];
 
 /// Starts the watches and the reconciliation; they run until the returned set is dropped. Each watch is a step of
 /// readiness.
 pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: &Readiness) -> JoinSet<()> {
-    let deployments = resource("apps", "v1", "Deployment");
-    let writer = Writer::new(deployments.clone());
-    let (sender, requests) = unbounded();
-    let queue = Queue { sender, deployments: deployments.clone(), known: writer.as_reader() };
+    let (workloads, requests): (Vec<Arc<Workloads>>, Vec<Requests>) = KINDS.map(Workloads::new).into_iter().unzip();
+    let queue = Queue(workloads.into());
     let objects = Arc::new(Objects::default());
     let from_files = (!options.watch_policies).then_some(policies::POLICIES);
     let watched = [policies::POLICIES, policies::EXCEPTIONS].into_iter().filter(|watch| Some(*watch) != from_files);
@@ -129,12 +119,16 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     spawn(&mut tasks, "statuses", book::write(client.clone(), statuses));
     spawn(&mut tasks, "counts", book.tick());
     let scope = state.read(|policies, _| label_selector(policies.scope()));
-    let readiness = readiness.clone();
-    spawn(&mut tasks, "reconciliation", async move {
-        // What is looked at too early would be taken for something that nobody cares for, and not be looked at again.
-        readiness.reached().await;
-        reconcile_all(context, writer, requests, deployments, scope).await;
-    });
+    for (workloads, requests) in queue.kinds().iter().zip(requests) {
+        let step = readiness.step(if workloads.kind() == "Deployment" { "deployments" } else { "stateful sets" });
+        spawn(&mut tasks, "workloads", workloads.follow_labelled(client, &scope, step));
+        let (context, known, readiness) = (Arc::clone(&context), workloads.known(), readiness.clone());
+        spawn(&mut tasks, "reconciliation", async move {
+            // What is looked at too early would be taken for something that nobody cares for, and not be looked at again.
+            readiness.reached().await;
+            reconcile_all(context, known, requests).await;
+        });
+    }
     tasks
 }
 
@@ -142,28 +136,12 @@ fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output =
     tasks.spawn(task.instrument(info_span!("controller", part = name)));
 }
 
-/// Follows the model servers and looks at each that changes or is asked for.
-async fn reconcile_all(
-    context: Arc<Context>,
-    writer: Writer<DynamicObject>,
-    requests: impl futures::Stream<Item = ReconcileRequest<DynamicObject>>,
-    deployments: ApiResource,
-    scope: String,
-) {
-    let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &deployments);
-    let store = writer.as_reader();
-    let followed = reflector(writer, watcher(api, watcher::Config::default().labels(&scope)).default_backoff())
-        .modify(|deployment| deployment.managed_fields_mut().clear())
-        .touched_objects();
-    let changed = followed.map_ok(move |changed| ReconcileRequest {
-        obj_ref: ObjectRef::from_obj_with(&changed, deployments.clone()),
-        reason: ReconcileReason::ObjectUpdated,
-    });
-    let queue = stream::select(changed, requests.map(Ok));
+/// Looks at each workload of a kind that is asked for.
+async fn reconcile_all(context: Arc<Context>, known: Store<DynamicObject>, requests: Requests) {
     let config = Config::default().concurrency(CONCURRENCY);
-    let reconcile = |deployment, context| Box::pin(reconcile::guarded(deployment, context));
-    let done = applier(reconcile, reconcile::retry, Arc::clone(&context), store, Box::pin(queue), config);
-    done.for_each_concurrent(usize::from(CONCURRENCY), |result| async {
+    let reconcile = |workload, context| Box::pin(reconcile::guarded(workload, context));
+    let done = applier(reconcile, reconcile::retry, Arc::clone(&context), known, requests.map(Ok), config);
+    done.for_each_concurrent(usize::from(CONCURRENCY), |result: Result<_, controller::Error<_, Infallible>>| async {
         match result {
             Ok((object, _)) => debug!(%object, "reconciled"),
             Err(controller::Error::ObjectNotFound(object)) => reconcile::gone(&object, &context).await,

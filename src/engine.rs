@@ -125,7 +125,7 @@ impl<'a> Considered<'a> {
     /// Considers one request.
     #[must_use]
     pub fn of(request: Request<'a>, policies: &'a PolicySet, facts: &'a Facts) -> Self {
-        let covered = |workload: &Workload| policies.covers(workload);
+        let covered = |workload: &Workload| policies.covers(workload, facts);
         let is_leaving = !covered(&request.workload);
         let under = if is_leaving { request.old.filter(covered) } else { Some(request.workload) };
         let under = under.filter(|_| !is_on_its_way_out(&request, facts));

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::api::MODEL_SERVERS_LABEL;
+
 /// All that is known of the cluster at the time of a decision.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -20,6 +22,12 @@ impl Facts {
     #[must_use]
     pub fn autoscalers_of(&self, workload: &WorkloadRef) -> &[Autoscaler] {
         self.autoscalers.get(workload).map_or(&[], Vec::as_slice)
+    }
+
+    /// Tells whether all workloads of the namespace are model servers.
+    #[must_use]
+    pub fn is_for_model_servers(&self, namespace: &str) -> bool {
+        self.namespaces.get(namespace).is_some_and(Namespace::is_for_model_servers)
     }
 
     /// Returns a provider's object of this name.
@@ -57,6 +65,15 @@ pub struct Namespace {
     pub labels: BTreeMap<String, String>,
     /// Whether it is being deleted.
     pub terminating: bool,
+}
+
+impl Namespace {
+    /// Tells whether all workloads in it are model servers.
+    #[must_use]
+    pub fn is_for_model_servers(&self) -> bool {
+        let (label, all) = MODEL_SERVERS_LABEL;
+        self.labels.get(label).is_some_and(|value| value == all)
+    }
 }
 
 /// Names a workload: what an autoscaler points at.

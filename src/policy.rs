@@ -10,7 +10,7 @@ mod schema;
 mod settings;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -55,6 +55,8 @@ pub struct Policy {
     priority: i32,
     selector: Selector,
     namespaces: Selector,
+    /// The kinds of workloads that the policy is for.
+    kinds: BTreeSet<String>,
     /// The label of a namespace that names its environment.
     environment_label: String,
     /// What exceptions to the policy may do.
@@ -176,13 +178,14 @@ impl PolicySet {
         &self.policies
     }
 
-    /// Tells whether a workload is labelled as a model server.
+    /// Tells whether a workload is a model server: by its own labels, or for its namespace says so of all in it.
     #[must_use]
-    pub fn covers(&self, workload: &Workload) -> bool {
+    pub fn covers(&self, workload: &Workload, facts: &Facts) -> bool {
         let labels = workload.labels();
-        self.scope
-            .iter()
-            .all(|(key, value)| labels.and_then(|labels| labels.get(key)).is_some_and(|found| found == value))
+        let has = |(key, value): (&String, &String)| {
+            labels.and_then(|labels| labels.get(key)).is_some_and(|found| found == value)
+        };
+        self.scope.iter().all(has) || facts.is_for_model_servers(workload.namespace())
     }
 
     /// Returns the policies of these names as one, as they are in an environment.
@@ -214,7 +217,8 @@ impl PolicySet {
         let labels = workload.labels().map(text_map).unwrap_or_default();
         let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
         let chosen = self.policies.iter().enumerate().filter_map(|(place, policy)| {
-            let is_for = (policy.selector.selects_all() || policy.selector.matches(&labels))
+            let is_for = policy.kinds.contains(workload.kind())
+                && (policy.selector.selects_all() || policy.selector.matches(&labels))
                 && (policy.namespaces.selects_all()
                     || namespace.is_some_and(|labels| policy.namespaces.matches(labels)));
             let variant = is_for.then(|| policy.variant_for(namespace))?;
@@ -277,11 +281,14 @@ mod tests {
     fn a_model_server_has_the_label_with_its_value() {
         let set = policies(&[]);
         let mut object = deployment(&json!([]));
-        assert!(set.covers(&Workload::view(&object).unwrap()));
+        assert!(set.covers(&Workload::view(&object).unwrap(), &facts()));
         object["metadata"]["labels"][LABEL] = "web".into();
-        assert!(!set.covers(&Workload::view(&object).unwrap()));
+        assert!(!set.covers(&Workload::view(&object).unwrap(), &facts()));
+        let labels = [("tidegate.dev/model-servers".to_owned(), "all".to_owned())].into();
+        let whole = Facts { namespaces: [("ml".into(), Namespace { labels, terminating: false })].into(), ..facts() };
+        assert!(set.covers(&Workload::view(&object).unwrap(), &whole));
         object["metadata"]["labels"] = json!(null);
-        assert!(!set.covers(&Workload::view(&object).unwrap()));
+        assert!(!set.covers(&Workload::view(&object).unwrap(), &facts()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::api::MODEL_SERVERS_LABEL;
 use crate::companions::{MANAGED_BY_LABEL, MANAGER};
 
 /// The name of both webhook configurations.
@@ -43,19 +44,54 @@ impl Endpoint<'_> {
     }
 }
 
-/// Returns the mutating and the validating configuration for workloads with all of the labels in `scope`.
+/// Returns the mutating and the validating configuration for workloads with all of the labels in `scope`, and for those in
+/// namespaces that are all model servers'.
 #[must_use]
 pub fn configurations(scope: &BTreeMap<String, String>, endpoint: &Endpoint) -> [Value; 2] {
-    let mut mutating = webhook("mutate.tidegate.dev", "Ignore", scope, &endpoint.client_config("/mutate"));
-    // Another webhook may add a container after Tidegate was asked; asking again is cheap, since deciding twice changes
-    // nothing.
-    mutating["reinvocationPolicy"] = "IfNeeded".into();
-    let validating = webhook("validate.tidegate.dev", "Fail", scope, &endpoint.client_config("/validate"));
+    let reach = [labelled(scope), in_whole_namespaces(scope)];
+    let mutating =
+        ["mutate.tidegate.dev", "mutate-namespace.tidegate.dev"].into_iter().zip(&reach).map(|(name, reach)| {
+            let mut webhook = webhook(name, "Ignore", reach, &endpoint.client_config("/mutate"));
+            // Another webhook may add a container after Tidegate was asked; asking again is cheap, since deciding twice changes
+            // nothing.
+            webhook["reinvocationPolicy"] = "IfNeeded".into();
+            webhook
+        });
+    let validating = ["validate.tidegate.dev", "validate-namespace.tidegate.dev"].into_iter().zip(&reach);
+    let validating = validating.map(|(name, reach)| webhook(name, "Fail", reach, &endpoint.client_config("/validate")));
     let own = of_own_kinds(&endpoint.client_config("/policies"));
     [
-        configuration("MutatingWebhookConfiguration", &json!([mutating])),
-        configuration("ValidatingWebhookConfiguration", &json!([validating, own])),
+        configuration("MutatingWebhookConfiguration", mutating.collect()),
+        configuration("ValidatingWebhookConfiguration", validating.chain([own]).collect()),
     ]
+}
+
+/// Which workloads a webhook is asked about.
+struct Reach {
+    namespaces: Vec<Value>,
+    objects: Value,
+}
+
+/// Workloads with the labels, in any namespace but those that are never judged. The API server also looks at the old
+/// object, so that taking the label off is judged too.
+fn labelled(scope: &BTreeMap<String, String>) -> Reach {
+    Reach { namespaces: vec![never()], objects: json!({"matchLabels": scope}) }
+}
+
+/// All workloads of the namespaces that are labelled so; those with the label are asked about already, where one label
+/// tells them.
+fn in_whole_namespaces(scope: &BTreeMap<String, String>) -> Reach {
+    let (label, all) = MODEL_SERVERS_LABEL;
+    let whole = json!({"key": label, "operator": "In", "values": [all]});
+    let others = match scope.iter().next() {
+        Some((key, value)) if scope.len() == 1 => json!([{"key": key, "operator": "NotIn", "values": [value]}]),
+        _ => json!([]),
+    };
+    Reach { namespaces: vec![never(), whole], objects: json!({"matchExpressions": others}) }
+}
+
+fn never() -> Value {
+    json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": NEVER})
 }
 
 /// Policies and exceptions that make no sense are refused when they are applied. Deleting them never is.
@@ -76,7 +112,7 @@ fn of_own_kinds(client_config: &Value) -> Value {
     })
 }
 
-fn configuration(kind: &str, webhooks: &Value) -> Value {
+fn configuration(kind: &str, webhooks: Vec<Value>) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": kind,
@@ -85,7 +121,7 @@ fn configuration(kind: &str, webhooks: &Value) -> Value {
     })
 }
 
-fn webhook(name: &str, failure_policy: &str, scope: &BTreeMap<String, String>, client_config: &Value) -> Value {
+fn webhook(name: &str, failure_policy: &str, reach: &Reach, client_config: &Value) -> Value {
     json!({
         "name": name,
         "admissionReviewVersions": ["v1"],
@@ -95,14 +131,11 @@ fn webhook(name: &str, failure_policy: &str, scope: &BTreeMap<String, String>, c
         "sideEffects": "None",
         "timeoutSeconds": 5,
         "rules": [{
-            "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"], "scope": "Namespaced",
+            "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments", "statefulsets"], "scope": "Namespaced",
             "operations": ["CREATE", "UPDATE"]
         }],
-        "namespaceSelector": {
-            "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": NEVER}]
-        },
-        // The API server also looks at the old object, so that taking the label off is judged too.
-        "objectSelector": {"matchLabels": scope},
+        "namespaceSelector": {"matchExpressions": reach.namespaces},
+        "objectSelector": reach.objects,
         "matchConditions": [
             {"name": "changes-what-tidegate-reads", "expression": CHANGES_WHAT_TIDEGATE_READS},
             {"name": "is-not-being-deleted", "expression": IS_NOT_BEING_DELETED}

@@ -25,7 +25,7 @@ pub use wishes::{Wish, Wishes};
 
 use crate::facts::WorkloadRef;
 
-/// A Deployment, seen through the fields that Tidegate reads.
+/// A Deployment or StatefulSet, seen through the fields that Tidegate reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload<'a> {
     object: &'a Value,

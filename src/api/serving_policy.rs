@@ -148,6 +148,18 @@ pub struct Match {
     /// Selects by the labels of the workload's namespace. Empty: every namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
+    /// Selects by the workload's kind. Empty: every kind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<WorkloadKind>,
+}
+
+/// A kind of workload that can be a model server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WorkloadKind {
+    /// A Deployment.
+    Deployment,
+    /// A StatefulSet.
+    StatefulSet,
 }
 
 /// A label selector, as Kubernetes has it.

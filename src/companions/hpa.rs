@@ -65,7 +65,7 @@ fn object(workload: &Workload, settings: &AutoscalingSettings, metrics: &[Value]
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
         "metadata": {
-            "name": names::autoscaler(workload.name()),
+            "name": names::autoscaler(workload.kind(), workload.name()),
             "namespace": workload.namespace(),
             "labels": {MANAGED_BY_LABEL: MANAGER},
             "annotations": {

@@ -4,18 +4,42 @@ use crate::digest;
 
 const AUTOSCALER_SUFFIX: &str = "-tidegate";
 
-/// Returns the name of a workload's autoscaler: at most 253 characters, as the names of objects are.
+/// Returns the name of a workload's autoscaler: at most 253 characters, as the names of objects are. A StatefulSet and a
+/// Deployment of one name each have their own.
 #[must_use]
-pub fn autoscaler(workload: &str) -> String {
-    let name = format!("{workload}{AUTOSCALER_SUFFIX}");
-    let rest = 253 - AUTOSCALER_SUFFIX.len();
-    if name.len() <= 253 { name } else { cut(workload, workload, rest) + AUTOSCALER_SUFFIX }
+pub fn autoscaler(kind: &str, workload: &str) -> String {
+    let suffix = AUTOSCALER_SUFFIX.to_owned() + suffix_of(kind);
+    let name = format!("{workload}{suffix}");
+    let rest = 253 - suffix.len();
+    if name.len() <= 253 { name } else { cut(workload, workload, rest) + &suffix }
 }
 
-/// Returns the workload whose autoscaler has this name, if its name was not cut.
+/// Returns kind and name of the workload whose autoscaler has this name, if its name was not cut.
 #[must_use]
-pub fn scaled_by(autoscaler: &str) -> Option<&str> {
-    autoscaler.strip_suffix(AUTOSCALER_SUFFIX)
+pub fn scaled_by(autoscaler: &str) -> Option<(&'static str, &str)> {
+    KINDS
+        .into_iter()
+        .find_map(|(kind, suffix)| Some((kind, autoscaler.strip_suffix(suffix)?.strip_suffix(AUTOSCALER_SUFFIX)?)))
+}
+
+/// Returns the name of a workload's ModelServer.
+#[must_use]
+pub fn model_server(kind: &str, workload: &str) -> String {
+    let suffix = suffix_of(kind);
+    let name = format!("{workload}{suffix}");
+    if name.len() <= 253 { name } else { cut(workload, workload, 253 - suffix.len()) + suffix }
+}
+
+/// Returns kind and name of each workload that may have a ModelServer of this name.
+pub fn described_by(model_server: &str) -> impl Iterator<Item = (&'static str, &str)> {
+    KINDS.into_iter().filter_map(|(kind, suffix)| Some((kind, model_server.strip_suffix(suffix)?)))
+}
+
+/// The kinds of workloads, with what their kind adds to the names of what is made for them.
+const KINDS: [(&str, &str); 2] = [("StatefulSet", "-statefulset"), ("Deployment", "")];
+
+fn suffix_of(kind: &str) -> &'static str {
+    KINDS.iter().find(|(known, _)| *known == kind).map_or("", |(_, suffix)| suffix)
 }
 
 /// Returns the name of a workload's PostgreSQL cluster: `<team>-<workload>`, at most 37 characters, since the operator
@@ -56,11 +80,19 @@ mod tests {
 
     #[test]
     fn plain_names_are_kept() {
-        assert_eq!(autoscaler("ai-model-serving"), "ai-model-serving-tidegate");
-        assert_eq!(scaled_by("ai-model-serving-tidegate"), Some("ai-model-serving"));
-        assert_eq!(scaled_by("ai-model-serving"), None);
+        assert_eq!(autoscaler("Deployment", "ai-model-serving"), "ai-model-serving-tidegate");
+        assert_eq!(model_server("Deployment", "ai-model-serving"), "ai-model-serving");
         assert_eq!(postgres_cluster("acid", "ai-model-serving"), "acid-ai-model-serving");
         assert_eq!(postgres_database("ai-model-serving"), "ai_model_serving");
+    }
+
+    #[test]
+    fn a_stateful_set_and_a_deployment_of_one_name_have_their_own() {
+        assert_eq!(autoscaler("StatefulSet", "api"), "api-tidegate-statefulset");
+        assert_eq!(model_server("StatefulSet", "api"), "api-statefulset");
+        assert_eq!(scaled_by("api-tidegate-statefulset"), Some(("StatefulSet", "api")));
+        assert_eq!(scaled_by("api-tidegate"), Some(("Deployment", "api")));
+        assert_eq!(scaled_by("api"), None);
     }
 
     #[test]
@@ -75,7 +107,9 @@ mod tests {
     #[test]
     fn long_names_fit() {
         let long = "a".repeat(253);
-        assert_eq!(autoscaler(&long).len(), 253);
+        assert_eq!(autoscaler("Deployment", &long).len(), 253);
+        assert_eq!(autoscaler("StatefulSet", &long).len(), 253);
+        assert_eq!(model_server("StatefulSet", &long).len(), 253);
         assert_eq!(postgres_cluster("acid", &long).len(), 37);
         assert_eq!(postgres_database(&long).len(), 63);
     }

@@ -6,6 +6,7 @@ use std::sync::{PoisonError, RwLock};
 use serde_json::Value;
 
 use super::watch::Key;
+use crate::companions::names;
 use crate::facts::WorkloadRef;
 
 /// What exists around one workload.
@@ -46,7 +47,7 @@ impl Objects {
         Observed {
             autoscalers: autoscalers.iter().filter_map(|name| kinds.autoscalers.get(&key(name)).cloned()).collect(),
             database: database.and_then(|name| kinds.databases.get(&key(name)).cloned()),
-            model_server: kinds.model_servers.get(&key(&workload.name)).cloned(),
+            model_server: kinds.model_servers.get(&key(&names::model_server(&workload.kind, &workload.name))).cloned(),
         }
     }
 }

@@ -87,10 +87,9 @@ pub fn plan(
 }
 
 fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> Course {
-    let (ours, others): (Vec<&Value>, Vec<&Value>) = observed
-        .autoscalers
-        .iter()
-        .partition(|found| is_ours(found, workload) && found["metadata"]["name"] == names::autoscaler(&workload.name));
+    let (ours, others): (Vec<&Value>, Vec<&Value>) = observed.autoscalers.iter().partition(|found| {
+        is_ours(found, workload) && found["metadata"]["name"] == names::autoscaler(&workload.kind, &workload.name)
+    });
     if let Some(theirs) = others.iter().find(|found| found["spec"]["scaleTargetRef"]["name"] == workload.name) {
         // Two autoscalers on one workload switch each other off.
         let actions = ours.into_iter().cloned().map(Action::Delete).collect();

@@ -108,7 +108,7 @@ async fn carry_out(course: &mut Course, client: &Client) -> Result<(), ApplyErro
 /// Sees to what is left of a workload that is followed no longer: it was deleted, or is no model server any more.
 pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context) {
     let namespace = workload.namespace.clone().unwrap_or_default();
-    let reference = WorkloadRef { namespace, kind: "Deployment".to_owned(), name: workload.name.clone() };
+    let reference = WorkloadRef { namespace, kind: workload.dyntype.kind.clone(), name: workload.name.clone() };
     context.wanted_since.forget(&reference);
     context.book.forget(&reference);
     let Some(found) = context.objects.around(&reference, &[], None).model_server else { return };
@@ -157,7 +157,7 @@ fn considered(workload: &Workload, context: &Context) -> Option<Decision> {
 
 /// Returns what exists around a workload.
 fn around(workload: &WorkloadRef, decision: &Decision, facts: &Facts, context: &Context) -> Observed {
-    let ours = names::autoscaler(&workload.name);
+    let ours = names::autoscaler(&workload.kind, &workload.name);
     let mut autoscalers: Vec<&str> = facts.autoscalers_of(workload).iter().map(|found| found.name.as_str()).collect();
     if !autoscalers.contains(&ours.as_str()) {
         autoscalers.push(&ours);
@@ -186,7 +186,7 @@ async fn write_model_server(
     if found.is_some_and(|found| found["status"] == status) {
         return Ok(());
     }
-    let metadata = json!({"name": workload.name(), "namespace": workload.namespace()});
+    let metadata = json!({"name": wanted["metadata"]["name"], "namespace": workload.namespace()});
     let written = json!({
         "apiVersion": wanted["apiVersion"], "kind": wanted["kind"], "metadata": metadata, "status": status
     });

@@ -14,6 +14,7 @@ use tracing::{Instrument as _, info};
 
 use super::observed::Objects;
 use super::watch::{Key, Sink, follow};
+use super::workloads::WholeNamespaces;
 use super::{Queue, raw, resource};
 use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, names};
 use crate::facts::{Autoscaler, Database, Namespace, WorkloadRef};
@@ -34,7 +35,8 @@ impl Watches {
     pub(super) fn namespaces(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let events =
             watcher(Api::<PartialObjectMeta<CoreNamespace>>::all(self.client.clone()), watcher::Config::default());
-        follow(events.default_backoff(), Namespaces { watches: self.clone(), step })
+        let whole = WholeNamespaces::new(self.client.clone(), self.queue.clone());
+        follow(events.default_backoff(), Namespaces { watches: self.clone(), whole, step })
     }
 
     /// Follows the HorizontalPodAutoscalers, whoever made them.
@@ -65,6 +67,7 @@ impl Watches {
 
 struct Namespaces {
     watches: Watches,
+    whole: WholeNamespaces,
     step: Step,
 }
 
@@ -73,6 +76,7 @@ impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
         let terminating = object.metadata.deletion_timestamp.is_some();
         let namespace = Namespace { labels: object.metadata.labels.unwrap_or_default(), terminating };
         let before = self.watches.state.note(|facts| facts.namespaces.insert(key.1.clone(), namespace.clone()));
+        self.whole.note(&key.1, namespace.is_for_model_servers());
         // Other labels, other policies.
         if before.is_none_or(|before| before != namespace) {
             self.watches.queue.push_namespace(&key.1);
@@ -81,6 +85,7 @@ impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
 
     fn remove(&mut self, key: &Key) {
         self.watches.state.note(|facts| facts.namespaces.remove(&key.1));
+        self.whole.note(&key.1, false);
     }
 
     fn synced(&mut self) {
@@ -110,9 +115,9 @@ impl Autoscalers {
         });
         target_before.iter().chain(&target).for_each(|target| self.watches.queue.push(target));
         // One that has the name of ours may scale something else.
-        if let Some(workload) = names::scaled_by(&key.1) {
-            let (namespace, name) = (key.0.clone(), workload.to_owned());
-            self.watches.queue.push(&WorkloadRef { namespace, kind: "Deployment".to_owned(), name });
+        if let Some((kind, name)) = names::scaled_by(&key.1) {
+            let (namespace, kind, name) = (key.0.clone(), kind.to_owned(), name.to_owned());
+            self.watches.queue.push(&WorkloadRef { namespace, kind, name });
         }
     }
 }
@@ -151,7 +156,7 @@ fn autoscaler_of(hpa: &Value, target: &WorkloadRef) -> Autoscaler {
     let name = text(&hpa["metadata"]["name"]);
     let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
     // A copy under another name is not ours.
-    let ours = name == names::autoscaler(&target.name) && made_for(hpa).is_some_and(is_for);
+    let ours = name == names::autoscaler(&target.kind, &target.name) && made_for(hpa).is_some_and(is_for);
     Autoscaler {
         kind: text(&hpa["kind"]),
         name,
@@ -177,11 +182,11 @@ struct ModelServers {
 
 impl ModelServers {
     fn look_at(&self, key: &Key) {
-        self.watches.queue.push(&WorkloadRef {
-            namespace: key.0.clone(),
-            kind: "Deployment".into(),
-            name: key.1.clone(),
-        });
+        // Both that may have a ModelServer of this name: the other is not there, or is looked at for nothing.
+        for workload in names::described_by(&key.1) {
+            let (kind, name) = (workload.0.to_owned(), workload.1.to_owned());
+            self.watches.queue.push(&WorkloadRef { namespace: key.0.clone(), kind, name });
+        }
     }
 }
 

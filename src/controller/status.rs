@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::plan::{Plan, Standing};
 use crate::api::{AutoscalerStatus, Condition, DatabaseStatus, ModelServerStatus, ReplicasStatus};
-use crate::companions::MANAGER;
+use crate::companions::{MANAGER, names};
 use crate::engine::{Decision, Violation};
 use crate::workload::Workload;
 
@@ -14,7 +14,7 @@ pub(super) fn model_server(workload: &Workload) -> Value {
         "apiVersion": "tidegate.dev/v1alpha1",
         "kind": "ModelServer",
         "metadata": {
-            "name": workload.name(),
+            "name": names::model_server(workload.kind(), workload.name()),
             "namespace": workload.namespace(),
             "ownerReferences": [{
                 "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),

@@ -1,6 +1,6 @@
 //! From a `ServingPolicy` as it is written to a policy that is ready to decide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use serde_json::{Map, Value};
 use super::merge::Layer;
 use super::settings::Settings;
 use super::{ExceptionLimits, Merged, Policy, PolicyRef, SettingsError, Variant, schema};
-use crate::api::{Bound, ContainerDefaults, Environment, LabelSelector, Resources, ServingPolicy, ServingPolicySpec};
+use crate::api::{
+    Bound, ContainerDefaults, Environment, LabelSelector, Resources, ServingPolicy, ServingPolicySpec, WorkloadKind,
+};
 use crate::quantity::Quantity;
 use crate::rules::custom::CustomRule;
 use crate::rules::resources::ResourcesOutOfBounds;
@@ -189,6 +191,7 @@ impl Policy {
             priority: spec.priority,
             selector: selector("selector", chosen.selector)?,
             namespaces: selector("namespaceSelector", chosen.namespace_selector)?,
+            kinds: kinds(&chosen.kinds),
             exceptions: exception_limits(name, spec)?,
             environment_label: spec
                 .environment
@@ -197,6 +200,13 @@ impl Policy {
             variants,
         })
     }
+}
+
+/// Returns the kinds that a policy is for: all that there are, where it names none.
+fn kinds(written: &[WorkloadKind]) -> BTreeSet<String> {
+    let all = [WorkloadKind::Deployment, WorkloadKind::StatefulSet];
+    let chosen = if written.is_empty() { &all[..] } else { written };
+    chosen.iter().map(|kind| format!("{kind:?}")).collect()
 }
 
 fn exception_limits(policy: &str, spec: &ServingPolicySpec) -> Result<ExceptionLimits, PolicyError> {

@@ -79,7 +79,9 @@ fn together<'p>(one: &'p Policy, other: &'p Policy) -> Vec<(&'p Variant, &'p Var
 impl Policy {
     /// Tells whether one workload can be under both policies, as far as their selectors tell.
     fn may_meet(&self, other: &Self) -> bool {
-        !excludes(&self.selector, &other.selector) && !excludes(&self.namespaces, &other.namespaces)
+        !self.kinds.is_disjoint(&other.kinds)
+            && !excludes(&self.selector, &other.selector)
+            && !excludes(&self.namespaces, &other.namespaces)
     }
 }
 

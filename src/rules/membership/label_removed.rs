@@ -17,8 +17,8 @@ impl Rule for ModelServerLabelRemoved {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let was_covered = context.old.is_some_and(|old| context.policies.covers(&old));
-        if !was_covered || context.policies.covers(&context.workload) {
+        let was_covered = context.old.is_some_and(|old| context.policies.covers(&old, context.facts));
+        if !was_covered || context.policies.covers(&context.workload, context.facts) {
             return Vec::new();
         }
         let labels = context.workload.labels();

@@ -1,0 +1,192 @@
+//! The workloads that may be model servers, one store for each kind: those with the label, and all of the namespaces that
+//! are labelled as a whole.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use kube::api::{Api, DynamicObject};
+use kube::core::ApiResource;
+use kube::runtime::controller::{ReconcileReason, ReconcileRequest};
+use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, ResourceExt as _};
+use tokio::task::JoinSet;
+use tracing::Instrument as _;
+
+use super::watch::{Key, Sink, follow};
+use super::{Queue, resource};
+use crate::facts::WorkloadRef;
+use crate::server::health::Step;
+
+/// What the reconciliation of one kind is asked to look at.
+pub(super) type Requests = UnboundedReceiver<ReconcileRequest<DynamicObject>>;
+
+/// The workloads of one kind that are followed.
+pub(super) struct Workloads {
+    kind: ApiResource,
+    known: Store<DynamicObject>,
+    sender: UnboundedSender<ReconcileRequest<DynamicObject>>,
+    followed: Mutex<Followed>,
+}
+
+struct Followed {
+    writer: Writer<DynamicObject>,
+    /// By which watches a workload is seen: one that leaves the sight of one may still be in that of another.
+    seen_by: HashMap<Key, BTreeSet<String>>,
+}
+
+impl Workloads {
+    /// Begins to follow a kind of `apps/v1`; nothing is followed yet.
+    pub(super) fn new(kind: &str) -> (Arc<Self>, Requests) {
+        let kind = resource("apps", "v1", kind);
+        let mut writer = Writer::new(kind.clone());
+        // What is there is told one by one: the store counts as ready from the start.
+        writer.apply_watcher_event(&watcher::Event::Init);
+        writer.apply_watcher_event(&watcher::Event::InitDone);
+        let known = writer.as_reader();
+        let (sender, requests) = unbounded();
+        let followed = Mutex::new(Followed { writer, seen_by: HashMap::new() });
+        (Arc::new(Self { kind, known, sender, followed }), requests)
+    }
+
+    pub(super) fn kind(&self) -> &str {
+        &self.kind.kind
+    }
+
+    /// Returns the workloads that are followed.
+    pub(super) fn known(&self) -> Store<DynamicObject> {
+        self.known.clone()
+    }
+
+    /// Has a workload looked at.
+    pub(super) fn push(&self, workload: &WorkloadRef) {
+        self.send(ObjectRef::new_with(&workload.name, self.kind.clone()).within(&workload.namespace));
+    }
+
+    /// Has all workloads looked at for which this holds.
+    pub(super) fn push_where(&self, is_meant: impl Fn(&DynamicObject) -> bool) {
+        for known in self.known.state().iter().filter(|known| is_meant(known)) {
+            self.send(ObjectRef::from_obj_with(&**known, self.kind.clone()));
+        }
+    }
+
+    fn send(&self, obj_ref: ObjectRef<DynamicObject>) {
+        // The receiver is gone only at shutdown.
+        let _ = self.sender.unbounded_send(ReconcileRequest { obj_ref, reason: ReconcileReason::Unknown });
+    }
+
+    /// Follows the workloads with these labels, in every namespace.
+    pub(super) fn follow_labelled(
+        self: &Arc<Self>,
+        client: &Client,
+        labels: &str,
+        step: Step,
+    ) -> impl Future<Output = ()> + use<> {
+        let api = Api::all_with(client.clone(), &self.kind);
+        self.follow(api, labels, "", Some(step))
+    }
+
+    /// Follows all workloads of a namespace.
+    fn follow_namespace(self: &Arc<Self>, client: &Client, namespace: &str) -> impl Future<Output = ()> + use<> {
+        self.follow(Api::namespaced_with(client.clone(), namespace, &self.kind), "", namespace, None)
+    }
+
+    fn follow(
+        self: &Arc<Self>,
+        api: Api<DynamicObject>,
+        labels: &str,
+        watch: &str,
+        step: Option<Step>,
+    ) -> impl Future<Output = ()> + use<> {
+        let events = watcher(api, watcher::Config::default().labels(labels)).default_backoff();
+        follow(events, Sight { workloads: Arc::clone(self), watch: watch.to_owned(), step })
+    }
+
+    fn seen(&self, watch: &str, key: Key, mut object: DynamicObject) {
+        object.managed_fields_mut().clear();
+        let reference = ObjectRef::from_obj_with(&object, self.kind.clone());
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.seen_by.entry(key).or_default().insert(watch.to_owned());
+        followed.writer.apply_watcher_event(&watcher::Event::Apply(object));
+        drop(followed);
+        self.send(reference);
+    }
+
+    fn lost(&self, watch: &str, key: &Key) {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(watches) = followed.seen_by.get_mut(key) else { return };
+        watches.remove(watch);
+        if !watches.is_empty() {
+            return;
+        }
+        followed.seen_by.remove(key);
+        let gone = DynamicObject::new(&key.1, &self.kind).within(&key.0);
+        let reference = ObjectRef::from_obj_with(&gone, self.kind.clone());
+        followed.writer.apply_watcher_event(&watcher::Event::Delete(gone));
+        drop(followed);
+        self.send(reference);
+    }
+
+    /// Ends a watch: what only it has seen is followed no longer.
+    fn forget(&self, watch: &str) {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen: Vec<Key> =
+            followed.seen_by.iter().filter(|(_, by)| by.contains(watch)).map(|(key, _)| key.clone()).collect();
+        drop(followed);
+        seen.iter().for_each(|key| self.lost(watch, key));
+    }
+}
+
+/// What one watch sees of the workloads of a kind.
+struct Sight {
+    workloads: Arc<Workloads>,
+    watch: String,
+    step: Option<Step>,
+}
+
+impl Sink<DynamicObject> for Sight {
+    fn put(&mut self, key: Key, object: DynamicObject) {
+        self.workloads.seen(&self.watch, key, object);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.workloads.lost(&self.watch, key);
+    }
+
+    fn synced(&mut self) {
+        if let Some(step) = &self.step {
+            step.done();
+        }
+    }
+}
+
+/// Follows the workloads of namespaces that are labelled as a whole, for as long as they are.
+pub(super) struct WholeNamespaces {
+    client: Client,
+    queue: Queue,
+    following: HashMap<String, JoinSet<()>>,
+}
+
+impl WholeNamespaces {
+    pub(super) fn new(client: Client, queue: Queue) -> Self {
+        Self { client, queue, following: HashMap::new() }
+    }
+
+    /// Notes whether all workloads of a namespace are model servers.
+    pub(super) fn note(&mut self, namespace: &str, is_whole: bool) {
+        if is_whole == self.following.contains_key(namespace) {
+            return;
+        }
+        if is_whole {
+            let mut tasks = JoinSet::new();
+            for workloads in self.queue.kinds() {
+                tasks.spawn(workloads.follow_namespace(&self.client, namespace).in_current_span());
+            }
+            self.following.insert(namespace.to_owned(), tasks);
+        } else {
+            self.following.remove(namespace);
+            self.queue.kinds().iter().for_each(|workloads| workloads.forget(namespace));
+        }
+    }
+}
