@@ -1,7 +1,6 @@
 //! How long one decision takes, alone and with the bytes around it.
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use k8s_openapi::jiff::Timestamp;
@@ -9,6 +8,7 @@ use serde_json::Value;
 use tidegate::admission::{self, Webhook};
 use tidegate::engine::{Operation, Request, decide};
 use tidegate::facts::{Apis, Autoscaler, Database, Facts, Namespace, WorkloadRef};
+use tidegate::input;
 use tidegate::policy::{self, PolicySet};
 use tidegate::workload::Workload;
 
@@ -82,10 +82,9 @@ fn view(object: &Value) -> Workload<'_> {
 }
 
 fn policies() -> PolicySet {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/serving.yaml");
-    let loaded = policy::load(path.as_ref()).expect("the policy is one that we ship");
-    let scope = [("app.kubernetes.io/component".to_owned(), "model-server".to_owned())];
-    PolicySet::new(scope.into(), loaded.into_iter().map(Arc::new).collect())
+    let scope = [("app.kubernetes.io/component".to_owned(), "model-server".to_owned())].into();
+    let text = policy::shipped("serving").expect("the policy is one that we ship");
+    input::policies("serving", text, scope).expect("it makes sense")
 }
 
 /// What is known of the cluster: at the time of an update, the autoscaler and the database are there.

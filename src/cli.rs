@@ -1,7 +1,12 @@
 //! The command line.
 
+mod check;
+mod cluster;
+mod explain;
+mod files;
 mod generate;
 mod serve;
+mod test;
 
 use std::process::ExitCode;
 
@@ -27,6 +32,12 @@ pub struct Cli {
 enum Command {
     /// Serves the admission webhooks and keeps companions in step.
     Serve(serve::Args),
+    /// Says what would become of the model servers in files.
+    Check(check::Args),
+    /// Runs the tests of policies.
+    Test(test::Args),
+    /// Explains a rule, a policy, or what became of a workload.
+    Explain(explain::Args),
     /// Writes what is generated from the code, or checks that it is up to date.
     Generate(generate::Args),
 }
@@ -41,6 +52,9 @@ impl Cli {
         telemetry::start(&log, log_format)?;
         match command {
             Command::Serve(args) => serve::run(args),
+            Command::Check(args) => check::run(args),
+            Command::Test(args) => test::run(args),
+            Command::Explain(args) => explain::run(&args),
             Command::Generate(args) => generate::run(args),
         }
     }

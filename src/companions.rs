@@ -150,3 +150,17 @@ fn database(workload: &Workload, recognised: &Recognised, settings: &DatabaseSet
         None => Wanted::Object(provider.object(&reference, facts)),
     }
 }
+
+/// Tells whether everything that is wanted is there; what else is there does not matter.
+#[must_use]
+pub fn contains(found: &Value, wanted: &Value) -> bool {
+    match (found, wanted) {
+        (Value::Object(found), Value::Object(wanted)) => {
+            wanted.iter().all(|(field, value)| found.get(field).is_some_and(|found| contains(found, value)))
+        }
+        (Value::Array(found), Value::Array(wanted)) => {
+            found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| contains(found, wanted))
+        }
+        _ => found == wanted,
+    }
+}

@@ -68,17 +68,24 @@ impl Queue {
     }
 
     fn push(&self, workload: &WorkloadRef) {
-        let of_kind = self.0.iter().find(|workloads| workloads.kind() == workload.kind);
-        of_kind.into_iter().for_each(|workloads| workloads.push(workload));
+        if let Some(workloads) = self.0.iter().find(|workloads| workloads.kind() == workload.kind) {
+            workloads.push(workload);
+        }
     }
 
     fn push_all(&self) {
-        self.0.iter().for_each(|workloads| workloads.push_where(|_| true));
+        self.push_where(|_| true);
     }
 
     fn push_namespace(&self, namespace: &str) {
         let is_inside = |workload: &DynamicObject| workload.metadata.namespace.as_deref() == Some(namespace);
-        self.0.iter().for_each(|workloads| workloads.push_where(is_inside));
+        self.push_where(is_inside);
+    }
+
+    fn push_where(&self, is_meant: impl Fn(&DynamicObject) -> bool) {
+        for workloads in &*self.0 {
+            workloads.push_where(&is_meant);
+        }
     }
 }
 

@@ -185,6 +185,7 @@ impl<'a> Considered<'a> {
         let recognised = if self.is_leaving { Recognised::default() } else { runtimes::recognise(&workload) };
         ratchet::judge(&Context {
             is_new: self.request.operation == Operation::Create,
+            is_leaving: self.is_leaving,
             workload,
             old: self.request.old,
             policies: self.policies,
@@ -210,6 +211,23 @@ impl<'a> Considered<'a> {
     fn admitted(&self) -> Option<(Workload<'_>, &Effective)> {
         self.injected.receipt.as_ref()?;
         Some((self.workload(), self.effective.as_ref()?))
+    }
+
+    /// Returns what the workload would record of the injection; none where nothing was ever injected.
+    #[must_use]
+    pub fn receipt(&self) -> Option<&Receipt> {
+        self.injected.receipt.as_ref()
+    }
+
+    /// Returns the workload as it should be stored, as JSON.
+    ///
+    /// # Panics
+    /// Never: a patch fits the object that it was made for.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut object = self.request.workload.object().clone();
+        json_patch::patch(&mut object, &self.patch()).expect("a patch fits the object that it was made for");
+        object
     }
 
     /// Returns the runtime that is recognised in the workload.
@@ -364,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_label_that_is_taken_off_is_judged_and_nothing_is_changed() {
-        let mut other = with_container(&json!({"resources": {"limits": {"memory": "1Gi"}}}));
+        let mut other = violating();
         let old = other.clone();
         other["metadata"]["labels"] = json!({});
         let decision = decided(spec("enforce"), &other, Some(&old), "jane", &facts());

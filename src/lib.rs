@@ -8,7 +8,7 @@
 //! - [`workload`], [`facts`], [`policy`]: what a decision reads.
 //! - [`rules`], [`runtimes`], [`companions`]: one file for each thing that can be added.
 //! - [`engine`]: `decide`, the one function that everything else is a shell around.
-//! - [`admission`], [`report`]: decisions as wire formats and as text.
+//! - [`input`], [`trial`], [`admission`], [`report`]: objects and tests from files, decisions as wire formats and as text.
 //! - [`server`], [`controller`], [`cli`]: talk to people, the API server and the clock.
 
 pub mod admission;
@@ -21,6 +21,7 @@ pub mod controller;
 pub mod digest;
 pub mod engine;
 pub mod facts;
+pub mod input;
 pub mod policy;
 pub mod quantity;
 pub mod report;
@@ -31,5 +32,6 @@ pub mod state;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod trial;
 pub mod webhooks;
 pub mod workload;

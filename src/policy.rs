@@ -3,11 +3,11 @@
 mod compile;
 mod effective;
 mod exception;
-mod load;
 mod meeting;
 mod merge;
 mod schema;
 mod settings;
+mod shipped;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,13 +20,13 @@ use serde_json::{Map, Value};
 pub use compile::PolicyError;
 pub use effective::{ActiveRule, Effective, Selected};
 pub use exception::{Exception, ExceptionError, ExceptionLimits};
-pub use load::{LoadError, load, parse};
 pub use meeting::Meeting;
 pub use merge::{Conflict, Merged};
 pub use settings::{
     AutoscalingSettings, Class, DatabaseSettings, Defaults, ProbeSettings, ProviderSettings, RequestAndLimit,
     SettingsError, ZalandoSettings,
 };
+pub use shipped::{SHIPPED, shipped};
 
 use crate::api::{Bound, Enforcement};
 use crate::facts::Facts;
@@ -97,6 +97,12 @@ impl Policy {
     #[must_use]
     pub fn has_rule(&self, id: &str) -> bool {
         self.variants.iter().any(|variant| variant.custom.iter().any(|rule| rule.id() == id))
+    }
+
+    /// Returns the label of a namespace that names its environment.
+    #[must_use]
+    pub fn environment_label(&self) -> &str {
+        &self.environment_label
     }
 
     /// Returns the environments that the policy knows, by name.

@@ -1,6 +1,8 @@
 //! Decisions as text for people: one writer for every door through which they are shown.
 
+pub mod check;
 pub mod explain;
+pub mod tested;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,13 +14,19 @@ use crate::engine::{Considered, Excepted, Verdict, Violation};
 /// Writes a refusal: every violation, with its field, what was found, what is expected and what to paste.
 #[must_use]
 pub fn refusal(kind: &str, namespace: &str, name: &str, verdict: &Verdict) -> String {
-    let count = verdict.violations.len();
-    let violations = if count == 1 { "1 violation".to_owned() } else { format!("{count} violations") };
-    let mut text = format!("tidegate refuses {kind} {namespace}/{name} for {violations}:\n");
-    for (index, violation) in verdict.violations.iter().enumerate() {
-        let _ = write!(text, "\n{}", paragraph(index + 1, violation));
-    }
-    text
+    let violations = plural(verdict.violations.len(), "violation");
+    format!("tidegate refuses {kind} {namespace}/{name} for {violations}:\n{}", causes_text(verdict))
+}
+
+/// Writes every violation that a workload is refused for, a paragraph each.
+fn causes_text(verdict: &Verdict) -> String {
+    let numbered = verdict.violations.iter().enumerate();
+    numbered.fold(String::new(), |text, (index, violation)| text + "\n" + &paragraph(index + 1, violation))
+}
+
+/// Writes how many there are of something.
+fn plural(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn paragraph(number: usize, violation: &Violation) -> String {
@@ -84,7 +92,9 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
         if !text.contains(&said) {
             let _ = write!(text, ": {said}");
         }
-        next = cause.source();
+        // What the API server said says it all.
+        let is_answer = matches!(cause.downcast_ref(), Some(kube::Error::Api(_)));
+        next = cause.source().filter(|_| !is_answer);
     }
     text
 }
@@ -107,7 +117,6 @@ mod tests {
 
     use crate::api::Enforcement;
     use crate::engine::{Operation, Request};
-    use crate::policy::LoadError;
     use crate::rules::Finding;
     use crate::testing::{facts, policies, with_container};
     use crate::workload::Workload;
@@ -187,7 +196,18 @@ mod tests {
 
     #[test]
     fn an_error_is_told_with_its_causes() {
-        let error = LoadError::Read { path: "policy.yaml".into(), source: io::Error::other("no such thing") };
-        assert_eq!(chain(&error), "cannot read policies from policy.yaml: no such thing");
+        #[derive(Debug, thiserror::Error)]
+        #[error("{said}")]
+        struct Failure {
+            said: &'static str,
+            source: Box<dyn Error + Send + Sync>,
+        }
+        let refused = kube::core::Status::failure("quota exceeded", "Forbidden").with_code(403).boxed();
+        let inner = Failure { said: "cannot write", source: Box::new(io::Error::other("no such thing")) };
+        let repeating = Failure { said: "failed: no such thing", source: Box::new(io::Error::other("no such thing")) };
+        let of_api = Failure { said: "cannot apply it", source: Box::new(kube::Error::Api(refused)) };
+        assert_eq!(chain(&inner), "cannot write: no such thing");
+        assert_eq!(chain(&repeating), "failed: no such thing");
+        assert_eq!(chain(&of_api), "cannot apply it: quota exceeded");
     }
 }

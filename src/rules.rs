@@ -39,6 +39,11 @@ pub trait Rule: fmt::Debug + Send + Sync {
     /// Returns the name of what was found, such that "allow floating-tag" reads as English. It never changes.
     fn id(&self) -> &str;
 
+    /// Returns the source of the rule, whose front page explains it; empty for a policy's own.
+    fn source(&self) -> &'static str {
+        ""
+    }
+
     /// Returns how strict the rule is where no policy says.
     fn enforcement(&self) -> Enforcement {
         Enforcement::Enforce
@@ -53,6 +58,11 @@ pub trait Rule: fmt::Debug + Send + Sync {
         Err(format!("the rule takes no parameters; found {}", given.join(", ")))
     }
 
+    /// Tells whether the rule judges a workload that is a model server no longer: the others have nothing to say of it.
+    fn is_about_leaving(&self) -> bool {
+        false
+    }
+
     /// Returns every place where the workload gets it wrong.
     fn check(&self, context: &Context) -> Vec<Finding>;
 }
@@ -60,6 +70,10 @@ pub trait Rule: fmt::Debug + Send + Sync {
 impl<R: Rule + ?Sized> Rule for &'static R {
     fn id(&self) -> &str {
         (**self).id()
+    }
+
+    fn source(&self) -> &'static str {
+        (**self).source()
     }
 
     fn enforcement(&self) -> Enforcement {
@@ -70,10 +84,29 @@ impl<R: Rule + ?Sized> Rule for &'static R {
         (**self).with(params)
     }
 
+    fn is_about_leaving(&self) -> bool {
+        (**self).is_about_leaving()
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         (**self).check(context)
     }
 }
+
+/// Returns the page of a rule: the front page of its source.
+#[must_use]
+pub fn page(rule: &dyn Rule) -> String {
+    let lines = rule.source().lines().map_while(|line| line.strip_prefix("//!"));
+    lines.map(|line| line.strip_prefix(' ').unwrap_or(line).to_owned() + "\n").collect()
+}
+
+/// The source of the file in which this stands.
+macro_rules! this_source {
+    () => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", file!()))
+    };
+}
+pub(crate) use this_source;
 
 /// Reads the parameters of a rule into the rule itself.
 fn parameters<R: Rule + DeserializeOwned + 'static>(params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
@@ -94,6 +127,8 @@ pub fn named(id: &str) -> Option<&'static dyn Rule> {
 pub struct Context<'a> {
     /// Whether the workload is being made.
     pub is_new: bool,
+    /// Whether the workload is a model server no longer.
+    pub is_leaving: bool,
     /// The workload as it would be stored.
     pub workload: Workload<'a>,
     /// The workload as it is stored, for an update.

@@ -61,8 +61,8 @@ pub fn configurations(scope: &BTreeMap<String, String>, endpoint: &Endpoint) -> 
     let validating = validating.map(|(name, reach)| webhook(name, "Fail", reach, &endpoint.client_config("/validate")));
     let own = of_own_kinds(&endpoint.client_config("/policies"));
     [
-        configuration("MutatingWebhookConfiguration", mutating.collect()),
-        configuration("ValidatingWebhookConfiguration", validating.chain([own]).collect()),
+        configuration("MutatingWebhookConfiguration", &mutating.collect::<Vec<_>>()),
+        configuration("ValidatingWebhookConfiguration", &validating.chain([own]).collect::<Vec<_>>()),
     ]
 }
 
@@ -112,7 +112,7 @@ fn of_own_kinds(client_config: &Value) -> Value {
     })
 }
 
-fn configuration(kind: &str, webhooks: Vec<Value>) -> Value {
+fn configuration(kind: &str, webhooks: &[Value]) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": kind,

@@ -12,7 +12,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tidegate::facts::{Apis, Autoscaler, Database, Facts, Namespace, WorkloadRef};
-use tidegate::policy::{Policy, PolicySet, parse};
+use tidegate::input;
+use tidegate::policy::PolicySet;
 use tidegate::server::handlers::webhooks;
 use tidegate::state::State;
 use tower::ServiceExt as _;
@@ -25,9 +26,7 @@ const SCOPE: (&str, &str) = ("app.kubernetes.io/component", "model-server");
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn policies(yaml: &str) -> PolicySet {
-    let policies = parse("policy.yaml".as_ref(), yaml).unwrap();
-    let compiled = policies.iter().map(|policy| Arc::new(Policy::compile(policy).unwrap()));
-    PolicySet::new([(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into(), compiled.collect())
+    input::policies("policy.yaml", yaml, [(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into()).unwrap()
 }
 
 fn facts() -> Facts {

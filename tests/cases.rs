@@ -6,14 +6,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tidegate::api::Enforcement;
 use tidegate::engine::{Decision, Operation, Request, Violation, decide};
 use tidegate::facts::{Apis, Facts, Namespace};
-use tidegate::policy::{PolicySet, load};
+use tidegate::input;
+use tidegate::policy::PolicySet;
 use tidegate::rules;
 use tidegate::workload::Workload;
 
@@ -42,8 +42,9 @@ fn yaml(path: &Path) -> Value {
 /// The policy of a case: its own, else the one of the folder above all.
 fn policies(case: &Path, otherwise: &Path) -> PolicySet {
     let own = case.join("policy.yaml");
-    let policies = load(if own.exists() { &own } else { otherwise }).unwrap();
-    PolicySet::new([(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into(), policies.into_iter().map(Arc::new).collect())
+    let path = if own.exists() { &own } else { otherwise };
+    let scope = [(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into();
+    input::policies(&path.display().to_string(), &fs::read_to_string(path).unwrap(), scope).unwrap()
 }
 
 fn facts(zalando: bool) -> Facts {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::quantity::Quantity;
@@ -124,10 +125,10 @@ pub struct ExceptionBounds {
 }
 
 /// How strict a policy or a rule is, from the mildest to the strictest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Enforcement {
-    /// Does nothing.
+    /// Does nothing. In YAML it stands in quotes: without, it is a way to write `false`.
     Off,
     /// Changes and refuses nothing, makes no companions; records what would have happened.
     Audit,
@@ -136,6 +137,24 @@ pub enum Enforcement {
     /// Injects, and refuses what does not conform.
     #[default]
     Enforce,
+}
+
+impl<'de> Deserialize<'de> for Enforcement {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => match text.as_str() {
+                "off" => Ok(Self::Off),
+                "audit" => Ok(Self::Audit),
+                "warn" => Ok(Self::Warn),
+                "enforce" => Ok(Self::Enforce),
+                other => Err(D::Error::custom(format!(
+                    "unknown enforcement `{other}`, expected one of `off`, `audit`, `warn`, `enforce`"
+                ))),
+            },
+            Value::Bool(false) => Err(D::Error::custom("`off` without quotes means `false` in YAML: write \"off\"")),
+            other => Err(D::Error::custom(format!("`{other}` is no enforcement"))),
+        }
+    }
 }
 
 /// Which model servers a policy is for. All that is said must hold.

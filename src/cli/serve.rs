@@ -8,11 +8,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,9 +19,12 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tracing::info;
 
+use super::cluster::connect;
+use super::files::add_policies;
 use crate::certs::{self, Certificates};
 use crate::controller;
-use crate::policy::{self, Policy, PolicySet};
+use crate::input::Input;
+use crate::policy::{Policy, PolicySet};
 use crate::server::health::{self, Readiness};
 use crate::server::{Limits, ServerCertificate, handlers, serve_plain, serve_tls};
 use crate::state::State;
@@ -57,7 +59,7 @@ pub(super) struct Args {
     selector: Scope,
     /// Policies from a file or folder, instead of from the cluster; may be given several times.
     #[arg(long, env = "TIDEGATE_POLICY", value_delimiter = ',', value_name = "PATH")]
-    policy: Vec<PathBuf>,
+    policy: Vec<String>,
     /// The kubeconfig to use, rather than $KUBECONFIG, ~/.kube/config or the pod's service account.
     #[arg(long, env = "TIDEGATE_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -71,7 +73,7 @@ pub(super) struct Args {
 
 /// Labels, all of which a workload must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Scope(BTreeMap<String, String>);
+pub(super) struct Scope(pub(super) BTreeMap<String, String>);
 
 impl FromStr for Scope {
     type Err = String;
@@ -188,12 +190,12 @@ fn ended_early(ended: Option<Result<(), JoinError>>) -> anyhow::Error {
     }
 }
 
-fn policies_from(paths: &[PathBuf]) -> anyhow::Result<Vec<Arc<Policy>>> {
-    let mut policies = Vec::new();
-    for path in paths {
-        policies.extend(policy::load(path)?.into_iter().map(Arc::new));
+fn policies_from(names: &[String]) -> anyhow::Result<Vec<Arc<Policy>>> {
+    let mut input = Input::new();
+    for name in names {
+        add_policies(&mut input, name, Path::new("."))?;
     }
-    Ok(policies)
+    Ok(input.policies)
 }
 
 /// Returns the certificate for the names by which the API server reaches this process.
@@ -202,27 +204,15 @@ fn certificates(folder: &Path, url: Option<&WebhookUrl>) -> anyhow::Result<Certi
         Some(url) => vec![url.host.clone()],
         None => SERVICE_NAMES.map(str::to_owned).to_vec(),
     };
+    if folder.is_file() {
+        bail!("{} is a file: --certs names a folder, which is made where there is none", folder.display());
+    }
     certs::load_or_create(folder, &names, OffsetDateTime::now_utc())
         .with_context(|| format!("cannot have a certificate in {}", folder.display()))
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}, which {flag} gives"))
-}
-
-async fn connect(kubeconfig: Option<PathBuf>) -> anyhow::Result<Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let read = Kubeconfig::read_from(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer().await.context("cannot find a cluster: set KUBECONFIG or give --kubeconfig")?,
-    };
-    let url = config.cluster_url.clone();
-    let client = Client::try_from(config).context("cannot connect to the cluster")?;
-    let version = client.apiserver_version().await.with_context(|| format!("cannot reach the API server at {url}"))?;
-    info!(version = version.git_version, "connected");
-    Ok(client)
 }
 
 /// Makes the API server ask this process, and ends that.

@@ -15,8 +15,8 @@ use tracing::{info, warn};
 
 use super::Queue;
 use super::apply::apply_status;
-use super::plan::contains;
 use super::watch::Key;
+use crate::companions::contains;
 use crate::engine::Decision;
 use crate::facts::WorkloadRef;
 use crate::policy::{Exception, Meeting, Policy, PolicySet};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::Observed;
-use crate::companions::{Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, names};
+use crate::companions::{Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, contains, names};
 use crate::facts::WorkloadRef;
 
 /// One change to the cluster.
@@ -172,19 +172,6 @@ fn is_ours(object: &Value, workload: &WorkloadRef) -> bool {
     let metadata = &object["metadata"];
     metadata["labels"][MANAGED_BY_LABEL] == MANAGER
         && metadata["annotations"][WORKLOAD_ANNOTATION] == format!("{}/{}", workload.kind, workload.name)
-}
-
-/// Tells whether everything that is wanted is there; what else is there does not matter.
-pub(super) fn contains(found: &Value, wanted: &Value) -> bool {
-    match (found, wanted) {
-        (Value::Object(found), Value::Object(wanted)) => {
-            wanted.iter().all(|(field, value)| found.get(field).is_some_and(|found| contains(found, value)))
-        }
-        (Value::Array(found), Value::Array(wanted)) => {
-            found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| contains(found, wanted))
-        }
-        _ => found == wanted,
-    }
 }
 
 #[cfg(test)]

@@ -16,9 +16,9 @@ use tracing::{debug, warn};
 
 use super::apply::{ApplyError, apply, apply_status, read};
 use super::observed::Observed;
-use super::plan::{Action, Course, Plan, Standing, contains, plan};
+use super::plan::{Action, Course, Plan, Standing, plan};
 use super::{Context, status};
-use crate::companions::{Wanted, names};
+use crate::companions::{Wanted, contains, names};
 use crate::engine::{Decision, Operation, Request, decide};
 use crate::facts::{Facts, WorkloadRef};
 use crate::report;

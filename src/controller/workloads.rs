@@ -134,7 +134,9 @@ impl Workloads {
         let seen: Vec<Key> =
             followed.seen_by.iter().filter(|(_, by)| by.contains(watch)).map(|(key, _)| key.clone()).collect();
         drop(followed);
-        seen.iter().for_each(|key| self.lost(watch, key));
+        for key in &seen {
+            self.lost(watch, key);
+        }
     }
 }
 
@@ -186,7 +188,9 @@ impl WholeNamespaces {
             self.following.insert(namespace.to_owned(), tasks);
         } else {
             self.following.remove(namespace);
-            self.queue.kinds().iter().for_each(|workloads| workloads.forget(namespace));
+            for workloads in self.queue.kinds() {
+                workloads.forget(namespace);
+            }
         }
     }
 }

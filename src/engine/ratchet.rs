@@ -103,7 +103,8 @@ fn excepted(violation: &Violation, exceptions: &[&Exception], context: &Context)
 /// Returns what the rules find, each thing once, as strictly as any rule has it.
 fn violations(context: &Context) -> Vec<Violation> {
     let mut violations: Vec<Violation> = Vec::new();
-    for ActiveRule { rule, enforcement, policy } in context.effective.rules() {
+    let judging = |active: &&ActiveRule| !context.is_leaving || active.rule.is_about_leaving();
+    for ActiveRule { rule, enforcement, policy } in context.effective.rules().iter().filter(judging) {
         for finding in rule.check(context) {
             let (rule, policy) = (rule.id().to_owned(), policy.to_string());
             let violation = Violation { rule, policy, enforcement: *enforcement, finding };

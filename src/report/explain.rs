@@ -7,7 +7,33 @@ use serde_json::Value;
 use crate::api::Enforcement;
 use crate::engine::{Considered, Receipt, Violation};
 use crate::policy::{Effective, Selected};
+use crate::rules::{self, Rule};
 use crate::workload::Workload;
+
+/// Spells out a rule: its page, and how strict it is by itself.
+#[must_use]
+pub fn rule(rule: &dyn Rule) -> String {
+    format!(
+        "# {}\n{}## Enforcement\n`{}`, where no policy says otherwise.\n",
+        rule.id(),
+        rules::page(rule),
+        rule.enforcement()
+    )
+}
+
+/// Lists the built-in rules, each with what it checks.
+#[must_use]
+pub fn all_rules() -> String {
+    let rows = rules::ALL.iter().map(|rule| {
+        let page = rules::page(*rule);
+        let what = page.lines().skip_while(|line| *line != "## What it checks").skip(1);
+        let what: Vec<&str> = what.take_while(|line| !line.starts_with("##")).collect();
+        let first = what.join(" ");
+        let first = first.split_inclusive(". ").next().unwrap_or_default().trim().to_owned();
+        [rule.id().to_owned(), rule.enforcement().to_string(), first]
+    });
+    table(["rule", "enforcement", "what it checks"], rows).trim_start().to_owned()
+}
 
 /// Spells out policies as one: every setting with the policy that it comes from, every rule with how strict it is.
 #[must_use]
@@ -142,6 +168,11 @@ mod tests {
         });
         let team = json!({"priority": 1, "enforcement": "warn", "autoscaling": {"maxReplicas": 4}});
         crate::testing::policies(&[("serving", serving), ("team", team)])
+    }
+
+    #[test]
+    fn a_rule_is_spelt_out_with_its_page() {
+        insta::assert_snapshot!(rule(rules::named("floating-tag").unwrap()) + "\n" + &all_rules());
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub fn wrote_replicas(workload: &Workload) -> bool {
         replicas: Option<IgnoredAny>,
     }
     let applied = workload.annotation(LAST_APPLIED).and_then(|text| serde_json::from_str::<Applied>(text).ok());
+    // A manifest as its author wrote it: the API server notes who manages what, and fills in the replicas, later.
+    if applied.is_none() && workload.metadata("managedFields").is_null() {
+        return !workload.object()["spec"]["replicas"].is_null();
+    }
     applied.is_some_and(|applied| applied.spec.replicas.is_some())
         || appliers(workload).any(|fields| !fields["f:spec"]["f:replicas"].is_null())
 }

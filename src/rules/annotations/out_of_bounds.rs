@@ -10,7 +10,7 @@ use serde_json::Map;
 
 use crate::api::{AUTOSCALING_ANNOTATION, DATABASE_ANNOTATION, MAX_REPLICAS_ANNOTATION, MIN_REPLICAS_ANNOTATION};
 use crate::policy::AutoscalingSettings;
-use crate::rules::{Context, Finding, Rule};
+use crate::rules::{Context, Finding, Rule, this_source};
 use crate::workload::{Wish, Wishes};
 
 /// Finds annotations that are not followed.
@@ -20,6 +20,10 @@ pub struct AnnotationOutOfBounds;
 impl Rule for AnnotationOutOfBounds {
     fn id(&self) -> &'static str {
         "annotation-out-of-bounds"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {

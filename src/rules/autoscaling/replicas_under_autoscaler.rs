@@ -7,7 +7,7 @@
 //! Leave `spec.replicas` out of the manifest.
 
 use crate::api::Enforcement;
-use crate::rules::{Context, Finding, Rule};
+use crate::rules::{Context, Finding, Rule, this_source};
 use crate::workload::wrote_replicas;
 
 /// Finds manifests that set what an autoscaler sets.
@@ -17,6 +17,10 @@ pub struct ReplicasUnderAutoscaler;
 impl Rule for ReplicasUnderAutoscaler {
     fn id(&self) -> &'static str {
         "replicas-under-autoscaler"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
     }
 
     fn enforcement(&self) -> Enforcement {
@@ -73,7 +77,9 @@ mod tests {
     #[test]
     fn one_counts_where_somebody_wrote_it() {
         let mut written = of(1);
-        assert!(!warns(&written, None, &scaled(1, 4)));
+        assert!(warns(&written, None, &scaled(1, 4)), "a manifest as its author wrote it");
+        written["metadata"]["managedFields"] = json!([{"operation": "Update"}]);
+        assert!(!warns(&written, None, &scaled(1, 4)), "the API server fills in 1");
         let applied = written.to_string();
         written["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": applied});
         assert!(warns(&written, None, &scaled(1, 4)));

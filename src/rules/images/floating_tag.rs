@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::rules::{Context, Finding, Rule, parameters};
+use crate::rules::{Context, Finding, Rule, parameters, this_source};
 use crate::workload::{Container, Image};
 
 /// Finds images that can be another one tomorrow.
@@ -26,6 +26,10 @@ pub struct FloatingTag {
 impl Rule for FloatingTag {
     fn id(&self) -> &'static str {
         "floating-tag"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
     }
 
     fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {

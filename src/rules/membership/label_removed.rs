@@ -5,7 +5,7 @@
 //! ## Instead
 //! Keep the label. To take a workload out of Tidegate's care for good, delete it and create it anew without the label.
 
-use crate::rules::{Context, Finding, Rule};
+use crate::rules::{Context, Finding, Rule, this_source};
 
 /// Finds updates by which a model server leaves its policies.
 #[derive(Debug)]
@@ -14,6 +14,14 @@ pub struct ModelServerLabelRemoved;
 impl Rule for ModelServerLabelRemoved {
     fn id(&self) -> &'static str {
         "model-server-label-removed"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn is_about_leaving(&self) -> bool {
+        true
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {

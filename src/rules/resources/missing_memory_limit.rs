@@ -9,7 +9,7 @@
 
 use crate::policy::Class;
 use crate::quantity::Quantity;
-use crate::rules::{Context, Finding, Rule};
+use crate::rules::{Context, Finding, Rule, this_source};
 use crate::workload::Container;
 
 /// Finds containers that may use all memory of their node.
@@ -19,6 +19,10 @@ pub struct MissingMemoryLimit;
 impl Rule for MissingMemoryLimit {
     fn id(&self) -> &'static str {
         "missing-memory-limit"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::api::Bound;
 use crate::quantity::Quantity;
-use crate::rules::{Context, Finding, Rule};
+use crate::rules::{Context, Finding, Rule, this_source};
 
 /// Finds requests and limits that the platform team does not allow. Each policy's bounds are as strict as that policy is.
 #[derive(Debug)]
@@ -25,6 +25,10 @@ pub struct ResourcesOutOfBounds {
 impl Rule for ResourcesOutOfBounds {
     fn id(&self) -> &'static str {
         "resources-out-of-bounds"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {

@@ -6,7 +6,7 @@
 //! ## Instead
 //! Leave the field out, and add the one capability that the server really needs.
 
-use crate::rules::{Context, Finding, Rule};
+use crate::rules::{Context, Finding, Rule, this_source};
 
 /// Finds containers that own their node.
 #[derive(Debug)]
@@ -15,6 +15,10 @@ pub struct PrivilegedContainer;
 impl Rule for PrivilegedContainer {
     fn id(&self) -> &'static str {
         "privileged-container"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {

@@ -1,0 +1,71 @@
+//! `tidegate check`: what would become of the model servers in files, by the engine that the webhooks ask.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::bail;
+use k8s_openapi::jiff::Timestamp;
+
+use super::files::{add_objects, add_policies, exit_code, say};
+use super::serve::{DEFAULT_SELECTOR, Scope};
+use crate::input::{Input, considered};
+use crate::report::check::{self, Tally};
+use crate::workload::Workload;
+
+/// The arguments of `tidegate check`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Files and folders of YAML or JSON; `-` is standard input. Namespaces, HorizontalPodAutoscalers, ServingExceptions and
+    /// ServingPolicies among the objects count.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Policies: a file, a folder, or the name of a shipped one. Default: those among the objects, else `serving`.
+    #[arg(long, value_name = "POLICY")]
+    policy: Vec<String>,
+    /// The namespace of objects that name none.
+    #[arg(long, short, default_value = "default", value_name = "NAME")]
+    namespace: String,
+    /// The environment of namespaces that say nothing of it.
+    #[arg(long, value_name = "NAME")]
+    environment: Option<String>,
+    /// The labels that make a workload a model server.
+    #[arg(long, default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE")]
+    selector: Scope,
+    /// Counts warnings as findings.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Checks files. Exits with 0 where all is well, 1 where something would be refused.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args { files, policy, namespace, environment, selector, strict } = args;
+    let mut input = Input::new();
+    add_objects(&mut input, &files, &namespace)?;
+    for name in &policy {
+        add_policies(&mut input, name, Path::new("."))?;
+    }
+    if input.policies.is_empty() {
+        add_policies(&mut input, "serving", Path::new("."))?;
+    }
+    if input.workloads.is_empty() {
+        bail!("there is no Deployment or StatefulSet in what was given, only {} other objects", input.others);
+    }
+    if let Some(environment) = &environment {
+        input.set_environment(environment);
+    }
+    let policies = input.policy_set(selector.0);
+    let (mut tally, mut text) = (Tally::default(), String::new());
+    for policy in policies.policies() {
+        let meeting = policies.beside(policy);
+        let told = meeting.conflicts.iter().chain(&meeting.contradictions).filter(|told| !text.contains(told.as_str()));
+        let told: Vec<String> = told.map(|problem| format!("policies: {problem}\n")).collect();
+        text.push_str(&told.concat());
+    }
+    for found in &input.workloads {
+        let considered = considered(&found.object, None, Timestamp::now(), &policies, &input.facts);
+        let workload = Workload::view(&found.object)?;
+        text.push_str(&check::workload(&found.file, &workload, &considered, &mut tally));
+    }
+    say(&format!("{text}\n{}\n", tally.told()))?;
+    Ok(exit_code(tally.refused > 0 || strict && tally.warned > 0))
+}

@@ -1,0 +1,163 @@
+//! `tidegate explain`: a rule, policies as one, or what became of a workload.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, DynamicObject};
+use serde_json::Value;
+
+use super::cluster::{connect, resource};
+use super::files::{add_objects, add_policies, say};
+use super::serve::{DEFAULT_SELECTOR, Scope};
+use crate::engine::{Considered, Operation, Request};
+use crate::input::Input;
+use crate::policy::PolicySet;
+use crate::report::explain;
+use crate::rules;
+use crate::workload::Workload;
+
+/// The arguments of `tidegate explain`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A rule, such as `floating-tag`, or a workload of the cluster, such as `deployment/api`. Nothing: the rules that there
+    /// are, or the policies of `--policy`.
+    what: Option<String>,
+    /// Policies: a file, a folder, or the name of a shipped one. Default: those of the cluster.
+    #[arg(long, value_name = "POLICY")]
+    policy: Vec<String>,
+    /// The environment in which the policies are explained.
+    #[arg(long, value_name = "NAME")]
+    environment: Option<String>,
+    /// Files in which the workload stands, rather than in the cluster.
+    #[arg(long, short, value_name = "FILE")]
+    filename: Vec<PathBuf>,
+    /// The workload's namespace.
+    #[arg(long, short, default_value = "default", value_name = "NAME")]
+    namespace: String,
+    /// The labels that make a workload a model server.
+    #[arg(long, default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE")]
+    selector: Scope,
+    /// The kubeconfig to use, rather than $KUBECONFIG or ~/.kube/config.
+    #[arg(long, env = "TIDEGATE_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+/// Explains.
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let text = match args.what.as_deref() {
+        None if args.policy.is_empty() => explain::all_rules(),
+        None => policies(args)?,
+        Some(what) => match what.split_once('/') {
+            Some((kind, name)) => workload(args, kind, name)?,
+            None => rule(what)?,
+        },
+    };
+    say(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rule(id: &str) -> anyhow::Result<String> {
+    let Some(rule) = rules::named(id) else {
+        let known: Vec<&str> = rules::ALL.iter().map(|rule| rule.id()).collect();
+        bail!("there is no rule `{id}`; the rules are {}; a workload is written as deployment/NAME", known.join(", "));
+    };
+    Ok(explain::rule(rule))
+}
+
+fn policies(args: &Args) -> anyhow::Result<String> {
+    let mut input = Input::new();
+    for name in &args.policy {
+        add_policies(&mut input, name, Path::new("."))?;
+    }
+    let set = input.policy_set(args.selector.0.clone());
+    let names: Vec<&str> = set.policies().iter().map(|policy| &*policy.reference().name).collect();
+    let effective = set.named(&names, args.environment.as_deref());
+    let effective = effective.map_err(|name| anyhow::anyhow!("there is no policy {name}"))?;
+    Ok(explain::policies(&effective))
+}
+
+fn workload(args: &Args, kind: &str, name: &str) -> anyhow::Result<String> {
+    let kind = match kind.to_lowercase().as_str() {
+        "deployment" | "deployments" | "deploy" | "deployment.apps" => "Deployment",
+        "statefulset" | "statefulsets" | "sts" | "statefulset.apps" => "StatefulSet",
+        other => bail!("`{other}` is no kind of model server; write deployment/NAME or statefulset/NAME"),
+    };
+    let mut input = Input::new();
+    for policy in &args.policy {
+        add_policies(&mut input, policy, Path::new("."))?;
+    }
+    if args.filename.is_empty() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(from_cluster(args, kind, name, &mut input))?;
+    } else {
+        add_objects(&mut input, &args.filename, &args.namespace)?;
+    }
+    if let Some(environment) = &args.environment {
+        input.set_environment(environment);
+    }
+    let is_meant = |object: &Value| {
+        object["kind"] == kind
+            && object["metadata"]["name"] == name
+            && object["metadata"]["namespace"] == *args.namespace
+    };
+    let found = input.workloads.iter().find(|found| is_meant(&found.object));
+    let found = found.with_context(|| format!("there is no {kind} {name} in namespace {}", args.namespace))?;
+    Ok(explained(&found.object, &input.policy_set(args.selector.0.clone()), &input))
+}
+
+fn explained(object: &Value, policies: &PolicySet, input: &Input) -> String {
+    let workload = Workload::view(object).expect("it was viewed when it was read");
+    let now = Timestamp::now();
+    let request = Request { operation: Operation::Observe, workload, old: None, user: "", now };
+    explain::workload(&workload, &Considered::of(request, policies, &input.facts))
+}
+
+/// Reads the workload and what decides about it from the cluster.
+async fn from_cluster(args: &Args, kind: &'static str, name: &str, input: &mut Input) -> anyhow::Result<()> {
+    let client = connect(args.kubeconfig.clone()).await?;
+    let of_kind = |group: &str, version: &str, kind: &str| resource(group, version, kind);
+    let namespaced =
+        |kind: &kube::core::ApiResource| Api::<DynamicObject>::namespaced_with(client.clone(), &args.namespace, kind);
+    let workload = of_kind("apps", "v1", kind);
+    let found = namespaced(&workload).get(name).await.with_context(|| format!("cannot read {kind} {name}"))?;
+    let namespace = Api::<DynamicObject>::all_with(client.clone(), &of_kind("", "v1", "Namespace"));
+    let namespace =
+        namespace.get(&args.namespace).await.with_context(|| format!("cannot read namespace {}", args.namespace))?;
+    let mut objects = vec![json(found, "apps/v1", kind)?, json(namespace, "v1", "Namespace")?];
+    let exceptions = of_kind("tidegate.dev", "v1alpha1", "ServingException");
+    for exception in
+        namespaced(&exceptions).list(&kube::api::ListParams::default()).await.context("cannot read exceptions")?
+    {
+        objects.push(json(exception, "tidegate.dev/v1alpha1", "ServingException")?);
+    }
+    let autoscalers = of_kind("autoscaling", "v2", "HorizontalPodAutoscaler");
+    for autoscaler in
+        namespaced(&autoscalers).list(&kube::api::ListParams::default()).await.context("cannot read autoscalers")?
+    {
+        objects.push(json(autoscaler, "autoscaling/v2", "HorizontalPodAutoscaler")?);
+    }
+    if input.policies.is_empty() {
+        objects.extend(policies_of(&client).await?);
+    }
+    for object in objects {
+        input.add_text("the cluster", &object.to_string(), &args.namespace)?;
+    }
+    Ok(())
+}
+
+async fn policies_of(client: &Client) -> anyhow::Result<Vec<Value>> {
+    let policies = resource("tidegate.dev", "v1alpha1", "ServingPolicy");
+    let api = Api::<DynamicObject>::all_with(client.clone(), &policies);
+    let found = api.list(&kube::api::ListParams::default()).await.context("cannot read policies")?;
+    found.into_iter().map(|policy| json(policy, "tidegate.dev/v1alpha1", "ServingPolicy")).collect()
+}
+
+fn json(object: DynamicObject, version: &str, kind: &str) -> anyhow::Result<Value> {
+    let mut value = serde_json::to_value(object)?;
+    value["apiVersion"] = version.into();
+    value["kind"] = kind.into();
+    Ok(value)
+}

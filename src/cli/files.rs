@@ -1,0 +1,89 @@
+//! Files and standard input, read for the commands that work without a cluster.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+
+use crate::input::Input;
+use crate::policy::{SHIPPED, shipped};
+
+/// Adds policies: the shipped one of this name, a file, or every YAML file of a folder.
+pub(super) fn add_policies(input: &mut Input, name: &str, folder: &Path) -> anyhow::Result<()> {
+    if let Some(text) = shipped(name) {
+        return Ok(input.add_text(name, text, "")?);
+    }
+    let path = folder.join(name);
+    if !path.exists() {
+        let known: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
+        bail!("there is no policy {name}: it is no file, and none of the shipped ones, {}", known.join(", "));
+    }
+    let before = input.policies.len();
+    for file in files(&path)? {
+        input.add_text(&file.display().to_string(), &read(&file)?, "")?;
+    }
+    if input.policies.len() == before {
+        bail!("{} holds no ServingPolicy", path.display());
+    }
+    Ok(())
+}
+
+/// Adds the objects of files, of folders, and of standard input for `-`.
+pub(super) fn add_objects(input: &mut Input, paths: &[PathBuf], namespace: &str) -> anyhow::Result<()> {
+    for path in paths {
+        if path.as_os_str() == "-" {
+            let mut text = String::new();
+            io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+            input.add_text("-", &text, namespace)?;
+            continue;
+        }
+        for file in files(path)? {
+            input.add_text(&file.display().to_string(), &read(&file)?, namespace)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns a file, or the YAML and JSON files of a folder and those below it, in the order of their names.
+pub(super) fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let failed = || format!("cannot read {}", path.display());
+    let mut entries: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(path).with_context(failed)? {
+        entries.push(entry.with_context(failed)?.path());
+    }
+    entries.sort();
+    let mut found = Vec::new();
+    for entry in entries {
+        let is_object =
+            entry.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known));
+        if entry.is_dir() {
+            found.extend(files(&entry)?);
+        } else if is_object {
+            found.push(entry);
+        }
+    }
+    Ok(found)
+}
+
+/// Reads a file.
+pub(super) fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Writes to standard output; a reader that has gone, such as `head`, is no error.
+pub(super) fn say(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write the result"),
+        _ => Ok(()),
+    }
+}
+
+/// The exit code of a command that looked for findings.
+pub(super) fn exit_code(has_findings: bool) -> ExitCode {
+    if has_findings { ExitCode::from(1) } else { ExitCode::SUCCESS }
+}

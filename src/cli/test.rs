@@ -1,0 +1,63 @@
+//! `tidegate test`: runs the tests of policies.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use super::files::{add_policies, exit_code, files, read, say};
+use super::serve::{DEFAULT_SELECTOR, Scope};
+use crate::input::Input;
+use crate::report::tested::Summary;
+use crate::trial::Suite;
+
+/// The arguments of `tidegate test`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Files of tests, or folders of them.
+    #[arg(required = true, value_name = "DIR")]
+    paths: Vec<PathBuf>,
+    /// The labels that make a workload a model server.
+    #[arg(long, default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE")]
+    selector: Scope,
+}
+
+/// Runs tests. Exits with 0 where all pass, 1 where one does not.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args { paths, selector } = args;
+    let (mut summary, mut text) = (Summary::default(), String::new());
+    for path in &paths {
+        for file in files(path)? {
+            text.push_str(&suite(&file, &selector, &mut summary).with_context(|| file.display().to_string())?);
+        }
+    }
+    if summary.passed + summary.failed == 0 {
+        bail!("there is no test in what was given");
+    }
+    say(&format!("{text}\n{}", summary.told()))?;
+    Ok(exit_code(summary.failed > 0))
+}
+
+fn suite(file: &Path, selector: &Scope, summary: &mut Summary) -> anyhow::Result<String> {
+    let suite: Suite = serde_saphyr::from_str(&read(file)?)?;
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let mut text = format!("{}\n", file.display());
+    for trial in &suite.tests {
+        let mut input = Input::new();
+        for policy in &suite.policies {
+            add_policies(&mut input, policy, folder)?;
+        }
+        let outcome = trial.run(input, selector.0.clone(), |resource| written(resource, folder));
+        text.push_str(&summary.add(&trial.name, &outcome.with_context(|| trial.name.clone())?));
+    }
+    Ok(text)
+}
+
+/// Returns the text of an object: a file is read, one that is written out is put back into text.
+fn written(resource: &Value, folder: &Path) -> anyhow::Result<String> {
+    match resource {
+        Value::String(file) => read(&folder.join(file)),
+        object => Ok(object.to_string()),
+    }
+}

@@ -1,0 +1,311 @@
+//! Objects from files, sorted into what decides and what is decided about: for every command that works without a cluster.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::api::{ServingException, ServingPolicy};
+use crate::engine::{Considered, Operation, Request};
+use crate::facts::{Apis, Autoscaler, Facts, Namespace, WorkloadRef};
+use crate::policy::{Exception, Policy, PolicySet};
+use crate::report;
+use crate::workload::Workload;
+
+/// The fields of an object of ours.
+const FIELDS: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+
+/// The label by which a namespace's name can be selected; the API server sets it.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// Everything that files say.
+#[derive(Debug, Default)]
+pub struct Input {
+    /// The policies.
+    pub policies: Vec<Arc<Policy>>,
+    /// The exceptions to them.
+    pub exceptions: Vec<Arc<Exception>>,
+    /// Deployments and StatefulSets, labelled as model servers or not, in the order in which they came.
+    pub workloads: Vec<Found>,
+    /// The namespaces and autoscalers among the objects. Every API counts as served.
+    pub facts: Facts,
+    /// How many objects there were of kinds that nothing is decided about.
+    pub others: usize,
+}
+
+/// A workload, and where it comes from.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The file, or `-`.
+    pub file: String,
+    /// The object, with a namespace.
+    pub object: Value,
+}
+
+/// What cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// The text is no YAML.
+    #[error("{file}: it is no YAML: {problem}")]
+    Syntax {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A document is no object of Kubernetes.
+    #[error("{file}, document {document}: it has no kind and apiVersion")]
+    NoKind {
+        /// The file.
+        file: String,
+        /// Which document, from 1.
+        document: usize,
+    },
+    /// An object makes no sense.
+    #[error("{file}: {kind} {name}: {problem}")]
+    Object {
+        /// The file.
+        file: String,
+        /// Its kind.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// Returns the policies of a text in YAML, for workloads with all of the labels in `scope`.
+///
+/// # Errors
+/// Says which makes no sense, and why.
+pub fn policies(file: &str, text: &str, scope: BTreeMap<String, String>) -> Result<PolicySet, InputError> {
+    let mut input = Input::new();
+    input.add_text(file, text, "")?;
+    Ok(input.policy_set(scope))
+}
+
+impl Input {
+    /// Starts with nothing, in a cluster that serves every API.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { facts: Facts { apis: Apis { zalando: true }, ..Facts::default() }, ..Self::default() }
+    }
+
+    /// Adds the objects of a text in YAML or JSON; those that name no namespace go into `namespace`.
+    ///
+    /// # Errors
+    /// Says which object makes no sense, and why.
+    pub fn add_text(&mut self, file: &str, text: &str, namespace: &str) -> Result<(), InputError> {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(text)
+            .map_err(|problem| InputError::Syntax { file: file.to_owned(), problem: report::chain(&problem) })?;
+        for (index, document) in documents.into_iter().enumerate().filter(|(_, document)| !document.is_null()) {
+            self.add(file, index + 1, document, namespace)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, file: &str, document: usize, object: Value, namespace: &str) -> Result<(), InputError> {
+        let (Some(kind), Some(version)) = (object["kind"].as_str(), object["apiVersion"].as_str()) else {
+            return Err(InputError::NoKind { file: file.to_owned(), document });
+        };
+        let (group, kind) = (version.split_once('/').map_or("", |(group, _)| group).to_owned(), kind.to_owned());
+        match (group.as_str(), kind.as_str()) {
+            (_, "List") => {
+                let items = object["items"].as_array().cloned().unwrap_or_default();
+                items.into_iter().try_for_each(|item| self.add(file, document, item, namespace))
+            }
+            ("tidegate.dev", "ServingPolicy") => self.add_policy(file, &object),
+            _ => self.add_namespaced(file, (&group, &kind), object, namespace),
+        }
+    }
+
+    fn add_policy(&mut self, file: &str, object: &Value) -> Result<(), InputError> {
+        let fields = object.as_object().into_iter().flat_map(|fields| fields.keys());
+        if let Some(unknown) = fields.into_iter().find(|field| !FIELDS.contains(&field.as_str())) {
+            return Err(senseless(
+                file,
+                object,
+                format!("unknown field `{unknown}`, expected one of {}", FIELDS.join(", ")),
+            ));
+        }
+        let policy: ServingPolicy = read(file, object)?;
+        let compiled = Policy::compile(&policy).map_err(|problem| senseless(file, object, report::chain(&problem)))?;
+        self.policies.push(Arc::new(compiled));
+        Ok(())
+    }
+
+    fn add_namespaced(
+        &mut self,
+        file: &str,
+        (group, kind): (&str, &str),
+        mut object: Value,
+        namespace: &str,
+    ) -> Result<(), InputError> {
+        if (group, kind) == ("", "Namespace") {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let labels: BTreeMap<String, String> =
+                serde_json::from_value(object["metadata"]["labels"].take()).unwrap_or_default();
+            self.facts.namespaces.insert(name.clone(), named(&name, labels));
+            return Ok(());
+        }
+        let named = object["metadata"]["namespace"].as_str().is_some_and(|found| !found.is_empty());
+        if !named && object["metadata"].is_object() {
+            object["metadata"]["namespace"] = namespace.into();
+        }
+        match (group, kind) {
+            ("tidegate.dev", "ServingException") => {
+                let exception: ServingException = read(file, &object)?;
+                let compiled = Exception::compile(&exception)
+                    .map_err(|problem| senseless(file, &object, report::chain(&problem)))?;
+                self.exceptions.push(Arc::new(compiled));
+            }
+            ("apps", "Deployment" | "StatefulSet") => self.add_workload(file, object)?,
+            ("autoscaling", "HorizontalPodAutoscaler") => self.add_autoscaler(&object),
+            _ => self.others += 1,
+        }
+        Ok(())
+    }
+
+    fn add_workload(&mut self, file: &str, object: Value) -> Result<(), InputError> {
+        let namespace = Workload::view(&object)
+            .map_err(|problem| senseless(file, &object, report::chain(&problem)))?
+            .namespace()
+            .to_owned();
+        let known = self.facts.namespaces.entry(namespace.clone());
+        known.or_insert_with(|| named(&namespace, BTreeMap::new()));
+        self.workloads.push(Found { file: file.to_owned(), object });
+        Ok(())
+    }
+
+    fn add_autoscaler(&mut self, object: &Value) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (metadata, spec) = (&object["metadata"], &object["spec"]);
+        let target = WorkloadRef {
+            namespace: text(&metadata["namespace"]),
+            kind: text(&spec["scaleTargetRef"]["kind"]),
+            name: text(&spec["scaleTargetRef"]["name"]),
+        };
+        let autoscaler = Autoscaler {
+            kind: text(&object["kind"]),
+            name: text(&metadata["name"]),
+            min: spec["minReplicas"].as_i64().unwrap_or(1),
+            max: spec["maxReplicas"].as_i64().unwrap_or(i64::MAX),
+            ours: false,
+        };
+        self.facts.autoscalers.entry(target).or_default().push(autoscaler);
+    }
+
+    /// Puts every namespace that says nothing of it into an environment, by the labels that the policies read.
+    pub fn set_environment(&mut self, environment: &str) {
+        let labels = self.policies.iter().map(|policy| policy.environment_label().to_owned());
+        let labels: Vec<String> = labels.collect();
+        for namespace in self.facts.namespaces.values_mut() {
+            for label in &labels {
+                namespace.labels.entry(label.clone()).or_insert_with(|| environment.to_owned());
+            }
+        }
+    }
+
+    /// Returns the policies and exceptions as one set, for workloads with all of the labels in `scope`.
+    #[must_use]
+    pub fn policy_set(&self, scope: BTreeMap<String, String>) -> PolicySet {
+        PolicySet::new(scope, self.policies.clone()).with_exceptions(self.exceptions.iter().cloned())
+    }
+}
+
+/// Considers a workload as it would be made new, or as an update of an old one.
+///
+/// # Panics
+/// Never: the objects were viewed before.
+#[must_use]
+pub fn considered<'a>(
+    object: &'a Value,
+    old: Option<&'a Value>,
+    now: Timestamp,
+    policies: &'a PolicySet,
+    facts: &'a Facts,
+) -> Considered<'a> {
+    let view = |object: &'a Value| Workload::view(object).expect("it was viewed when it was read");
+    let operation = if old.is_some() { Operation::Update } else { Operation::Create };
+    let request = Request { operation, workload: view(object), old: old.map(view), user: "", now };
+    Considered::of(request, policies, facts)
+}
+
+fn named(name: &str, mut labels: BTreeMap<String, String>) -> Namespace {
+    labels.entry(NAME_LABEL.to_owned()).or_insert_with(|| name.to_owned());
+    Namespace { labels, terminating: false }
+}
+
+fn read<T: DeserializeOwned>(file: &str, object: &Value) -> Result<T, InputError> {
+    serde_json::from_value(object.clone()).map_err(|problem| senseless(file, object, problem.to_string()))
+}
+
+fn senseless(file: &str, object: &Value, problem: String) -> InputError {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    InputError::Object {
+        file: file.to_owned(),
+        kind: text(&object["kind"]),
+        name: text(&object["metadata"]["name"]),
+        problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEVERAL: &str = "
+apiVersion: tidegate.dev/v1alpha1
+kind: ServingPolicy
+metadata: {name: serving}
+spec: {environment: {namespaceLabel: stage}}
+---
+---
+apiVersion: v1
+kind: List
+items:
+  - {apiVersion: v1, kind: Namespace, metadata: {name: ml, labels: {stage: dev}}}
+  - {apiVersion: apps/v1, kind: Deployment, metadata: {name: a, namespace: ml}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: b}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: b}
+spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: StatefulSet, name: b}}
+---
+{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"a\"}}
+";
+
+    #[test]
+    fn objects_are_sorted() {
+        let mut input = Input::new();
+        input.add_text("all.yaml", SEVERAL, "default").unwrap();
+        let workloads: Vec<&Value> =
+            input.workloads.iter().map(|found| &found.object["metadata"]["namespace"]).collect();
+        assert_eq!(workloads, ["ml", "default"]);
+        assert_eq!((input.policies.len(), input.others), (1, 1));
+        let target = WorkloadRef { namespace: "default".into(), kind: "StatefulSet".into(), name: "b".into() };
+        assert_eq!(input.facts.autoscalers_of(&target)[0].max, 3);
+        input.set_environment("prod");
+        let stage = |namespace: &str| input.facts.namespaces[namespace].labels["stage"].clone();
+        assert_eq!((stage("ml"), stage("default")), ("dev".to_owned(), "prod".to_owned()));
+        assert_eq!(input.facts.namespaces["default"].labels[NAME_LABEL], "default");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_with_its_place() {
+        let told = |text: &str| Input::new().add_text("a.yaml", text, "default").unwrap_err().to_string();
+        let policy =
+            "{apiVersion: tidegate.dev/v1alpha1, kind: ServingPolicy, metadata: {name: p}, spec: {rules: {no: {}}}}";
+        let exception = "{apiVersion: tidegate.dev/v1alpha1, kind: ServingException, metadata: {name: e}, spec: {}}";
+        let texts =
+            ["a: [", "a: 1", policy, exception, "{apiVersion: apps/v1, kind: Deployment, metadata: {labels: [1]}}"];
+        insta::assert_snapshot!(texts.map(told).join("\n"));
+    }
+}

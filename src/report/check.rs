@@ -1,0 +1,87 @@
+//! What a check of files found, as text.
+
+use std::fmt::Write as _;
+
+use super::{causes_text, plural};
+use crate::companions::Wanted;
+use crate::engine::{Considered, Receipt};
+use crate::workload::Workload;
+
+/// How many workloads came to what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Those that would be admitted without a word.
+    pub conforming: usize,
+    /// Those that would be admitted with warnings.
+    pub warned: usize,
+    /// Those that would be refused.
+    pub refused: usize,
+    /// Those that are no model servers, or that no policy is for.
+    pub skipped: usize,
+}
+
+impl Tally {
+    /// Sums it up in a line.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let Self { conforming, warned, refused, skipped } = *self;
+        let judged = conforming + warned + refused;
+        let skipped = if skipped == 0 { String::new() } else { format!("; {skipped} not judged") };
+        format!(
+            "{} judged: {conforming} admitted, {warned} admitted with warnings, {refused} refused{skipped}",
+            plural(judged, "workload")
+        )
+    }
+}
+
+/// Spells out what would become of one workload, and counts it.
+#[must_use]
+pub fn workload(file: &str, workload: &Workload, considered: &Considered, tally: &mut Tally) -> String {
+    let head = format!("{file}: {} {}/{}", workload.kind(), workload.namespace(), workload.name());
+    if considered.policies().is_empty() {
+        tally.skipped += 1;
+        return format!("{head}: not judged: it is no model server, or no policy is for it\n");
+    }
+    let (verdict, notes) = (considered.verdict(), considered.notes());
+    let warnings: Vec<&String> = notes.iter().chain(&verdict.warnings).collect();
+    let (word, count) = match (verdict.violations.len(), warnings.len()) {
+        (0, 0) => ("admitted".to_owned(), &mut tally.conforming),
+        (0, count) => (format!("admitted with {}", plural(count, "warning")), &mut tally.warned),
+        (count, _) => (format!("refused for {}", plural(count, "violation")), &mut tally.refused),
+    };
+    *count += 1;
+    let mut text = format!("{head}: {word}\n");
+    text.push_str(&causes_text(&verdict));
+    for warning in warnings {
+        let _ = writeln!(text, "  warning: {warning}");
+    }
+    for violation in &verdict.audited {
+        let _ = writeln!(text, "  recorded: {}", violation.told());
+    }
+    if verdict.allows() {
+        text.push_str(&made(considered));
+    }
+    text
+}
+
+/// Lists what would be injected and made.
+fn made(considered: &Considered) -> String {
+    let mut text = String::new();
+    let entries = considered.receipt().map(Receipt::entries).unwrap_or_default();
+    if !entries.is_empty() {
+        let _ = writeln!(text, "  injected: {}", plural(entries.len(), "field"));
+    }
+    let companions = considered.companions();
+    for (what, wanted) in [("autoscaler", &companions.autoscaler), ("database", &companions.database)] {
+        let _ = match wanted {
+            Wanted::Object(object) => {
+                let text_of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
+                let (kind, name) = (text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
+                writeln!(text, "  {what}: {kind} {name}")
+            }
+            Wanted::Impossible { message, .. } => writeln!(text, "  {what}: none: {message}"),
+            Wanted::Nothing => Ok(()),
+        };
+    }
+    text
+}

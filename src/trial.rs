@@ -1,0 +1,237 @@
+//! Tests of policies: what is expected of them, and what they do instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::companions::{Wanted, contains};
+use crate::engine::{Considered, Violation};
+use crate::input::{Found, Input, InputError, considered};
+use crate::workload::Path;
+
+/// A file of tests.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suite {
+    /// The policies: names of shipped ones, or files, from the folder of this one.
+    pub policies: Vec<String>,
+    /// The tests.
+    pub tests: Vec<Trial>,
+}
+
+/// One test: objects, and what is expected of the one workload among them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trial {
+    /// What is tested, in a sentence.
+    pub name: String,
+    /// The objects, each written out or as a file, from the folder of this one. One is a Deployment or StatefulSet; Namespaces,
+    /// HorizontalPodAutoscalers, ServingExceptions and further ServingPolicies are what is known beside.
+    pub resources: Vec<Value>,
+    /// The workload before an update, written out or as a file. Default: none, it is made new.
+    #[serde(default)]
+    pub old: Option<Value>,
+    /// What else is known.
+    #[serde(default)]
+    pub facts: Known,
+    /// What is expected.
+    pub expect: Expected,
+}
+
+/// What is known beside the objects.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Known {
+    /// Whether Zalando's postgres-operator is there. Default: true.
+    #[serde(default)]
+    pub zalando: Option<bool>,
+    /// When it happens, such as `2027-01-01T00:00:00Z`. Default: 1970.
+    #[serde(default)]
+    pub now: Option<Timestamp>,
+}
+
+/// What is expected of a workload. What is not said is not looked at, but for `refused`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Expected {
+    /// The rules that it is refused by, all of them. Default: none, it is admitted.
+    #[serde(default)]
+    pub refused: BTreeSet<String>,
+    /// The rules that are warned of, all of them.
+    #[serde(default)]
+    pub warned: Option<BTreeSet<String>>,
+    /// The rules whose violation is recorded only, all of them.
+    #[serde(default)]
+    pub recorded: Option<BTreeSet<String>>,
+    /// The rules that exceptions excuse from, all of them.
+    #[serde(default)]
+    pub excused: Option<BTreeSet<String>>,
+    /// Fields of the pod as it would be stored, by their path from the pod's spec, items of lists by their names, such as
+    /// `containers/server/resources/limits/memory`; null for a field that is not there.
+    #[serde(default)]
+    pub fields: BTreeMap<String, Value>,
+    /// `spec.replicas` as it would be stored.
+    #[serde(default)]
+    pub replicas: Option<i64>,
+    /// What is made beside the workload, by `autoscaler` and `database`: part of the object, or `none`.
+    #[serde(default)]
+    pub companions: BTreeMap<Companion, Value>,
+}
+
+/// What can be made beside a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Companion {
+    /// Its autoscaler.
+    Autoscaler,
+    /// Its database.
+    Database,
+}
+
+/// What came of a test.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What is not as expected, a line each; none where the test passes.
+    pub differences: Vec<String>,
+    /// The rules that applied.
+    pub applied: BTreeSet<String>,
+    /// The rules that were violated, whatever became of that.
+    pub violated: BTreeSet<String>,
+}
+
+/// Why a test cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum TrialError {
+    /// An object cannot be used.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// It is not about one workload.
+    #[error("resources: a test is about one Deployment or StatefulSet; there are {0}")]
+    Workloads(usize),
+}
+
+impl Trial {
+    /// Runs the test. `input` has the policies; `written` turns an entry of `resources` or `old` into a text of YAML.
+    ///
+    /// # Errors
+    /// Says why the test cannot be run.
+    pub fn run<E: From<TrialError>>(
+        &self,
+        mut input: Input,
+        scope: BTreeMap<String, String>,
+        written: impl Fn(&Value) -> Result<String, E>,
+    ) -> Result<Outcome, E> {
+        let own = |error: InputError| E::from(TrialError::from(error));
+        for resource in &self.resources {
+            input.add_text(&self.name, &written(resource)?, "default").map_err(own)?;
+        }
+        let mut of_old = Input::new();
+        if let Some(old) = &self.old {
+            of_old.add_text(&self.name, &written(old)?, "default").map_err(own)?;
+        }
+        let ([Found { object, .. }], [] | [_]) = (&input.workloads[..], &of_old.workloads[..]) else {
+            return Err(TrialError::Workloads(input.workloads.len()).into());
+        };
+        let old = of_old.workloads.first().map(|found| &found.object);
+        let policies = input.policy_set(scope);
+        let mut facts = input.facts.clone();
+        facts.apis.zalando = self.facts.zalando.unwrap_or(true);
+        let now = self.facts.now.unwrap_or(Timestamp::UNIX_EPOCH);
+        Ok(self.expect.compared(&considered(object, old, now, &policies, &facts)))
+    }
+}
+
+impl Expected {
+    fn compared(&self, considered: &Considered) -> Outcome {
+        let verdict = considered.verdict();
+        let ids = |of: &[Violation]| of.iter().map(|violation| violation.rule.clone()).collect::<BTreeSet<_>>();
+        let refused = ids(&verdict.violations);
+        let (warned, recorded) = (ids(&verdict.warned), ids(&verdict.audited));
+        let excused = verdict.excepted.iter().map(|excepted| excepted.violation.rule.clone()).collect();
+        let mut differences = Vec::new();
+        for (what, expected, found) in [
+            ("refused", Some(&self.refused), &refused),
+            ("warned", self.warned.as_ref(), &warned),
+            ("recorded", self.recorded.as_ref(), &recorded),
+            ("excused", self.excused.as_ref(), &excused),
+        ] {
+            if let Some(expected) = expected.filter(|expected| *expected != found) {
+                differences.push(different(what, &list(expected), &list(found)));
+            }
+        }
+        let stored = considered.to_json();
+        differences.extend(self.fields(&stored));
+        let replicas = stored["spec"]["replicas"].as_i64();
+        if self.replicas.is_some() && self.replicas != replicas {
+            let told = |replicas: Option<i64>| replicas.map_or_else(|| "nothing".to_owned(), |count| count.to_string());
+            differences.push(different("replicas", &told(self.replicas), &told(replicas)));
+        }
+        differences.extend(self.companions(considered));
+        let applied = considered
+            .effective()
+            .map(|effective| effective.rules().iter().map(|active| active.rule.id().to_owned()).collect());
+        let violated = [refused, warned, recorded, excused].into_iter().flatten().collect();
+        Outcome { differences, applied: applied.unwrap_or_default(), violated }
+    }
+
+    fn fields(&self, stored: &Value) -> Vec<String> {
+        let pod = &stored["spec"]["template"]["spec"];
+        let differing = self.fields.iter().filter_map(|(path, expected)| {
+            let found = Path::new(path.split('/')).get(pod).unwrap_or(&Value::Null);
+            (found != expected).then(|| different(path, &told(expected), &told(found)))
+        });
+        differing.collect()
+    }
+
+    fn companions(&self, considered: &Considered) -> Vec<String> {
+        let planned = considered.companions();
+        let differing = self.companions.iter().flat_map(|(companion, expected)| {
+            let (what, wanted) = match companion {
+                Companion::Autoscaler => ("autoscaler", &planned.autoscaler),
+                Companion::Database => ("database", &planned.database),
+            };
+            match wanted {
+                Wanted::Object(object) if expected == "none" => {
+                    let found = format!("{} {}", told(&object["kind"]), told(&object["metadata"]["name"]));
+                    vec![different(what, "none", &found)]
+                }
+                Wanted::Object(object) => lacking(what, object, expected),
+                _ if expected == "none" => Vec::new(),
+                Wanted::Nothing => vec![different(what, &told(expected), "none")],
+                Wanted::Impossible { message, .. } => {
+                    vec![different(what, &told(expected), &format!("none: {message}"))]
+                }
+            }
+        });
+        differing.collect()
+    }
+}
+
+/// Returns the parts of what is expected that an object has not, by their places.
+fn lacking(place: &str, found: &Value, expected: &Value) -> Vec<String> {
+    match expected {
+        Value::Object(fields) if found.is_object() => {
+            fields.iter().flat_map(|(name, value)| lacking(&format!("{place}.{name}"), &found[name], value)).collect()
+        }
+        _ if contains(found, expected) => Vec::new(),
+        _ => vec![different(place, &told(expected), &told(found))],
+    }
+}
+
+fn different(what: &str, expected: &str, found: &str) -> String {
+    format!("{what}: expected {expected}, found {found}")
+}
+
+fn list(ids: &BTreeSet<String>) -> String {
+    if ids.is_empty() { "nothing".to_owned() } else { ids.iter().cloned().collect::<Vec<_>>().join(", ") }
+}
+
+fn told(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
+}

@@ -1,0 +1,126 @@
+//! The command line, as a person sees it: help, checks, tests of policies, explanations and what goes wrong at the start.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// Runs tidegate in the folder of the package, and returns its exit code and all that it says.
+fn tidegate(arguments: &[&str]) -> String {
+    with_stdin(arguments, "")
+}
+
+fn with_stdin(arguments: &[&str], stdin: &str) -> String {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("KUBECONFIG")
+        .env("HOME", "/nonexistent")
+        .env("COLUMNS", "100")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    format!("{}{}exit code {}\n", text(output.stdout), text(output.stderr), output.status.code().unwrap())
+}
+
+#[test]
+fn help_says_what_there_is() {
+    for command in ["", "serve", "check", "test", "explain", "generate"] {
+        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
+        insta::assert_snapshot!(format!("help_of_tidegate_{command}"), tidegate(&arguments));
+    }
+}
+
+#[test]
+fn files_are_checked() {
+    insta::assert_snapshot!(tidegate(&["check", "examples"]));
+    insta::assert_snapshot!(tidegate(&[
+        "check",
+        "examples/model-server.yaml",
+        "--policy",
+        "production",
+        "--environment",
+        "dev"
+    ]));
+    let piped =
+        with_stdin(&["check", "-", "--strict"], &fs::read_to_string("examples/model-server-complete.yaml").unwrap());
+    insta::assert_snapshot!(piped);
+}
+
+#[test]
+fn the_shipped_policies_pass_their_tests() {
+    insta::assert_snapshot!(tidegate(&["test", "policies/tests"]));
+}
+
+#[test]
+fn a_test_that_fails_says_what_is_different() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("failing.yaml");
+    let object = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: api, labels: \
+                  {app.kubernetes.io/component: model-server}}, spec: {template: {spec: {containers: \
+                  [{name: api, image: 'api:latest'}]}}}}";
+    let expect = "{refused: [privileged-container], warned: [floating-tag], replicas: 2, \
+                  fields: {containers/api/resources/limits/cpu: '2', containers/api/livenessProbe: null}, \
+                  companions: {autoscaler: none, database: {spec: {numberOfInstances: 3}}}}";
+    let text =
+        format!("policies: [serving]\ntests:\n- {{name: it all differs, resources: [{object}], expect: {expect}}}\n");
+    fs::write(&file, text).unwrap();
+    let told = tidegate(&["test", file.to_str().unwrap()]);
+    insta::assert_snapshot!(told.replace(folder.path().to_str().unwrap(), "FOLDER"));
+}
+
+#[test]
+fn rules_policies_and_workloads_are_explained() {
+    insta::assert_snapshot!(tidegate(&["explain"]));
+    insta::assert_snapshot!(tidegate(&["explain", "floating-tag"]));
+    insta::assert_snapshot!(tidegate(&["explain", "--policy", "production", "--environment", "prod"]));
+    let files = ["explain", "deployment/ai-model-serving", "-f", "examples/model-server.yaml", "--policy", "serving"];
+    insta::assert_snapshot!(tidegate(&files));
+}
+
+#[test]
+fn what_goes_wrong_is_told_with_what_to_do() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for (name, text) in [
+        ("empty.yaml", "# nothing yet\n"),
+        (
+            "unknown-field.yaml",
+            "{apiVersion: tidegate.dev/v1alpha1, kind: ServingPolicy, metadata: {name: p}, spec: {}, specs: {}}",
+        ),
+        (
+            "senseless.yaml",
+            "{apiVersion: tidegate.dev/v1alpha1, kind: ServingPolicy, metadata: {name: p}, spec: {rules: {no: {}}}}",
+        ),
+        ("no-yaml.yaml", "a: ["),
+    ] {
+        fs::write(path(name), text).unwrap();
+    }
+    let serve = |policy: &str| tidegate(&["serve", "--policy", policy, "--certs", &path("certs")]);
+    let runs = [
+        tidegate(&["explain", "no-latest"]),
+        tidegate(&["explain", "pod/api"]),
+        tidegate(&["explain", "deployment/api"]),
+        tidegate(&["check", "no-such-file.yaml"]),
+        tidegate(&["check", &path("empty.yaml")]),
+        tidegate(&["check", &path("no-yaml.yaml")]),
+        tidegate(&["check", "examples/model-server.yaml", "--policy", "nothing"]),
+        tidegate(&["test", "examples/model-server.yaml"]),
+        serve(&path("empty.yaml")),
+        serve(&path("unknown-field.yaml")),
+        serve(&path("senseless.yaml")),
+        serve(&path("no-yaml.yaml")),
+        tidegate(&["serve", "--certs", &path("empty.yaml")]),
+        tidegate(&["serve", "--webhook-url", "http://localhost"]),
+        tidegate(&["serve", "--selector", "model-server"]),
+    ];
+    insta::assert_snapshot!(runs.join("\n").replace(folder.path().to_str().unwrap(), "FOLDER"));
+}
