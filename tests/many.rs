@@ -1,0 +1,355 @@
+//! A thousand policies over three thousand workloads decide as a reading of them does that knows no shortcuts: every policy
+//! is looked at for every workload, every field by itself.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+#[path = "common/policies.rs"]
+mod policies;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+use policies::{SCOPE, all_in_force};
+use serde_json::{Map, Value, json};
+use tidegate::companions::Wanted;
+use tidegate::engine::{Decision, Operation, Request, decide};
+use tidegate::facts::{Apis, Facts, Namespace};
+use tidegate::workload::Workload;
+
+const POLICIES: usize = 1000;
+const WORKLOADS: usize = 3000;
+
+/// Numbers that look random and are the same in each run (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % (sides as u64)).unwrap()
+    }
+
+    fn one<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.roll(of.len())].clone()
+    }
+
+    /// One time in `sides`.
+    fn seldom(&mut self, sides: usize) -> bool {
+        self.roll(sides) == 0
+    }
+}
+
+const TEAMS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+const STAGES: [&str; 4] = ["dev", "stage", "prod", "canary"];
+const NAMESPACES: usize = 40;
+
+fn selector(dice: &mut Dice, label: &str, values: &[&str]) -> Value {
+    let some = json!([dice.one(values), dice.one(values)]);
+    match dice.roll(6) {
+        0 => json!({"matchLabels": {label: dice.one(values)}}),
+        1 => json!({"matchExpressions": [{"key": label, "operator": "In", "values": some}]}),
+        2 => {
+            json!({"matchExpressions": [{"key": label, "operator": "NotIn", "values": some}, {"key": label, "operator": "Exists"}]})
+        }
+        3 => json!({"matchExpressions": [{"key": label, "operator": "DoesNotExist"}]}),
+        _ => json!({"matchLabels": {label: dice.one(values), "tier": dice.one(&["1", "2", "3"])}}),
+    }
+}
+
+/// What a policy or an environment says: any part of it, or nothing.
+fn said(dice: &mut Dice) -> Map<String, Value> {
+    let mut said = json!({});
+    if dice.seldom(3) {
+        said["enforcement"] = dice.one(&["audit", "warn", "enforce", "off"]).into();
+    }
+    if dice.seldom(3) {
+        said["autoscaling"]["minReplicas"] = dice.one(&[1, 2]).into();
+    }
+    if dice.seldom(3) {
+        said["autoscaling"]["maxReplicas"] = dice.one(&[5, 6, 7]).into();
+    }
+    if dice.seldom(3) {
+        said["autoscaling"]["behavior"] = json!({"scaleDown": {"stabilizationWindowSeconds": dice.roll(3) * 60}});
+    }
+    if dice.seldom(2) {
+        said["resources"]["cpu"]["limits"]["memory"] = dice.one(&["1Gi", "2Gi", "1024Mi"]).into();
+    }
+    if dice.seldom(2) {
+        said["resources"]["cpu"]["requests"]["cpu"] = dice.one(&["100m", "200m"]).into();
+    }
+    for rule in ["floating-tag", "privileged-container", "missing-memory-limit"] {
+        if dice.seldom(4) {
+            said["rules"][rule]["enforcement"] = dice.one(&["off", "audit", "warn", "enforce"]).into();
+        }
+    }
+    said.as_object().unwrap().clone()
+}
+
+fn policy(dice: &mut Dice, index: usize) -> Value {
+    let mut spec = said(dice);
+    spec.insert("priority".into(), dice.roll(4).into());
+    let mut chosen = json!({"selector": selector(dice, "team", &TEAMS)});
+    if dice.seldom(2) {
+        chosen["namespaceSelector"] = selector(dice, "stage", &STAGES);
+    }
+    if dice.seldom(3) {
+        chosen["kinds"] = json!([dice.one(&["Deployment", "StatefulSet"])]);
+    }
+    spec.insert("match".into(), chosen);
+    if dice.seldom(2) {
+        spec.insert("environment".into(), json!({"namespaceLabel": dice.one(&["environment", "stage"])}));
+    }
+    let mut environments = Map::new();
+    for stage in STAGES {
+        if dice.seldom(3) {
+            environments.insert(stage.to_owned(), said(dice).into());
+        }
+    }
+    spec.insert("environments".into(), environments.into());
+    json!({
+        "apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy",
+        "metadata": {"name": format!("policy-{index}"), "generation": 1}, "spec": spec
+    })
+}
+
+fn workload(dice: &mut Dice, index: usize) -> Value {
+    let mut labels = json!({SCOPE.0: SCOPE.1, "tier": dice.one(&["1", "2", "3"])});
+    if !dice.seldom(5) {
+        labels["team"] = dice.one(&TEAMS).into();
+    }
+    let mut container = json!({"name": "api", "image": dice.one(&["api:1", "api:latest"])});
+    if dice.seldom(3) {
+        container["securityContext"] = json!({"privileged": true});
+    }
+    if dice.seldom(3) {
+        container["resources"] = json!({"limits": {"memory": "512Mi"}});
+    }
+    json!({
+        "apiVersion": "apps/v1", "kind": dice.one(&["Deployment", "StatefulSet"]),
+        "metadata": {
+            "name": format!("workload-{index}"), "labels": labels, "namespace": format!("ns-{}", dice.roll(NAMESPACES))
+        },
+        "spec": {"template": {"spec": {"containers": [container]}}}
+    })
+}
+
+fn namespaces(dice: &mut Dice) -> BTreeMap<String, BTreeMap<String, String>> {
+    let labels = |dice: &mut Dice| {
+        let mut labels = BTreeMap::from([("tier".to_owned(), dice.one(&["1", "2", "3"]).to_owned())]);
+        for label in ["stage", "environment"] {
+            if !dice.seldom(3) {
+                labels.insert(label.to_owned(), dice.one(&STAGES).to_owned());
+            }
+        }
+        labels
+    };
+    (0..NAMESPACES).map(|index| (format!("ns-{index}"), labels(dice))).collect()
+}
+
+/// The reading without shortcuts.
+mod naive {
+    use super::*;
+
+    const STRICTNESS: [&str; 4] = ["off", "audit", "warn", "enforce"];
+
+    fn strictness(said: &Value) -> usize {
+        STRICTNESS.iter().position(|known| said == *known).unwrap()
+    }
+
+    fn matches(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
+        let pairs = selector["matchLabels"].as_object().into_iter().flatten();
+        let requirements = selector["matchExpressions"].as_array().into_iter().flatten();
+        pairs.into_iter().all(|(key, value)| labels.get(key).is_some_and(|found| value == found))
+            && requirements.into_iter().all(|requirement| {
+                let found = labels.get(requirement["key"].as_str().unwrap());
+                let among = || {
+                    found.is_some_and(|found| {
+                        requirement["values"].as_array().unwrap().iter().any(|value| value == found)
+                    })
+                };
+                match requirement["operator"].as_str().unwrap() {
+                    "In" => among(),
+                    "NotIn" => !among(),
+                    "Exists" => found.is_some(),
+                    _ => found.is_none(),
+                }
+            })
+    }
+
+    /// Lays fields over others; a list takes the place of another.
+    fn laid_over(below: &mut Value, above: &Value) {
+        match (below, above) {
+            (Value::Object(below), Value::Object(above)) => {
+                for (field, value) in above {
+                    laid_over(below.entry(field.clone()).or_insert(Value::Null), value);
+                }
+            }
+            (below, above) => *below = above.clone(),
+        }
+    }
+
+    /// What is said by one policy of a workload, environment included; none where it is not for it.
+    fn said_of(policy: &Value, object: &Value, namespace: &BTreeMap<String, String>) -> Option<Value> {
+        let spec = &policy["spec"];
+        let labels: BTreeMap<String, String> = serde_json::from_value(object["metadata"]["labels"].clone()).unwrap();
+        let kinds = spec["match"]["kinds"].as_array().cloned().unwrap_or_default();
+        let is_for = matches(&spec["match"]["selector"], &labels)
+            && matches(&spec["match"]["namespaceSelector"], namespace)
+            && (kinds.is_empty() || kinds.contains(&object["kind"]));
+        if !is_for {
+            return None;
+        }
+        let label = spec["environment"]["namespaceLabel"].as_str().unwrap_or("environment");
+        let mut said = spec.clone();
+        if let Some(environment) = namespace.get(label).and_then(|name| spec["environments"].get(name)) {
+            laid_over(&mut said, environment);
+        }
+        if said["enforcement"].is_null() {
+            said["enforcement"] = "enforce".into();
+        }
+        // Two ways to write one quantity are no disagreement.
+        if let Some(memory) = said.pointer_mut("/resources/cpu/limits/memory").filter(|memory| **memory == "1024Mi") {
+            *memory = "1Gi".into();
+        }
+        said["name"] = policy["metadata"]["name"].clone();
+        (said["enforcement"] != "off").then_some(said)
+    }
+
+    /// What follows for a workload.
+    #[derive(Debug, PartialEq)]
+    pub(super) struct Outcome {
+        pub(super) policies: Vec<String>,
+        pub(super) refused: BTreeSet<String>,
+        pub(super) warned: BTreeSet<String>,
+        pub(super) recorded: BTreeSet<String>,
+        pub(super) memory_limit: Value,
+        pub(super) cpu_request: Value,
+        pub(super) replicas: Option<[i64; 2]>,
+        pub(super) window: Value,
+        pub(super) conflicts: bool,
+    }
+
+    pub(super) fn outcome(policies: &[Value], object: &Value, namespace: &BTreeMap<String, String>) -> Outcome {
+        let mut said: Vec<Value> = policies.iter().filter_map(|policy| said_of(policy, object, namespace)).collect();
+        said.sort_by_key(|said| (-said["priority"].as_i64().unwrap(), said["name"].as_str().unwrap().to_owned()));
+        let injecting: Vec<&Value> = said.iter().filter(|said| strictness(&said["enforcement"]) >= 2).collect();
+        let mut conflicts = false;
+        let mut setting = |path: &str| {
+            let having: Vec<(&Value, &Value)> =
+                injecting.iter().filter_map(|said| Some((said.pointer(path)?, &said["priority"]))).collect();
+            let Some((used, priority)) = having.first() else { return Value::Null };
+            conflicts |= having.iter().any(|(other, of_other)| of_other == priority && other != used);
+            (*used).clone()
+        };
+        let container = &object["spec"]["template"]["spec"]["containers"][0];
+        let own = container["resources"]["limits"]["memory"].clone();
+        let default = setting("/resources/cpu/limits/memory");
+        let memory_limit = if own.is_null() { default } else { own };
+        let (min, max) = (setting("/autoscaling/minReplicas"), setting("/autoscaling/maxReplicas"));
+        let window = setting("/autoscaling/behavior");
+        let cpu_request = setting("/resources/cpu/requests/cpu");
+        let scaled = injecting.iter().any(|said| said["autoscaling"].is_object());
+        let enforcement = |rule: &str| {
+            let of = |said: &Value| {
+                let own = &said["rules"][rule]["enforcement"];
+                let own = if own.is_null() { 3 } else { strictness(own) };
+                own.min(strictness(&said["enforcement"]))
+            };
+            said.iter().map(of).max().unwrap_or_default()
+        };
+        let broken = [
+            ("floating-tag", container["image"] == "api:latest"),
+            ("privileged-container", container["securityContext"]["privileged"] == true),
+            ("missing-memory-limit", memory_limit.is_null()),
+        ];
+        let with = |strict: usize| {
+            let found = broken.iter().filter(|(rule, is_broken)| *is_broken && enforcement(rule) == strict);
+            found.map(|(rule, _)| (*rule).to_owned()).collect()
+        };
+        Outcome {
+            policies: said.iter().map(|said| said["name"].as_str().unwrap().to_owned()).collect(),
+            refused: with(3),
+            warned: with(2),
+            recorded: with(1),
+            memory_limit,
+            cpu_request,
+            replicas: scaled.then(|| [min.as_i64().unwrap_or(1), max.as_i64().unwrap_or(10)]),
+            window,
+            conflicts,
+        }
+    }
+}
+
+/// What the engine says, in the same form.
+fn decided(decision: &Decision, object: &Value) -> naive::Outcome {
+    let mut stored = object.clone();
+    json_patch::patch(&mut stored, &decision.patch).unwrap();
+    let resources = &stored["spec"]["template"]["spec"]["containers"][0]["resources"];
+    let verdict = &decision.verdict;
+    let ids = |of: &[tidegate::engine::Violation]| of.iter().map(|violation| violation.rule.clone()).collect();
+    let autoscaler = match &decision.companions.autoscaler {
+        Wanted::Object(object) => Some(object["spec"].clone()),
+        _ => None,
+    };
+    let replicas =
+        autoscaler.as_ref().map(|spec| ["minReplicas", "maxReplicas"].map(|field| spec[field].as_i64().unwrap()));
+    naive::Outcome {
+        policies: decision.policies.clone(),
+        refused: ids(&verdict.violations),
+        warned: ids(&verdict.warned),
+        recorded: ids(&verdict.audited),
+        memory_limit: resources["limits"]["memory"].clone(),
+        cpu_request: resources["requests"]["cpu"].clone(),
+        replicas,
+        window: autoscaler.map(|spec| spec["behavior"].clone()).unwrap_or_default(),
+        conflicts: decision.notes.iter().any(|note| note.contains("disagree on")),
+    }
+}
+
+#[test]
+fn many_policies_decide_as_each_field_by_itself_does() {
+    let dice = &mut Dice(7);
+    let mut written: Vec<Value> = (0..POLICIES).map(|index| policy(dice, index)).collect();
+    let namespaces = namespaces(dice);
+    let facts = Facts {
+        namespaces: namespaces
+            .iter()
+            .map(|(name, labels)| (name.clone(), Namespace { labels: labels.clone(), terminating: false }))
+            .collect(),
+        apis: Apis { zalando: true },
+        ..Facts::default()
+    };
+    // An autoscaler needs a metric; that it has one is nobody's to decide here.
+    for policy in &mut written {
+        let target = json!({"type": "Utilization", "averageUtilization": 50});
+        let metric = json!([{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": target}}]);
+        if policy["spec"]["autoscaling"].is_object() {
+            policy["spec"]["autoscaling"]["metrics"] = metric.clone();
+        }
+        for environment in policy["spec"]["environments"].as_object_mut().unwrap().values_mut() {
+            if environment["autoscaling"].is_object() {
+                environment["autoscaling"]["metrics"] = metric.clone();
+            }
+        }
+    }
+    let policies = all_in_force(&written);
+    let (mut under, mut refused, mut conflicting) = (0, 0, 0);
+    for index in 0..WORKLOADS {
+        let object = workload(dice, index);
+        let view = Workload::view(&object).unwrap();
+        let request =
+            Request { operation: Operation::Create, workload: view, old: None, user: "", now: Timestamp::UNIX_EPOCH };
+        let found = decided(&decide(&request, &policies, &facts), &object);
+        let expected = naive::outcome(&written, &object, &namespaces[view.namespace()]);
+        assert_eq!(found, expected, "{object}");
+        under += usize::from(!found.policies.is_empty());
+        refused += usize::from(!found.refused.is_empty());
+        conflicting += usize::from(found.conflicts);
+    }
+    assert!(
+        under > WORKLOADS / 2 && refused > WORKLOADS / 10 && conflicting > WORKLOADS / 10,
+        "{under} {refused} {conflicting}"
+    );
+}
