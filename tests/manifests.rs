@@ -32,8 +32,11 @@ fn lead_to(plane: &ControlPlane, address: SocketAddr) {
     plane.kubectl(&[&system[..], &["delete", "service", "tidegate"]].concat(), "").succeeds();
     let service = ["create", "service", "externalname", "tidegate", "--external-name=localhost"];
     plane.kubectl(&[&system[..], &service].concat(), "").succeeds();
-    let port = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": address.port()}]);
     for kind in CONFIGURATIONS {
+        let webhooks = plane.api.get(kind, "", "tidegate").unwrap()["webhooks"].as_array().unwrap().len();
+        let at = |index: usize| format!("/webhooks/{index}/clientConfig/service/port");
+        let port = |index: usize| json!({"op": "replace", "path": at(index), "value": address.port()});
+        let port = Value::from((0..webhooks).map(port).collect::<Vec<_>>());
         plane.kubectl(&["patch", kind, "tidegate", "--type=json", "--patch", &port.to_string()], "").succeeds();
     }
 }
@@ -65,6 +68,22 @@ fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
     sandbox.autoscaler("api");
     sandbox.database("api");
     sandbox.model_server("api", "how everything stands", |server| server["status"]["database"]["name"] == "acid-api");
+    let exception = json!({
+        "apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingException", "metadata": {"name": "pilot"},
+        "spec": {"workloads": {"names": ["api"]}, "rules": ["floating-tag"], "reason": "a pilot", "expires": "2100-01-01T00:00:00Z"}
+    });
+    sandbox.apply(&exception).succeeds().says_nothing();
+    wait_until("the exception to be told of", SOON, || {
+        let exception = plane.api.get("ServingException", "installed", "pilot").unwrap();
+        condition(&exception, "Active")["status"] == "True"
+    });
+    let mut stateful = model_server("stateful");
+    stateful["kind"] = "StatefulSet".into();
+    stateful["spec"]["serviceName"] = "stateful".into();
+    sandbox.apply(&stateful).succeeds().says_nothing();
+    wait_until("the autoscaler of a StatefulSet", SOON, || {
+        sandbox.get("HorizontalPodAutoscaler", "stateful-tidegate-statefulset").is_some()
+    });
 
     let bounds = r#"{"spec":{"maxReplicas":50}}"#;
     sandbox.kubectl(&["patch", "hpa", "api-tidegate", "--type=merge", "--patch", bounds]).succeeds();
