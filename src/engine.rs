@@ -118,6 +118,8 @@ struct Injected {
     template: Option<Value>,
     replicas: Option<i64>,
     receipt: Option<Receipt>,
+    /// Whether the workload was never admitted: a receipt on it is not ours.
+    is_unmanaged: bool,
     notes: Vec<String>,
 }
 
@@ -151,8 +153,10 @@ impl<'a> Considered<'a> {
     pub fn patch(&self) -> Patch {
         let (asked, injected) = (&self.request.workload, &self.injected);
         let mut patch = Vec::new();
-        if let Some(receipt) = &injected.receipt {
-            patch.extend(receipt.annotate(asked));
+        match &injected.receipt {
+            Some(receipt) => patch.extend(receipt.annotate(asked)),
+            None if injected.is_unmanaged => patch.extend(Receipt::forget(asked)),
+            None => {}
         }
         patch.extend(injected.replicas.map(replicas::set));
         if let Some(template) = &injected.template {
@@ -254,7 +258,10 @@ impl Injected {
     fn of(request: &Request, effective: &Effective, facts: &Facts) -> Self {
         let mut injected = Self::default();
         match sticky::template_of(request) {
-            sticky::Template::Unmanaged => injected.notes.push(sticky::unmanaged(&request.workload)),
+            sticky::Template::Unmanaged => {
+                injected.is_unmanaged = true;
+                injected.notes.push(sticky::unmanaged(&request.workload));
+            }
             sticky::Template::Kept(receipt) => injected.receipt = Some(receipt),
             sticky::Template::Restored(template, receipt) => {
                 (injected.template, injected.receipt) = (Some(template), Some(receipt));
@@ -286,6 +293,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::RECEIPT_ANNOTATION;
     use crate::companions::Wanted;
     use crate::facts::Namespace;
     use crate::testing::{LABEL, facts, policies, with_container};
@@ -378,6 +386,19 @@ mod tests {
         other["metadata"]["labels"][LABEL] = "web".into();
         assert!(is_nothing(&created("enforce", &other)));
         assert!(is_nothing(&decided(spec("enforce"), &other, Some(&other), "jane", &facts())));
+    }
+
+    #[test]
+    fn a_receipt_that_somebody_made_up_is_taken_off() {
+        let object = with_container(&json!({}));
+        let admitted = created("warn", &object).receipt.unwrap();
+        let mut forged = object.clone();
+        forged["metadata"]["annotations"] = json!({RECEIPT_ANNOTATION: admitted.to_string(), "a": "b"});
+        let decision = decided(spec("warn"), &forged, Some(&object), "jane", &facts());
+        let mut stored = forged.clone();
+        json_patch::patch(&mut stored, &decision.patch).unwrap();
+        assert_eq!(stored["metadata"]["annotations"], json!({"a": "b"}));
+        assert!(decision.receipt.is_none() && decision.companions == Companions::default());
     }
 
     #[test]

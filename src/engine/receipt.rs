@@ -3,7 +3,7 @@
 use std::fmt;
 
 use json_patch::jsonptr::PointerBuf;
-use json_patch::{AddOperation, PatchOperation};
+use json_patch::{AddOperation, PatchOperation, RemoveOperation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -80,6 +80,13 @@ impl Receipt {
             });
         }
         entries
+    }
+
+    /// Returns the change that takes a receipt off a workload; none where there is none.
+    pub(super) fn forget(workload: &Workload) -> Option<PatchOperation> {
+        workload.annotation(RECEIPT_ANNOTATION)?;
+        let path = PointerBuf::from_tokens(["metadata", "annotations", RECEIPT_ANNOTATION]);
+        Some(PatchOperation::Remove(RemoveOperation { path }))
     }
 
     /// Returns the change that puts the receipt on a workload; none where it is there already.

@@ -64,10 +64,16 @@ impl ControlPlane {
 
     /// Runs kubectl with this text as its stdin.
     pub(crate) fn kubectl(&self, arguments: &[&str], stdin: &str) -> Output {
-        let cache = self.folder.join("kubectl-cache");
-        let mut command = Command::new(self.programs.join("kubectl"));
-        command.env("KUBECONFIG", self.kubeconfig()).arg("--cache-dir").arg(cache).args(arguments);
+        let mut command = self.kubectl_command();
+        command.args(arguments);
         Output::of(command, stdin)
+    }
+
+    /// Returns kubectl, to be given arguments.
+    pub(crate) fn kubectl_command(&self) -> Command {
+        let mut command = Command::new(self.programs.join("kubectl"));
+        command.env("KUBECONFIG", self.kubeconfig()).arg("--cache-dir").arg(self.folder.join("kubectl-cache"));
+        command
     }
 
     /// Stops or starts a component.

@@ -14,8 +14,8 @@ pub(crate) struct Output {
 
 impl Output {
     /// Runs a program with this text as its stdin.
-    pub(crate) fn of(mut command: Command, stdin: &str) -> Self {
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn of(mut command: impl std::borrow::BorrowMut<Command>, stdin: &str) -> Self {
+        let command = command.borrow_mut().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (mut pipe, text) = (child.stdin.take().unwrap(), stdin.to_owned());
         // A program may end without having read its stdin, which is no fault of its own.
