@@ -204,6 +204,29 @@ mod tests {
     }
 
     #[test]
+    fn what_several_policies_find_is_told_once_as_the_strictest_has_it() {
+        let object = deployment(&json!([container("a", "x:blue")]));
+        let workload = Workload::view(&object).unwrap();
+        let request =
+            Request { operation: Operation::Create, workload, old: None, user: "", now: Timestamp::UNIX_EPOCH };
+        let found = |of_a: &str, of_b: &str| {
+            let spec = |enforcement: &str| {
+                json!({"rules": {
+                    "floating-tag": {"enforcement": enforcement, "params": {"tags": ["blue"]}},
+                    "missing-memory-limit": {"enforcement": "off"}
+                }})
+            };
+            let verdict = decide(&request, &policies(&[("a", spec(of_a)), ("b", spec(of_b))]), &facts()).verdict;
+            let all = verdict.violations.into_iter().chain(verdict.warned);
+            all.map(|found| (found.policy, found.enforcement)).collect::<Vec<_>>()
+        };
+        let by = |policy: &str, enforcement: Enforcement| vec![(policy.to_owned(), enforcement)];
+        assert_eq!(found("warn", "enforce"), by("b", Enforcement::Enforce));
+        assert_eq!(found("enforce", "warn"), by("a", Enforcement::Enforce));
+        assert_eq!(found("warn", "warn"), by("a", Enforcement::Warn));
+    }
+
+    #[test]
     fn the_same_value_in_another_field_is_another_violation() {
         let spec = json!({
             "rules": {"missing-memory-limit": {"enforcement": "off"}},

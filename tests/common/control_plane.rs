@@ -88,6 +88,11 @@ impl ControlPlane {
         fs::read_to_string(self.folder.join("logs/audit.log")).unwrap()
     }
 
+    /// Returns the folder of the programs, kubectl among them.
+    pub(crate) fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.folder.join("kubeconfig")
     }
