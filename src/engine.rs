@@ -168,7 +168,8 @@ impl<'a> Considered<'a> {
     /// Returns what the author should know of the patch.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = self.injected.notes.clone();
+        let mut notes: Vec<String> = self.unknown_namespace().into_iter().collect();
+        notes.extend(self.injected.notes.iter().cloned());
         if self.request.operation == Operation::Create
             && let Some((workload, effective)) = self.admitted()
         {
@@ -177,6 +178,19 @@ impl<'a> Considered<'a> {
             notes.extend(problem.map(|problem| format!("no autoscaler is made: {problem}")));
         }
         notes
+    }
+
+    /// Tells the author that policies could not be chosen by a namespace that has not been seen: it may have been made a
+    /// moment ago.
+    fn unknown_namespace(&self) -> Option<String> {
+        let namespace = self.request.workload.namespace();
+        let is_known = namespace.is_empty() || self.facts.namespaces.contains_key(namespace);
+        (!is_known && !self.is_leaving).then(|| {
+            format!(
+                "namespace {namespace} has not been seen yet: policies for namespaces or environments were not asked; apply \
+                 again once it is there"
+            )
+        })
     }
 
     /// Judges the workload as it should be stored.
@@ -386,6 +400,15 @@ mod tests {
         other["metadata"]["labels"][LABEL] = "web".into();
         assert!(is_nothing(&created("enforce", &other)));
         assert!(is_nothing(&decided(spec("enforce"), &other, Some(&other), "jane", &facts())));
+    }
+
+    #[test]
+    fn a_namespace_that_was_not_seen_is_told_of() {
+        let object = with_container(&json!({"image": "api:1"}));
+        let told = |facts: &Facts| decided(spec("warn"), &object, None, "jane", facts).notes;
+        assert!(told(&facts()).is_empty());
+        let unseen = told(&Facts { namespaces: [].into(), ..facts() });
+        assert!(unseen.len() == 1 && unseen[0].contains("namespace ml has not been seen yet"), "{unseen:?}");
     }
 
     #[test]

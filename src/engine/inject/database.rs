@@ -69,7 +69,7 @@ mod tests {
 
     use crate::companions::Wanted;
     use crate::engine::{Operation, Request, decide};
-    use crate::facts::{Database, Facts};
+    use crate::facts::{Apis, Database, Facts};
     use crate::testing::{deployment, facts, policies, with_container, with_database};
     use crate::workload::Workload;
 
@@ -146,7 +146,7 @@ mod tests {
     fn why_nothing_is_bound_is_told_once() {
         let two = deployment(&json!([{"name": "a", "image": "a:1"}, {"name": "b", "image": "b:1"}]));
         assert_eq!(bound(&two, &facts()).1.len(), 1);
-        assert_eq!(bound(&two, &Facts::default()).1.len(), 1);
+        assert_eq!(bound(&two, &Facts { apis: Apis::default(), ..facts() }).1.len(), 1);
         let mut unnamed = with_container(&json!({}));
         unnamed["metadata"]["name"] = json!(null);
         let (names, notes) = bound(&unnamed, &facts());
