@@ -154,7 +154,7 @@ impl<'a> Stage<'a> {
         let namespace = self.sandbox.namespace;
         match event {
             Event::PolicyChanged | Event::ExceptionExpired => {
-                self.sandbox.put_policy(&other_policy(namespace, namespace))
+                self.sandbox.put_policy(&other_policy(namespace, namespace));
             }
             Event::PolicyReplaced => {
                 self.sandbox.put_policy(&other_policy(&format!("{namespace}-other"), namespace));

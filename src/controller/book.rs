@@ -91,7 +91,7 @@ impl<T> Page<T> {
 }
 
 impl Book {
-    /// Opens a book for what these watches will tell; the statuses are to be written by [`write`].
+    /// Opens a book for what these watches will tell; the statuses are to be written by [`write()`].
     pub(super) fn open(
         state: &Arc<State>,
         queue: Queue,
