@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use tidegate::admission::{self, Webhook};
-use tidegate::engine::{Operation, Request, decide};
+use tidegate::engine::{Operation, Request, User, decide};
 use tidegate::facts::{Apis, Autoscaler, Database, Facts, Namespace, WorkloadRef};
 use tidegate::input;
 use tidegate::policy::{self, PolicySet};
@@ -57,7 +57,8 @@ fn decision_alone(criterion: &mut Criterion) {
         let review: Value = serde_json::from_slice(body).expect("the fixture is JSON");
         let (object, old) = (&review["request"]["object"], &review["request"]["oldObject"]);
         let old = (!old.is_null()).then(|| view(old));
-        let request = Request { operation, workload: view(object), old, user: "admin", now: Timestamp::UNIX_EPOCH };
+        let request =
+            Request { operation, workload: view(object), old, user: User::named("admin"), now: Timestamp::UNIX_EPOCH };
         let facts = facts(operation);
         group.bench_function(name, |bencher| bencher.iter(|| decide(black_box(&request), &policies, &facts)));
     }

@@ -16,7 +16,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::engine::{Considered, Operation, Request};
+use crate::engine::{Considered, Operation, Request, User};
 use crate::facts::Facts;
 use crate::policy::PolicySet;
 use crate::report;
@@ -109,6 +109,8 @@ struct GroupKind<'a> {
 struct UserInfo<'a> {
     #[serde(borrow, default)]
     username: Cow<'a, str>,
+    #[serde(borrow, default)]
+    groups: Vec<Cow<'a, str>>,
 }
 
 /// Decodes the envelope of a review.
@@ -227,7 +229,8 @@ impl Review<'_> {
         let workload = request.object.as_ref().ok_or(Unreadable::Missing).and_then(view)?;
         let old = request.old_object.as_ref().map(view).transpose()?;
         let operation = if request.operation == "CREATE" { Operation::Create } else { Operation::Update };
-        Ok(Request { operation, workload, old, user: &request.user_info.username, now })
+        let user = User { name: &request.user_info.username, groups: &request.user_info.groups };
+        Ok(Request { operation, workload, old, user, now })
     }
 
     fn mutation(&self, considered: &Considered) -> Answer<'_> {

@@ -23,6 +23,7 @@ pub use receipt::{Entry, Receipt};
 
 use crate::companions::{self, Companions};
 use crate::facts::Facts;
+pub use crate::facts::User;
 use crate::policy::{Effective, PolicySet};
 use crate::rules::Context;
 use crate::runtimes::{self, Recognised};
@@ -48,8 +49,8 @@ pub struct Request<'a> {
     pub workload: Workload<'a>,
     /// The workload as it is stored, for an update.
     pub old: Option<Workload<'a>>,
-    /// Who asks, as the API server knows them.
-    pub user: &'a str,
+    /// Who asks.
+    pub user: User<'a>,
     /// When: exceptions expire.
     pub now: Timestamp,
 }
@@ -299,7 +300,7 @@ impl Injected {
 fn is_on_its_way_out(request: &Request, facts: &Facts) -> bool {
     request.workload.is_being_deleted()
         || facts.is_terminating(request.workload.namespace())
-        || COLLECTORS.contains(&request.user)
+        || COLLECTORS.contains(&request.user.name)
 }
 
 #[cfg(test)]
@@ -328,7 +329,7 @@ mod tests {
         let operation = if old.is_some() { Operation::Update } else { Operation::Create };
         let (workload, old) = (Workload::view(object).unwrap(), old.map(|old| Workload::view(old).unwrap()));
         decide(
-            &Request { operation, workload, old, user, now: Timestamp::UNIX_EPOCH },
+            &Request { operation, workload, old, user: User::named(user), now: Timestamp::UNIX_EPOCH },
             &policies(&[("serving", spec)]),
             facts,
         )

@@ -1,5 +1,6 @@
 //! What a decision may know of the cluster. Shells gather it from watches or files; rules only read it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::api::MODEL_SERVERS_LABEL;
@@ -73,6 +74,23 @@ impl Namespace {
     pub fn is_for_model_servers(&self) -> bool {
         let (label, all) = MODEL_SERVERS_LABEL;
         self.labels.get(label).is_some_and(|value| value == all)
+    }
+}
+
+/// Who asks, as the API server knows them; nobody where a workload is only looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct User<'a> {
+    /// Their name.
+    pub name: &'a str,
+    /// Their groups.
+    pub groups: &'a [Cow<'a, str>],
+}
+
+impl<'a> User<'a> {
+    /// Returns a user who is in no group.
+    #[must_use]
+    pub fn named(name: &'a str) -> Self {
+        Self { name, groups: &[] }
     }
 }
 

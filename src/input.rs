@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::{ServingException, ServingPolicy};
-use crate::engine::{Considered, Operation, Request};
+use crate::engine::{Considered, Operation, Request, User};
 use crate::facts::{Apis, Autoscaler, Facts, Namespace, WorkloadRef};
 use crate::policy::{Exception, Policy, PolicySet};
 use crate::report;
@@ -230,7 +230,7 @@ pub fn considered<'a>(
 ) -> Considered<'a> {
     let view = |object: &'a Value| Workload::view(object).expect("it was viewed when it was read");
     let operation = if old.is_some() { Operation::Update } else { Operation::Create };
-    let request = Request { operation, workload: view(object), old: old.map(view), user: "", now };
+    let request = Request { operation, workload: view(object), old: old.map(view), user: User::default(), now };
     Considered::of(request, policies, facts)
 }
 

@@ -116,7 +116,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::api::Enforcement;
-    use crate::engine::{Operation, Request};
+    use crate::engine::{Operation, Request, User};
     use crate::rules::Finding;
     use crate::testing::{facts, policies, with_container};
     use crate::workload::Workload;
@@ -171,8 +171,13 @@ mod tests {
         let facts = facts();
         let said = |object: &Value| {
             let workload = Workload::view(object).unwrap();
-            let request =
-                Request { operation: Operation::Create, workload, old: None, user: "jane", now: Timestamp::UNIX_EPOCH };
+            let request = Request {
+                operation: Operation::Create,
+                workload,
+                old: None,
+                user: User::named("jane"),
+                now: Timestamp::UNIX_EPOCH,
+            };
             let considered = Considered::of(request, &policies, &facts);
             let verdict = Verdict { warnings: vec!["a warning".to_owned()], ..Verdict::default() };
             (considered.patch(), warnings(&considered, &verdict))

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::api::Enforcement;
-use crate::facts::Facts;
+use crate::facts::{Facts, User};
 use crate::policy::{Effective, PolicySet};
 use crate::runtimes::Recognised;
 use crate::workload::{Container, Workload};
@@ -141,8 +141,8 @@ pub struct Context<'a> {
     pub facts: &'a Facts,
     /// The model server's container and runtime.
     pub recognised: &'a Recognised<'a>,
-    /// Who asks, as the API server knows them; empty where nobody does.
-    pub user: &'a str,
+    /// Who asks.
+    pub user: User<'a>,
     /// When it is judged.
     pub now: Timestamp,
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tidegate::api::Enforcement;
-use tidegate::engine::{Decision, Operation, Request, Violation, decide};
+use tidegate::engine::{Decision, Operation, Request, User, Violation, decide};
 use tidegate::facts::{Apis, Facts, Namespace};
 use tidegate::input;
 use tidegate::policy::PolicySet;
@@ -60,7 +60,7 @@ fn decided(object: &Value, old: Option<&Value>, policies: &PolicySet, facts: &Fa
             operation,
             workload: Workload::view(object).unwrap(),
             old,
-            user: "jane",
+            user: User::named("jane"),
             now: Timestamp::UNIX_EPOCH,
         },
         policies,

@@ -13,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate::api::ServingPolicy;
-use tidegate::engine::{Operation, Request, Violation, decide};
+use tidegate::engine::{Operation, Request, User, Violation, decide};
 use tidegate::facts::{Facts, Namespace};
 use tidegate::policy::{Policy, PolicySet};
 use tidegate::workload::Workload;
@@ -100,8 +100,13 @@ fn judged(rule: &Value) -> Result<Vec<Violation>, String> {
     let namespaces = [("ml".to_owned(), Namespace { labels, terminating: false })].into();
     let facts = Facts { namespaces, ..Facts::default() };
     let workload = Workload::view(&object).unwrap();
-    let request =
-        Request { operation: Operation::Create, workload, old: None, user: "jane", now: Timestamp::UNIX_EPOCH };
+    let request = Request {
+        operation: Operation::Create,
+        workload,
+        old: None,
+        user: User::named("jane"),
+        now: Timestamp::UNIX_EPOCH,
+    };
     Ok(decide(&request, &policies, &facts).verdict.violations)
 }
 

@@ -17,7 +17,7 @@ use proptest::sample::select;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tidegate::engine::{Decision, Operation, Request, decide};
+use tidegate::engine::{Decision, Operation, Request, User, decide};
 use tidegate::facts::{Apis, Facts};
 use tidegate::workload::Workload;
 
@@ -62,8 +62,13 @@ fn policy_for_all(policy: &Value) -> Value {
 fn create(object: &Value, policy: &Value) -> Decision {
     let facts = Facts { apis: Apis { zalando: true }, ..Facts::default() };
     let workload = Workload::view(object).unwrap();
-    let request =
-        Request { operation: Operation::Create, workload, old: None, user: "jane", now: Timestamp::UNIX_EPOCH };
+    let request = Request {
+        operation: Operation::Create,
+        workload,
+        old: None,
+        user: User::named("jane"),
+        now: Timestamp::UNIX_EPOCH,
+    };
     decide(&request, &in_force(&policy_for_all(policy)), &facts)
 }
 

@@ -12,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use policies::{SCOPE, all_in_force};
 use serde_json::{Map, Value, json};
 use tidegate::companions::Wanted;
-use tidegate::engine::{Decision, Operation, Request, decide};
+use tidegate::engine::{Decision, Operation, Request, User, decide};
 use tidegate::facts::{Apis, Facts, Namespace};
 use tidegate::workload::Workload;
 
@@ -339,8 +339,13 @@ fn many_policies_decide_as_each_field_by_itself_does() {
     for index in 0..WORKLOADS {
         let object = workload(dice, index);
         let view = Workload::view(&object).unwrap();
-        let request =
-            Request { operation: Operation::Create, workload: view, old: None, user: "", now: Timestamp::UNIX_EPOCH };
+        let request = Request {
+            operation: Operation::Create,
+            workload: view,
+            old: None,
+            user: User::default(),
+            now: Timestamp::UNIX_EPOCH,
+        };
         let found = decided(&decide(&request, &policies, &facts), &object);
         let expected = naive::outcome(&written, &object, &namespaces[view.namespace()]);
         assert_eq!(found, expected, "{object}");

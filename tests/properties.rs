@@ -15,7 +15,7 @@ use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 use tidegate::admission::{self, Webhook};
 use tidegate::api::RECEIPT_ANNOTATION;
-use tidegate::engine::{Decision, Operation, Request, decide};
+use tidegate::engine::{Decision, Operation, Request, User, decide};
 use tidegate::facts::{Apis, Facts, Namespace};
 use tidegate::workload::Workload;
 
@@ -41,7 +41,7 @@ impl Day {
     fn decide(&self, operation: Operation, object: &Value, old: Option<&Value>) -> (Value, Decision) {
         let workload = Workload::view(object).expect("a generated Deployment has the types of one");
         let old = old.map(|old| Workload::view(old).expect("an admitted Deployment has the types of one"));
-        let request = Request { operation, workload, old, user: "jane", now: Timestamp::UNIX_EPOCH };
+        let request = Request { operation, workload, old, user: User::named("jane"), now: Timestamp::UNIX_EPOCH };
         let decision = decide(&request, &in_force(&self.policy), &facts(self.zalando));
         let mut patched = object.clone();
         json_patch::patch(&mut patched, &decision.patch).expect("the patch applies");

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::cluster::{connect, resource};
 use super::files::{add_objects, add_policies, say};
 use super::serve::{DEFAULT_SELECTOR, Scope};
-use crate::engine::{Considered, Operation, Request};
+use crate::engine::{Considered, Operation, Request, User};
 use crate::input::Input;
 use crate::policy::PolicySet;
 use crate::report::explain;
@@ -111,7 +111,7 @@ fn workload(args: &Args, kind: &str, name: &str) -> anyhow::Result<String> {
 fn explained(object: &Value, policies: &PolicySet, input: &Input) -> String {
     let workload = Workload::view(object).expect("it was viewed when it was read");
     let now = Timestamp::now();
-    let request = Request { operation: Operation::Observe, workload, old: None, user: "", now };
+    let request = Request { operation: Operation::Observe, workload, old: None, user: User::default(), now };
     explain::workload(&workload, &Considered::of(request, policies, &input.facts))
 }
 

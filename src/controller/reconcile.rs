@@ -19,7 +19,7 @@ use super::observed::Observed;
 use super::plan::{Action, Course, Plan, Standing, plan};
 use super::{Context, status};
 use crate::companions::{Wanted, contains, names};
-use crate::engine::{Decision, Operation, Request, decide};
+use crate::engine::{Decision, Operation, Request, User, decide};
 use crate::facts::{Facts, WorkloadRef};
 use crate::report;
 use crate::workload::Workload;
@@ -142,8 +142,13 @@ pub(super) fn retry(deployment: Arc<DynamicObject>, error: &ApplyError, _: Arc<C
 
 /// Decides about a workload as it is; none where it is on its way out or no policy has ever been for it.
 fn considered(workload: &Workload, context: &Context) -> Option<Decision> {
-    let request =
-        Request { operation: Operation::Observe, workload: *workload, old: None, user: "", now: Timestamp::now() };
+    let request = Request {
+        operation: Operation::Observe,
+        workload: *workload,
+        old: None,
+        user: User::default(),
+        now: Timestamp::now(),
+    };
     let (decision, terminating) = context
         .state
         .read(|policies, facts| (decide(&request, policies, facts), facts.is_terminating(workload.namespace())));

@@ -179,7 +179,7 @@ fn name_of(object: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Operation, Request, decide};
+    use crate::engine::{Operation, Request, User, decide};
     use crate::testing::{facts, policies, with_container};
     use k8s_openapi::jiff::Timestamp;
 
@@ -187,8 +187,13 @@ mod tests {
     fn conditions(spec: Value, plan: &Plan) -> Vec<Condition> {
         let object = with_container(&json!({"image": "api:latest"}));
         let workload = Workload::view(&object).unwrap();
-        let request =
-            Request { operation: Operation::Observe, workload, old: None, user: "", now: Timestamp::UNIX_EPOCH };
+        let request = Request {
+            operation: Operation::Observe,
+            workload,
+            old: None,
+            user: User::default(),
+            now: Timestamp::UNIX_EPOCH,
+        };
         let decision = decide(&request, &policies(&[("serving", spec)]), &facts());
         of_model_server(&workload, &decision, plan).conditions
     }

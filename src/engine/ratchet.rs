@@ -157,7 +157,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::engine::{Decision, Operation, Request, decide};
+    use crate::engine::{Decision, Operation, Request, User, decide};
     use crate::testing::{self, deployment, facts, policies};
     use crate::workload::Workload;
 
@@ -167,7 +167,7 @@ mod tests {
             operation: Operation::Update,
             workload,
             old: Some(old),
-            user: "jane",
+            user: User::named("jane"),
             now: Timestamp::UNIX_EPOCH,
         };
         decide(&request, &policies(&[("serving", spec.clone())]), &facts())
@@ -207,8 +207,13 @@ mod tests {
     fn what_several_policies_find_is_told_once_as_the_strictest_has_it() {
         let object = deployment(&json!([container("a", "x:blue")]));
         let workload = Workload::view(&object).unwrap();
-        let request =
-            Request { operation: Operation::Create, workload, old: None, user: "", now: Timestamp::UNIX_EPOCH };
+        let request = Request {
+            operation: Operation::Create,
+            workload,
+            old: None,
+            user: User::default(),
+            now: Timestamp::UNIX_EPOCH,
+        };
         let found = |of_a: &str, of_b: &str| {
             let spec = |enforcement: &str| {
                 json!({"rules": {
@@ -288,8 +293,12 @@ mod tests {
         let judged = |image: &str| {
             let object = deployment(&json!([container("a", image)]));
             let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
-            decide(&Request { operation: Operation::Create, workload, old: None, user: "jane", now }, &set, &facts())
-                .verdict
+            decide(
+                &Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now },
+                &set,
+                &facts(),
+            )
+            .verdict
         };
         let counts = |image: &str| (judged(image).violations.len(), judged(image).warnings.len());
         assert_eq!(
@@ -311,8 +320,12 @@ mod tests {
         let set = policies(&[("serving", spec)]).with_exceptions([testing::exception("pilot", &whole)]);
         let now = Timestamp::from_second((day - 1) * 86_400).unwrap();
         let workload = Workload::view(&object).unwrap();
-        decide(&Request { operation: Operation::Create, workload, old: None, user: "jane", now }, &set, &facts())
-            .verdict
+        decide(
+            &Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now },
+            &set,
+            &facts(),
+        )
+        .verdict
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "the tests read better")]

@@ -47,6 +47,7 @@ mod tests {
 
     use super::*;
     use crate::engine::Operation;
+    use crate::facts::User;
     use crate::testing::{deployment, facts, policies, scaled};
     use crate::workload::Workload;
 
@@ -64,7 +65,7 @@ mod tests {
             operation: Operation::Update,
             workload,
             old: Some(old),
-            user: "jane",
+            user: User::named("jane"),
             now: Timestamp::UNIX_EPOCH,
         };
         let effective = policies.resolve(&workload, facts).unwrap();

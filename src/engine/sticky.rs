@@ -98,6 +98,7 @@ mod tests {
     use super::*;
     use crate::api::RECEIPT_ANNOTATION;
     use crate::engine::Injection;
+    use crate::facts::User;
     use crate::policy::PolicyRef;
     use crate::testing::with_container;
 
@@ -141,7 +142,7 @@ mod tests {
             operation: Operation::Update,
             workload,
             old: Some(old),
-            user: "jane",
+            user: User::named("jane"),
             now: Timestamp::UNIX_EPOCH,
         })
     }
@@ -266,8 +267,13 @@ mod tests {
     fn a_copy_of_something_admitted_is_begun_afresh() {
         let object = admitted("1");
         let workload = Workload::view(&object).unwrap();
-        let request =
-            Request { operation: Operation::Create, workload, old: None, user: "jane", now: Timestamp::UNIX_EPOCH };
+        let request = Request {
+            operation: Operation::Create,
+            workload,
+            old: None,
+            user: User::named("jane"),
+            now: Timestamp::UNIX_EPOCH,
+        };
         assert_eq!(told(&request), ("fresh", bare()));
     }
 

@@ -156,7 +156,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::engine::{Operation, Request};
+    use crate::engine::{Operation, Request, User};
     use crate::policy::PolicySet;
     use crate::testing::{exception, facts, with_container};
 
@@ -189,8 +189,11 @@ mod tests {
         let mut object = with_container(&json!({"image": "api:latest", "securityContext": {"privileged": true}}));
         let told = |object: &Value, operation: Operation| {
             let (viewed, now) = (Workload::view(object).unwrap(), Timestamp::UNIX_EPOCH);
-            let considered =
-                Considered::of(Request { operation, workload: viewed, old: None, user: "", now }, &set, &facts);
+            let considered = Considered::of(
+                Request { operation, workload: viewed, old: None, user: User::default(), now },
+                &set,
+                &facts,
+            );
             (considered.patch(), workload(&viewed, &considered))
         };
         let (patch, before) = told(&object, Operation::Observe);

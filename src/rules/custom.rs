@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{Context, Finding, Rule, named};
 use crate::api;
 use crate::cel::{CelError, Expression, Outcome, Variables, Wanted};
+use crate::facts::User;
 use crate::workload::Workload;
 
 /// The most variables that a rule may have.
@@ -190,7 +191,7 @@ fn as_sent(workload: &Workload) -> Value {
     object
 }
 
-fn request(workload: &Workload, operation: &str, user: &str) -> Value {
+fn request(workload: &Workload, operation: &str, user: User) -> Value {
     let kind = workload.kind();
     let resource = format!("{}s", kind.to_lowercase());
     json!({
@@ -199,7 +200,7 @@ fn request(workload: &Workload, operation: &str, user: &str) -> Value {
         "namespace": workload.namespace(),
         "kind": {"group": "apps", "version": "v1", "kind": kind},
         "resource": {"group": "apps", "version": "v1", "resource": resource},
-        "userInfo": {"username": user}
+        "userInfo": {"username": user.name, "groups": user.groups}
     })
 }
 
@@ -245,7 +246,8 @@ static SAMPLES: LazyLock<[Asked; 2]> = LazyLock::new(|| {
         "spec": {"template": {"spec": {"containers": [{"name": "server", "image": "server:1"}]}}}
     });
     let sample = |object: &Value, old_object: &Value, operation: &str| {
-        let request = Workload::view(object).map(|workload| request(&workload, operation, "sample"));
+        let request = Workload::view(object)
+            .map(|workload| request(&workload, operation, User { name: "sample", groups: &["sample".into()] }));
         Asked {
             object: object.clone(),
             old_object: old_object.clone(),
@@ -274,7 +276,7 @@ mod tests {
         json_patch::merge(&mut spec, more);
         let object = with_container(&json!({}));
         let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
-        let request = Request { operation: Operation::Create, workload, old: None, user: "jane", now };
+        let request = Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now };
         let verdict = decide(&request, &policies(&[("serving", spec)]), &facts()).verdict;
         verdict.violations.iter().map(Violation::told).chain(verdict.warnings).collect()
     }
@@ -299,7 +301,7 @@ mod tests {
                 {"name": "missing", "expression": "object.metadata.annotations['a']"}
             ],
             "expression": "quantity(variables.memory).compareTo(quantity(params.most)) == 0 && oldObject == null \
-                && request.operation == 'CREATE' && request.userInfo.username == 'jane' \
+                && request.operation == 'CREATE' && request.userInfo.username == 'jane' && !('admins' in request.userInfo.groups) \
                 && request.resource.resource == 'deployments' && namespaceObject.metadata.name == 'ml'",
             "params": {"most": "1024Mi"}}]);
         assert_eq!(refused(&rules, &json!({})), [""; 0]);

@@ -68,7 +68,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::companions::Wanted;
-    use crate::engine::{Operation, Request, decide};
+    use crate::engine::{Operation, Request, User, decide};
     use crate::facts::{Apis, Database, Facts};
     use crate::testing::{deployment, facts, policies, with_container, with_database};
     use crate::workload::Workload;
@@ -81,7 +81,7 @@ mod tests {
             operation: Operation::Create,
             workload: Workload::view(object).unwrap(),
             old: None,
-            user: "jane",
+            user: User::named("jane"),
             now: Timestamp::UNIX_EPOCH,
         };
         let decision = decide(&request, &policies(&[("serving", spec)]), facts);
@@ -101,7 +101,7 @@ mod tests {
             let mut object = with_container(&json!({}));
             object["metadata"]["annotations"] = said;
             let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
-            let request = Request { operation: Operation::Create, workload, old: None, user: "jane", now };
+            let request = Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now };
             let decision = decide(&request, &policies(&[("serving", spec)]), &facts());
             let is_bound = decision.patch.to_string().contains("PGHOST");
             assert_eq!(is_bound, decision.companions.database != Wanted::Nothing);

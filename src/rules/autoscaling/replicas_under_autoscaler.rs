@@ -45,7 +45,7 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
     use serde_json::{Value, json};
 
-    use crate::engine::{Operation, Request, decide};
+    use crate::engine::{Operation, Request, User, decide};
     use crate::facts::Facts;
     use crate::testing::{deployment, facts, policies, scaled};
     use crate::workload::Workload;
@@ -59,7 +59,7 @@ mod tests {
     fn warns(object: &Value, old: Option<&Value>, facts: &Facts) -> bool {
         let operation = if old.is_some() { Operation::Update } else { Operation::Create };
         let (workload, old) = (Workload::view(object).unwrap(), old.map(|old| Workload::view(old).unwrap()));
-        let request = Request { operation, workload, old, user: "jane", now: Timestamp::UNIX_EPOCH };
+        let request = Request { operation, workload, old, user: User::named("jane"), now: Timestamp::UNIX_EPOCH };
         !decide(&request, &policies(&[("serving", json!({}))]), facts).verdict.warnings.is_empty()
     }
 
