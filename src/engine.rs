@@ -170,6 +170,9 @@ impl<'a> Considered<'a> {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.unknown_namespace().into_iter().collect();
+        if !self.is_leaving {
+            notes.extend(self.policies.broken_for(&self.request.workload, self.facts));
+        }
         notes.extend(self.injected.notes.iter().cloned());
         if self.request.operation == Operation::Create
             && let Some((workload, effective)) = self.admitted()
@@ -311,6 +314,7 @@ mod tests {
     use crate::api::RECEIPT_ANNOTATION;
     use crate::companions::Wanted;
     use crate::facts::Namespace;
+    use crate::policy::Broken;
     use crate::testing::{LABEL, facts, policies, with_container};
 
     fn spec(enforcement: &str) -> Value {
@@ -410,6 +414,25 @@ mod tests {
         assert!(told(&facts()).is_empty());
         let unseen = told(&Facts { namespaces: [].into(), ..facts() });
         assert!(unseen.len() == 1 && unseen[0].contains("namespace ml has not been seen yet"), "{unseen:?}");
+    }
+
+    #[test]
+    fn a_policy_that_is_not_in_force_is_told_of_to_those_it_would_be_for() {
+        let object = with_container(&json!({"image": "api:1"}));
+        let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
+        let request = Request { operation: Operation::Create, workload, old: None, user: User::default(), now };
+        let told = |selected: &str| {
+            let spec = json!({"match": {"selector": {"matchLabels": {LABEL: selected}}}, "rules": {"no-such": {}}});
+            let policy =
+                json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {}, "spec": spec});
+            let policy = serde_json::from_value(policy).unwrap();
+            let set = policies(&[]).with_broken(vec![Broken::of("broken", Some(&policy), "there is no rule")]);
+            decide(&request, &set, &facts()).notes
+        };
+        assert_eq!(told("model-server"), ["policy broken makes no sense, so it is not in force: there is no rule"]);
+        assert!(told("web").is_empty());
+        let any = policies(&[]).with_broken(vec![Broken::of("broken", None, "it cannot be read")]);
+        assert_eq!(decide(&request, &any, &facts()).notes.len(), 1);
     }
 
     #[test]

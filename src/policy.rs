@@ -28,7 +28,7 @@ pub use settings::{
 };
 pub use shipped::{SHIPPED, shipped};
 
-use crate::api::{Bound, Enforcement};
+use crate::api::{Bound, Enforcement, ServingPolicy};
 use crate::facts::Facts;
 use crate::rules::Rule;
 use crate::workload::Workload;
@@ -48,15 +48,51 @@ impl fmt::Display for PolicyRef {
     }
 }
 
+/// Which workloads a policy is for.
+#[derive(Clone, Debug)]
+struct Selection {
+    selector: Selector,
+    namespaces: Selector,
+    kinds: BTreeSet<String>,
+}
+
+impl Selection {
+    fn is_for(
+        &self,
+        kind: &str,
+        labels: &BTreeMap<String, String>,
+        namespace: Option<&BTreeMap<String, String>>,
+    ) -> bool {
+        self.kinds.contains(kind)
+            && (self.selector.selects_all() || self.selector.matches(labels))
+            && (self.namespaces.selects_all() || namespace.is_some_and(|labels| self.namespaces.matches(labels)))
+    }
+}
+
+/// A policy that makes no sense and of which no version ever did, as far as is known: its workloads are told.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    name: String,
+    why: String,
+    /// None where not even that makes sense: it may be for any workload.
+    selection: Option<Selection>,
+}
+
+impl Broken {
+    /// Notes a policy, as it is written where it can be read, and why it makes no sense.
+    #[must_use]
+    pub fn of(name: &str, policy: Option<&ServingPolicy>, why: &str) -> Self {
+        let selection = policy.and_then(|policy| Selection::compile(&policy.spec).ok());
+        Self { name: name.to_owned(), why: why.to_owned(), selection }
+    }
+}
+
 /// A policy that is ready to decide.
 #[derive(Debug)]
 pub struct Policy {
     reference: PolicyRef,
     priority: i32,
-    selector: Selector,
-    namespaces: Selector,
-    /// The kinds of workloads that the policy is for.
-    kinds: BTreeSet<String>,
+    selection: Selection,
     /// The label of a namespace that names its environment.
     environment_label: String,
     /// What exceptions to the policy may do.
@@ -136,6 +172,7 @@ pub struct PolicySet {
     policies: Vec<Arc<Policy>>,
     /// By namespace.
     exceptions: HashMap<String, Vec<Arc<Exception>>>,
+    broken: Vec<Broken>,
     /// What was made of policies together before. Which policies a workload is under differs far less than workloads do.
     known: RwLock<HashMap<Vec<Choice>, Arc<Effective>>>,
 }
@@ -151,7 +188,7 @@ impl PolicySet {
     #[must_use]
     pub fn new(scope: BTreeMap<String, String>, mut policies: Vec<Arc<Policy>>) -> Self {
         policies.sort_by(|a, b| if meeting::precedes(a, b) { Ordering::Less } else { Ordering::Greater });
-        Self { scope, policies, exceptions: HashMap::new(), known: RwLock::default() }
+        Self { scope, policies, exceptions: HashMap::new(), broken: Vec::new(), known: RwLock::default() }
     }
 
     /// Returns the set with these exceptions, and no others.
@@ -164,6 +201,21 @@ impl PolicySet {
         // The answer must not depend on the order in which they were made.
         self.exceptions.values_mut().for_each(|of_namespace| of_namespace.sort_by(|a, b| a.name.cmp(&b.name)));
         self
+    }
+
+    /// Returns the set with these policies that are not in force, and no others.
+    #[must_use]
+    pub fn with_broken(self, broken: Vec<Broken>) -> Self {
+        Self { broken, ..self }
+    }
+
+    /// Tells of each policy that would be for a workload, but makes no sense.
+    pub fn broken_for<'s>(&'s self, workload: &Workload, facts: &'s Facts) -> impl Iterator<Item = String> + 's {
+        let (kind, labels) = (workload.kind().to_owned(), workload.labels().map(text_map).unwrap_or_default());
+        let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
+        let is_for = move |selection: &Selection| selection.is_for(&kind, &labels, namespace);
+        let broken = self.broken.iter().filter(move |broken| broken.selection.as_ref().is_none_or(&is_for));
+        broken.map(|Broken { name, why, .. }| format!("policy {name} makes no sense, so it is not in force: {why}"))
     }
 
     /// Returns the exceptions that are for a workload, expired or not.
@@ -223,10 +275,7 @@ impl PolicySet {
         let labels = workload.labels().map(text_map).unwrap_or_default();
         let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
         let chosen = self.policies.iter().enumerate().filter_map(|(place, policy)| {
-            let is_for = policy.kinds.contains(workload.kind())
-                && (policy.selector.selects_all() || policy.selector.matches(&labels))
-                && (policy.namespaces.selects_all()
-                    || namespace.is_some_and(|labels| policy.namespaces.matches(labels)));
+            let is_for = policy.selection.is_for(workload.kind(), &labels, namespace);
             let variant = is_for.then(|| policy.variant_for(namespace))?;
             (policy.variants[variant].enforcement > Enforcement::Off).then_some((place, variant))
         });

@@ -19,7 +19,7 @@ use super::watch::Key;
 use crate::companions::contains;
 use crate::engine::Decision;
 use crate::facts::WorkloadRef;
-use crate::policy::{Exception, Meeting, Policy, PolicySet};
+use crate::policy::{Broken, Exception, Meeting, Policy, PolicySet};
 use crate::report;
 use crate::state::State;
 
@@ -215,8 +215,14 @@ impl Book {
         let of_cluster = pages.policies.values().filter_map(|page| page.in_force.clone());
         let policies = pages.from_files.iter().cloned().chain(of_cluster).collect();
         let exceptions = pages.exceptions.values().filter_map(|page| page.in_force.clone());
+        let broken = pages.policies.iter().filter(|(_, page)| page.in_force.is_none()).map(|(name, page)| {
+            let written = serde_json::from_value(page.object.clone()).ok();
+            Broken::of(name, written.as_ref(), page.problem.as_deref().unwrap_or_default())
+        });
         let scope = self.state.read(|current, _| current.scope().clone());
-        self.state.replace_policies(PolicySet::new(scope, policies).with_exceptions(exceptions));
+        self.state.replace_policies(
+            PolicySet::new(scope, policies).with_exceptions(exceptions).with_broken(broken.collect()),
+        );
         self.queue.push_all();
     }
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::merge::Layer;
 use super::settings::Settings;
-use super::{ExceptionLimits, Merged, Policy, PolicyRef, SettingsError, Variant, schema};
+use super::{ExceptionLimits, Merged, Policy, PolicyRef, Selection, SettingsError, Variant, schema};
 use crate::api::{
     Bound, ContainerDefaults, Environment, LabelSelector, Resources, ServingPolicy, ServingPolicySpec, WorkloadKind,
 };
@@ -179,7 +179,6 @@ impl Policy {
         let spec = &policy.spec;
         let name = policy.metadata.name.as_deref().ok_or(PolicyError::Unnamed)?;
         schema::check(&json(spec))?;
-        let chosen = spec.match_.clone().unwrap_or_default();
         let mut variants = vec![Variant::compile(name, None, spec)?];
         for (environment, overlay) in &spec.environments {
             let failed =
@@ -189,15 +188,25 @@ impl Policy {
         Ok(Self {
             reference: PolicyRef { name: name.into(), generation: policy.metadata.generation.unwrap_or(1) },
             priority: spec.priority,
-            selector: selector("selector", chosen.selector)?,
-            namespaces: selector("namespaceSelector", chosen.namespace_selector)?,
-            kinds: kinds(&chosen.kinds),
+            selection: Selection::compile(spec)?,
             exceptions: exception_limits(name, spec)?,
             environment_label: spec
                 .environment
                 .as_ref()
                 .map_or_else(|| "environment".into(), |source| source.namespace_label.clone()),
             variants,
+        })
+    }
+}
+
+impl Selection {
+    /// Compiles what a policy says of the workloads that it is for.
+    pub(super) fn compile(spec: &ServingPolicySpec) -> Result<Self, PolicyError> {
+        let chosen = spec.match_.clone().unwrap_or_default();
+        Ok(Self {
+            selector: selector("selector", chosen.selector)?,
+            namespaces: selector("namespaceSelector", chosen.namespace_selector)?,
+            kinds: kinds(&chosen.kinds),
         })
     }
 }

@@ -79,9 +79,9 @@ fn together<'p>(one: &'p Policy, other: &'p Policy) -> Vec<(&'p Variant, &'p Var
 impl Policy {
     /// Tells whether one workload can be under both policies, as far as their selectors tell.
     fn may_meet(&self, other: &Self) -> bool {
-        !self.kinds.is_disjoint(&other.kinds)
-            && !excludes(&self.selector, &other.selector)
-            && !excludes(&self.namespaces, &other.namespaces)
+        !self.selection.kinds.is_disjoint(&other.selection.kinds)
+            && !excludes(&self.selection.selector, &other.selection.selector)
+            && !excludes(&self.selection.namespaces, &other.selection.namespaces)
     }
 }
 
