@@ -19,7 +19,13 @@ use crate::telemetry::{self, LogFormat};
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
     /// What to log: a level, or levels by module.
-    #[arg(long, env = "TIDEGATE_LOG", default_value = "info,kube=warn,kube_client::client::builder=off", global = true, value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "TIDEGATE_LOG",
+        default_value = "info,kube=warn,kube_client::client::builder=off",
+        global = true,
+        value_name = "FILTER"
+    )]
     log: String,
     /// How to write logs.
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t, global = true)]

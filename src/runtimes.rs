@@ -11,9 +11,27 @@ pub use preset::{Preset, PresetError};
 use crate::api::CONTAINER_ANNOTATION;
 use crate::workload::{Container, Workload};
 
+/// The presets, a file each.
+const TEXTS: [&str; 15] = [
+    include_str!("../policies/runtimes/bentoml.yaml"),
+    include_str!("../policies/runtimes/infinity.yaml"),
+    include_str!("../policies/runtimes/kserve.yaml"),
+    include_str!("../policies/runtimes/llama-cpp.yaml"),
+    include_str!("../policies/runtimes/lmdeploy.yaml"),
+    include_str!("../policies/runtimes/mlserver.yaml"),
+    include_str!("../policies/runtimes/nim.yaml"),
+    include_str!("../policies/runtimes/ollama.yaml"),
+    include_str!("../policies/runtimes/sglang.yaml"),
+    include_str!("../policies/runtimes/tei.yaml"),
+    include_str!("../policies/runtimes/tensorflow-serving.yaml"),
+    include_str!("../policies/runtimes/tgi.yaml"),
+    include_str!("../policies/runtimes/torchserve.yaml"),
+    include_str!("../policies/runtimes/triton.yaml"),
+    include_str!("../policies/runtimes/vllm.yaml"),
+];
+
 static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(|| {
-    let texts = [include_str!("../policies/runtimes/vllm.yaml")];
-    let presets = texts.into_iter().map(|text| Preset::parse(text).expect("the presets are checked by a test"));
+    let presets = TEXTS.into_iter().map(|text| Preset::parse(text).expect("the presets are checked by a test"));
     presets.collect()
 });
 

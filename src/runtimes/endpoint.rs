@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::preset::Preset;
+use super::preset::{Preset, Probe};
 use crate::workload::Container;
 
 /// How long a model server of an unknown runtime may take to start.
@@ -49,12 +49,21 @@ pub(super) fn of_preset(container: &Container, preset: &Preset) -> Result<Endpoi
     let scheme = if preset.tls_flags.iter().any(|flag| has_flag(&words, flag)) { "HTTPS" } else { "HTTP" };
     let has_api_key = preset.api_key.flags.iter().any(|flag| has_flag(&words, flag))
         || preset.api_key.env.iter().any(|name| container.env(name).is_some());
-    let http = |path: &str| Handler::Http { path: path.to_owned(), scheme };
+    if let Some(worker) = preset.workers.iter().find(|worker| has_flag(&words, worker)) {
+        return Err(format!("`{worker}` says that it serves nothing itself; write probes where it needs some"));
+    }
+    let prefix = preset.prefix_flags.iter().find_map(|flag| flag_value(&words, flag)).unwrap_or_default();
+    let prefix = prefix.trim_matches('/');
+    let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
+    let handler = |probe: &Probe| match probe.path(has_api_key) {
+        Some(path) => Handler::Http { path: format!("{prefix}{path}"), scheme },
+        None => Handler::Tcp,
+    };
     Ok(Endpoint {
         port: port_of_preset(container, preset, &words)?,
-        startup: http(preset.probes.startup.of(has_api_key)),
-        readiness: http(preset.probes.readiness.of(has_api_key)),
-        liveness: http(preset.probes.liveness.of(has_api_key)),
+        startup: handler(&preset.probes.startup),
+        readiness: handler(&preset.probes.readiness),
+        liveness: handler(&preset.probes.liveness),
         startup_budget: preset.startup_budget,
     })
 }

@@ -18,11 +18,17 @@ pub struct Preset {
     /// The flags whose presence means that it serves HTTPS.
     #[serde(default)]
     pub tls_flags: Vec<String>,
+    /// The flags that put a prefix before the paths of its probes.
+    #[serde(default)]
+    pub prefix_flags: Vec<String>,
+    /// The flags and words of a process that serves nothing itself, such as a worker of several nodes.
+    #[serde(default)]
+    pub workers: Vec<String>,
     /// How it is given an API key.
     #[serde(default)]
     pub api_key: ApiKey,
     /// How it is probed.
-    pub probes: ProbePaths,
+    pub probes: Probes,
     /// How long it may take to start.
     #[serde(deserialize_with = "duration")]
     pub startup_budget: Duration,
@@ -35,6 +41,9 @@ struct Recognise {
     /// The last parts of an image's repository; a `*` at the end stands for any rest.
     #[serde(default)]
     images: Vec<String>,
+    /// What the image's tag must be like, `*` at either end standing for anything, or with `!` before it must not be like.
+    #[serde(default)]
+    tags: Vec<String>,
     /// Words that stand together in command and arguments.
     #[serde(default)]
     commands: Vec<String>,
@@ -66,31 +75,31 @@ pub struct ApiKey {
     pub env: Vec<String>,
 }
 
-/// The HTTP paths of the three probes.
+/// How the three probes ask.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ProbePaths {
+pub struct Probes {
     /// Has the server started?
-    pub startup: ProbePath,
+    pub startup: Probe,
     /// Can it answer now?
-    pub readiness: ProbePath,
+    pub readiness: Probe,
     /// Must it be restarted?
-    pub liveness: ProbePath,
+    pub liveness: Probe,
 }
 
-/// The HTTP path of one probe.
+/// How one probe asks: for a path, or by opening a connection where none answers well.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ProbePath {
-    path: String,
+pub struct Probe {
+    path: Option<String>,
     path_with_api_key: Option<String>,
 }
 
-impl ProbePath {
-    /// Returns the path, for a server that wants an API key or one that does not.
+impl Probe {
+    /// Returns the path, for a server that wants an API key or one that does not; none where a connection says it all.
     #[must_use]
-    pub fn of(&self, has_api_key: bool) -> &str {
-        self.path_with_api_key.as_deref().filter(|_| has_api_key).unwrap_or(&self.path)
+    pub fn path(&self, has_api_key: bool) -> Option<&str> {
+        self.path_with_api_key.as_deref().filter(|_| has_api_key).or(self.path.as_deref())
     }
 }
 
@@ -114,7 +123,16 @@ impl Preset {
     #[must_use]
     pub fn recognises(&self, container: &Container) -> bool {
         let image = container.image();
-        self.recognise.images.iter().any(|pattern| names(pattern, image)) || self.runs_in(container)
+        let is_named = self.recognise.images.iter().any(|pattern| names(pattern, image));
+        is_named && self.tag_fits(image) || self.runs_in(container)
+    }
+
+    fn tag_fits(&self, image: Image) -> bool {
+        let tag = image.tag();
+        self.recognise.tags.iter().all(|pattern| match pattern.strip_prefix('!') {
+            Some(refused) => !tag.is_some_and(|tag| is_like(refused, tag)),
+            None => tag.is_some_and(|tag| is_like(pattern, tag)),
+        })
     }
 
     fn runs_in(&self, container: &Container) -> bool {
@@ -127,6 +145,15 @@ impl Preset {
             let command: Vec<&str> = command.split(' ').collect();
             bare.windows(command.len()).any(|window| window == command)
         })
+    }
+}
+
+/// Tells whether a text is like a pattern with a `*` at either end, or none.
+fn is_like(pattern: &str, text: &str) -> bool {
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(end), _) => text.ends_with(end),
+        (None, Some(start)) => text.starts_with(start),
+        (None, None) => text == pattern,
     }
 }
 
