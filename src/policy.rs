@@ -401,6 +401,15 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_is_off_everywhere_does_not_apply() {
+        let off = json!({"rules": {"floating-tag": {"enforcement": "off"}}});
+        let applies = |specs: &[(&str, Value)]| {
+            ask(specs, |effective| effective.rules().iter().any(|active| active.rule.id() == "floating-tag"))
+        };
+        assert!(!applies(&[("a", off.clone())]) && applies(&[("a", off), ("b", json!({}))]));
+    }
+
+    #[test]
     fn bounds_are_as_strict_as_the_policy_that_sets_them() {
         let bounds = json!({"resources": {"bounds": {"memory": {"max": "1Gi"}}}, "enforcement": "audit"});
         let rules: Vec<(String, Enforcement, String)> = ask(&[("a", json!({})), ("b", bounds)], |effective| {

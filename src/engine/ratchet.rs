@@ -185,6 +185,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_violated_before_is_told_to_have_been() {
+        let spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
+        let object = deployment(&json!([container("a", "x:latest")]));
+        let told = decided(&spec, &object, &object).verdict.warnings;
+        let place = "spec.template.spec.containers[0].image";
+        let expected = "a tag that is never moved, or a digest (as before this update, so it is admitted)";
+        assert_eq!(told, [format!("floating-tag: {place}: `x:latest`; expected {expected}")]);
+    }
+
+    #[test]
     fn what_was_violated_before_is_warned_of() {
         let old = json!([container("a", "x:latest")]);
         assert_eq!(counts(&old, &old), (0, 1));

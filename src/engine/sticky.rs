@@ -171,6 +171,16 @@ mod tests {
     }
 
     #[test]
+    fn who_is_left_alone_is_told_what_to_do() {
+        let object = with_container(&json!({}));
+        let told = unmanaged(&Workload::view(&object).unwrap());
+        assert!(
+            told.starts_with("Deployment api was not admitted by tidegate") && told.contains("rollout restart"),
+            "{told}"
+        );
+    }
+
+    #[test]
     fn what_was_admitted_is_kept_as_it_is() {
         let old = admitted("1");
         assert_eq!(update(&old, &old), ("kept", container(&mut old.clone()).take()));

@@ -151,6 +151,11 @@ mod tests {
     }
 
     #[test]
+    fn policies_that_say_nothing_come_to_nothing() {
+        assert_eq!(*merged(&[]).values(), json!({}));
+    }
+
+    #[test]
     fn a_list_and_a_behavior_are_taken_as_a_whole() {
         let with =
             |seconds: u32| json!({"autoscaling": {"metrics": [seconds], "behavior": {"scaleDown": {"s": seconds}}}});
