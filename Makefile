@@ -1,6 +1,8 @@
 # Everything that is built goes into a cache outside of the tree; TIDEGATE_CACHE says where.
 TIDEGATE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
-CARGO_TARGET_DIR ?= $(TIDEGATE_CACHE)/target
+# One folder per checkout: Cargo takes two checkouts of one package for the same one, and what tests compile in
+# (the folder of their cases) is then the other's.
+CARGO_TARGET_DIR ?= $(TIDEGATE_CACHE)/target/$(shell pwd -P | cksum | cut -d ' ' -f 1)
 export TIDEGATE_CACHE CARGO_TARGET_DIR
 
 CARGO_DENY_VERSION := 0.20.2
