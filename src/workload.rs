@@ -7,23 +7,34 @@ mod defaults;
 mod image;
 mod keyed;
 mod parse;
+mod probe;
 mod shape;
+mod shell;
 mod wishes;
 mod words;
 
 use serde_json::{Map, Value};
 
-pub use authors::{Authors, wrote_replicas};
+pub use authors::{Authors, wrote};
+pub(crate) use container::is_gpu;
 pub use container::{Container, GPU_RESOURCES};
+pub use defaults::{GRACE_PERIOD, PROGRESS_DEADLINE};
 pub(crate) use defaults::{complete_probe, has_handler};
 pub use image::Image;
 pub use keyed::{Path, key_of};
 pub(crate) use keyed::{child, put};
 pub use parse::Sent;
+pub use probe::Probe;
 pub use shape::ShapeError;
 pub use wishes::{Wish, Wishes};
+pub use words::Words;
 
 use crate::facts::WorkloadRef;
+
+/// Returns the items of a list; none where there is no list.
+pub(crate) fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
 
 /// A Deployment or StatefulSet, seen through the fields that Tidegate reads.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +42,7 @@ pub struct Workload<'a> {
     object: &'a Value,
     template: &'a Value,
     replicas: Option<i64>,
+    progress_deadline: Option<i64>,
 }
 
 impl<'a> Workload<'a> {
@@ -41,24 +53,31 @@ impl<'a> Workload<'a> {
     pub fn view(object: &'a Value) -> Result<Self, ShapeError> {
         shape::check(object)?;
         let spec = &object["spec"];
-        Ok(Self { object, template: &spec["template"], replicas: spec["replicas"].as_i64() })
+        Ok(Self {
+            object,
+            template: &spec["template"],
+            replicas: spec["replicas"].as_i64(),
+            progress_deadline: spec["progressDeadlineSeconds"].as_i64(),
+        })
     }
 
-    /// Returns the JSON behind the view, without the template and the replicas that it may have been given since.
+    /// Returns the JSON behind the view, without the fields that the view may have been given since.
     #[must_use]
     pub fn object(&self) -> &'a Value {
         self.object
     }
 
-    /// Returns the workload as JSON, with the template and the replicas that the view has.
+    /// Returns the workload as JSON, with the fields that the view has.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut object = self.object.clone();
-        let stands =
-            object["spec"]["replicas"].as_i64() == self.replicas && &object["spec"]["template"] == self.template;
+        let seconds = self.progress_deadline.map(|seconds| ("progressDeadlineSeconds".to_owned(), seconds.into()));
+        let replicas = self.replicas.map(|replicas| ("replicas".to_owned(), replicas.into()));
+        let stands = &object["spec"]["template"] == self.template
+            && replicas.iter().chain(&seconds).all(|(field, value): &(String, Value)| object["spec"][field] == *value);
         if !stands && let Some(spec) = object["spec"].as_object_mut() {
             spec.insert("template".to_owned(), self.template.clone());
-            spec.extend(self.replicas.map(|replicas| ("replicas".to_owned(), replicas.into())));
+            spec.extend(replicas.into_iter().chain(seconds));
         }
         object
     }
@@ -75,6 +94,11 @@ impl<'a> Workload<'a> {
     /// Returns the view of the same object with another number of replicas.
     pub(crate) fn with_replicas(&self, replicas: i64) -> Self {
         Self { replicas: Some(replicas), ..*self }
+    }
+
+    /// Returns the view of the same object with another progress deadline.
+    pub(crate) fn with_progress_deadline(&self, seconds: i64) -> Self {
+        Self { progress_deadline: Some(seconds), ..*self }
     }
 
     /// Returns the kind, such as `Deployment`.
@@ -147,6 +171,18 @@ impl<'a> Workload<'a> {
     #[must_use]
     pub fn replicas(&self) -> Option<i64> {
         self.replicas
+    }
+
+    /// Returns after how many seconds without progress a rollout counts as failed.
+    #[must_use]
+    pub fn progress_deadline(&self) -> Option<i64> {
+        self.progress_deadline
+    }
+
+    /// Returns one of the workload's own specification; null where it is absent.
+    #[must_use]
+    pub fn spec(&self, field: &str) -> &'a Value {
+        &self.object["spec"][field]
     }
 
     /// Returns the pod template; null where there is none.

@@ -8,6 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::Runtime;
 use crate::quantity::Quantity;
 
 /// What a platform team holds its model servers to: what is injected where it is absent, which companions are made,
@@ -33,6 +34,7 @@ use crate::quantity::Quantity;
     printcolumn(name = "Matched", type_ = "integer", json_path = ".status.workloads.matched"),
     printcolumn(name = "Refused", type_ = "integer", json_path = ".status.workloads.refused"),
     printcolumn(name = "Warned", type_ = "integer", json_path = ".status.workloads.warned"),
+    printcolumn(name = "Unlabelled", type_ = "integer", json_path = ".status.unlabelled.count"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -53,6 +55,9 @@ pub struct ServingPolicySpec {
     /// Probes that are injected where they are absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<Probes>,
+    /// What else is injected into pods where it is absent. Default: nothing; `{}` is all that is on by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
     /// The autoscaler that each model server gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
@@ -66,6 +71,10 @@ pub struct ServingPolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub custom_rules: Vec<CustomRule>,
+    /// Runtimes beside those that Tidegate knows, or in their place by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub runtimes: Vec<Runtime>,
     /// How the environment of a model server is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvironmentSource>,
@@ -100,6 +109,9 @@ pub struct Environment {
     /// Probes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<Probes>,
+    /// What else is injected into pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
     /// The autoscaler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
@@ -277,6 +289,34 @@ pub struct Probes {
         "startupBudget lies between 10s and 24h"
     ))]
     pub startup_budget: Option<Duration>,
+}
+
+/// What is injected into the pods of a model server beside resources, probes and the database, where it is absent. What
+/// depends on the runtime is injected where that is recognised.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pod {
+    /// A sleep before SIGTERM and the time to finish requests, as the runtime needs them. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graceful_shutdown: Option<bool>,
+    /// A progress deadline above the start-up budget, so that a rollout is not given up while a model loads. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_deadline: Option<bool>,
+    /// Memory at `/dev/shm` for a model that is spread over several GPUs. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_memory: Option<bool>,
+    /// How much memory that is, at most half of the container's memory limit. Default: 8Gi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_memory_size: Option<Quantity>,
+    /// `enableServiceLinks: false` for a runtime that takes those variables for settings. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disable_service_links: Option<bool>,
+    /// A spread over zones, where possible, from two replicas on. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology_spread: Option<bool>,
+    /// The toleration of the taint that GPU nodes usually have. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_toleration: Option<bool>,
 }
 
 /// What makes and keeps the autoscaler.
@@ -495,6 +535,20 @@ pub struct ServingPolicyStatus {
     /// How many workloads are under the policy, and how they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workloads: Option<WorkloadCounts>,
+    /// Workloads that run a known runtime and would be under the policy if they were labelled as model servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlabelled: Option<Unlabelled>,
+}
+
+/// Workloads that are not labelled as model servers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Unlabelled {
+    /// How many there are.
+    pub count: i64,
+    /// The first ten of them, by name: `namespace/name`.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 /// How many workloads are under a policy, and how they do as they are stored.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::preset::{Preset, Probe};
-use crate::workload::Container;
+use super::recognise;
+use crate::api::{Given, Port, Runtime, RuntimeProbe};
+use crate::workload::{Container, Words};
 
 /// How long a model server of an unknown runtime may take to start.
 const UNKNOWN_STARTUP_BUDGET: Duration = Duration::from_mins(5);
@@ -44,28 +45,46 @@ pub enum Handler {
 }
 
 /// Returns the endpoint of a known runtime.
-pub(super) fn of_preset(container: &Container, preset: &Preset) -> Result<Endpoint, String> {
-    let words = container.words();
-    let scheme = if preset.tls_flags.iter().any(|flag| has_flag(&words, flag)) { "HTTPS" } else { "HTTP" };
-    let has_api_key = preset.api_key.flags.iter().any(|flag| has_flag(&words, flag))
-        || preset.api_key.env.iter().any(|name| container.env(name).is_some());
-    if let Some(worker) = preset.workers.iter().find(|worker| has_flag(&words, worker)) {
-        return Err(format!("`{worker}` says that it serves nothing itself; write probes where it needs some"));
+pub(super) fn of_runtime(container: &Container, runtime: &Runtime, words: &Words) -> Result<Endpoint, String> {
+    if let Some(word) = without_http(runtime, words) {
+        return Err(format!("`{word}` says that it serves no HTTP; write probes where it needs some"));
     }
-    let prefix = preset.prefix_flags.iter().find_map(|flag| flag_value(&words, flag)).unwrap_or_default();
-    let prefix = prefix.trim_matches('/');
+    let scheme = if is_given(&runtime.tls, container, words) { "HTTPS" } else { "HTTP" };
+    let has_api_key = is_given(&runtime.api_key, container, words);
+    let prefix = value(&runtime.prefix, container, words).unwrap_or_default().trim_matches('/');
     let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
-    let handler = |probe: &Probe| match probe.path(has_api_key) {
+    let (port, speaks_http) = port_of_runtime(container, runtime, words)?;
+    let handler = |probe: &RuntimeProbe| match path(probe, has_api_key).filter(|_| speaks_http) {
         Some(path) => Handler::Http { path: format!("{prefix}{path}"), scheme },
         None => Handler::Tcp,
     };
     Ok(Endpoint {
-        port: port_of_preset(container, preset, &words)?,
-        startup: handler(&preset.probes.startup),
-        readiness: handler(&preset.probes.readiness),
-        liveness: handler(&preset.probes.liveness),
-        startup_budget: preset.startup_budget,
+        port,
+        startup: handler(&runtime.probes.startup),
+        readiness: handler(&runtime.probes.readiness),
+        liveness: handler(&runtime.probes.liveness),
+        startup_budget: runtime.startup_budget.into(),
     })
+}
+
+/// Returns the word by which a process says that it serves no HTTP.
+pub(super) fn without_http<'r>(runtime: &'r Runtime, words: &Words) -> Option<&'r str> {
+    runtime.without_http.iter().map(String::as_str).find(|word| words.has(word))
+}
+
+/// Tells whether something is given to a runtime, by flag or variable, whatever its value.
+fn is_given(given: &Given, container: &Container, words: &Words) -> bool {
+    words.has_any(&given.flags) || given.env.iter().any(|name| container.env(name).is_some())
+}
+
+/// Returns the value that is given to a runtime.
+fn value<'v>(given: &Given, container: &Container<'v>, words: &'v Words) -> Option<&'v str> {
+    words.value_of_any(&given.flags).or_else(|| given.env.iter().find_map(|name| container.env_value(name)))
+}
+
+/// Returns the path that a probe asks for; none where a connection says it all.
+fn path(probe: &RuntimeProbe, has_api_key: bool) -> Option<&str> {
+    probe.path_with_api_key.as_deref().filter(|_| has_api_key).or(probe.path.as_deref())
 }
 
 /// Returns the endpoint of an unknown runtime, where its port can be told.
@@ -87,21 +106,51 @@ pub(super) fn unknown(container: &Container) -> Result<Endpoint, String> {
 }
 
 /// The port that a probe of the author's asks, a flag or variable sets, a name marks, or that is the only one; else the
-/// runtime's own. A flag or variable that is there but cannot be read is no reason to look further: what comes next would
-/// be a guess against what its author wrote.
-fn port_of_preset(container: &Container, preset: &Preset, words: &[String]) -> Result<u16, String> {
+/// runtime's own; and whether it speaks HTTP. A flag or variable that is there but cannot be read is no reason to look further:
+/// what comes next would be a guess against what its author wrote.
+fn port_of_runtime(container: &Container, runtime: &Runtime, words: &Words) -> Result<(u16, bool), String> {
     if let Some(port) = probed_port(container) {
-        return Ok(port);
+        return Ok((port, true));
     }
-    let unreadable =
-        |what: &str| format!("its port is given by `{what}`, which cannot be read; write the number, or the probes");
-    if let Some((flag, value)) = preset.port.flags.iter().find_map(|flag| Some((flag, flag_value(words, flag)?))) {
-        return value.parse().map_err(|_| unreadable(&format!("{flag} {value}")));
+    let Port { flags, env, image_env, addresses, tcp_flags, default } = &runtime.port;
+    let read = |what: &str, value: Option<&str>| {
+        value.and_then(|value| value.parse().ok()).ok_or_else(|| {
+            format!("its port is given by `{what}`, which cannot be read; write the number, or the probes")
+        })
+    };
+    if let Some((flag, value)) = flags.iter().find_map(|flag| Some((flag, words.value(flag)?))) {
+        return Ok((read(&format!("{flag} {value}"), Some(value))?, true));
     }
-    if let Some(name) = preset.port.env.iter().find(|name| container.env(name).is_some()) {
-        return container.env_value(name).and_then(|value| value.parse().ok()).ok_or_else(|| unreadable(name));
+    let of_image = image_env.iter().filter(|_| recognise::is_default(container));
+    if let Some(name) = env.iter().chain(of_image).find(|name| container.env(name).is_some()) {
+        return Ok((read(name, container.env_value(name))?, true));
     }
-    Ok(named_port(container).or_else(|| only_port(container)).unwrap_or(preset.port.default))
+    if let Some(name) = addresses.iter().find(|name| container.env(name).is_some()) {
+        let address = container.env_value(name).map(|address| port_of_address(address, *default));
+        return Ok((read(name, address.as_deref())?, true));
+    }
+    if let Some((flag, value)) = tcp_flags.iter().find_map(|flag| Some((flag, words.value(flag)?))) {
+        return Ok((read(&format!("{flag} {value}"), Some(value))?, false));
+    }
+    // A runtime without a port of its own serves on none unless it is told to, whatever ports are declared.
+    let default = default.ok_or_else(|| {
+        let flags = flags.join(" or ");
+        format!("{} serves on no port unless it is told one: give it {flags}, or write the probes", runtime.name)
+    })?;
+    Ok((named_port(container).or_else(|| only_port(container)).unwrap_or(default), true))
+}
+
+/// Returns the port in an address such as `0.0.0.0:11434`, `http://0.0.0.0` or `localhost`.
+fn port_of_address(address: &str, default: Option<u16>) -> String {
+    let (scheme, rest) = address.trim().split_once("://").unwrap_or(("", address.trim()));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+    match (port, scheme) {
+        (Some(port), _) => port.to_owned(),
+        (None, "http") => "80".to_owned(),
+        (None, "https") => "443".to_owned(),
+        (None, _) => default.map(|port| port.to_string()).unwrap_or_default(),
+    }
 }
 
 fn probed_port(container: &Container) -> Option<u16> {
@@ -133,30 +182,17 @@ fn only_port(container: &Container) -> Option<u16> {
     }
 }
 
-fn has_flag(words: &[String], flag: &str) -> bool {
-    words.iter().any(|word| word.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
-}
-
-/// The value of `--flag value` or `--flag=value`; the last one counts, as it does for the programs themselves.
-fn flag_value<'w>(words: &'w [String], flag: &str) -> Option<&'w str> {
-    let mut values = words.iter().enumerate().rev().filter_map(|(index, word)| match word.strip_prefix(flag)? {
-        "" => words.get(index + 1).map(String::as_str),
-        rest => rest.strip_prefix('='),
-    });
-    values.next()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::runtimes::recognise;
+    use crate::runtimes::Runtimes;
     use crate::workload::Workload;
 
     fn endpoint(container: &Value) -> Result<Endpoint, String> {
         let object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
-        recognise(&Workload::view(&object).unwrap()).endpoint()
+        Runtimes::shipped().recognise(&Workload::view(&object).unwrap()).endpoint()
     }
 
     fn vllm(more: &Value) -> Endpoint {

@@ -1,9 +1,8 @@
 //! Who wrote a field: what people declared stays theirs, even where it happens to equal what Tidegate would inject.
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use super::keyed::key_field;
 use super::{Path, Workload};
 use crate::api::RECEIPT_ANNOTATION;
 
@@ -43,24 +42,17 @@ impl<'a> Authors<'a> {
     }
 }
 
-/// Tells whether somebody declared the number of replicas of a workload.
+/// Tells whether somebody declared a field that the API server fills in where nobody does; its path is from the object.
 #[must_use]
-pub fn wrote_replicas(workload: &Workload) -> bool {
-    #[derive(Deserialize)]
-    struct Applied {
-        spec: Spec,
-    }
-    #[derive(Deserialize)]
-    struct Spec {
-        replicas: Option<IgnoredAny>,
-    }
-    let applied = workload.annotation(LAST_APPLIED).and_then(|text| serde_json::from_str::<Applied>(text).ok());
-    // A manifest as its author wrote it: the API server notes who manages what, and fills in the replicas, later.
+pub fn wrote(workload: &Workload, path: &[&str]) -> bool {
+    let is_in = |object: &Value| !path.iter().fold(object, |value, field| &value[*field]).is_null();
+    let applied = workload.annotation(LAST_APPLIED).and_then(|text| serde_json::from_str::<Value>(text).ok());
+    // A manifest as its author wrote it: the API server notes who manages what, and fills in what is not said, later.
     if applied.is_none() && workload.metadata("managedFields").is_null() {
-        return !workload.object()["spec"]["replicas"].is_null();
+        return is_in(workload.object());
     }
-    applied.is_some_and(|applied| applied.spec.replicas.is_some())
-        || appliers(workload).any(|fields| !fields["f:spec"]["f:replicas"].is_null())
+    let is_managed = |fields: &Value| !path.iter().fold(fields, |value, field| &value[format!("f:{field}")]).is_null();
+    applied.is_some_and(|applied| is_in(&applied)) || appliers(workload).any(is_managed)
 }
 
 /// Returns the fields of those who applied a workload by server-side apply.
@@ -79,13 +71,28 @@ fn owns_receipt(fields: &Value) -> bool {
 /// The format is `fieldsV1` of
 /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>.
 fn owns(fields: &Value, path: &Path) -> bool {
-    let pod = &fields["f:spec"]["f:template"]["f:spec"];
-    let found = path.segments().iter().try_fold(pod, |fields, segment| {
-        fields
-            .get(format!("f:{segment}"))
-            .or_else(|| fields.get(format!("k:{{\"name\":{}}}", Value::from(segment.as_str()))))
-    });
-    found.is_some()
+    let mut place = &fields["f:spec"]["f:template"]["f:spec"];
+    let mut list = "";
+    for segment in path.segments() {
+        let Some(below) = place.get(format!("f:{segment}")).or_else(|| item(place, list, segment)) else {
+            return false;
+        };
+        if ATOMIC.contains(&segment.as_str()) {
+            return true;
+        }
+        (place, list) = (below, segment);
+    }
+    true
+}
+
+/// Lists that have one owner as a whole (`x-kubernetes-list-type: atomic`).
+const ATOMIC: [&str; 1] = ["tolerations"];
+
+/// Returns what is managed of an item of a list, which may have further fields in its key.
+fn item<'a>(fields: &'a Value, list: &str, key: &str) -> Option<&'a Value> {
+    let begin = format!("k:{{\"{}\":{}", key_field(list), Value::from(key));
+    let ends = |name: &str| name.strip_prefix(&begin).is_some_and(|rest| rest.starts_with(['}', ',']));
+    fields.as_object()?.iter().find(|(name, _)| ends(name)).map(|(_, below)| below)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Image, words};
+use super::{Image, Probe};
 use crate::quantity::Quantity;
 
 /// Names and prefixes (those that end in `-` or `/`) of the extended resources that are GPUs or other accelerators.
@@ -94,6 +94,16 @@ impl<'a> Container<'a> {
         claims || extended("limits") || extended("requests")
     }
 
+    /// Returns the name of the extended resource that is its GPU, where it asks for one by that.
+    #[must_use]
+    pub fn gpu_resource(&self) -> Option<&'a str> {
+        let of = |of: &str| {
+            let named = self.value["resources"][of].as_object().into_iter().flatten();
+            named.filter(|(name, amount)| is_gpu(name) && !is_zero(amount)).map(|(name, _)| name.as_str()).next()
+        };
+        of("limits").or_else(|| of("requests"))
+    }
+
     /// Returns the value of an environment variable that is given as text.
     #[must_use]
     pub fn env_value(&self, name: &str) -> Option<&'a str> {
@@ -106,11 +116,10 @@ impl<'a> Container<'a> {
         self.value["env"].as_array()?.iter().find(|entry| entry["name"] == name)
     }
 
-    /// Returns the words that the container runs, command first, as far as they can be told: the script of a shell is
-    /// split into its words.
+    /// Returns one of the container's probes, where it says how to ask.
     #[must_use]
-    pub fn words(&self) -> Vec<String> {
-        words::of(self)
+    pub fn probe(&self, field: &str) -> Option<Probe<'a>> {
+        Probe::of(&self.value[field])
     }
 
     /// Returns the container's ports that speak TCP, with their names.
@@ -126,7 +135,7 @@ impl<'a> Container<'a> {
 }
 
 /// Tells whether an extended resource is a GPU or another accelerator.
-fn is_gpu(resource: &str) -> bool {
+pub(crate) fn is_gpu(resource: &str) -> bool {
     GPU_RESOURCES.iter().any(|known| {
         let is_prefix = known.ends_with(['-', '/']);
         resource == *known || (is_prefix && resource.starts_with(known))

@@ -1,8 +1,18 @@
 //! What the API server fills in where nothing is said.
 
 use serde_json::Value;
+use smol_str::SmolStr;
 
 use super::Path;
+
+/// After how many seconds without progress a rollout counts as failed, and how many a pod has to stop, where nothing is said.
+///
+/// `SetDefaults_Deployment` and `SetDefaults_PodSpec` of
+/// <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/apis/apps/v1/defaults.go>
+pub const PROGRESS_DEADLINE: i64 = 600;
+
+/// See [`PROGRESS_DEADLINE`].
+pub const GRACE_PERIOD: i64 = 30;
 
 const PROBES: [&str; 3] = ["startupProbe", "readinessProbe", "livenessProbe"];
 
@@ -16,7 +26,7 @@ const HANDLERS: [&str; 4] = ["httpGet", "tcpSocket", "exec", "grpc"];
 /// <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/apis/core/v1/defaults.go>
 pub(crate) fn complete_probe(pod_spec: &mut Value, path: &Path) {
     let [list, container, field, ..] = path.segments() else { return };
-    let probe = Path::new([list, container, field]);
+    let probe = Path::new([list, container, field].map(SmolStr::clone));
     let Some(found) = probe.get(pod_spec).filter(|found| PROBES.contains(&field.as_str()) && has_handler(found)) else {
         return;
     };

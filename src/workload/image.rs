@@ -34,6 +34,22 @@ impl<'a> Image<'a> {
         }
     }
 
+    /// Returns the repository with what Docker leaves out of it: `busybox` is `docker.io/library/busybox`.
+    #[must_use]
+    pub fn full_repository(&self) -> String {
+        const HUB: &str = "docker.io";
+        let repository = self.repository();
+        let (first, rest) = repository.split_once('/').unwrap_or((repository, ""));
+        match (rest, first) {
+            ("", _) => format!("{HUB}/library/{repository}"),
+            (_, HUB | "index.docker.io") if !rest.contains('/') => format!("{HUB}/library/{rest}"),
+            (_, "index.docker.io") => format!("{HUB}/{rest}"),
+            (_, "localhost") => repository.to_owned(),
+            _ if first.contains(['.', ':']) => repository.to_owned(),
+            _ => format!("{HUB}/{repository}"),
+        }
+    }
+
     /// Returns the tag.
     #[must_use]
     pub fn tag(&self) -> Option<&'a str> {

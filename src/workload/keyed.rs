@@ -3,22 +3,29 @@
 use std::fmt;
 
 use serde_json::{Map, Value};
+use smol_str::SmolStr;
 
 /// Returns the field by which the items of a list are told apart, for the lists that Tidegate adds to.
 ///
 /// The patch merge keys of <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/>.
 #[must_use]
 pub fn key_of(list: &str) -> Option<&'static str> {
-    matches!(list, "containers" | "initContainers" | "env").then_some("name")
+    match list {
+        "containers" | "initContainers" | "env" | "volumes" => Some("name"),
+        "volumeMounts" => Some("mountPath"),
+        "topologySpreadConstraints" => Some("topologyKey"),
+        "tolerations" => Some("key"),
+        _ => None,
+    }
 }
 
 /// A path from a pod spec to a value below it: fields by name, items of keyed lists by their key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Path(Vec<String>);
+pub struct Path(Vec<SmolStr>);
 
 impl Path {
     /// Makes a path of its segments.
-    pub fn new<S: Into<String>>(segments: impl IntoIterator<Item = S>) -> Self {
+    pub fn new<S: Into<SmolStr>>(segments: impl IntoIterator<Item = S>) -> Self {
         Self(segments.into_iter().map(Into::into).collect())
     }
 
@@ -27,22 +34,27 @@ impl Path {
     pub fn join(&self, segment: &str) -> Self {
         let mut segments = Vec::with_capacity(self.0.len() + 1);
         segments.extend_from_slice(&self.0);
-        segments.push(segment.to_owned());
+        segments.push(segment.into());
         Self(segments)
     }
 
     /// Returns the segments.
     #[must_use]
-    pub fn segments(&self) -> &[String] {
+    pub fn segments(&self) -> &[SmolStr] {
         &self.0
     }
 
     /// Returns the value at the path.
     #[must_use]
     pub fn get<'v>(&self, root: &'v Value) -> Option<&'v Value> {
-        self.0.iter().try_fold(root, |value, segment| match value {
-            Value::Array(items) => items.iter().find(|item| has_key(item, segment)),
-            _ => value.get(segment),
+        let mut list = "";
+        self.0.iter().try_fold(root, |value, segment| {
+            let found = match value {
+                Value::Array(items) => items.iter().find(|item| has_key(item, list, segment)),
+                _ => value.get(segment.as_str()),
+            };
+            list = segment;
+            found
         })
     }
 
@@ -53,7 +65,7 @@ impl Path {
         let mut list = "";
         for segment in &self.0 {
             place = match place {
-                Value::Array(items) => item_mut(items, key_of(list).unwrap_or("name"), segment),
+                Value::Array(items) => item_mut(items, list, segment),
                 other => field_mut(other, segment),
             };
             list = segment;
@@ -64,7 +76,7 @@ impl Path {
     /// Removes the value at the path and what is left empty above it: an item of which only the key remains, an object
     /// or list with nothing in it. An item that `keep` says is somebody's own stays.
     pub fn remove(&self, root: &mut Value, keep: &dyn Fn(&Path) -> bool) {
-        remove(root, &self.0, &mut Vec::new(), keep);
+        remove(root, "", &self.0, &mut Vec::new(), keep);
     }
 }
 
@@ -74,14 +86,19 @@ impl fmt::Display for Path {
     }
 }
 
-/// Tells whether a list item has this key.
-fn has_key(item: &Value, key: &str) -> bool {
-    item["name"] == *key
+/// The field by which the items of a list are told apart, `name` where nothing else is known.
+pub(super) fn key_field(list: &str) -> &'static str {
+    key_of(list).unwrap_or("name")
 }
 
-fn item_mut<'v>(items: &'v mut Vec<Value>, field: &str, key: &str) -> &'v mut Value {
-    let index = items.iter().position(|item| has_key(item, key)).unwrap_or_else(|| {
-        items.insert(0, Value::Object(Map::from_iter([(field.to_owned(), key.into())])));
+/// Tells whether an item of a list has this key.
+fn has_key(item: &Value, list: &str, key: &str) -> bool {
+    item[key_field(list)] == *key
+}
+
+fn item_mut<'v>(items: &'v mut Vec<Value>, list: &str, key: &str) -> &'v mut Value {
+    let index = items.iter().position(|item| has_key(item, list, key)).unwrap_or_else(|| {
+        items.insert(0, Value::Object(Map::from_iter([(key_field(list).to_owned(), key.into())])));
         0
     });
     &mut items[index]
@@ -117,25 +134,25 @@ fn empty(field: &str) -> Value {
     if key_of(field).is_some() { Value::Array(Vec::new()) } else { Value::Object(Map::new()) }
 }
 
-fn remove(value: &mut Value, path: &[String], above: &mut Vec<String>, keep: &dyn Fn(&Path) -> bool) {
+fn remove(value: &mut Value, list: &str, path: &[SmolStr], above: &mut Vec<SmolStr>, keep: &dyn Fn(&Path) -> bool) {
     let Some((segment, rest)) = path.split_first() else { return };
     above.push(segment.clone());
     match value {
         Value::Array(items) => {
-            if let Some(index) = items.iter().position(|item| has_key(item, segment)) {
-                remove(&mut items[index], rest, above, keep);
-                // Tidegate adds variables, but never a container: one with nothing but a name is its author's.
-                let is_ours = above.iter().rev().nth(1).is_some_and(|list| list == "env");
-                if is_ours && has_only_key(&items[index]) && !keep(&Path(above.clone())) {
+            if let Some(index) = items.iter().position(|item| has_key(item, list, segment)) {
+                remove(&mut items[index], segment, rest, above, keep);
+                // Tidegate adds variables and volumes, but never a container: one with nothing but a name is its author's.
+                let is_ours = !matches!(list, "containers" | "initContainers");
+                if is_ours && has_only_key(&items[index], list) && !keep(&Path(above.clone())) {
                     items.remove(index);
                 }
             }
         }
         Value::Object(map) => {
-            if let Some(child) = map.get_mut(segment) {
-                remove(child, rest, above, keep);
+            if let Some(child) = map.get_mut(segment.as_str()) {
+                remove(child, segment, rest, above, keep);
                 if rest.is_empty() || is_empty(child) {
-                    map.remove(segment);
+                    map.remove(segment.as_str());
                 }
             }
         }
@@ -144,8 +161,8 @@ fn remove(value: &mut Value, path: &[String], above: &mut Vec<String>, keep: &dy
     above.pop();
 }
 
-fn has_only_key(item: &Value) -> bool {
-    item.as_object().is_some_and(|item| item.keys().all(|field| field == "name"))
+fn has_only_key(item: &Value, list: &str) -> bool {
+    item.as_object().is_some_and(|item| item.keys().all(|field| field == key_field(list)))
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -195,6 +212,25 @@ mod tests {
             json!({"containers": [{"name": "a", "readinessProbe": {"httpGet": {"path": "/"}, "tcpSocket": {}}}]});
         path("containers/a/readinessProbe/httpGet/path").remove(&mut pod, &nobodys);
         assert_eq!(pod["containers"][0]["readinessProbe"], json!({"tcpSocket": {}}));
+    }
+
+    #[test]
+    fn each_list_has_a_key_of_its_own() {
+        let mut pod = json!({"containers": [{"name": "a", "volumeMounts": [{"mountPath": "/data", "name": "d"}]}]});
+        let bare = pod.clone();
+        let mount = Path::new(["containers", "a", "volumeMounts", "/dev/shm", "name"]);
+        let spread = Path::new(["topologySpreadConstraints", "topology.kubernetes.io/zone", "maxSkew"]);
+        mount.set(&mut pod, json!("shm"));
+        spread.set(&mut pod, json!(1));
+        assert_eq!(pod["containers"][0]["volumeMounts"][0], json!({"mountPath": "/dev/shm", "name": "shm"}));
+        assert_eq!(
+            pod["topologySpreadConstraints"],
+            json!([{"topologyKey": "topology.kubernetes.io/zone", "maxSkew": 1}])
+        );
+        assert_eq!(mount.get(&pod), Some(&json!("shm")));
+        mount.remove(&mut pod, &nobodys);
+        spread.remove(&mut pod, &nobodys);
+        assert_eq!(pod, bare);
     }
 
     #[test]
