@@ -21,6 +21,8 @@ use serde_json::{Number, Value};
 use thiserror::Error;
 
 const NANOS_PER_ONE: u128 = 1_000_000_000;
+/// The same, for values that may be below zero.
+const ONE: i128 = 1_000_000_000;
 /// Caps values with a binary unit, as apimachinery does: 2^63-1, in billionths.
 const BINARY_CAP: u128 = (i64::MAX as u128) * NANOS_PER_ONE;
 /// The first value, in billionths, that no decimal unit can write once its zeros are dropped: `1000E`.
@@ -141,6 +143,26 @@ impl Quantity {
     #[must_use]
     pub fn is_negative(&self) -> bool {
         self.nanos < 0
+    }
+
+    /// Returns the least quantity that, so many times, is no less: in thousandths, or whole where it has a binary unit.
+    #[must_use]
+    pub fn divided_by(&self, count: u32) -> Self {
+        let unit = if self.notation == Notation::Binary { ONE } else { ONE / 1000 };
+        let nanos = up(self.nanos, unit.saturating_mul(count.max(1).into())).saturating_mul(unit);
+        Self { nanos, notation: self.notation, written: None }
+    }
+
+    /// Returns the least whole number that is no less.
+    #[must_use]
+    pub fn whole(&self) -> i128 {
+        up(self.nanos, ONE)
+    }
+
+    /// Returns half of it, rounded down to a whole number.
+    #[must_use]
+    pub fn half(&self) -> Self {
+        Self { nanos: self.nanos / 2 / ONE * ONE, notation: self.notation, written: None }
     }
 
     fn from_number(number: &Number) -> Result<Self, QuantityError> {
@@ -265,6 +287,11 @@ impl Unit {
             Self::Binary(bits) => Some(binary(whole, fraction, NANOS_PER_ONE << bits)),
         }
     }
+}
+
+/// Divides and rounds up.
+fn up(nanos: i128, unit: i128) -> i128 {
+    nanos.div_euclid(unit) + i128::from(nanos.rem_euclid(unit) > 0)
 }
 
 /// Returns how many zeros turn the digits into billionths; negative when digits must go instead.

@@ -4,10 +4,16 @@
 pub mod annotations;
 pub mod autoscaling;
 pub mod custom;
+pub mod database;
 pub mod images;
 pub mod membership;
+pub mod models;
+pub mod probes;
 pub mod resources;
+pub mod rollout;
+pub mod runtime;
 pub mod security;
+pub mod storage;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,9 +21,10 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::api::Enforcement;
+use crate::companions::{self, Binding};
 use crate::facts::{Facts, User};
 use crate::policy::{Effective, PolicySet};
 use crate::runtimes::Recognised;
@@ -26,11 +33,57 @@ use crate::workload::{Container, Workload};
 /// Every rule, in the order in which findings are told.
 pub static ALL: &[&dyn Rule] = &[
     &membership::ModelServerLabelRemoved,
+    &membership::UnlabelledModelServer,
     &images::FloatingTag { tags: Vec::new() },
+    &images::MissingDigest,
+    &images::UntrustedRegistry { registries: Vec::new() },
+    &images::UnmaintainedRuntime,
+    &models::UnpinnedModelRevision,
+    &models::RemoteCodeWithoutRevision,
+    &resources::MissingRequests,
     &resources::MissingMemoryLimit,
+    &resources::RequestsAboveLimits,
+    &resources::LimitFarAboveRequest::DEFAULT,
     &resources::ResourcesOutOfBounds { bounds: BTreeMap::new(), policy: String::new() },
+    &resources::GpuRequestMismatch,
+    &resources::GpuCountMismatch,
+    &resources::GpuMissing,
+    &resources::CpuLimitOnGpuServer,
+    &probes::MissingStartupProbe,
+    &probes::MissingReadinessProbe,
+    &probes::MissingLivenessProbe,
+    &probes::LivenessBeforeLoad,
+    &probes::LivenessRunsInference,
+    &probes::ReadinessBeforeLoad,
+    &probes::ProbeTimeoutTooShort,
+    &probes::ProbePortUnknown,
+    &rollout::GpuSurgeDeadlock,
+    &rollout::ProgressDeadlineTooShort,
+    &rollout::GracePeriodTooShort,
+    &rollout::MissingPreStop,
+    &rollout::SingleZone,
+    &rollout::MissingDisruptionBudget,
+    &storage::UnboundedScratch,
+    &storage::SingleWriterVolume,
+    &runtime::SmallSharedMemory,
+    &runtime::LoopbackServer,
+    &runtime::ServiceLinkCollision,
     &security::PrivilegedContainer,
+    &security::HostNamespace,
+    &security::HostPath,
+    &security::PrivilegeEscalation,
+    &security::RunsAsRoot,
+    &security::MountedServiceAccountToken,
+    &security::SecretInEnv { names: Vec::new() },
     &autoscaling::ReplicasUnderAutoscaler,
+    &autoscaling::AutoscalerOutOfBounds,
+    &autoscaling::DuplicateAutoscaler,
+    &autoscaling::ScalingWithoutRequest,
+    &autoscaling::MemoryScaling,
+    &autoscaling::CpuScalingOnGpu,
+    &autoscaling::ValueTargetOnQueue,
+    &database::LiteralDatabaseCredentials,
+    &database::DatabaseVariableOverridden,
     &annotations::AnnotationOutOfBounds,
 ];
 
@@ -58,9 +111,9 @@ pub trait Rule: fmt::Debug + Send + Sync {
         Err(format!("the rule takes no parameters; found {}", given.join(", ")))
     }
 
-    /// Tells whether the rule judges a workload that is a model server no longer: the others have nothing to say of it.
-    fn is_about_leaving(&self) -> bool {
-        false
+    /// Returns which workloads the rule judges.
+    fn concerns(&self) -> Membership {
+        Membership::Member
     }
 
     /// Returns every place where the workload gets it wrong.
@@ -84,8 +137,8 @@ impl<R: Rule + ?Sized> Rule for &'static R {
         (**self).with(params)
     }
 
-    fn is_about_leaving(&self) -> bool {
-        (**self).is_about_leaving()
+    fn concerns(&self) -> Membership {
+        (**self).concerns()
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
@@ -116,10 +169,41 @@ fn parameters<R: Rule + DeserializeOwned + 'static>(params: &Map<String, Value>)
     }
 }
 
+/// Writes what to paste.
+fn snippet(value: &Value) -> String {
+    serde_saphyr::to_string(value).unwrap_or_default().trim_end().to_owned()
+}
+
+/// The finding about a variable whose value nobody should read. The value is not shown.
+fn written_out(container: &Container, index: usize, name: &str, what: &str) -> Finding {
+    let reference = json!({"secretKeyRef": {"name": "<secret>", "key": "<key>"}});
+    let secret = json!({"name": name, "value": null, "valueFrom": reference});
+    Finding::of_item(container, "env", index, name)
+        .found(format!("`{name}` holds {what} that is written out"))
+        .expected("a reference to a Secret")
+        .instead(snippet(&json!({"env": [secret]})))
+}
+
+/// Tells whether a value says something itself, rather than referring to another variable.
+fn is_written_out(value: &str) -> bool {
+    !value.trim().is_empty() && !value.contains('$')
+}
+
 /// Returns the built-in rule of this name.
 #[must_use]
 pub fn named(id: &str) -> Option<&'static dyn Rule> {
     ALL.iter().copied().find(|rule| rule.id() == id)
+}
+
+/// Whether a workload is a model server, as far as labels say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// It is one.
+    Member,
+    /// It was one until this update.
+    Leaving,
+    /// It is none, and was none.
+    Never,
 }
 
 /// What a rule reads.
@@ -127,8 +211,8 @@ pub fn named(id: &str) -> Option<&'static dyn Rule> {
 pub struct Context<'a> {
     /// Whether the workload is being made.
     pub is_new: bool,
-    /// Whether the workload is a model server no longer.
-    pub is_leaving: bool,
+    /// Whether the workload is a model server.
+    pub membership: Membership,
     /// The workload as it would be stored.
     pub workload: Workload<'a>,
     /// The workload as it is stored, for an update.
@@ -148,9 +232,19 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Returns the same for the workload as it was before an update.
-    pub(crate) fn before(&self) -> Option<Self> {
-        self.old.map(|old| Self { is_new: false, workload: old, old: None, ..*self })
+    /// Returns the same for the workload as it was before an update, with what is recognised in that.
+    pub(crate) fn before<'b>(&'b self, recognised: &'b Recognised<'b>) -> Option<Context<'b>> {
+        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, ..*self })
+    }
+
+    /// Returns the least and the most replicas that the workload runs with.
+    fn replicas(&self) -> (i64, i64) {
+        self.effective.replicas(&self.workload, self.facts)
+    }
+
+    /// Returns how the workload reaches the database that a policy gives it.
+    fn binding(&self) -> Option<Binding> {
+        companions::binding(&self.workload, self.recognised, self.effective, self.facts).ok()?
     }
 }
 
@@ -182,6 +276,28 @@ impl Finding {
     fn in_container(container: &Container, field: &str) -> Self {
         let (place, subject) = (container.place(field), container.name().to_owned());
         Self { place, subject, field: field.to_owned(), ..Self::default() }
+    }
+
+    /// Starts a finding about a field of a container's list of named items, whatever place the item has there.
+    fn of_item(container: &Container, list: &str, index: usize, name: &str) -> Self {
+        let place = container.place(&format!("{list}[{index}]"));
+        Self { place, field: format!("{list}[{name}]"), ..Self::in_container(container, list) }
+    }
+
+    /// Starts a finding about a field of the pod.
+    fn in_pod(field: &str) -> Self {
+        Self::at(format!("spec.template.spec.{field}"))
+    }
+
+    /// Starts a finding about a field of one of the pod's volumes, whatever place that has in the list.
+    fn of_volume(index: usize, volume: &Value, field: &str) -> Self {
+        let name = volume["name"].as_str().unwrap_or_default();
+        Self { field: format!("volumes[{name}].{field}"), ..Self::in_pod(&format!("volumes[{index}].{field}")) }
+    }
+
+    /// Starts a finding about a field of an object beside the workload, such as `HorizontalPodAutoscaler/api`.
+    fn beside(object: &str, field: &str) -> Self {
+        Self::at(format!("{object} {field}"))
     }
 
     fn found(self, found: impl Into<String>) -> Self {

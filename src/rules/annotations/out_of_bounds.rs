@@ -1,6 +1,6 @@
 //! ## What it checks
-//! The annotations `tidegate.dev/min-replicas`, `max-replicas`, `database` and `autoscaling` of a workload: values that
-//! mean nothing, and numbers of replicas outside of what the policy allows.
+//! The annotations `tidegate.dev/min-replicas`, `max-replicas`, `database`, `autoscaling` and `runtime` of a workload: values
+//! that mean nothing, and numbers of replicas outside of what the policy allows.
 //! ## Why it matters
 //! Such an annotation is not followed: the model server would run otherwise than its author believes.
 //! ## Instead
@@ -8,9 +8,12 @@
 
 use serde_json::Map;
 
-use crate::api::{AUTOSCALING_ANNOTATION, DATABASE_ANNOTATION, MAX_REPLICAS_ANNOTATION, MIN_REPLICAS_ANNOTATION};
+use crate::api::{
+    AUTOSCALING_ANNOTATION, DATABASE_ANNOTATION, MAX_REPLICAS_ANNOTATION, MIN_REPLICAS_ANNOTATION, RUNTIME_ANNOTATION,
+};
 use crate::policy::AutoscalingSettings;
-use crate::rules::{Context, Finding, Rule, this_source};
+use crate::rules::{Context, Finding, Rule, snippet, this_source};
+use crate::runtimes::NO_RUNTIME;
 use crate::workload::{Wish, Wishes};
 
 /// Finds annotations that are not followed.
@@ -35,6 +38,12 @@ impl Rule for AnnotationOutOfBounds {
         if let Wish::Unclear(text) = wishes.scaled_elsewhere {
             findings.push(finding(AUTOSCALING_ANNOTATION, text, "`external`", "external"));
         }
+        let unknown = context.workload.annotation(RUNTIME_ANNOTATION).filter(|name| {
+            *name != NO_RUNTIME && context.effective.runtimes().iter().all(|runtime| runtime.name != *name)
+        });
+        findings.extend(unknown.map(|name| {
+            finding(RUNTIME_ANNOTATION, name, "`none`, or a runtime that Tidegate or the policy knows", NO_RUNTIME)
+        }));
         let settings = context.effective.autoscaling();
         let (least, most) = settings.map_or((1, i32::MAX), |settings| (settings.min_replicas, settings.max_replicas));
         findings.extend(of_replicas(MIN_REPLICAS_ANNOTATION, wishes.min_replicas, least..=most, least));
@@ -68,9 +77,8 @@ fn of_both(wishes: &Wishes, settings: &AutoscalingSettings) -> Option<Finding> {
 fn finding(key: &str, found: &str, expected: &str, instead: &str) -> Finding {
     let annotations = Map::from_iter([(key.to_owned(), instead.into())]);
     let instead = serde_json::json!({"metadata": {"annotations": annotations}});
-    let instead = serde_saphyr::to_string(&instead).unwrap_or_default();
     Finding::at(format!("metadata.annotations[{key}]"))
         .found(format!("`{found}`"))
         .expected(expected)
-        .instead(instead.trim_end())
+        .instead(snippet(&instead))
 }

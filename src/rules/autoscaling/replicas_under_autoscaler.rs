@@ -8,7 +8,7 @@
 
 use crate::api::Enforcement;
 use crate::rules::{Context, Finding, Rule, this_source};
-use crate::workload::wrote_replicas;
+use crate::workload::wrote;
 
 /// Finds manifests that set what an autoscaler sets.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Rule for ReplicasUnderAutoscaler {
         let scaled = context.effective.autoscaling().is_some_and(|settings| settings.is_wanted(&context.workload))
             || !context.facts.autoscalers_of(&context.workload.reference()).is_empty();
         // The API server fills in 1, so a 1 counts only where somebody is known to have written it.
-        if !scaled || (replicas == 1 && !wrote_replicas(&context.workload)) {
+        if !scaled || (replicas == 1 && !wrote(&context.workload, &["spec", "replicas"])) {
             return Vec::new();
         }
         let finding = Finding::at("spec.replicas").found(format!("`{replicas}`"));

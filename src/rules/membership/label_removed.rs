@@ -5,7 +5,7 @@
 //! ## Instead
 //! Keep the label. To take a workload out of Tidegate's care for good, delete it and create it anew without the label.
 
-use crate::rules::{Context, Finding, Rule, this_source};
+use crate::rules::{Context, Finding, Membership, Rule, this_source};
 
 /// Finds updates by which a model server leaves its policies.
 #[derive(Debug)]
@@ -20,8 +20,8 @@ impl Rule for ModelServerLabelRemoved {
         this_source!()
     }
 
-    fn is_about_leaving(&self) -> bool {
-        true
+    fn concerns(&self) -> Membership {
+        Membership::Leaving
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {

@@ -1,0 +1,47 @@
+//! ## What it checks
+//! Variables of the database binding, such as `PGHOST`, that the model server's container sets otherwise although a database is
+//! bound to it.
+//! ## Why it matters
+//! What the author wrote stays: the server goes elsewhere, or mixes both, while the database that was made for it stands empty.
+//! ## Instead
+//! Leave the variable out. Or keep it, and say with the annotation `tidegate.dev/database: none` that no database is wanted.
+
+use crate::rules::{Context, Finding, Rule, this_source};
+use crate::{api::Enforcement, workload::items};
+
+/// Finds bindings that lead elsewhere.
+#[derive(Debug)]
+pub struct DatabaseVariableOverridden;
+
+impl Rule for DatabaseVariableOverridden {
+    fn id(&self) -> &'static str {
+        "database-variable-overridden"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let (Some(container), Some(binding)) = (context.recognised.container, context.binding()) else {
+            return Vec::new();
+        };
+        let variables = binding.variables();
+        let entries = items(container.field("env")).enumerate();
+        let overridden = entries.filter_map(|(index, entry)| {
+            let (name, source) = variables.iter().find(|(name, _)| entry["name"] == **name)?;
+            let field = if entry["valueFrom"].is_null() { "value" } else { "valueFrom" };
+            (entry[field] != source[field]).then(|| {
+                Finding::of_item(&container, "env", index, name)
+                    .found(format!("`{name}` is the author's own"))
+                    .expected(format!("the one of the database {}, which is bound", binding.name))
+                    .instead(format!("# leave {name} out of env"))
+            })
+        });
+        overridden.collect()
+    }
+}

@@ -1,0 +1,7 @@
+//! Rules about volumes.
+
+mod single_writer_volume;
+mod unbounded_scratch;
+
+pub use single_writer_volume::SingleWriterVolume;
+pub use unbounded_scratch::UnboundedScratch;
