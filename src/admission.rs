@@ -14,7 +14,6 @@ use json_patch::Patch;
 use k8s_openapi::jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::engine::{Considered, Operation, Request, User};
 use crate::facts::Facts;
@@ -190,6 +189,8 @@ impl Review<'_> {
         }
         let considered = self.question(now).map(|request| Considered::of(request, policies, facts));
         match (considered, webhook) {
+            // What is no model server is nobody's to refuse, whatever the webhook was registered for.
+            (Ok(considered), _) if considered.is_stranger() => Answer::allow(self.uid()),
             (Ok(considered), Webhook::Mutate) => self.mutation(&considered),
             (Ok(considered), Webhook::Validate) => self.verdict(&considered),
             (Err(unreadable), webhook) => self.failure(webhook, &report::chain(&unreadable)),
@@ -234,9 +235,9 @@ impl Review<'_> {
     }
 
     fn mutation(&self, considered: &Considered) -> Answer<'_> {
-        let patch = Some(considered.patch()).filter(|patch| !patch.is_empty()).as_ref().map(encoded);
+        let patch = considered.patch();
         Answer {
-            patch_type: patch.as_ref().map(|_| "JSONPatch"),
+            patch_type: (!patch.is_empty()).then_some("JSONPatch"),
             patch,
             warnings: considered.notes(),
             ..Answer::allow(self.uid())
@@ -263,16 +264,6 @@ impl Review<'_> {
     }
 }
 
-/// Returns a patch in base64, as JSON: no character of it needs an escape, and none is looked for.
-fn encoded(patch: &Patch) -> Box<RawValue> {
-    let patch = serde_json::to_vec(patch).expect("a patch is plain data");
-    let mut text = String::with_capacity(patch.len() * 4 / 3 + 6);
-    text.push('"');
-    BASE64_STANDARD.encode_string(patch, &mut text);
-    text.push('"');
-    RawValue::from_string(text).expect("base64 in quotes is JSON")
-}
-
 /// What a webhook says to one request.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -284,8 +275,9 @@ pub struct Answer<'a> {
     status: Option<Status>,
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<Box<RawValue>>,
+    /// Written by [`Answer::encode`]: in base64 no character needs an escape, and none is looked for.
+    #[serde(skip)]
+    patch: Patch,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -324,7 +316,7 @@ impl<'a> Answer<'a> {
             allowed: true,
             status: None,
             patch_type: None,
-            patch: None,
+            patch: Patch::default(),
             warnings: Vec::new(),
             audit_annotations: BTreeMap::new(),
         }
@@ -350,6 +342,16 @@ impl<'a> Answer<'a> {
             response: &'a Answer<'a>,
         }
         let reply = Reply { api_version: API_VERSION, kind: KIND, response: self };
-        serde_json::to_vec(&reply).expect("an answer is plain data")
+        let mut encoded = serde_json::to_string(&reply).expect("an answer is plain data");
+        if !self.patch.is_empty() {
+            let patch = serde_json::to_vec(&self.patch).expect("a patch is plain data");
+            let end = encoded.split_off(encoded.len() - "}}".len());
+            encoded.reserve(patch.len() * 4 / 3 + 32);
+            encoded.push_str(",\"patch\":\"");
+            BASE64_STANDARD.encode_string(patch, &mut encoded);
+            encoded.push('"');
+            encoded.push_str(&end);
+        }
+        encoded.into_bytes()
     }
 }

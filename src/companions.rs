@@ -8,7 +8,7 @@ pub mod zalando;
 use serde_json::{Value, json};
 
 use crate::facts::{Facts, WorkloadRef};
-use crate::policy::{DatabaseSettings, Effective};
+use crate::policy::Effective;
 use crate::runtimes::Recognised;
 use crate::workload::Workload;
 
@@ -46,6 +46,9 @@ pub enum Wanted {
         message: String,
     },
 }
+
+/// Why a companion cannot be had: one word, as a condition has it, and a sentence for people.
+pub type Problem = (&'static str, String);
 
 /// A provider of databases.
 pub trait Provider {
@@ -113,9 +116,36 @@ pub fn wanted(workload: &Workload, recognised: &Recognised, effective: &Effectiv
     let autoscaler = effective
         .autoscaling()
         .map(|settings| hpa::wanted(workload, recognised, settings, has_autoscaler(workload, facts)));
-    let wanted = effective.database().filter(|(settings, _)| settings.is_wanted(workload));
-    let database = wanted.map(|(settings, _)| database(workload, recognised, settings, facts));
-    Companions { autoscaler: autoscaler.unwrap_or_default(), database: database.unwrap_or_default() }
+    let database = database(workload, recognised, effective, facts);
+    Companions { autoscaler: autoscaler.unwrap_or_default(), database }
+}
+
+/// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one.
+///
+/// # Errors
+/// Says in a word and in a sentence why it can have none.
+pub fn binding(
+    workload: &Workload,
+    recognised: &Recognised,
+    effective: &Effective,
+    facts: &Facts,
+) -> Result<Option<Binding>, Problem> {
+    let Some((settings, _)) = effective.database().filter(|(settings, _)| settings.is_wanted(workload)) else {
+        return Ok(None);
+    };
+    let (provider, reference) = (settings.provider(), workload.reference());
+    if workload.has_generated_name() {
+        let message = "its name follows from the workload's, which `generateName` leaves open";
+        return Err(("NotBound", message.to_owned()));
+    }
+    if !provider.is_served(facts) {
+        return Err(("ProviderNotServed", format!("the cluster does not serve {}", provider.api())));
+    }
+    if let Some(message) = provider.problem(&reference, facts) {
+        return Err(("NameTaken", message));
+    }
+    recognised.server().map_err(|message| ("NotBound", message))?;
+    Ok(Some(provider.binding(&reference, facts)))
 }
 
 /// Returns why the autoscaler that a policy asks for cannot be had, in a sentence.
@@ -135,19 +165,13 @@ fn has_autoscaler(workload: &Workload, facts: &Facts) -> bool {
     facts.autoscalers_of(&workload.reference()).iter().any(|found| found.ours)
 }
 
-fn database(workload: &Workload, recognised: &Recognised, settings: &DatabaseSettings, facts: &Facts) -> Wanted {
-    let (provider, reference) = (settings.provider(), workload.reference());
-    if recognised.container.is_none() || workload.has_generated_name() {
-        let message = "none is made, for none could be bound: see the warning at the workload's creation";
-        return Wanted::Impossible { reason: "NotBound", message: message.to_owned() };
-    }
-    if !provider.is_served(facts) {
-        let message = format!("the cluster does not serve {}", provider.api());
-        return Wanted::Impossible { reason: "ProviderNotServed", message };
-    }
-    match provider.problem(&reference, facts) {
-        Some(message) => Wanted::Impossible { reason: "NameTaken", message },
-        None => Wanted::Object(provider.object(&reference, facts)),
+fn database(workload: &Workload, recognised: &Recognised, effective: &Effective, facts: &Facts) -> Wanted {
+    match binding(workload, recognised, effective, facts) {
+        Err((reason, message)) => Wanted::Impossible { reason, message },
+        Ok(binding) => match effective.database().filter(|_| binding.is_some()) {
+            Some((settings, _)) => Wanted::Object(settings.provider().object(&workload.reference(), facts)),
+            None => Wanted::Nothing,
+        },
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod inject;
 mod patch;
+mod progress;
 mod ratchet;
 mod receipt;
 mod replicas;
@@ -25,8 +26,7 @@ use crate::companions::{self, Companions};
 use crate::facts::Facts;
 pub use crate::facts::User;
 use crate::policy::{Effective, PolicySet};
-use crate::rules::Context;
-use crate::runtimes::{self, Recognised};
+use crate::rules::{Context, Membership};
 use crate::workload::Workload;
 
 /// What happens to a workload.
@@ -69,9 +69,11 @@ pub struct Decision {
     /// What the workload would record of the injection.
     pub receipt: Option<Receipt>,
     /// The runtime that was recognised.
-    pub runtime: Option<&'static str>,
+    pub runtime: Option<String>,
     /// The names of the policies that select the workload.
     pub policies: Vec<String>,
+    /// Whether all of them only record: what they would refuse or warn of is among what is recorded.
+    pub is_in_audit: bool,
     /// The controller that keeps the workload as it wants it, and whom Tidegate leaves that to.
     pub controller: Option<String>,
 }
@@ -91,8 +93,9 @@ pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decisio
         notes: considered.notes(),
         verdict: considered.verdict(),
         companions: considered.companions(),
-        runtime: considered.runtime(),
+        runtime: considered.runtime().map(str::to_owned),
         policies: considered.policies(),
+        is_in_audit: considered.effective.as_ref().is_some_and(|effective| !effective.injects()),
         controller: considered.controller.clone(),
         receipt: considered.injected.receipt,
     }
@@ -106,8 +109,8 @@ pub struct Considered<'a> {
     facts: &'a Facts,
     /// The policies that the workload is under; none where nothing at all follows.
     effective: Option<Arc<Effective>>,
-    /// Whether the workload has just been taken out of Tidegate's reach: it is judged for that alone.
-    is_leaving: bool,
+    /// Whether the workload is a model server; what is none is judged for that alone.
+    membership: Membership,
     /// The controller that owns the workload: what it writes is not changed under its hands.
     controller: Option<String>,
     injected: Injected,
@@ -118,6 +121,7 @@ pub struct Considered<'a> {
 struct Injected {
     template: Option<Value>,
     replicas: Option<i64>,
+    progress_deadline: Option<i64>,
     receipt: Option<Receipt>,
     /// Whether the workload was never admitted: a receipt on it is not ours.
     is_unmanaged: bool,
@@ -129,15 +133,22 @@ impl<'a> Considered<'a> {
     #[must_use]
     pub fn of(request: Request<'a>, policies: &'a PolicySet, facts: &'a Facts) -> Self {
         let covered = |workload: &Workload| policies.covers(workload, facts);
-        let is_leaving = !covered(&request.workload);
-        let under = if is_leaving { request.old.filter(covered) } else { Some(request.workload) };
-        let under = under.filter(|_| !is_on_its_way_out(&request, facts));
+        let (membership, under) = match request.old.filter(covered) {
+            _ if covered(&request.workload) => (Membership::Member, request.workload),
+            Some(old) => (Membership::Leaving, old),
+            None => (Membership::Never, request.workload),
+        };
+        let under = Some(under).filter(|_| !is_on_its_way_out(&request, facts));
         let effective = under.and_then(|workload| policies.resolve(&workload, facts));
         let controller = request.workload.controller();
-        let is_left_alone = is_leaving || controller.is_some();
+        let effective = effective.filter(|effective| {
+            let runs_one = || effective.runtimes().recognise(&request.workload).runtime.is_some();
+            membership != Membership::Never || controller.is_none() && runs_one()
+        });
+        let is_left_alone = membership != Membership::Member || controller.is_some();
         let injecting = effective.as_ref().filter(|effective| !is_left_alone && effective.injects());
         let injected = injecting.map(|effective| Injected::of(&request, effective, facts)).unwrap_or_default();
-        Self { request, policies, facts, effective, is_leaving, controller, injected }
+        Self { request, policies, facts, effective, membership, controller, injected }
     }
 
     /// Returns the workload as it should be stored.
@@ -145,6 +156,9 @@ impl<'a> Considered<'a> {
         let mut workload = self.request.workload;
         if let Some(template) = &self.injected.template {
             workload = workload.with_template(template);
+        }
+        if let Some(seconds) = self.injected.progress_deadline {
+            workload = workload.with_progress_deadline(seconds);
         }
         self.injected.replicas.map_or(workload, |replicas| workload.with_replicas(replicas))
     }
@@ -160,6 +174,7 @@ impl<'a> Considered<'a> {
             None => {}
         }
         patch.extend(injected.replicas.map(replicas::set));
+        patch.extend(injected.progress_deadline.map(progress::set));
         if let Some(template) = &injected.template {
             patch.extend(patch::between(asked.template(), template, ["spec", "template"]));
         }
@@ -170,14 +185,14 @@ impl<'a> Considered<'a> {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.unknown_namespace().into_iter().collect();
-        if !self.is_leaving {
+        if self.membership == Membership::Member {
             notes.extend(self.policies.broken_for(&self.request.workload, self.facts));
         }
         notes.extend(self.injected.notes.iter().cloned());
         if self.request.operation == Operation::Create
             && let Some((workload, effective)) = self.admitted()
         {
-            let recognised = runtimes::recognise(&workload);
+            let recognised = effective.runtimes().recognise(&workload);
             let problem = companions::autoscaler_problem(&workload, &recognised, effective, self.facts);
             notes.extend(problem.map(|problem| format!("no autoscaler is made: {problem}")));
         }
@@ -189,7 +204,7 @@ impl<'a> Considered<'a> {
     fn unknown_namespace(&self) -> Option<String> {
         let namespace = self.request.workload.namespace();
         let is_known = namespace.is_empty() || self.facts.namespaces.contains_key(namespace);
-        (!is_known && !self.is_leaving).then(|| {
+        (!is_known && self.membership == Membership::Member).then(|| {
             format!(
                 "namespace {namespace} has not been seen yet: policies for namespaces or environments were not asked; apply \
                  again once it is there"
@@ -204,10 +219,10 @@ impl<'a> Considered<'a> {
             return Verdict::default();
         };
         let workload = self.workload();
-        let recognised = if self.is_leaving { Recognised::default() } else { runtimes::recognise(&workload) };
+        let recognised = effective.runtimes().recognise(&workload);
         ratchet::judge(&Context {
             is_new: self.request.operation == Operation::Create,
-            is_leaving: self.is_leaving,
+            membership: self.membership,
             workload,
             old: self.request.old,
             policies: self.policies,
@@ -224,7 +239,7 @@ impl<'a> Considered<'a> {
     #[must_use]
     pub fn companions(&self) -> Companions {
         let wanted = self.admitted().map(|(workload, effective)| {
-            companions::wanted(&workload, &runtimes::recognise(&workload), effective, self.facts)
+            companions::wanted(&workload, &effective.runtimes().recognise(&workload), effective, self.facts)
         });
         wanted.unwrap_or_default()
     }
@@ -254,9 +269,15 @@ impl<'a> Considered<'a> {
 
     /// Returns the runtime that is recognised in the workload.
     #[must_use]
-    pub fn runtime(&self) -> Option<&'static str> {
-        self.effective.as_ref().filter(|_| !self.is_leaving)?;
-        runtimes::recognise(&self.workload()).preset_name()
+    pub fn runtime(&self) -> Option<&str> {
+        let effective = self.effective.as_ref().filter(|_| self.membership != Membership::Leaving)?;
+        effective.runtimes().recognise(&self.workload()).name()
+    }
+
+    /// Tells whether the workload is no model server by its labels, nor was one before.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        self.membership == Membership::Never
     }
 
     /// Returns the policies that the workload is under, as one.
@@ -290,6 +311,10 @@ impl Injected {
                 let (template, receipt) = inject::afresh(workload, template, effective, facts, &mut injected.notes);
                 (injected.template, injected.receipt) = (Some(template), Some(receipt));
             }
+        }
+        if injected.receipt.is_some() {
+            let template = injected.template.as_ref().unwrap_or_else(|| request.workload.template());
+            injected.progress_deadline = progress::deadline(request, template, effective);
         }
         if let Some(kept) = replicas::kept(request, effective, facts) {
             injected.replicas = Some(kept.replicas);

@@ -9,6 +9,7 @@ mod schema;
 mod settings;
 mod shipped;
 
+use std::cell::LazyCell;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -23,12 +24,12 @@ pub use exception::{Exception, ExceptionError, ExceptionLimits};
 pub use meeting::Meeting;
 pub use merge::{Conflict, Merged};
 pub use settings::{
-    AutoscalingSettings, Class, DatabaseSettings, Defaults, ProbeSettings, ProviderSettings, RequestAndLimit,
-    SettingsError, ZalandoSettings,
+    AutoscalingSettings, Class, DatabaseSettings, Defaults, PodSettings, ProbeSettings, ProviderSettings,
+    RequestAndLimit, SettingsError, ZalandoSettings,
 };
 pub use shipped::{SHIPPED, shipped};
 
-use crate::api::{Bound, Enforcement, ServingPolicy};
+use crate::api::{Bound, Enforcement, Runtime, ServingPolicy};
 use crate::facts::Facts;
 use crate::rules::Rule;
 use crate::workload::Workload;
@@ -60,7 +61,7 @@ impl Selection {
     fn is_for(
         &self,
         kind: &str,
-        labels: &BTreeMap<String, String>,
+        labels: &LazyCell<BTreeMap<String, String>, impl FnOnce() -> BTreeMap<String, String>>,
         namespace: Option<&BTreeMap<String, String>>,
     ) -> bool {
         self.kinds.contains(kind)
@@ -97,6 +98,8 @@ pub struct Policy {
     environment_label: String,
     /// What exceptions to the policy may do.
     exceptions: ExceptionLimits,
+    /// The runtimes that it brings.
+    runtimes: Vec<Arc<Runtime>>,
     /// What the policy says; first where nothing is said of the environment, then in each that it knows, by name.
     variants: Vec<Variant>,
 }
@@ -212,6 +215,7 @@ impl PolicySet {
     /// Tells of each policy that would be for a workload, but makes no sense.
     pub fn broken_for<'s>(&'s self, workload: &Workload, facts: &'s Facts) -> impl Iterator<Item = String> + 's {
         let (kind, labels) = (workload.kind().to_owned(), workload.labels().map(text_map).unwrap_or_default());
+        let labels = LazyCell::new(move || labels);
         let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
         let is_for = move |selection: &Selection| selection.is_for(&kind, &labels, namespace);
         let broken = self.broken.iter().filter(move |broken| broken.selection.as_ref().is_none_or(&is_for));
@@ -272,7 +276,8 @@ impl PolicySet {
 
     /// Returns the policies that are for a workload, each with its variant for the namespace's environment.
     fn choice(&self, workload: &Workload, facts: &Facts) -> Vec<Choice> {
-        let labels = workload.labels().map(text_map).unwrap_or_default();
+        // Few policies ask for them.
+        let labels = LazyCell::new(|| workload.labels().map(text_map).unwrap_or_default());
         let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
         let chosen = self.policies.iter().enumerate().filter_map(|(place, policy)| {
             let is_for = policy.selection.is_for(workload.kind(), &labels, namespace);

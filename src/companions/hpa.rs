@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, names};
+use super::{MANAGED_BY_LABEL, MANAGER, Problem, WORKLOAD_ANNOTATION, Wanted, names};
 use crate::digest;
 use crate::policy::{AutoscalingSettings, Class};
 use crate::runtimes::Recognised;
@@ -46,7 +46,7 @@ fn possible(
     recognised: &Recognised,
     settings: &AutoscalingSettings,
     exists: bool,
-) -> Result<Vec<Value>, (&'static str, String)> {
+) -> Result<Vec<Value>, Problem> {
     let (_, most) = settings.replicas(workload);
     let too_many = |replicas: &i64| !exists && *replicas > i64::from(most);
     if let Some(replicas) = workload.replicas().filter(too_many) {
@@ -136,7 +136,7 @@ fn completed(metric: &Map<String, Value>, container: Option<&Container>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtimes::recognise;
+    use crate::runtimes::Runtimes;
     use crate::testing::{deployment, facts, policies, with_container};
 
     /// Plans the autoscaler of a Deployment under a policy's `autoscaling`.
@@ -144,7 +144,7 @@ mod tests {
         let policies = policies(&[("serving", json!({"autoscaling": autoscaling}))]);
         let workload = Workload::view(object).unwrap();
         let effective = policies.resolve(&workload, &facts()).unwrap();
-        wanted(&workload, &recognise(&workload), effective.autoscaling().unwrap(), false)
+        wanted(&workload, &Runtimes::shipped().recognise(&workload), effective.autoscaling().unwrap(), false)
     }
 
     fn metrics(object: &Value, metrics: &Value) -> Result<Value, &'static str> {
@@ -239,7 +239,7 @@ mod tests {
         let workload = Workload::view(&object).unwrap();
         let effective = policies.resolve(&workload, &facts()).unwrap();
         let settings = effective.autoscaling().unwrap();
-        let of = |exists| wanted(&workload, &recognise(&workload), settings, exists);
+        let of = |exists| wanted(&workload, &Runtimes::shipped().recognise(&workload), settings, exists);
         assert!(matches!(of(false), Wanted::Impossible { reason: "ReplicasOutOfBounds", .. }));
         assert!(matches!(of(true), Wanted::Object(_)));
     }

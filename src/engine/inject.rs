@@ -1,16 +1,16 @@
 //! What is injected into a pod template where its author left it out.
 
 mod database;
+mod pod;
 mod probes;
 mod resources;
 
 use serde_json::Value;
 
 use super::receipt::Receipt;
-use crate::api::CONTAINER_ANNOTATION;
+use crate::companions;
 use crate::facts::Facts;
 use crate::policy::{Effective, PolicyRef};
-use crate::runtimes::{self, Recognised};
 use crate::workload::{Path, Workload};
 
 /// One value to inject where there is none.
@@ -60,7 +60,7 @@ fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mu
     if !workload.names_tell_containers() {
         return Vec::new();
     }
-    let recognised = runtimes::recognise(workload);
+    let recognised = effective.runtimes().recognise(workload);
     let mut injector = Injector::default();
     for (class, defaults) in effective.container_defaults() {
         resources::inject(workload, class, defaults, &mut injector);
@@ -68,18 +68,21 @@ fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mu
     if let Some((settings, policy)) = effective.probes() {
         notes.extend(probes::inject(&recognised, settings, policy, &mut injector));
     }
-    if let Some((settings, policy)) = effective.database().filter(|(settings, _)| settings.is_wanted(workload)) {
-        notes.extend(database::inject(workload, &recognised, (settings, policy), facts, &mut injector));
+    if let Some((settings, policy)) = effective.pod() {
+        let (least, _) = effective.replicas(workload, facts);
+        pod::Pod { workload, recognised: &recognised, settings, policy, least, facts }.inject(&mut injector);
+    }
+    match companions::binding(workload, &recognised, effective, facts) {
+        Ok(binding) => {
+            if let (Some(binding), Some((_, policy)), Some(container)) =
+                (binding, effective.database(), recognised.container)
+            {
+                notes.extend(database::inject(&container, &binding, policy, &mut injector));
+            }
+        }
+        Err((_, problem)) => notes.push(format!("no database is bound: {problem}")),
     }
     injector.injections
-}
-
-/// Tells the author which container is meant where several could be.
-fn which_container(recognised: &Recognised, what: &str) -> String {
-    let why = recognised.problem.as_deref().unwrap_or("it cannot be told which container is the model server");
-    format!(
-        "{what}: {why}; name it in the annotation {CONTAINER_ANNOTATION}, which counts once the pod template changes"
-    )
 }
 
 #[cfg(test)]

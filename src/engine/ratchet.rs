@@ -62,7 +62,8 @@ pub(super) fn judge(context: &Context) -> Verdict {
     if found.is_empty() {
         return judged;
     }
-    let before = context.before().map(|before| violations(&before)).unwrap_or_default();
+    let recognised = context.old.map(|old| context.effective.runtimes().recognise(&old)).unwrap_or_default();
+    let before = context.before(&recognised).map(|before| violations(&before)).unwrap_or_default();
     let exceptions: Vec<&Exception> = context.policies.exceptions_for(&context.workload).collect();
     for violation in found {
         if let Some(excepted) = excepted(&violation, &exceptions, context) {
@@ -103,7 +104,7 @@ fn excepted(violation: &Violation, exceptions: &[&Exception], context: &Context)
 /// Returns what the rules find, each thing once, as strictly as any rule has it.
 fn violations(context: &Context) -> Vec<Violation> {
     let mut violations: Vec<Violation> = Vec::new();
-    let judging = |active: &&ActiveRule| !context.is_leaving || active.rule.is_about_leaving();
+    let judging = |active: &&ActiveRule| active.rule.concerns() == context.membership;
     for ActiveRule { rule, enforcement, policy } in context.effective.rules().iter().filter(judging) {
         for finding in rule.check(context) {
             let (rule, policy) = (rule.id().to_owned(), policy.to_string());

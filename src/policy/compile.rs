@@ -140,13 +140,8 @@ pub enum PolicyError {
         field: &'static str,
     },
     /// There is no such rule.
-    #[error("spec.rules: there is no rule `{rule}`; the rules are {known}")]
-    UnknownRule {
-        /// What was written.
-        rule: String,
-        /// The rules that there are.
-        known: String,
-    },
+    #[error("spec.rules: there is no rule `{0}`; `tidegate explain` lists the rules")]
+    UnknownRule(String),
     /// A rule cannot do with its parameters.
     #[error("spec.rules.{rule}.params: {problem}")]
     Parameters {
@@ -166,7 +161,7 @@ pub enum PolicyError {
         problem: String,
     },
     /// A rule that there is not is to be never excepted.
-    #[error("spec.exceptions.never: there is no rule `{0}`")]
+    #[error("spec.exceptions.never: there is no rule `{0}`; `tidegate explain` lists the rules")]
     UnknownNever(String),
 }
 
@@ -190,6 +185,7 @@ impl Policy {
             priority: spec.priority,
             selection: Selection::compile(spec)?,
             exceptions: exception_limits(name, spec)?,
+            runtimes: spec.runtimes.iter().cloned().map(Arc::new).collect(),
             environment_label: spec
                 .environment
                 .as_ref()
@@ -254,6 +250,7 @@ impl Variant {
         let settings = json(&Environment {
             resources: spec.resources.is_some().then_some(defaults),
             probes: spec.probes.clone(),
+            pod: spec.pod.clone(),
             autoscaling: spec.autoscaling.clone(),
             database: spec.database.clone(),
             ..Environment::default()
@@ -431,10 +428,7 @@ fn configured(policy: &str, spec: &ServingPolicySpec) -> Result<BTreeMap<String,
         if spec.custom_rules.iter().any(|custom| custom.id == *id) {
             continue;
         }
-        let rule = rules::named(id).ok_or_else(|| {
-            let known: Vec<&str> = rules::ALL.iter().map(Rule::id).collect();
-            PolicyError::UnknownRule { rule: id.clone(), known: known.join(", ") }
-        })?;
+        let rule = rules::named(id).ok_or_else(|| PolicyError::UnknownRule(id.clone()))?;
         if let Some(params) = &settings.params {
             let with = rule.with(params).map_err(|problem| PolicyError::Parameters { rule: id.clone(), problem })?;
             configured.insert(id.clone(), with);
@@ -521,10 +515,10 @@ mod tests {
         spec.probes.startupBudget: startupBudget lies between 10s and 24h
         spec.database.zalando: missing field `teamId`; provider zalando needs teamId, version and volume
         spec.database.zalando.secretName: secretName has both {username} and {cluster}
-        spec.rules: there is no rule `no-latest`; the rules are model-server-label-removed, floating-tag, missing-memory-limit, resources-out-of-bounds, privileged-container, replicas-under-autoscaler, annotation-out-of-bounds
+        spec.rules: there is no rule `no-latest`; `tidegate explain` lists the rules
         spec.rules.privileged-container.params: the rule takes no parameters; found a
         spec.rules.floating-tag.params: unknown field `tag`, expected `tags`
-        spec.exceptions.never: there is no rule `no-latest`
+        spec.exceptions.never: there is no rule `no-latest`; `tidegate explain` lists the rules
         environment prod: spec.autoscaling: minReplicas 20 and maxReplicas 10 do not go together; 1 <= minReplicas <= maxReplicas
         ");
     }

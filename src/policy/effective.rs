@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::merge::{Conflict, Layer, Merged};
-use super::settings::{AutoscalingSettings, Class, DatabaseSettings, Defaults, ProbeSettings, Settings};
+use super::settings::{AutoscalingSettings, Class, DatabaseSettings, Defaults, PodSettings, ProbeSettings, Settings};
 use super::{ExceptionLimits, Policy, PolicyRef, Variant};
 use crate::api::{Bound, Enforcement};
+use crate::facts::Facts;
 use crate::rules::{self, Rule};
+use crate::runtimes::Runtimes;
+use crate::workload::Workload;
 
 /// One policy, as it is in one environment.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub struct Effective {
     bounds: Vec<(Arc<str>, BTreeMap<String, Bound>)>,
     rules: Vec<ActiveRule>,
     exceptions: ExceptionLimits,
+    /// None where only those count that come with Tidegate.
+    runtimes: Option<Runtimes>,
 }
 
 impl Effective {
@@ -65,6 +70,7 @@ impl Effective {
                 .collect(),
             rules: active(policies),
             exceptions: limits(policies),
+            runtimes: runtimes(policies),
         };
         let out_of_bounds = effective.defaults_out_of_bounds();
         effective.contradictions.extend(out_of_bounds);
@@ -149,6 +155,33 @@ impl Effective {
     #[must_use]
     pub fn probes(&self) -> Option<(&ProbeSettings, &PolicyRef)> {
         self.settings.probes.as_ref().map(|(settings, policy)| (settings, policy))
+    }
+
+    /// Returns what else is injected into pods, with the policy that says so.
+    #[must_use]
+    pub fn pod(&self) -> Option<(&PodSettings, &PolicyRef)> {
+        self.settings.pod.as_ref().map(|(settings, policy)| (settings, policy))
+    }
+
+    /// Returns the runtimes that can be recognised.
+    #[must_use]
+    pub fn runtimes(&self) -> &Runtimes {
+        self.runtimes.as_ref().unwrap_or_else(|| Runtimes::shipped())
+    }
+
+    /// Returns the least and the most replicas that a workload runs with: an autoscaler's, whoever made it or will make it,
+    /// else those that are written.
+    #[must_use]
+    pub fn replicas(&self, workload: &Workload, facts: &Facts) -> (i64, i64) {
+        if let Some(found) = facts.autoscalers_of(&workload.reference()).first() {
+            return (found.min, found.max);
+        }
+        if let Some(settings) = self.autoscaling().filter(|settings| settings.is_wanted(workload)) {
+            let (least, most) = settings.replicas(workload);
+            return (least.into(), most.into());
+        }
+        let written = workload.replicas().unwrap_or(1);
+        (written, written)
     }
 
     /// Returns the autoscaling, where a policy has it.
@@ -241,4 +274,9 @@ fn active(policies: &[(&Policy, &Variant)]) -> Vec<ActiveRule> {
     active.extend(custom);
     active.retain(|active| active.enforcement > Enforcement::Off);
     active
+}
+/// Returns the runtimes of policies before those that come with Tidegate.
+fn runtimes(policies: &[(&Policy, &Variant)]) -> Option<Runtimes> {
+    let own: Vec<_> = policies.iter().flat_map(|(policy, _)| policy.runtimes.iter().cloned()).collect();
+    (!own.is_empty()).then(|| Runtimes::with(own))
 }

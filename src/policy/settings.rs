@@ -19,6 +19,7 @@ use crate::workload::{Container, Wish, Wishes, Workload};
 pub(super) struct Settings {
     pub(super) resources: BTreeMap<Class, Defaults>,
     pub(super) probes: Option<(ProbeSettings, PolicyRef)>,
+    pub(super) pod: Option<(PodSettings, PolicyRef)>,
     pub(super) autoscaling: Option<AutoscalingSettings>,
     pub(super) database: Option<(DatabaseSettings, PolicyRef)>,
 }
@@ -72,6 +73,24 @@ pub struct ProbeSettings {
     pub inject: bool,
     /// How long a model server may take to start; none where its runtime says.
     pub startup_budget: Option<Duration>,
+}
+
+/// What else is injected into pods.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+pub struct PodSettings {
+    /// Whether they are given time to stop.
+    pub graceful_shutdown: bool,
+    /// Whether rollouts are given time to start.
+    pub progress_deadline: bool,
+    /// How much memory there is at most at `/dev/shm`; none where there is to be none.
+    pub shared_memory: Option<Quantity>,
+    /// Whether variables of Services are kept from a runtime that they confuse.
+    pub disable_service_links: bool,
+    /// Whether they are spread over zones.
+    pub topology_spread: bool,
+    /// Whether they tolerate the taint of GPU nodes.
+    pub gpu_toleration: bool,
 }
 
 /// The autoscaler of each model server.
@@ -189,7 +208,8 @@ impl Settings {
     /// Reads merged settings. What makes no sense is left out, and told.
     pub(super) fn read(merged: &Merged) -> (Self, Vec<SettingsError>) {
         let mut problems = Vec::new();
-        let mut settings = Self { resources: resources(merged), probes: probes(merged), ..Self::default() };
+        let mut settings =
+            Self { resources: resources(merged), probes: probes(merged), pod: pod(merged), ..Self::default() };
         match autoscaling(merged) {
             Ok(autoscaling) => settings.autoscaling = autoscaling,
             Err(problem) => problems.push(problem),
@@ -233,6 +253,22 @@ fn probes(merged: &Merged) -> Option<(ProbeSettings, PolicyRef)> {
     let budget: Option<WrittenDuration> = field(written, "startupBudget");
     let inject = field::<ProbeSource>(written, "from").unwrap_or_default() == ProbeSource::Runtime;
     Some((ProbeSettings { inject, startup_budget: budget.map(Duration::from) }, policy.clone()))
+}
+
+fn pod(merged: &Merged) -> Option<(PodSettings, PolicyRef)> {
+    let policy = merged.source(&["pod"])?;
+    let written = &merged.values()["pod"];
+    let is = |name: &str, default: bool| field(written, name).unwrap_or(default);
+    let size = || field(written, "sharedMemorySize").unwrap_or_else(|| "8Gi".parse().expect("this is a quantity"));
+    let settings = PodSettings {
+        graceful_shutdown: is("gracefulShutdown", true),
+        progress_deadline: is("progressDeadline", true),
+        shared_memory: is("sharedMemory", true).then(size),
+        disable_service_links: is("disableServiceLinks", true),
+        topology_spread: is("topologySpread", true),
+        gpu_toleration: is("gpuToleration", false),
+    };
+    Some((settings, policy.clone()))
 }
 
 fn autoscaling(merged: &Merged) -> Result<Option<AutoscalingSettings>, SettingsError> {

@@ -2,64 +2,30 @@
 //!
 //! <https://www.postgresql.org/docs/current/libpq-envars.html>
 
-use super::{Injector, which_container};
+use super::Injector;
 use crate::api::DATABASE_ANNOTATION;
 use crate::companions::Binding;
-use crate::facts::Facts;
-use crate::policy::{DatabaseSettings, PolicyRef};
-use crate::runtimes::Recognised;
-use crate::workload::{Container, Path, Workload};
+use crate::policy::PolicyRef;
+use crate::workload::{Container, Path, items};
 
-/// Injects the binding into the model server's container. A variable that its author set stays, and is reported.
+/// Injects a binding into the model server's container. A variable that its author set stays: the rule
+/// `database-variable-overridden` tells of it.
 pub(super) fn inject(
-    workload: &Workload,
-    recognised: &Recognised,
-    (settings, policy): (&DatabaseSettings, &PolicyRef),
-    facts: &Facts,
+    container: &Container,
+    binding: &Binding,
+    policy: &PolicyRef,
     injector: &mut Injector,
-) -> Vec<String> {
-    let (provider, reference) = (settings.provider(), workload.reference());
-    if workload.has_generated_name() {
-        return vec![
-            "no database is bound: its name follows from the workload's, which `generateName` leaves open".into(),
-        ];
-    }
-    if !provider.is_served(facts) {
-        return vec![format!("no database is bound: the cluster does not serve {}", provider.api())];
-    }
-    if let Some(problem) = provider.problem(&reference, facts) {
-        return vec![format!("no database is bound: {problem}")];
-    }
-    let Some(container) = &recognised.container else {
-        return vec![which_container(recognised, "no database is bound")];
-    };
-    bind(container, &provider.binding(&reference, facts), policy, injector)
-}
-
-fn bind(container: &Container, binding: &Binding, policy: &PolicyRef, injector: &mut Injector) -> Vec<String> {
-    let variables = binding.variables();
-    let (set, missing): (Vec<_>, Vec<_>) = variables.into_iter().partition(|(name, _)| container.env(name).is_some());
-    for (name, source) in missing {
-        let path = Path::new([container.list(), container.name(), "env", name]);
-        injector.add(path, source, policy);
-    }
-    let (container_name, database) = (container.name(), &binding.name);
-    let names: Vec<&str> = set.iter().map(|(name, _)| *name).collect();
-    let mut notes = Vec::new();
-    if !names.is_empty() {
-        let names = names.join(", ");
-        notes.push(format!(
-            "container {container_name} sets {names} itself: the database {database} is bound without it"
-        ));
+) -> Option<String> {
+    for (name, source) in binding.variables().into_iter().filter(|(name, _)| container.env(name).is_none()) {
+        injector.add(Path::new([container.list(), container.name(), "env", name]), source, policy);
     }
     // What those hold is not known here; a variable in `env` comes before one of the same name from `envFrom`.
-    if container.field("envFrom").as_array().is_some_and(|sources| !sources.is_empty()) {
-        notes.push(format!(
-            "container {container_name} takes variables from `envFrom`: those named PG* count no more, for the database \
-             {database} is bound; the annotation {DATABASE_ANNOTATION}: none keeps it unbound"
-        ));
-    }
-    notes
+    items(container.field("envFrom")).next()?;
+    let (name, database) = (container.name(), &binding.name);
+    Some(format!(
+        "container {name} takes variables from `envFrom`: those named PG* count no more, for the database {database} is \
+         bound; the annotation {DATABASE_ANNOTATION}: none keeps it unbound"
+    ))
 }
 
 #[cfg(test)]
@@ -123,7 +89,7 @@ mod tests {
     fn a_variable_without_a_value_is_set_all_the_same() {
         let (names, notes) = bound(&with_container(&json!({"env": [{"name": "PGPORT"}]})), &facts());
         assert_eq!(names, ["PGHOST", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "PGPORT"]);
-        assert_eq!(notes, ["container api sets PGPORT itself: the database acid-api is bound without it"]);
+        assert_eq!(notes, [""; 0], "the rule database-variable-overridden tells of it");
     }
 
     #[test]

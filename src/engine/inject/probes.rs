@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Injector, which_container};
+use super::Injector;
 use crate::policy::{PolicyRef, ProbeSettings};
 use crate::runtimes::{Endpoint, Handler, Recognised};
 use crate::workload::{Path, has_handler};
@@ -18,8 +18,9 @@ pub(super) fn inject(
     if !settings.inject {
         return None;
     }
-    let Some(container) = &recognised.container else {
-        return Some(which_container(recognised, "no probes are injected"));
+    let container = match recognised.server() {
+        Ok(container) => container,
+        Err(problem) => return Some(format!("no probes are injected: {problem}")),
     };
     let is_incomplete = |probe: &Probe| {
         let written = container.field(probe.field());
@@ -110,7 +111,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::runtimes::recognise;
+    use crate::runtimes::Runtimes;
     use crate::workload::Workload;
 
     fn endpoint() -> Endpoint {
@@ -148,7 +149,7 @@ mod tests {
             "readinessProbe": readiness});
         let mut object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         let settings = ProbeSettings { inject: true, startup_budget: None };
-        inject(&recognise(&Workload::view(&object).unwrap()), &settings, &policy, &mut injector);
+        inject(&Runtimes::shipped().recognise(&Workload::view(&object).unwrap()), &settings, &policy, &mut injector);
         let pod = &mut object["spec"]["template"]["spec"];
         injector.injections.iter().for_each(|added| added.path.set(pod, added.value.clone()));
         pod["containers"][0]["readinessProbe"].clone()

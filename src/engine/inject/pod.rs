@@ -1,0 +1,142 @@
+//! What a pod needs to stop, to share memory between GPUs, and to be placed well. Nothing here takes the place of what its
+//! author wrote, and nothing that the API server would refuse.
+
+use serde_json::{Value, json};
+
+use super::Injector;
+use crate::facts::Facts;
+use crate::policy::{Class, PodSettings, PolicyRef};
+use crate::quantity::Quantity;
+use crate::runtimes::Recognised;
+use crate::workload::{Container, GRACE_PERIOD, Path, Workload, items, wrote};
+
+/// The volume at `/dev/shm`.
+const SHARED_MEMORY: &str = "tidegate-shm";
+
+/// Where POSIX shared memory lies.
+const SHARED_MEMORY_PATH: &str = "/dev/shm";
+
+/// A pod template, and what decides about it.
+pub(super) struct Pod<'a> {
+    pub(super) workload: &'a Workload<'a>,
+    pub(super) recognised: &'a Recognised<'a>,
+    pub(super) settings: &'a PodSettings,
+    pub(super) policy: &'a PolicyRef,
+    /// The least number of replicas.
+    pub(super) least: i64,
+    pub(super) facts: &'a Facts,
+}
+
+impl Pod<'_> {
+    /// Injects everything that is switched on.
+    pub(super) fn inject(&self, injector: &mut Injector) {
+        if self.settings.graceful_shutdown {
+            self.graceful_shutdown(injector);
+        }
+        if self.settings.disable_service_links {
+            self.without_service_links(injector);
+        }
+        if let Some(most) = &self.settings.shared_memory {
+            self.shared_memory(most, injector);
+        }
+        if self.settings.topology_spread {
+            self.topology_spread(injector);
+        }
+        if self.settings.gpu_toleration {
+            self.gpu_toleration(injector);
+        }
+    }
+
+    fn field(&self, name: &str) -> &Value {
+        &self.workload.pod_spec()[name]
+    }
+
+    /// Tells whether the API server's value stands in a field for that nobody wrote any.
+    fn is_default(&self, field: &str, default: &Value) -> bool {
+        let found = self.field(field);
+        found.is_null() || (found == default && !wrote(self.workload, &["spec", "template", "spec", field]))
+    }
+
+    /// The sleep must end within the grace period, or the API server refuses it.
+    ///
+    /// <https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/#hook-handler-execution>
+    fn graceful_shutdown(&self, injector: &mut Injector) {
+        let Some((container, drain)) = self.recognised.container.zip(self.recognised.drain()) else { return };
+        let (sleep, wanted) = (seconds(drain.pre_stop.into()), seconds(drain.grace_period.into()));
+        let is_default = self.is_default("terminationGracePeriodSeconds", &GRACE_PERIOD.into());
+        let written = self.field("terminationGracePeriodSeconds").as_i64().unwrap_or(GRACE_PERIOD);
+        let grace = if is_default { wanted.max(GRACE_PERIOD) } else { written };
+        if grace != written {
+            injector.add(Path::new(["terminationGracePeriodSeconds"]), grace.into(), self.policy);
+        }
+        let has_none = container.field("lifecycle")["preStop"].is_null();
+        if has_none && self.facts.apis.pre_stop_sleep && sleep < grace {
+            let path = Path::new([container.list(), container.name(), "lifecycle", "preStop"]);
+            injector.add(path, json!({"sleep": {"seconds": sleep}}), self.policy);
+        }
+    }
+
+    fn without_service_links(&self, injector: &mut Injector) {
+        let is_confused = self.recognised.runtime.is_some_and(|runtime| runtime.service_link_prefix.is_some());
+        if is_confused && self.is_default("enableServiceLinks", &true.into()) {
+            injector.add(Path::new(["enableServiceLinks"]), false.into(), self.policy);
+        }
+    }
+
+    /// A container has 64 MiB there, which processes that share a model between GPUs soon exceed. What is used counts
+    /// against the container's memory limit.
+    ///
+    /// <https://kubernetes.io/docs/concepts/storage/volumes/#emptydir>
+    fn shared_memory(&self, most: &Quantity, injector: &mut Injector) {
+        let Some(container) = self.recognised.container else { return };
+        let is_spread = self.recognised.tensor_parallel().is_some_and(|count| count > 1);
+        let is_taken = items(self.field("volumes")).any(|volume| volume["name"] == SHARED_MEMORY);
+        if !is_spread || is_taken || self.field("hostIPC") == true || mounts(&container, SHARED_MEMORY_PATH) {
+            return;
+        }
+        let half = container.resource("limits", "memory").map(|limit| limit.half());
+        let size = half.as_ref().map_or(most, |half| half.min(most));
+        let volume = json!({"emptyDir": {"medium": "Memory", "sizeLimit": size.to_string()}});
+        injector.add(Path::new(["volumes", SHARED_MEMORY]), volume, self.policy);
+        let mount = Path::new([container.list(), container.name(), "volumeMounts", SHARED_MEMORY_PATH, "name"]);
+        injector.add(mount, SHARED_MEMORY.into(), self.policy);
+    }
+
+    /// Where possible: a cluster of one zone runs them all the same.
+    fn topology_spread(&self, injector: &mut Injector) {
+        let selector = self.workload.spec("selector");
+        let is_said = items(self.field("topologySpreadConstraints")).next().is_some()
+            || !self.field("affinity")["podAntiAffinity"].is_null();
+        if self.least < 2 || is_said || !selector.is_object() {
+            return;
+        }
+        let path = Path::new(["topologySpreadConstraints", "topology.kubernetes.io/zone"]);
+        let constraint = json!({"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector});
+        injector.add(path, constraint, self.policy);
+    }
+
+    fn gpu_toleration(&self, injector: &mut Injector) {
+        let mut on_gpu = self.workload.all_containers().filter(|container| Class::of(container) == Class::Gpu);
+        let Some(taint) = on_gpu.find_map(|container| container.gpu_resource()).map(taint_of) else { return };
+        if items(self.field("tolerations")).next().is_none() {
+            let toleration = json!({"operator": "Exists", "effect": "NoSchedule"});
+            injector.add(Path::new(["tolerations", taint]), toleration, self.policy);
+        }
+    }
+}
+
+/// The taint of nodes with a resource, as clouds and GPU operators set it.
+///
+/// <https://docs.cloud.google.com/kubernetes-engine/docs/how-to/gpus>
+fn taint_of(resource: &str) -> &str {
+    if resource.starts_with("nvidia.com/") { "nvidia.com/gpu" } else { resource }
+}
+
+/// Tells whether a container mounts something at a path.
+fn mounts(container: &Container, path: &str) -> bool {
+    items(container.field("volumeMounts")).any(|mount| mount["mountPath"] == path)
+}
+
+fn seconds(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
