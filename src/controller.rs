@@ -8,6 +8,8 @@ mod policies;
 mod reconcile;
 mod sinks;
 mod status;
+mod strangers;
+mod surroundings;
 mod watch;
 mod workloads;
 
@@ -35,6 +37,7 @@ use crate::server::health::Readiness;
 use crate::state::State;
 use book::Book;
 use observed::Objects;
+use strangers::Strangers;
 use workloads::{Requests, Workloads};
 
 /// What the controller needs to start.
@@ -100,7 +103,8 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     let objects = Arc::new(Objects::default());
     let from_files = (!options.watch_policies).then_some(policies::POLICIES);
     let watched = [policies::POLICIES, policies::EXCEPTIONS].into_iter().filter(|watch| Some(*watch) != from_files);
-    let (book, statuses) = Book::open(state, queue.clone(), watched);
+    let strangers = Strangers::new(state);
+    let (book, statuses) = Book::open(state, queue.clone(), Arc::clone(&strangers), watched);
     let context = Arc::new(Context {
         client: client.clone(),
         book: Arc::clone(&book),
@@ -117,6 +121,13 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     spawn(&mut tasks, "autoscalers", watches.autoscalers(readiness.step("autoscalers")));
     spawn(&mut tasks, "model servers", watches.model_servers());
     spawn(&mut tasks, "databases", watches.databases(readiness.step("databases")));
+    spawn(&mut tasks, "claims", watches.claims(readiness.step("claims")));
+    spawn(&mut tasks, "disruption budgets", watches.budgets(readiness.step("disruption budgets")));
+    spawn(&mut tasks, "services", watches.services(readiness.step("services")));
+    spawn(&mut tasks, "version", watches.clone().version(readiness.step("version")));
+    for kind in KINDS {
+        spawn(&mut tasks, "strangers", strangers.follow(client, kind));
+    }
     if options.watch_policies {
         let step = readiness.step(policies::POLICIES);
         spawn(&mut tasks, policies::POLICIES, policies::follow(client.clone(), Arc::clone(&book), step));

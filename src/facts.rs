@@ -1,7 +1,12 @@
 //! What a decision may know of the cluster. Shells gather it from watches or files; rules only read it.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use kube::core::{Selector, SelectorExt as _};
+use serde::Deserialize as _;
+use serde_json::Value;
 
 use crate::api::MODEL_SERVERS_LABEL;
 
@@ -14,7 +19,13 @@ pub struct Facts {
     pub autoscalers: HashMap<WorkloadRef, Vec<Autoscaler>>,
     /// Databases by namespace, then by name.
     pub databases: HashMap<String, BTreeMap<String, Database>>,
-    /// Which providers' APIs are served.
+    /// PersistentVolumeClaims by namespace, then by name.
+    pub claims: HashMap<String, HashMap<String, Claim>>,
+    /// Which pods PodDisruptionBudgets are for, by namespace; none where nobody looked for any.
+    pub budgets: Option<HashMap<String, BTreeMap<String, PodSelector>>>,
+    /// The names of Services, by namespace.
+    pub services: HashMap<String, BTreeSet<String>>,
+    /// Which APIs are served.
     pub apis: Apis,
 }
 
@@ -29,6 +40,24 @@ impl Facts {
     #[must_use]
     pub fn is_for_model_servers(&self, namespace: &str) -> bool {
         self.namespaces.get(namespace).is_some_and(Namespace::is_for_model_servers)
+    }
+
+    /// Returns a claim of this name.
+    #[must_use]
+    pub fn claim(&self, namespace: &str, name: &str) -> Option<&Claim> {
+        self.claims.get(namespace)?.get(name)
+    }
+
+    /// Tells whether a PodDisruptionBudget is for pods with these labels; none where nobody looked for any.
+    #[must_use]
+    pub fn has_budget(&self, namespace: &str, labels: &Value) -> Option<bool> {
+        let inside = self.budgets.as_ref()?.get(namespace);
+        Some(inside.is_some_and(|inside| inside.values().any(|selector| selector.selects(labels))))
+    }
+
+    /// Returns the names of the Services of a namespace.
+    pub fn services_in(&self, namespace: &str) -> impl Iterator<Item = &str> {
+        self.services.get(namespace).into_iter().flatten().map(String::as_str)
     }
 
     /// Returns a provider's object of this name.
@@ -118,6 +147,107 @@ pub struct Autoscaler {
     pub max: i64,
     /// Whether Tidegate made it for this workload.
     pub ours: bool,
+    /// What it scales on.
+    pub metrics: Vec<Metric>,
+}
+
+impl Autoscaler {
+    /// Reads a HorizontalPodAutoscaler; `ours` where Tidegate made it.
+    #[must_use]
+    pub fn of_hpa(hpa: &Value, ours: bool) -> Self {
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        let spec = &hpa["spec"];
+        Self {
+            kind: text(&hpa["kind"]),
+            name: text(&hpa["metadata"]["name"]),
+            min: spec["minReplicas"].as_i64().unwrap_or(1),
+            max: spec["maxReplicas"].as_i64().unwrap_or(i64::MAX),
+            ours,
+            metrics: spec["metrics"].as_array().into_iter().flatten().map(Metric::of).collect(),
+        }
+    }
+
+    /// Returns it as people write it, such as `HorizontalPodAutoscaler/api`.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        format!("{}/{}", self.kind, self.name)
+    }
+}
+
+/// One metric of an autoscaler, as far as rules care.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metric {
+    /// Its type, such as `Resource`.
+    pub kind: String,
+    /// The resource or metric that is measured.
+    pub name: String,
+    /// The container that it is of, for `ContainerResource`.
+    pub container: Option<String>,
+    /// `Utilization`, `Value` or `AverageValue`.
+    pub target: String,
+}
+
+impl Metric {
+    /// Reads a metric of `autoscaling/v2`.
+    #[must_use]
+    pub fn of(metric: &Value) -> Self {
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        let kind = text(&metric["type"]);
+        let mut field = kind.clone();
+        if let Some(first) = field.get_mut(..1) {
+            first.make_ascii_lowercase();
+        }
+        let source = &metric[&field];
+        let name = if source["name"].is_string() { &source["name"] } else { &source["metric"]["name"] };
+        Self {
+            name: text(name),
+            container: source["container"].as_str().map(str::to_owned),
+            target: text(&source["target"]["type"]),
+            kind,
+        }
+    }
+
+    /// Tells whether it is the use of a resource by all containers or one of them.
+    #[must_use]
+    pub fn is_of_resource(&self, resource: &str) -> bool {
+        matches!(&*self.kind, "Resource" | "ContainerResource") && self.name == resource
+    }
+}
+
+/// A PersistentVolumeClaim, as far as rules care.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// How it may be mounted, such as `ReadWriteOnce`.
+    pub access_modes: Vec<String>,
+}
+
+impl Claim {
+    /// Reads a claim.
+    #[must_use]
+    pub fn of(object: &Value) -> Self {
+        let modes = object["spec"]["accessModes"].as_array().into_iter().flatten();
+        Self { access_modes: modes.filter_map(Value::as_str).map(str::to_owned).collect() }
+    }
+}
+
+/// Which pods something is for; without a selector, none.
+#[derive(Clone, Debug, Default)]
+pub struct PodSelector(Option<Selector>);
+
+impl PodSelector {
+    /// Reads `spec.selector` of an object. What makes no sense selects nothing.
+    #[must_use]
+    pub fn of(object: &Value) -> Self {
+        let selector = meta::LabelSelector::deserialize(&object["spec"]["selector"]).ok();
+        Self(selector.and_then(|selector| selector.try_into().ok()))
+    }
+
+    /// Tells whether it is for pods with these labels.
+    #[must_use]
+    pub fn selects(&self, labels: &Value) -> bool {
+        let labels: BTreeMap<String, String> = BTreeMap::deserialize(labels).unwrap_or_default();
+        self.0.as_ref().is_some_and(|selector| selector.matches(&labels))
+    }
 }
 
 /// A database object of a provider.
@@ -136,9 +266,54 @@ impl Database {
     }
 }
 
-/// Which providers' APIs the cluster serves.
+/// Which APIs the cluster serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Apis {
     /// `acid.zalan.do/v1`, kind `postgresql`.
     pub zalando: bool,
+    /// The `sleep` handler of a container's `preStop`, which Kubernetes has since 1.30. An older one drops the field, and
+    /// refuses the handler without it.
+    ///
+    /// <https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/>
+    pub pre_stop_sleep: bool,
+}
+
+impl Apis {
+    /// Returns what a cluster of today with every operator serves.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { zalando: true, pre_stop_sleep: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn metrics_are_read_whatever_their_type() {
+        let of = |metric: Value| Metric::of(&metric);
+        let cpu = of(json!({"type": "ContainerResource", "containerResource":
+            {"name": "cpu", "container": "api", "target": {"type": "Utilization", "averageUtilization": 50}}}));
+        assert_eq!((cpu.container.as_deref(), &*cpu.target), (Some("api"), "Utilization"));
+        assert!(cpu.is_of_resource("cpu") && !cpu.is_of_resource("memory"));
+        let queue =
+            of(json!({"type": "External", "external": {"metric": {"name": "queue"}, "target": {"type": "Value"}}}));
+        assert_eq!((&*queue.name, &*queue.target), ("queue", "Value"));
+        assert_eq!(of(json!({"type": ""})), Metric::default());
+        assert_eq!(of(json!("cpu")), Metric::default());
+    }
+
+    #[test]
+    fn a_budget_without_a_selector_is_for_no_pods() {
+        let labels = json!({"app": "api"});
+        let selects = |spec: Value| PodSelector::of(&json!({"spec": spec})).selects(&labels);
+        assert!(selects(json!({"selector": {"matchLabels": {"app": "api"}}})));
+        assert!(selects(json!({"selector": {}})), "an empty one is for all");
+        assert!(!selects(json!({"selector": {"matchLabels": {"app": "other"}}})));
+        assert!(!selects(json!({})) && !selects(json!({"selector": "app=api"})));
+        assert!(!PodSelector::default().selects(&Value::Null));
+    }
 }

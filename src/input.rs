@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::api::{ServingException, ServingPolicy};
 use crate::engine::{Considered, Operation, Request, User};
-use crate::facts::{Apis, Autoscaler, Facts, Namespace, WorkloadRef};
+use crate::facts::{Apis, Autoscaler, Claim, Facts, Namespace, PodSelector, WorkloadRef};
 use crate::policy::{Exception, Policy, PolicySet};
 use crate::report;
 use crate::workload::Workload;
@@ -29,7 +29,7 @@ pub struct Input {
     pub exceptions: Vec<Arc<Exception>>,
     /// Deployments and StatefulSets, labelled as model servers or not, in the order in which they came.
     pub workloads: Vec<Found>,
-    /// The namespaces and autoscalers among the objects. Every API counts as served.
+    /// The namespaces, autoscalers, claims, Services and disruption budgets among the objects. Every API counts as served.
     pub facts: Facts,
     /// How many objects there were of kinds that nothing is decided about.
     pub others: usize,
@@ -91,7 +91,7 @@ impl Input {
     /// Starts with nothing, in a cluster that serves every API.
     #[must_use]
     pub fn new() -> Self {
-        Self { facts: Facts { apis: Apis { zalando: true }, ..Facts::default() }, ..Self::default() }
+        Self { facts: Facts { apis: Apis::all(), ..Facts::default() }, ..Self::default() }
     }
 
     /// Adds the objects of a text in YAML or JSON; those that name no namespace go into `namespace`.
@@ -164,9 +164,28 @@ impl Input {
             }
             ("apps", "Deployment" | "StatefulSet") => self.add_workload(file, object)?,
             ("autoscaling", "HorizontalPodAutoscaler") => self.add_autoscaler(&object),
-            _ => self.others += 1,
+            _ => self.add_fact((group, kind), &object),
         }
         Ok(())
+    }
+
+    /// Notes what decides nothing by itself.
+    fn add_fact(&mut self, kind: (&str, &str), object: &Value) {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let (namespace, name) = (text("namespace"), text("name"));
+        match kind {
+            ("", "PersistentVolumeClaim") => {
+                self.facts.claims.entry(namespace).or_default().insert(name, Claim::of(object));
+            }
+            ("", "Service") => {
+                self.facts.services.entry(namespace).or_default().insert(name);
+            }
+            ("policy", "PodDisruptionBudget") => {
+                let budgets = self.facts.budgets.get_or_insert_default();
+                budgets.entry(namespace).or_default().insert(name, PodSelector::of(object));
+            }
+            _ => self.others += 1,
+        }
     }
 
     fn add_workload(&mut self, file: &str, object: Value) -> Result<(), InputError> {
@@ -188,13 +207,7 @@ impl Input {
             kind: text(&spec["scaleTargetRef"]["kind"]),
             name: text(&spec["scaleTargetRef"]["name"]),
         };
-        let autoscaler = Autoscaler {
-            kind: text(&object["kind"]),
-            name: text(&metadata["name"]),
-            min: spec["minReplicas"].as_i64().unwrap_or(1),
-            max: spec["maxReplicas"].as_i64().unwrap_or(i64::MAX),
-            ours: false,
-        };
+        let autoscaler = Autoscaler::of_hpa(object, false);
         self.facts.autoscalers.entry(target).or_default().push(autoscaler);
     }
 
@@ -279,7 +292,7 @@ kind: HorizontalPodAutoscaler
 metadata: {name: b}
 spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: StatefulSet, name: b}}
 ---
-{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"a\"}}
+{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {\"name\": \"a\"}}
 ";
 
     #[test]

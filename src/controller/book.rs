@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::Queue;
 use super::apply::apply_status;
+use super::strangers::Strangers;
 use super::watch::Key;
 use crate::companions::contains;
 use crate::engine::Decision;
@@ -27,6 +28,9 @@ use crate::state::State;
 /// because of them.
 const TICK: Duration = Duration::from_secs(5);
 
+/// How many workloads a status names that are not labelled as model servers.
+const MOST_NAMED: usize = 10;
+
 /// The longest message of a condition, in characters.
 const MAX_MESSAGE: usize = 1024;
 
@@ -34,6 +38,7 @@ const MAX_MESSAGE: usize = 1024;
 pub(super) struct Book {
     state: Arc<State>,
     queue: Queue,
+    strangers: Arc<Strangers>,
     statuses: UnboundedSender<Value>,
     pages: Mutex<Pages>,
 }
@@ -95,12 +100,13 @@ impl Book {
     pub(super) fn open(
         state: &Arc<State>,
         queue: Queue,
+        strangers: Arc<Strangers>,
         watches: impl IntoIterator<Item = &'static str>,
     ) -> (Arc<Self>, UnboundedReceiver<Value>) {
         let (statuses, to_write) = unbounded();
         let from_files = state.read(|policies, _| policies.policies().to_vec());
         let pages = Pages { from_files, missing: watches.into_iter().collect(), ..Pages::default() };
-        (Arc::new(Self { state: Arc::clone(state), queue, statuses, pages: Mutex::new(pages) }), to_write)
+        (Arc::new(Self { state: Arc::clone(state), queue, strangers, statuses, pages: Mutex::new(pages) }), to_write)
     }
 
     /// Notes a policy, unless it is one that was noted before.
@@ -232,10 +238,12 @@ impl Book {
             return;
         }
         let now = Timestamp::now();
-        let counts = pages.counts();
+        let (counts, strangers) = (pages.counts(), self.strangers.by_policy());
         let told = |(name, page): (&String, &Page<Policy>)| {
             let counts = counts.get(name.as_str()).copied().unwrap_or_default();
-            (page.object.clone(), pages.of_policy(name, page, counts))
+            let mut status = pages.of_policy(name, page, counts);
+            status["unlabelled"] = unlabelled(strangers.get(name).map_or(&[][..], Vec::as_slice));
+            (page.object.clone(), status)
         };
         let of_policies = pages.policies.iter().map(told);
         let told = |(key, page): (&Key, &Page<Exception>)| (page.object.clone(), pages.of_exception(key, page, now));
@@ -342,6 +350,11 @@ impl Pages {
         let policies = || self.policies.values().filter_map(|page| page.in_force.as_ref()).chain(&self.from_files);
         exception.unknown_rules().filter(|id| !policies().any(|policy| policy.has_rule(id))).collect()
     }
+}
+
+/// Tells of workloads that a policy would be for if they were labelled.
+fn unlabelled(names: &[String]) -> Value {
+    json!({"count": names.len(), "names": &names[..names.len().min(MOST_NAMED)]})
 }
 
 fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Value {

@@ -60,7 +60,10 @@ impl Watches {
         follow(watcher(api, only).default_backoff(), definitions)
     }
 
-    fn events(&self, kind: &ApiResource) -> impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + use<> {
+    pub(super) fn events(
+        &self,
+        kind: &ApiResource,
+    ) -> impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + use<> {
         watcher(Api::all_with(self.client.clone(), kind), watcher::Config::default()).default_backoff()
     }
 }
@@ -152,18 +155,11 @@ fn target_of(hpa: &Value) -> Option<WorkloadRef> {
 }
 
 fn autoscaler_of(hpa: &Value, target: &WorkloadRef) -> Autoscaler {
-    let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
-    let name = text(&hpa["metadata"]["name"]);
+    let name = hpa["metadata"]["name"].as_str().unwrap_or_default();
     let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
     // A copy under another name is not ours.
     let ours = name == names::autoscaler(&target.kind, &target.name) && made_for(hpa).is_some_and(is_for);
-    Autoscaler {
-        kind: text(&hpa["kind"]),
-        name,
-        min: hpa["spec"]["minReplicas"].as_i64().unwrap_or(1),
-        max: hpa["spec"]["maxReplicas"].as_i64().unwrap_or(i64::MAX),
-        ours,
-    }
+    Autoscaler::of_hpa(hpa, ours)
 }
 
 /// The workload that Tidegate made an object for.

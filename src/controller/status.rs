@@ -44,7 +44,7 @@ pub(super) fn of_model_server(workload: &Workload, decision: &Decision, plan: &P
     let ready = ready(workload, &companions);
     ModelServerStatus {
         observed_generation: workload.object()["metadata"]["generation"].as_i64().unwrap_or_default(),
-        runtime: Some(decision.runtime.unwrap_or("unknown").to_owned()),
+        runtime: Some(decision.runtime.clone().unwrap_or_else(|| "unknown".to_owned())),
         policy: (!decision.policies.is_empty()).then(|| decision.policies.join(",")),
         conforms: Some(conforming.status.clone()),
         replicas: Some(replicas(workload, &plan.autoscaler.standing)),
@@ -66,12 +66,15 @@ fn conforming(decision: &Decision) -> Condition {
         let message = format!("{controller} owns this workload: tidegate leaves it alone");
         return condition("Conforming", "Unknown", "OwnedByController", message);
     }
-    let findings = decision.verdict.violations.iter().chain(&decision.verdict.audited);
-    let told: Vec<String> = findings.map(Violation::told).chain(decision.verdict.warnings.iter().cloned()).collect();
-    if told.is_empty() {
-        condition("Conforming", "True", "Conforms", "every rule holds")
-    } else {
-        condition("Conforming", "False", "Violations", told.join("; "))
+    let verdict = &decision.verdict;
+    let findings = verdict.violations.iter().chain(&verdict.audited);
+    let told: Vec<String> = findings.map(Violation::told).chain(verdict.warnings.iter().cloned()).collect();
+    // What a policy only wants recorded is no reason not to conform, unless that is all that any policy does.
+    let is_only_recorded = verdict.allows() && verdict.warnings.is_empty() && !decision.is_in_audit;
+    match told.is_empty() {
+        true => condition("Conforming", "True", "Conforms", "every rule holds"),
+        false if is_only_recorded => condition("Conforming", "True", "Recorded", told.join("; ")),
+        false => condition("Conforming", "False", "Violations", told.join("; ")),
     }
 }
 

@@ -1,0 +1,153 @@
+//! What stands beside workloads and tells rules something: claims, disruption budgets, the names of Services, and the version
+//! of the API server.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Api, DynamicObject};
+use kube::core::PartialObjectMeta;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use serde_json::Value;
+use tracing::warn;
+
+use super::sinks::Watches;
+use super::watch::{Key, Sink, follow};
+use super::{raw, resource};
+use crate::facts::{Claim, Facts, PodSelector};
+use crate::report;
+use crate::server::health::Step;
+
+/// How long to wait before the API server is asked for its version again.
+const RETRY: Duration = Duration::from_secs(5);
+
+impl Watches {
+    /// Follows the PersistentVolumeClaims.
+    pub(super) fn claims(&self, step: Step) -> impl Future<Output = ()> + use<> {
+        let note: Note = |facts, (namespace, name), claim| {
+            let inside = facts.claims.entry(namespace.clone()).or_default();
+            match claim {
+                Some(claim) => drop(inside.insert(name.clone(), Claim::of(claim))),
+                None => drop(inside.remove(name)),
+            }
+        };
+        self.beside(("", "v1", "PersistentVolumeClaim"), note, step)
+    }
+
+    /// Follows the PodDisruptionBudgets.
+    pub(super) fn budgets(&self, step: Step) -> impl Future<Output = ()> + use<> {
+        let note: Note = |facts, (namespace, name), budget| {
+            let inside = facts.budgets.get_or_insert_default().entry(namespace.clone()).or_default();
+            match budget {
+                Some(budget) => drop(inside.insert(name.clone(), PodSelector::of(budget))),
+                None => drop(inside.remove(name)),
+            }
+        };
+        // Where there are none, that is known too.
+        self.state.note(|facts| facts.budgets = Some(std::collections::HashMap::default()));
+        self.beside(("policy", "v1", "PodDisruptionBudget"), note, step)
+    }
+
+    /// Follows the names of the Services.
+    pub(super) fn services(&self, step: Step) -> impl Future<Output = ()> + use<> {
+        let events = watcher(Api::<PartialObjectMeta<Service>>::all(self.client.clone()), watcher::Config::default());
+        follow(events.default_backoff(), Services(Beside { watches: self.clone(), step, is_synced: false }))
+    }
+
+    /// Learns what the API server's version can do, once.
+    pub(super) async fn version(self, step: Step) {
+        let version = loop {
+            match self.client.apiserver_version().await {
+                Ok(version) => break version,
+                Err(error) => {
+                    warn!(error = report::chain(&error), "the API server does not tell its version; asking again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        // Some distributions write `30+`.
+        let minor: u32 = version.minor.trim_end_matches('+').parse().unwrap_or_default();
+        self.state.note(|facts| facts.apis.pre_stop_sleep = version.major != "1" || minor >= 30);
+        step.done();
+        // A watch that ends ends Tidegate.
+        std::future::pending::<()>().await;
+    }
+
+    fn beside(
+        &self,
+        (group, version, kind): (&str, &str, &str),
+        note: Note,
+        step: Step,
+    ) -> impl Future<Output = ()> + use<> {
+        let kind = resource(group, version, kind);
+        let events = self.events(&kind);
+        follow(events, Objects { beside: Beside { watches: self.clone(), step, is_synced: false }, kind, note })
+    }
+}
+
+/// Notes an object, or that it has gone.
+type Note = fn(&mut Facts, &Key, Option<&Value>);
+
+/// What all of them do.
+struct Beside {
+    watches: Watches,
+    step: Step,
+    is_synced: bool,
+}
+
+impl Beside {
+    /// Has the workloads beside an object looked at again. At first everything is looked at anyway.
+    fn changed(&self, key: &Key) {
+        if self.is_synced {
+            self.watches.queue.push_namespace(&key.0);
+        }
+    }
+
+    fn synced(&mut self) {
+        self.is_synced = true;
+        self.step.done();
+    }
+}
+
+struct Objects {
+    beside: Beside,
+    kind: kube::core::ApiResource,
+    note: Note,
+}
+
+impl Sink<DynamicObject> for Objects {
+    fn put(&mut self, key: Key, object: DynamicObject) {
+        let object = raw(object, &self.kind);
+        self.beside.watches.state.note(|facts| (self.note)(facts, &key, Some(&object)));
+        self.beside.changed(&key);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.beside.watches.state.note(|facts| (self.note)(facts, key, None));
+        self.beside.changed(key);
+    }
+
+    fn synced(&mut self) {
+        self.beside.synced();
+    }
+}
+
+struct Services(Beside);
+
+impl Sink<PartialObjectMeta<Service>> for Services {
+    fn put(&mut self, key: Key, _: PartialObjectMeta<Service>) {
+        let is_new =
+            self.0.watches.state.note(|facts| facts.services.entry(key.0.clone()).or_default().insert(key.1.clone()));
+        if is_new {
+            self.0.changed(&key);
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.0.watches.state.note(|facts| facts.services.get_mut(&key.0).map(|inside| inside.remove(&key.1)));
+        self.0.changed(key);
+    }
+
+    fn synced(&mut self) {
+        self.0.synced();
+    }
+}
