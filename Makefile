@@ -44,6 +44,8 @@ bench: prerequisites control-plane ## Measure decisions and the webhook; writes 
 generate: ## Write what is generated from the code.
 	cargo run --locked --quiet -- generate crds
 	cargo run --locked --quiet -- generate webhooks
+	cargo run --locked --quiet -- generate rules
+	cargo run --locked --quiet -- generate runtimes
 
 .PHONY: control-plane
 control-plane: prerequisites

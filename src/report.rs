@@ -1,6 +1,7 @@
 //! Decisions as text for people: one writer for every door through which they are shown.
 
 pub mod check;
+pub mod docs;
 pub mod explain;
 pub mod tested;
 

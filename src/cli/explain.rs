@@ -61,8 +61,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn rule(id: &str) -> anyhow::Result<String> {
     let Some(rule) = rules::named(id) else {
-        let known: Vec<&str> = rules::ALL.iter().map(|rule| rule.id()).collect();
-        bail!("there is no rule `{id}`; the rules are {}; a workload is written as deployment/NAME", known.join(", "));
+        bail!("there is no rule `{id}`; `tidegate explain` lists the rules; a workload is written as deployment/NAME");
     };
     Ok(explain::rule(rule))
 }

@@ -12,6 +12,7 @@ use tracing::{error, info};
 
 use super::serve::DEFAULT_SELECTOR;
 use crate::api;
+use crate::report::docs;
 use crate::webhooks::{self, Endpoint};
 
 /// The arguments of `tidegate generate`.
@@ -23,7 +24,7 @@ pub(super) struct Args {
     /// Only checks that the files are up to date; exits with 1 where one is not.
     #[arg(long)]
     check: bool,
-    /// The folder that holds `manifests`.
+    /// The folder that holds `manifests` and `docs`.
     #[arg(long, default_value = ".", value_name = "DIR")]
     root: PathBuf,
 }
@@ -34,6 +35,10 @@ enum What {
     Crds,
     /// The webhook configurations, in `manifests/base/webhooks.yaml`.
     Webhooks,
+    /// The page of all rules, `docs/rules.md`.
+    Rules,
+    /// The page of all runtimes, `docs/runtimes.md`.
+    Runtimes,
 }
 
 impl What {
@@ -41,17 +46,8 @@ impl What {
         match self {
             Self::Crds => "manifests/base/crds.yaml",
             Self::Webhooks => "manifests/base/webhooks.yaml",
-        }
-    }
-
-    fn objects(self) -> Vec<Value> {
-        match self {
-            Self::Crds => api::crds(),
-            Self::Webhooks => {
-                let (key, value) = DEFAULT_SELECTOR.split_once('=').expect("the default selector is one label");
-                let scope = BTreeMap::from([(key.to_owned(), value.to_owned())]);
-                webhooks::configurations(&scope, &Endpoint::Service).into()
-            }
+            Self::Rules => "docs/rules.md",
+            Self::Runtimes => "docs/runtimes.md",
         }
     }
 
@@ -59,15 +55,44 @@ impl What {
         match self {
             Self::Crds => "tidegate generate crds",
             Self::Webhooks => "tidegate generate webhooks",
+            Self::Rules => "tidegate generate rules",
+            Self::Runtimes => "tidegate generate runtimes",
         }
     }
+
+    fn text(self) -> anyhow::Result<String> {
+        let command = self.command();
+        match self {
+            Self::Crds => manifest(command, &api::crds()),
+            Self::Webhooks => {
+                let (key, value) = DEFAULT_SELECTOR.split_once('=').expect("the default selector is one label");
+                let scope = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+                manifest(command, &webhooks::configurations(&scope, &Endpoint::Service))
+            }
+            Self::Rules => Ok(page(command, &docs::rules())),
+            Self::Runtimes => Ok(page(command, &docs::runtimes())),
+        }
+    }
+}
+
+fn manifest(command: &str, objects: &[Value]) -> anyhow::Result<String> {
+    let mut text = format!("# Written by `{command}`. Do not edit.\n");
+    for object in objects {
+        text.push_str("---\n");
+        text.push_str(&serde_saphyr::to_string(object)?);
+    }
+    Ok(text)
+}
+
+fn page(command: &str, text: &str) -> String {
+    format!("<!-- Written by `{command}`. Do not edit. -->\n{text}")
 }
 
 /// Writes or checks a file.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { what, check, root } = args;
     let path = root.join(what.file());
-    let text = written(what)?;
+    let text = what.text()?;
     if !check {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         info!(path = %path.display(), "written");
@@ -83,13 +108,4 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn is_up_to_date(path: &Path, text: &str) -> anyhow::Result<bool> {
     let found = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(found == text)
-}
-
-fn written(what: What) -> anyhow::Result<String> {
-    let mut text = format!("# Written by `{}`. Do not edit.\n", what.command());
-    for object in what.objects() {
-        text.push_str("---\n");
-        text.push_str(&serde_saphyr::to_string(&object)?);
-    }
-    Ok(text)
 }

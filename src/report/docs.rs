@@ -1,0 +1,77 @@
+//! The pages of `docs` that follow from the code.
+
+use std::fmt::Write as _;
+
+use crate::api::{Runtime, RuntimeProbe};
+use crate::rules::{self, Rule};
+use crate::runtimes::{self, Runtimes};
+
+/// Writes the page of all rules.
+#[must_use]
+pub fn rules() -> String {
+    let mut text = "# Rules\n\n\
+        What model servers are judged by. A policy says how strict each rule is (`rules.ID.enforcement`: `enforce`, `warn`, \
+        `audit` or `off`); this is what counts where none does. `tidegate explain ID` prints the page of one.\n\n\
+        | Rule | Enforcement | What it checks |\n| --- | --- | --- |\n"
+        .to_owned();
+    for rule in rules::ALL {
+        let _ = writeln!(text, "| [{0}](#{0}) | {1} | {2} |", rule.id(), rule.enforcement(), first_sentence(*rule));
+    }
+    for rule in rules::ALL {
+        let _ = write!(text, "\n## {}\n\n", rule.id());
+        for line in rules::page(*rule).lines() {
+            match line.strip_prefix("## ") {
+                Some("What it checks") => {}
+                Some(heading) => {
+                    let _ = write!(text, "\n**{heading}.** ");
+                }
+                None => {
+                    let _ = writeln!(text, "{line}");
+                }
+            }
+        }
+    }
+    text
+}
+
+fn first_sentence(rule: &dyn Rule) -> String {
+    let page = rules::page(rule);
+    let words = page.lines().skip(1).take_while(|line| !line.starts_with('#')).collect::<Vec<_>>().join(" ");
+    words.split_once(". ").map_or(words.clone(), |(first, _)| format!("{first}."))
+}
+
+/// Writes the page of all runtimes.
+#[must_use]
+pub fn runtimes() -> String {
+    let mut text = "# Runtimes\n\n\
+        What Tidegate knows of the programs that serve models. A runtime is recognised by what a container runs, and by its \
+        image where it runs what that says; the annotation `tidegate.dev/runtime` names one that is not, and `none` says that it \
+        is none of these. The workload itself comes first: a port that it sets by flag, variable, name or probe counts before \
+        the runtime's. A policy adds runtimes, or replaces them by name, in the form below (`spec.runtimes`).\n\n\
+        | Runtime | Port | Startup | Readiness | Liveness | Start-up budget | Stop | Scale on |\n\
+        | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        .to_owned();
+    for runtime in Runtimes::shipped().iter() {
+        let _ = writeln!(text, "{}", row(runtime));
+    }
+    for (runtime, preset) in Runtimes::shipped().iter().zip(runtimes::TEXTS) {
+        let _ = write!(text, "\n## {}\n\n```yaml\n{}```\n", runtime.name, preset);
+    }
+    text
+}
+
+fn row(runtime: &Runtime) -> String {
+    let port = runtime.port.default.map_or_else(|| "must be said".to_owned(), |port| port.to_string());
+    let path = |probe: &RuntimeProbe| probe.path.as_ref().map_or_else(|| "TCP".to_owned(), |path| format!("`{path}`"));
+    let [startup, readiness, liveness] =
+        [&runtime.probes.startup, &runtime.probes.readiness, &runtime.probes.liveness].map(path);
+    let budget = runtime.startup_budget;
+    let stop = runtime
+        .drain
+        .as_ref()
+        .map_or_else(String::new, |drain| format!("sleeps {}, killed after {}", drain.pre_stop, drain.grace_period));
+    let queue = runtime.metrics.as_ref().and_then(|metrics| metrics.queue.as_ref());
+    let queue = queue.map_or_else(|| "CPU".to_owned(), |queue| format!("`{queue}`"));
+    let name = &runtime.name;
+    format!("| [{name}](#{name}) | {port} | {startup} | {readiness} | {liveness} | {budget} | {stop} | {queue} |")
+}
