@@ -91,12 +91,19 @@ fn policies() -> PolicySet {
 /// What is known of the cluster: at the time of an update, the autoscaler and the database are there.
 fn facts(operation: Operation) -> Facts {
     let namespaces = [("default".to_owned(), Namespace::default())].into();
-    let mut facts = Facts { namespaces, apis: Apis { zalando: true }, ..Facts::default() };
+    let mut facts = Facts { namespaces, apis: Apis::all(), ..Facts::default() };
     if operation == Operation::Update {
         let name = "ai-model-serving".to_owned();
         let workload = WorkloadRef { namespace: "default".into(), kind: "Deployment".into(), name };
         let kind = "HorizontalPodAutoscaler".to_owned();
-        let autoscaler = Autoscaler { kind, name: "ai-model-serving-tidegate".into(), min: 1, max: 10, ours: true };
+        let autoscaler = Autoscaler {
+            kind,
+            name: "ai-model-serving-tidegate".into(),
+            min: 1,
+            max: 10,
+            ours: true,
+            metrics: Vec::new(),
+        };
         facts.autoscalers.insert(workload, vec![autoscaler]);
         let database = Database { made_for: Some("Deployment/ai-model-serving".into()) };
         facts.databases.entry("default".into()).or_default().insert("acid-ai-model-serving".into(), database);

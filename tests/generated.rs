@@ -46,6 +46,11 @@ fn policies() -> Vec<Value> {
         spec(json!({"cpu": {"requests": {"cpu": "2", "memory": "2Gi"}}, "gpu": {"requests": {"cpu": "8"}}}), probes()),
         spec(json!({}), json!({"from": "none"})),
     ];
+    let mut all = serving("generated");
+    all["spec"]["pod"]["gpuToleration"] = true.into();
+    all["spec"]["autoscaling"]["minReplicas"] = 2.into();
+    all["spec"]["probes"]["startupBudget"] = "20m".into();
+    policies.push(all);
     for policy in &mut policies {
         policy["spec"]["enforcement"] = "warn".into();
     }
@@ -60,7 +65,7 @@ fn policy_for_all(policy: &Value) -> Value {
 }
 
 fn create(object: &Value, policy: &Value) -> Decision {
-    let facts = Facts { apis: Apis { zalando: true }, ..Facts::default() };
+    let facts = Facts { apis: Apis::all(), ..Facts::default() };
     let workload = Workload::view(object).unwrap();
     let request = Request {
         operation: Operation::Create,

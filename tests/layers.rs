@@ -61,6 +61,8 @@ struct Exception {
 const EXCEPTIONS: &[Exception] = &[
     // A policy names rules: compiling it finds the names that no rule has, and how strict a rule is depends on the rule.
     Exception { module: "policy", looks_at: "rules" },
+    // A policy brings runtimes of its own beside those that are known.
+    Exception { module: "policy", looks_at: "runtimes" },
     // The settings of a database know their provider, so that whoever reads them needs no list of providers.
     Exception { module: "policy", looks_at: "companions" },
 ];

@@ -202,7 +202,8 @@ fn model_servers_are_looked_at_once_everything_else_is_known() {
     let sandbox = sandbox(plane, "early");
     sandbox.apply(&model_server("api")).succeeds();
     // It may see the Deployment long before it may see the namespace, and with that, which policies are for it.
-    let groups = ["apps", "autoscaling", "tidegate.dev", "apiextensions.k8s.io", "admissionregistration.k8s.io"];
+    let groups =
+        ["apps", "autoscaling", "policy", "tidegate.dev", "apiextensions.k8s.io", "admissionregistration.k8s.io"];
     allow(plane, "late", &json!({"apiGroups": groups, "resources": ["*"], "verbs": ["*"]}));
     let addresses @ [listen, _] = free_addresses();
     let url = format!("https://{listen}");
@@ -211,7 +212,8 @@ fn model_servers_are_looked_at_once_everything_else_is_known() {
         tidegate.log().matches("namespaces is forbidden").count() > 1
     });
     assert!(!tidegate.is_ready());
-    allow(plane, "late", &json!({"apiGroups": [""], "resources": ["namespaces"], "verbs": ["*"]}));
+    let core = ["namespaces", "persistentvolumeclaims", "services"];
+    allow(plane, "late", &json!({"apiGroups": [""], "resources": core, "verbs": ["*"]}));
     sandbox.model_server("api", "its policy", |server| server["status"]["policy"] == "early");
 }
 

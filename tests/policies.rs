@@ -75,8 +75,8 @@ fn a_policy_that_makes_no_sense_is_refused_when_it_is_applied() {
 fn policies_that_disagree_say_so_in_both_statuses_and_to_authors() {
     let namespace = "disagreeing";
     let sandbox = Sandbox::without_policy(namespace);
-    let limits = json!({"cpu": {"limits": {"memory": "1Gi"}}});
-    let spec = |max: i32| json!({"autoscaling": {"maxReplicas": max}, "resources": limits});
+    let resources = json!({"cpu": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}}});
+    let spec = |max: i32| json!({"autoscaling": {"maxReplicas": max}, "resources": resources});
     let max = |name: &str, max: i32| policy(name, namespace, &spec(max));
     sandbox.put_policy(&max("disagreeing-a", 3));
     let warned = sandbox.kubectl_with(&["apply", "-f", "-"], &max("disagreeing-b", 4)).succeeds();
@@ -109,11 +109,11 @@ fn a_status_counts_the_workloads_of_its_policy() {
     }
     sandbox.apply(&model_server("right")).succeeds();
     sandbox.put_policy(&serving(namespace));
-    let counts = json!({"matched": 3, "refused": 3, "warned": 0});
-    // None of them has a memory limit: they were there before the policy.
+    let counts = json!({"matched": 3, "refused": 3, "warned": 3});
+    // None of them has a memory limit, nor probes: they were there before the policy.
     wait_until("all to be counted", SOON, || status(&sandbox, "ServingPolicy", namespace)["workloads"] == counts);
     sandbox.kubectl(&["delete", "deployment", "right"]).succeeds();
-    let counts = json!({"matched": 2, "refused": 2, "warned": 0});
+    let counts = json!({"matched": 2, "refused": 2, "warned": 2});
     wait_until("what has gone not to count", SOON, || {
         status(&sandbox, "ServingPolicy", namespace)["workloads"] == counts
     });
@@ -167,7 +167,7 @@ fn an_environment_is_the_namespaces_label() {
     let namespace = "environments";
     let sandbox = Sandbox::without_policy(namespace);
     let spec = json!({
-        "resources": {"cpu": {"limits": {"cpu": "1", "memory": "1Gi"}}},
+        "resources": {"cpu": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1", "memory": "1Gi"}}},
         "environments": {"dev": {"enforcement": "warn"}, "prod": {"resources": {"cpu": {"limits": {"cpu": "2"}}}}}
     });
     sandbox.put_policy(&policy("environments", namespace, &spec));
@@ -199,8 +199,8 @@ fn a_custom_rule_is_judged_like_any_other() {
         "id": "missing-team-label", "field": "metadata.labels.team", "expression": "has(object.metadata.labels.team)",
         "messageExpression": "'%s names no team'.format([object.metadata.name])", "message": "it names no team"
     });
-    let limits = json!({"cpu": {"limits": {"memory": "1Gi"}}});
-    sandbox.put_policy(&policy(namespace, namespace, &json!({"customRules": [rule], "resources": limits})));
+    let resources = json!({"cpu": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}}});
+    sandbox.put_policy(&policy(namespace, namespace, &json!({"customRules": [rule], "resources": resources})));
     let refused = sandbox.apply(&model_server("api")).fails();
     insta::assert_snapshot!(refused.stderr);
     let mut with_team = model_server("api");

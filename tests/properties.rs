@@ -23,7 +23,7 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 fn facts(zalando: bool) -> Facts {
     let namespaces = [("ml".to_owned(), Namespace::default())].into();
-    Facts { namespaces, apis: Apis { zalando }, ..Facts::default() }
+    Facts { namespaces, apis: Apis { zalando, ..Apis::all() }, ..Facts::default() }
 }
 
 /// The policy and the facts of one moment.

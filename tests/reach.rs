@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::{LABEL, SOON, Sandbox, condition, container, env, label, model_server, serving, wait_for, wait_until};
+use common::{
+    LABEL, SOON, Sandbox, condition, container, env, label, model_server, serving, vllm, wait_for, wait_until,
+};
 use serde_json::{Value, json};
 
 /// A model server that is a StatefulSet.
@@ -144,4 +146,25 @@ fn a_model_server_that_is_none_any_more_is_told_of() {
     let told = sandbox.model_server("api", "to be left", |server| condition(server, "Ready")["reason"] == "Unmanaged");
     assert_eq!(told["status"]["conforms"], "Unknown");
     assert!(sandbox.get("HorizontalPodAutoscaler", "api-tidegate").is_some(), "what was made stays");
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_policy_tells_of_what_runs_a_known_runtime_without_the_label() {
+    let namespace = "strangers";
+    let sandbox = Sandbox::new(namespace);
+    let mut stranger = vllm("llm");
+    label(&mut stranger, None);
+    sandbox.apply(&stranger).succeeds().says_nothing();
+    sandbox.apply(&unlabelled("web")).succeeds();
+    let told = |expected: Value| {
+        wait_until("the policy to tell of it", SOON, || {
+            let policy = sandbox.plane.api.get("ServingPolicy", "", namespace).unwrap();
+            policy["status"]["unlabelled"] == expected
+        });
+    };
+    told(json!({"count": 1, "names": ["strangers/llm"]}));
+    assert!(sandbox.get("ModelServer", "llm").is_none());
+    sandbox.kubectl(&["annotate", "deployment", "llm", "tidegate.dev/runtime=none"]).succeeds();
+    told(json!({"count": 0, "names": []}));
 }

@@ -204,7 +204,7 @@ fn a_variable_of_the_binding_is_its_authors_until_he_takes_it_out() {
         container(&mut manifest)["env"] =
             json!([{"name": "PGHOST", "value": "elsewhere"}, {"name": "PGPASSWORD", "valueFrom": mine}]);
         let applied = apply(&sandbox, way, &manifest).succeeds();
-        applied.says("container api sets PGHOST, PGPASSWORD itself");
+        applied.says("`PGHOST` is the author's own").says("`PGPASSWORD` is the author's own");
         sandbox.rolled_out(name);
         let stored = sandbox.container(name);
         assert_eq!(env(&stored, "PGHOST")["value"], "elsewhere", "{way:?}");

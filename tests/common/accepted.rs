@@ -61,6 +61,8 @@ fn container() -> impl Strategy<Value = Value> {
         json!({"args": ["--port", "9000", "--api-key=secret"]}),
         json!({"command": ["/bin/sh", "-c"], "args": ["vllm serve model --port=9001 --ssl-keyfile /key"]}),
         json!({"command": ["python", "-m", "vllm.entrypoints.openai.api_server"]}),
+        json!({"command": ["vllm"], "args": ["serve", "model", "--tensor-parallel-size", "2"]}),
+        json!({"command": ["tritonserver"], "lifecycle": {"postStart": {"exec": {"command": ["true"]}}}}),
     ];
     let security = vec![json!({"privileged": true}), json!({"runAsUser": 1000}), json!({})];
     let probes = (of(probe(true)), of(probe(false)), of(probe(true)));
