@@ -2,6 +2,8 @@
 
 mod model_server;
 #[expect(unreachable_pub, reason = "the derive repeats each type within a function")]
+mod runtime;
+#[expect(unreachable_pub, reason = "the derive repeats each type within a function")]
 mod serving_exception;
 #[expect(unreachable_pub, reason = "the derive repeats each type within a function")]
 mod serving_policy;
@@ -9,12 +11,15 @@ mod serving_policy;
 pub use model_server::{
     AutoscalerStatus, DatabaseStatus, ModelServer, ModelServerSpec, ModelServerStatus, ReplicasStatus,
 };
+pub use runtime::{
+    Drain, Given, GpuNeed, Host, Metrics, ModelSource, Parallel, Port, Recognise, Runtime, RuntimeProbe, RuntimeProbes,
+};
 pub use serving_exception::{ExceptedWorkloads, ServingException, ServingExceptionSpec, ServingExceptionStatus};
 pub use serving_policy::{
     Autoscaling, AutoscalingEngine, Bound, Condition, ContainerDefaults, CustomRule, CustomVariable, Database,
     DatabaseCreation, DatabaseProvider, Enforcement, Environment, EnvironmentSource, ExceptionBounds, LabelRequirement,
-    LabelSelector, Match, ProbeSource, Probes, Resources, RuleSettings, ServingPolicy, ServingPolicySpec,
-    ServingPolicyStatus, Volume, WorkloadCounts, WorkloadKind, Zalando,
+    LabelSelector, Match, Pod, ProbeSource, Probes, Resources, RuleSettings, ServingPolicy, ServingPolicySpec,
+    ServingPolicyStatus, Unlabelled, Volume, WorkloadCounts, WorkloadKind, Zalando,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -29,6 +34,9 @@ pub const MODEL_SERVERS_LABEL: (&str, &str) = ("tidegate.dev/model-servers", "al
 
 /// Annotation on a workload that names its model server container where Tidegate cannot tell.
 pub const CONTAINER_ANNOTATION: &str = "tidegate.dev/container";
+
+/// Annotation on a workload: the name of the runtime that its model server runs, or `none` where it runs no known one.
+pub const RUNTIME_ANNOTATION: &str = "tidegate.dev/runtime";
 
 /// Annotation on a workload: the least number of replicas that its autoscaler keeps, within the policy's bounds.
 pub const MIN_REPLICAS_ANNOTATION: &str = "tidegate.dev/min-replicas";

@@ -7,12 +7,32 @@ use serde_json::{Value, json};
 use crate::api::ServingPolicy;
 use crate::facts::{Apis, Autoscaler, Database, Facts, Namespace, WorkloadRef};
 use crate::policy::{Exception, Policy, PolicySet};
+use crate::rules;
 
 /// The label that makes a workload a model server.
 pub(crate) const LABEL: &str = "app.kubernetes.io/component";
 
-/// A policy of this name with this spec, as it is written.
+/// The rules that judge in tests of the engine; the others are off, unless the policy names them.
+const JUDGING: [&str; 7] = [
+    "annotation-out-of-bounds",
+    "floating-tag",
+    "missing-memory-limit",
+    "model-server-label-removed",
+    "privileged-container",
+    "replicas-under-autoscaler",
+    "resources-out-of-bounds",
+];
+
+/// A policy of this name with this spec, as it is written; [`JUDGING`] says by which rules it judges.
 pub(crate) fn policy(name: &str, spec: &Value) -> ServingPolicy {
+    let mut spec = spec.clone();
+    let unnamed = rules::ALL.iter().map(|rule| rule.id()).filter(|id| !JUDGING.contains(id));
+    for id in unnamed {
+        let rules = spec["rules"].as_object_mut();
+        if rules.is_none_or(|rules| !rules.contains_key(id)) {
+            spec["rules"][id] = json!({"enforcement": "off"});
+        }
+    }
     let object = json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy",
         "metadata": {"name": name, "generation": 1}, "spec": spec});
     serde_json::from_value(object).expect("this is a ServingPolicy")
@@ -60,7 +80,7 @@ pub(crate) fn reference() -> WorkloadRef {
 /// A cluster that serves every API, has the namespace `ml` and nothing in it.
 pub(crate) fn facts() -> Facts {
     let namespaces = [("ml".to_owned(), Namespace::default())].into();
-    Facts { namespaces, apis: Apis { zalando: true }, ..Facts::default() }
+    Facts { namespaces, apis: Apis::all(), ..Facts::default() }
 }
 
 /// The same cluster with a database.
@@ -71,6 +91,7 @@ pub(crate) fn with_database(namespace: &str, name: &str, database: Database) -> 
 
 /// The same cluster with an autoscaler for `ml/api`.
 pub(crate) fn scaled(min: i64, max: i64) -> Facts {
-    let held = Autoscaler { kind: "HorizontalPodAutoscaler".into(), name: "api-tidegate".into(), min, max, ours: true };
+    let (kind, name) = ("HorizontalPodAutoscaler".to_owned(), "api-tidegate".to_owned());
+    let held = Autoscaler { kind, name, min, max, ours: true, metrics: Vec::new() };
     Facts { autoscalers: [(reference(), vec![held])].into(), ..facts() }
 }
