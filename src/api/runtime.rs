@@ -123,6 +123,7 @@ pub struct Port {
     pub tcp_flags: Vec<String>,
     /// What it is otherwise. Default: it must be said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
     pub default: Option<u16>,
 }
 
@@ -196,6 +197,7 @@ pub struct Drain {
 pub struct Metrics {
     /// The port. Default: the one that serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
     pub port: Option<u16>,
     /// The path.
     pub path: String,
