@@ -6,6 +6,7 @@ mod observed;
 mod plan;
 mod policies;
 mod reconcile;
+mod reports;
 mod sinks;
 mod status;
 mod strangers;
@@ -37,6 +38,7 @@ use crate::server::health::Readiness;
 use crate::state::State;
 use book::Book;
 use observed::Objects;
+use reports::Reports;
 use strangers::Strangers;
 use workloads::{Requests, Workloads};
 
@@ -48,6 +50,8 @@ pub struct Options {
     pub resync: Duration,
     /// Whether policies are read from the cluster; they are not where they come from files.
     pub watch_policies: bool,
+    /// Whether a report is written for each namespace.
+    pub write_reports: bool,
 }
 
 /// What reconciliations share.
@@ -57,6 +61,7 @@ struct Context {
     state: Arc<State>,
     objects: Arc<Objects>,
     wanted_since: reconcile::WantedSince,
+    reports: Option<Arc<Reports>>,
     settle: Duration,
     resync: Duration,
 }
@@ -111,6 +116,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         state: Arc::clone(state),
         objects: Arc::clone(&objects),
         wanted_since: reconcile::WantedSince::default(),
+        reports: options.write_reports.then(|| Reports::new(client.clone())),
         settle: options.settle,
         resync: options.resync,
     });
@@ -134,6 +140,12 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     }
     let step = readiness.step(policies::EXCEPTIONS);
     spawn(&mut tasks, policies::EXCEPTIONS, policies::follow_exceptions(client.clone(), Arc::clone(&book), step));
+    if let Some(reports) = &context.reports {
+        for definition in Reports::definitions() {
+            spawn(&mut tasks, "reports", reports.kinds(definition));
+        }
+        spawn(&mut tasks, "reports", Arc::clone(reports).write());
+    }
     spawn(&mut tasks, "statuses", book::write(client.clone(), statuses));
     spawn(&mut tasks, "counts", book.tick());
     let scope = state.read(|policies, _| label_selector(policies.scope()));

@@ -72,6 +72,8 @@ pub struct Decision {
     pub runtime: Option<String>,
     /// The names of the policies that select the workload.
     pub policies: Vec<String>,
+    /// How many rules judge the workload.
+    pub rules: usize,
     /// Whether all of them only record: what they would refuse or warn of is among what is recorded.
     pub is_in_audit: bool,
     /// The controller that keeps the workload as it wants it, and whom Tidegate leaves that to.
@@ -95,6 +97,7 @@ pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decisio
         companions: considered.companions(),
         runtime: considered.runtime().map(str::to_owned),
         policies: considered.policies(),
+        rules: considered.effective.as_ref().map_or(0, |effective| effective.rules().len()),
         is_in_audit: considered.effective.as_ref().is_some_and(|effective| !effective.injects()),
         controller: considered.controller.clone(),
         receipt: considered.injected.receipt,

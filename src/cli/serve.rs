@@ -69,6 +69,9 @@ pub(super) struct Args {
     /// How often, in seconds, each model server is looked at although no watch told of a change.
     #[arg(long, env = "TIDEGATE_RESYNC_SECONDS", default_value_t = 600, value_name = "SECONDS")]
     resync_seconds: u64,
+    /// Writes one report for each namespace with model servers, of openreports.io or wgpolicyk8s.io, whichever is served.
+    #[arg(long, env = "TIDEGATE_POLICY_REPORTS")]
+    policy_reports: bool,
 }
 
 /// Labels, all of which a workload must have.
@@ -127,6 +130,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         kubeconfig,
         settle_seconds,
         resync_seconds,
+        policy_reports,
     } = args;
     let mut signals = Signals::listen()?;
     let policies = policies_from(&policy)?;
@@ -141,6 +145,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         settle: Duration::from_secs(settle_seconds),
         resync: Duration::from_secs(resync_seconds),
         watch_policies: policy.is_empty(),
+        write_reports: policy_reports,
     };
     let mut controller = controller::start(&client, &state, &options, &readiness);
     let ready = Readiness::default();

@@ -80,6 +80,9 @@ async fn reconcile(deployment: Arc<DynamicObject>, context: Arc<Context>) -> Res
     let Some(decision) = considered(&workload, &context) else { return Ok(Requeue::await_change()) };
     let reference = workload.reference();
     context.book.judged(&reference, &decision);
+    if let Some(reports) = &context.reports {
+        reports.judged(&workload, &decision);
+    }
     let observed = context.state.read(|_, facts| around(&reference, &decision, facts, &context));
     let missing = matches!(decision.companions.autoscaler, Wanted::Object(_)) && observed.autoscalers.is_empty();
     let waited = context.wanted_since.waited(&workload, missing);
@@ -111,6 +114,9 @@ pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context)
     let reference = WorkloadRef { namespace, kind: workload.dyntype.kind.clone(), name: workload.name.clone() };
     context.wanted_since.forget(&reference);
     context.book.forget(&reference);
+    if let Some(reports) = &context.reports {
+        reports.forget(&reference);
+    }
     let Some(found) = context.objects.around(&reference, &[], None).model_server else { return };
     let status = status::of_former(&found);
     if is_there(&found, &context.client).await && !contains(&found, &status) {

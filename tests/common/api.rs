@@ -81,6 +81,8 @@ impl Api {
             "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => ("admissionregistration.k8s.io", "v1"),
             "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
             "postgresql" => ("acid.zalan.do", "v1"),
+            "Report" => ("openreports.io", "v1alpha1"),
+            "PolicyReport" => ("wgpolicyk8s.io", "v1alpha2"),
             other => panic!("{other} is no kind that the tests look at"),
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
