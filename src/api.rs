@@ -9,7 +9,8 @@ mod serving_exception;
 mod serving_policy;
 
 pub use model_server::{
-    AutoscalerStatus, DatabaseStatus, ModelServer, ModelServerSpec, ModelServerStatus, ReplicasStatus,
+    AutoscalerStatus, DatabaseStatus, DisruptionBudgetStatus, ModelServer, ModelServerSpec, ModelServerStatus,
+    ReplicasStatus,
 };
 pub use runtime::{
     Drain, Given, GpuNeed, Host, Metrics, ModelSource, Parallel, Port, Recognise, Runtime, RuntimeProbe, RuntimeProbes,
@@ -17,9 +18,9 @@ pub use runtime::{
 pub use serving_exception::{ExceptedWorkloads, ServingException, ServingExceptionSpec, ServingExceptionStatus};
 pub use serving_policy::{
     Autoscaling, AutoscalingEngine, Bound, Condition, ContainerDefaults, CustomRule, CustomVariable, Database,
-    DatabaseCreation, DatabaseProvider, Enforcement, Environment, EnvironmentSource, ExceptionBounds, LabelRequirement,
-    LabelSelector, Match, Pod, ProbeSource, Probes, Resources, RuleSettings, ServingPolicy, ServingPolicySpec,
-    ServingPolicyStatus, Unlabelled, Volume, WorkloadCounts, WorkloadKind, Zalando,
+    DatabaseCreation, DatabaseProvider, DisruptionBudget, Enforcement, Environment, EnvironmentSource, ExceptionBounds,
+    Fallback, Keda, LabelRequirement, LabelSelector, Match, Pod, ProbeSource, Probes, Queue, Resources, RuleSettings,
+    ServingPolicy, ServingPolicySpec, ServingPolicyStatus, Unlabelled, Volume, WorkloadCounts, WorkloadKind, Zalando,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -49,6 +50,9 @@ pub const DATABASE_ANNOTATION: &str = "tidegate.dev/database";
 
 /// Annotation on a workload: `external` where something other than Tidegate scales it.
 pub const AUTOSCALING_ANNOTATION: &str = "tidegate.dev/autoscaling";
+
+/// Annotation on a workload: `true` where it was here before Tidegate and is to be kept by it from now on, as it is.
+pub const ADOPTED_ANNOTATION: &str = "tidegate.dev/adopted";
 
 /// Annotation on a workload that records what Tidegate injected into it: the receipt.
 pub const RECEIPT_ANNOTATION: &str = "tidegate.dev/receipt";

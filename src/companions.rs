@@ -1,8 +1,11 @@
-//! The objects that belong to a model server: its autoscaler and its database. Each is planned here, purely; the
+//! The objects that belong to a model server: its autoscaler, its disruption budget and its database. Each is planned here, purely; the
 //! controller makes and keeps them once the workload is stored.
 
-pub mod hpa;
+mod hpa;
+mod keda;
 pub mod names;
+mod pdb;
+mod scaling;
 pub mod zalando;
 
 use serde_json::{Value, json};
@@ -11,6 +14,7 @@ use crate::facts::{Facts, WorkloadRef};
 use crate::policy::Effective;
 use crate::runtimes::Recognised;
 use crate::workload::Workload;
+use scaling::Scaling;
 
 /// Label on everything that Tidegate makes.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -21,11 +25,16 @@ pub const MANAGER: &str = "tidegate";
 /// Annotation on a companion: the kind and name of the workload that it was made for, such as `Deployment/api`.
 pub const WORKLOAD_ANNOTATION: &str = "tidegate.dev/workload";
 
+/// Annotation on an autoscaler: the digest of what Tidegate applied.
+const APPLIED_ANNOTATION: &str = "tidegate.dev/applied";
+
 /// The objects that a model server should have.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Companions {
     /// Its autoscaler.
     pub autoscaler: Wanted,
+    /// Its PodDisruptionBudget.
+    pub budget: Wanted,
     /// Its database.
     pub database: Wanted,
 }
@@ -113,11 +122,12 @@ pub fn wanted(workload: &Workload, recognised: &Recognised, effective: &Effectiv
     if workload.name().is_empty() {
         return Companions::default();
     }
-    let autoscaler = effective
-        .autoscaling()
-        .map(|settings| hpa::wanted(workload, recognised, settings, has_autoscaler(workload, facts)));
-    let database = database(workload, recognised, effective, facts);
-    Companions { autoscaler: autoscaler.unwrap_or_default(), database }
+    let scaling = Scaling::of(workload, recognised, effective, facts);
+    Companions {
+        autoscaler: scaling.map(|scaling| scaling.wanted()).unwrap_or_default(),
+        budget: pdb::wanted(workload, effective, facts),
+        database: database(workload, recognised, effective, facts),
+    }
 }
 
 /// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one.
@@ -156,13 +166,16 @@ pub fn autoscaler_problem(
     effective: &Effective,
     facts: &Facts,
 ) -> Option<String> {
-    let settings = effective.autoscaling().filter(|_| !workload.name().is_empty())?;
-    hpa::problem(workload, recognised, settings, has_autoscaler(workload, facts))
+    let scaling = Scaling::of(workload, recognised, effective, facts).filter(|_| !workload.name().is_empty())?;
+    scaling.problem()
 }
 
-/// Tells whether the autoscaler that Tidegate made for a workload is there.
-fn has_autoscaler(workload: &Workload, facts: &Facts) -> bool {
-    facts.autoscalers_of(&workload.reference()).iter().any(|found| found.ours)
+/// Returns the reference by which a companion is its workload's, and goes with it.
+fn owner(workload: &Workload) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
+        "controller": true, "blockOwnerDeletion": true
+    })
 }
 
 fn database(workload: &Workload, recognised: &Recognised, effective: &Effective, facts: &Facts) -> Wanted {

@@ -1,12 +1,14 @@
 //! Keeps what belongs to each model server in step: watches the cluster, asks the engine, carries out its plans.
 
 mod apply;
+mod autoscalers;
 mod book;
 mod observed;
 mod plan;
 mod policies;
 mod reconcile;
 mod reports;
+mod served;
 mod sinks;
 mod status;
 mod strangers;
@@ -125,6 +127,8 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     let watches = sinks::Watches { client: client.clone(), state: Arc::clone(state), objects, queue: queue.clone() };
     spawn(&mut tasks, "namespaces", watches.namespaces(readiness.step("namespaces")));
     spawn(&mut tasks, "autoscalers", watches.autoscalers(readiness.step("autoscalers")));
+    spawn(&mut tasks, "scaled objects", watches.scaled_objects(readiness.step("scaled objects")));
+    spawn(&mut tasks, "metrics APIs", watches.metrics_apis(readiness.step("metrics APIs")));
     spawn(&mut tasks, "model servers", watches.model_servers());
     spawn(&mut tasks, "databases", watches.databases(readiness.step("databases")));
     spawn(&mut tasks, "claims", watches.claims(readiness.step("claims")));

@@ -76,6 +76,8 @@ pub struct Decision {
     pub rules: usize,
     /// Whether all of them only record: what they would refuse or warn of is among what is recorded.
     pub is_in_audit: bool,
+    /// Whether the workload was here before Tidegate, and nobody has changed or adopted it since: it has no companions.
+    pub is_unmanaged: bool,
     /// The controller that keeps the workload as it wants it, and whom Tidegate leaves that to.
     pub controller: Option<String>,
 }
@@ -99,6 +101,7 @@ pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decisio
         policies: considered.policies(),
         rules: considered.effective.as_ref().map_or(0, |effective| effective.rules().len()),
         is_in_audit: considered.effective.as_ref().is_some_and(|effective| !effective.injects()),
+        is_unmanaged: considered.is_unmanaged(),
         controller: considered.controller.clone(),
         receipt: considered.injected.receipt,
     }
@@ -281,6 +284,12 @@ impl<'a> Considered<'a> {
     #[must_use]
     pub fn is_stranger(&self) -> bool {
         self.membership == Membership::Never
+    }
+
+    /// Tells whether the workload was here before Tidegate, and nobody has changed or adopted it since.
+    #[must_use]
+    pub fn is_unmanaged(&self) -> bool {
+        self.injected.is_unmanaged
     }
 
     /// Returns the policies that the workload is under, as one.

@@ -15,8 +15,10 @@ use crate::api::MODEL_SERVERS_LABEL;
 pub struct Facts {
     /// Namespaces by name.
     pub namespaces: HashMap<String, Namespace>,
-    /// Autoscalers by the workload that they scale.
+    /// Autoscalers by the workload that they scale; those among them that others made to do their work do not count.
     pub autoscalers: HashMap<WorkloadRef, Vec<Autoscaler>>,
+    /// The names of the HorizontalPodAutoscalers that KEDA made for its ScaledObjects, by the workload that they scale.
+    pub derived_autoscalers: HashMap<WorkloadRef, BTreeSet<String>>,
     /// Databases by namespace, then by name.
     pub databases: HashMap<String, BTreeMap<String, Database>>,
     /// PersistentVolumeClaims by namespace, then by name.
@@ -55,6 +57,12 @@ impl Facts {
         Some(inside.is_some_and(|inside| inside.values().any(|selector| selector.selects(labels))))
     }
 
+    /// Returns the names of the PodDisruptionBudgets that are for pods with these labels.
+    pub fn budgets_for<'f>(&'f self, namespace: &str, labels: &'f Value) -> impl Iterator<Item = &'f str> + use<'f> {
+        let inside = self.budgets.as_ref().and_then(|budgets| budgets.get(namespace)).into_iter().flatten();
+        inside.filter(|(_, selector)| selector.selects(labels)).map(|(name, _)| name.as_str())
+    }
+
     /// Returns the names of the Services of a namespace.
     pub fn services_in(&self, namespace: &str) -> impl Iterator<Item = &str> {
         self.services.get(namespace).into_iter().flatten().map(String::as_str)
@@ -73,11 +81,20 @@ impl Facts {
     }
 
     /// Notes that an autoscaler no longer scales a workload.
-    pub fn forget_autoscaler(&mut self, workload: &WorkloadRef, name: &str) {
+    pub fn forget_autoscaler(&mut self, workload: &WorkloadRef, kind: &str, name: &str) {
         let Some(known) = self.autoscalers.get_mut(workload) else { return };
-        known.retain(|autoscaler| autoscaler.name != name);
+        known.retain(|autoscaler| (&*autoscaler.kind, &*autoscaler.name) != (kind, name));
         if known.is_empty() {
             self.autoscalers.remove(workload);
+        }
+    }
+
+    /// Notes that an autoscaler that KEDA made no longer scales a workload.
+    pub fn forget_derived_autoscaler(&mut self, workload: &WorkloadRef, name: &str) {
+        let Some(known) = self.derived_autoscalers.get_mut(workload) else { return };
+        known.remove(name);
+        if known.is_empty() {
+            self.derived_autoscalers.remove(workload);
         }
     }
 
@@ -134,6 +151,9 @@ pub struct WorkloadRef {
     pub name: String,
 }
 
+/// The kind of KEDA's autoscalers.
+pub const SCALED_OBJECT: &str = "ScaledObject";
+
 /// An object that sets the replicas of a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Autoscaler {
@@ -164,6 +184,45 @@ impl Autoscaler {
             max: spec["maxReplicas"].as_i64().unwrap_or(i64::MAX),
             ours,
             metrics: spec["metrics"].as_array().into_iter().flatten().map(Metric::of).collect(),
+        }
+    }
+
+    /// Tells whether KEDA made a HorizontalPodAutoscaler for one of its ScaledObjects, which is the autoscaler that counts.
+    #[must_use]
+    pub fn is_derived(object: &Value) -> bool {
+        let owners = object["metadata"]["ownerReferences"].as_array().map_or(&[][..], Vec::as_slice);
+        let is_keda =
+            |owner: &Value| owner["apiVersion"].as_str().is_some_and(|version| version.starts_with("keda.sh/"));
+        owners.iter().any(|owner| owner["kind"] == SCALED_OBJECT && is_keda(owner))
+    }
+
+    /// Returns the workload that an autoscaler scales, whatever version of its API it names; none outside `apps`. KEDA means a
+    /// Deployment where nothing is said.
+    #[must_use]
+    pub fn target(object: &Value) -> Option<WorkloadRef> {
+        let target = &object["spec"]["scaleTargetRef"];
+        let default = |word: &'static str| (object["kind"] == SCALED_OBJECT).then_some(word);
+        let version = target["apiVersion"].as_str().or_else(|| default("apps/v1"))?;
+        (version.split_once('/')?.0 == "apps").then_some(())?;
+        Some(WorkloadRef {
+            namespace: object["metadata"]["namespace"].as_str()?.to_owned(),
+            kind: target["kind"].as_str().or_else(|| default("Deployment"))?.to_owned(),
+            name: target["name"].as_str()?.to_owned(),
+        })
+    }
+
+    /// Reads a ScaledObject of KEDA; `ours` where Tidegate made it. What it measures is KEDA's business.
+    #[must_use]
+    pub fn of_scaled_object(object: &Value, ours: bool) -> Self {
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        let spec = &object["spec"];
+        Self {
+            kind: text(&object["kind"]),
+            name: text(&object["metadata"]["name"]),
+            min: spec["minReplicaCount"].as_i64().unwrap_or(0),
+            max: spec["maxReplicaCount"].as_i64().unwrap_or(100),
+            ours,
+            metrics: Vec::new(),
         }
     }
 
@@ -268,6 +327,7 @@ impl Database {
 
 /// Which APIs the cluster serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an API of its own")]
 pub struct Apis {
     /// `acid.zalan.do/v1`, kind `postgresql`.
     pub zalando: bool,
@@ -276,13 +336,38 @@ pub struct Apis {
     ///
     /// <https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/>
     pub pre_stop_sleep: bool,
+    /// A version of `custom.metrics.k8s.io`: metrics of pods and other objects.
+    pub custom_metrics: bool,
+    /// A version of `external.metrics.k8s.io`: metrics of nothing in the cluster.
+    pub external_metrics: bool,
+    /// `keda.sh/v1alpha1`, kind `ScaledObject`.
+    pub keda: bool,
+    /// Zero as `minReplicas` of a HorizontalPodAutoscaler, which is on by default since 1.37.
+    ///
+    /// <https://kubernetes.io/docs/reference/command-line-tools-reference/feature-gates/>
+    pub hpa_scale_to_zero: bool,
 }
 
 impl Apis {
+    /// Returns what an API server of this version serves by itself; some distributions write the minor version as `30+`.
+    #[must_use]
+    pub fn of_version(major: &str, minor: &str) -> Self {
+        let minor: u32 = minor.trim_end_matches('+').parse().unwrap_or_default();
+        let is_from = |first: u32| major != "1" || minor >= first;
+        Self { pre_stop_sleep: is_from(30), hpa_scale_to_zero: is_from(37), ..Self::default() }
+    }
+
     /// Returns what a cluster of today with every operator serves.
     #[must_use]
     pub fn all() -> Self {
-        Self { zalando: true, pre_stop_sleep: true }
+        Self {
+            zalando: true,
+            pre_stop_sleep: true,
+            custom_metrics: true,
+            external_metrics: true,
+            keda: true,
+            hpa_scale_to_zero: true,
+        }
     }
 }
 
@@ -304,6 +389,48 @@ mod tests {
         assert_eq!((&*queue.name, &*queue.target), ("queue", "Value"));
         assert_eq!(of(json!({"type": ""})), Metric::default());
         assert_eq!(of(json!("cpu")), Metric::default());
+    }
+
+    #[test]
+    fn a_scaled_object_holds_between_kedas_defaults() {
+        let object = json!({"kind": "ScaledObject", "metadata": {"name": "api"}, "spec": {"minReplicaCount": 2}});
+        let found = Autoscaler::of_scaled_object(&object, false);
+        assert_eq!((&*found.reference(), found.min, found.max), ("ScaledObject/api", 2, 100));
+        assert_eq!(Autoscaler::of_scaled_object(&json!({"spec": {}}), false).min, 0);
+    }
+
+    #[test]
+    fn what_keda_made_for_a_scaled_object_is_told_from_what_people_made() {
+        let owned = |kind: &str, version: &str| json!({"metadata": {"ownerReferences": [{"kind": kind, "apiVersion": version}]}});
+        let is_derived = |object: Value| Autoscaler::is_derived(&object);
+        assert!(is_derived(owned("ScaledObject", "keda.sh/v1alpha1")));
+        assert!(!is_derived(owned("ScaledObject", "example.com/v1")) && !is_derived(owned("Deployment", "apps/v1")));
+        assert!(!is_derived(json!({"metadata": {"name": "keda-hpa-api"}})), "a name says nothing");
+    }
+
+    #[test]
+    fn an_autoscaler_is_forgotten_by_kind_and_name() {
+        let workload = WorkloadRef { namespace: "ml".into(), kind: "Deployment".into(), name: "api".into() };
+        let hpa = Autoscaler::of_hpa(&json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "api"}}), false);
+        let object = json!({"kind": "ScaledObject", "metadata": {"name": "api"}});
+        let both = vec![hpa, Autoscaler::of_scaled_object(&object, false)];
+        let mut facts = Facts { autoscalers: [(workload.clone(), both)].into(), ..Facts::default() };
+        facts.forget_autoscaler(&workload, "HorizontalPodAutoscaler", "api");
+        assert_eq!(facts.autoscalers_of(&workload)[0].kind, "ScaledObject");
+        facts.forget_autoscaler(&workload, "ScaledObject", "api");
+        assert!(facts.autoscalers.is_empty());
+    }
+
+    #[test]
+    fn what_a_version_serves_is_known() {
+        let of = |minor: &str| {
+            let apis = Apis::of_version("1", minor);
+            (apis.pre_stop_sleep, apis.hpa_scale_to_zero)
+        };
+        assert_eq!(
+            [of("29"), of("30+"), of("36"), of("37")],
+            [(false, false), (true, false), (true, false), (true, true)]
+        );
     }
 
     #[test]

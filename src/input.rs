@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::api::{ServingException, ServingPolicy};
 use crate::engine::{Considered, Operation, Request, User};
-use crate::facts::{Apis, Autoscaler, Claim, Facts, Namespace, PodSelector, WorkloadRef};
+use crate::facts::{Apis, Autoscaler, Claim, Facts, Namespace, PodSelector};
 use crate::policy::{Exception, Policy, PolicySet};
 use crate::report;
 use crate::workload::Workload;
@@ -29,7 +29,7 @@ pub struct Input {
     pub exceptions: Vec<Arc<Exception>>,
     /// Deployments and StatefulSets, labelled as model servers or not, in the order in which they came.
     pub workloads: Vec<Found>,
-    /// The namespaces, autoscalers, claims, Services and disruption budgets among the objects. Every API counts as served.
+    /// The namespaces, autoscalers of both kinds, claims, Services and disruption budgets among the objects. Every API counts as served.
     pub facts: Facts,
     /// How many objects there were of kinds that nothing is decided about.
     pub others: usize,
@@ -163,7 +163,8 @@ impl Input {
                 self.exceptions.push(Arc::new(compiled));
             }
             ("apps", "Deployment" | "StatefulSet") => self.add_workload(file, object)?,
-            ("autoscaling", "HorizontalPodAutoscaler") => self.add_autoscaler(&object),
+            ("autoscaling", "HorizontalPodAutoscaler") => self.add_autoscaler(&object, Autoscaler::of_hpa),
+            ("keda.sh", "ScaledObject") => self.add_autoscaler(&object, Autoscaler::of_scaled_object),
             _ => self.add_fact((group, kind), &object),
         }
         Ok(())
@@ -199,16 +200,10 @@ impl Input {
         Ok(())
     }
 
-    fn add_autoscaler(&mut self, object: &Value) {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (metadata, spec) = (&object["metadata"], &object["spec"]);
-        let target = WorkloadRef {
-            namespace: text(&metadata["namespace"]),
-            kind: text(&spec["scaleTargetRef"]["kind"]),
-            name: text(&spec["scaleTargetRef"]["name"]),
-        };
-        let autoscaler = Autoscaler::of_hpa(object, false);
-        self.facts.autoscalers.entry(target).or_default().push(autoscaler);
+    fn add_autoscaler(&mut self, object: &Value, read: fn(&Value, bool) -> Autoscaler) {
+        if let Some(target) = Autoscaler::target(object).filter(|_| !Autoscaler::is_derived(object)) {
+            self.facts.autoscalers.entry(target).or_default().push(read(object, false));
+        }
     }
 
     /// Puts every namespace that says nothing of it into an environment, by the labels that the policies read.
@@ -269,6 +264,7 @@ fn senseless(file: &str, object: &Value, problem: String) -> InputError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::WorkloadRef;
 
     const SEVERAL: &str = "
 apiVersion: tidegate.dev/v1alpha1
@@ -309,6 +305,26 @@ spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: StatefulSet, 
         let stage = |namespace: &str| input.facts.namespaces[namespace].labels["stage"].clone();
         assert_eq!((stage("ml"), stage("default")), ("dev".to_owned(), "prod".to_owned()));
         assert_eq!(input.facts.namespaces["default"].labels[NAME_LABEL], "default");
+    }
+
+    #[test]
+    fn a_scaled_object_is_an_autoscaler_and_what_keda_made_for_it_is_none() {
+        let keda = "
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {name: mine}
+spec: {scaleTargetRef: {name: api}, minReplicaCount: 2}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: keda-hpa-mine, ownerReferences: [{apiVersion: keda.sh/v1alpha1, kind: ScaledObject, name: mine}]}
+spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: api}}
+";
+        let mut input = Input::new();
+        input.add_text("keda.yaml", keda, "ml").unwrap();
+        let target = WorkloadRef { namespace: "ml".into(), kind: "Deployment".into(), name: "api".into() };
+        let names: Vec<String> = input.facts.autoscalers_of(&target).iter().map(Autoscaler::reference).collect();
+        assert_eq!(names, ["ScaledObject/mine"]);
     }
 
     #[test]

@@ -18,14 +18,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use kube::core::{Selector, SelectorExt};
 use serde_json::{Map, Value};
 
-pub use compile::PolicyError;
+pub use compile::{AutoscalingError, PolicyError};
 pub use effective::{ActiveRule, Effective, Selected};
 pub use exception::{Exception, ExceptionError, ExceptionLimits};
 pub use meeting::Meeting;
 pub use merge::{Conflict, Merged};
 pub use settings::{
-    AutoscalingSettings, Class, DatabaseSettings, Defaults, PodSettings, ProbeSettings, ProviderSettings,
-    RequestAndLimit, SettingsError, ZalandoSettings,
+    AutoscalingSettings, BudgetSettings, Class, DatabaseSettings, Defaults, KedaSettings, PodSettings, ProbeSettings,
+    ProviderSettings, QueueSettings, RequestAndLimit, SettingsError, ZalandoSettings,
 };
 pub use shipped::{SHIPPED, shipped};
 
@@ -512,7 +512,7 @@ mod tests {
         let told =
             ask(&[("a", least), ("b", most)], |effective| (effective.autoscaling().cloned(), effective.problems()));
         let problem = "the policies together make no sense: autoscaling: minReplicas 5 and maxReplicas 2 do not go together; \
-                       1 <= minReplicas <= maxReplicas";
+                       0 <= minReplicas <= maxReplicas";
         assert_eq!(told, (None, vec![problem.to_owned()]));
     }
 

@@ -26,7 +26,7 @@ fn causes_text(verdict: &Verdict) -> String {
 }
 
 /// Writes how many there are of something.
-fn plural(count: usize, what: &str) -> String {
+pub(crate) fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 

@@ -47,6 +47,12 @@ pub struct Known {
     /// Whether Zalando's postgres-operator is there. Default: true.
     #[serde(default)]
     pub zalando: Option<bool>,
+    /// Whether a metrics adapter serves custom and external metrics. Default: true.
+    #[serde(default)]
+    pub metrics_adapter: Option<bool>,
+    /// Whether KEDA is there. Default: true.
+    #[serde(default)]
+    pub keda: Option<bool>,
     /// When it happens, such as `2027-01-01T00:00:00Z`. Default: 1970.
     #[serde(default)]
     pub now: Option<Timestamp>,
@@ -75,7 +81,7 @@ pub struct Expected {
     /// `spec.replicas` as it would be stored.
     #[serde(default)]
     pub replicas: Option<i64>,
-    /// What is made beside the workload, by `autoscaler` and `database`: part of the object, or `none`.
+    /// What is made beside the workload, by `autoscaler`, `budget` and `database`: part of the object, or `none`.
     #[serde(default)]
     pub companions: BTreeMap<Companion, Value>,
 }
@@ -86,6 +92,8 @@ pub struct Expected {
 pub enum Companion {
     /// Its autoscaler.
     Autoscaler,
+    /// Its PodDisruptionBudget.
+    Budget,
     /// Its database.
     Database,
 }
@@ -138,6 +146,9 @@ impl Trial {
         let policies = input.policy_set(scope);
         let mut facts = input.facts.clone();
         facts.apis.zalando = self.facts.zalando.unwrap_or(true);
+        facts.apis.keda = self.facts.keda.unwrap_or(true);
+        facts.apis.custom_metrics = self.facts.metrics_adapter.unwrap_or(true);
+        facts.apis.external_metrics = facts.apis.custom_metrics;
         let now = self.facts.now.unwrap_or(Timestamp::UNIX_EPOCH);
         Ok(self.expect.compared(&considered(object, old, now, &policies, &facts)))
     }
@@ -190,6 +201,7 @@ impl Expected {
         let differing = self.companions.iter().flat_map(|(companion, expected)| {
             let (what, wanted) = match companion {
                 Companion::Autoscaler => ("autoscaler", &planned.autoscaler),
+                Companion::Budget => ("budget", &planned.budget),
                 Companion::Database => ("database", &planned.database),
             };
             match wanted {

@@ -19,6 +19,7 @@ use super::Condition;
     derive = "PartialEq",
     printcolumn(name = "Runtime", type_ = "string", json_path = ".status.runtime"),
     printcolumn(name = "Policy", type_ = "string", json_path = ".status.policy"),
+    printcolumn(name = "Managed", type_ = "string", json_path = ".status.conditions[?(@.type=='Managed')].status"),
     printcolumn(name = "Conforms", type_ = "string", json_path = ".status.conforms"),
     printcolumn(name = "Min", type_ = "integer", json_path = ".status.replicas.min"),
     printcolumn(name = "Max", type_ = "integer", json_path = ".status.replicas.max"),
@@ -57,10 +58,13 @@ pub struct ModelServerStatus {
     /// The autoscaler that holds the replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaler: Option<AutoscalerStatus>,
+    /// The PodDisruptionBudget for its pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruption_budget: Option<DisruptionBudgetStatus>,
     /// The database that is bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseStatus>,
-    /// `Ready`, `Conforming`, `AutoscalerReady` and `DatabaseReady`.
+    /// `Ready`, `Managed`, `Conforming`, `AutoscalerReady`, `DisruptionBudgetReady` and `DatabaseReady`.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }
@@ -85,6 +89,16 @@ pub struct ReplicasStatus {
 pub struct AutoscalerStatus {
     /// Its kind, such as `HorizontalPodAutoscaler`.
     pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// `tidegate`, or `user` where somebody else made it.
+    pub managed_by: String,
+}
+
+/// The PodDisruptionBudget of a model server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DisruptionBudgetStatus {
     /// Its name.
     pub name: String,
     /// `tidegate`, or `user` where somebody else made it.

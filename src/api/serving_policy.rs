@@ -61,6 +61,10 @@ pub struct ServingPolicySpec {
     /// The autoscaler that each model server gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
+    /// The PodDisruptionBudget that each model server of several replicas gets. Default: none; `{}` is one that lets one pod
+    /// go at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruption_budget: Option<DisruptionBudget>,
     /// The database that each model server gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<Database>,
@@ -115,6 +119,9 @@ pub struct Environment {
     /// The autoscaler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
+    /// The PodDisruptionBudget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruption_budget: Option<DisruptionBudget>,
     /// The database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<Database>,
@@ -326,6 +333,8 @@ pub enum AutoscalingEngine {
     /// A HorizontalPodAutoscaler.
     #[default]
     Hpa,
+    /// A ScaledObject of KEDA, which asks Prometheus how many requests wait.
+    Keda,
     /// No autoscaler.
     None,
 }
@@ -341,9 +350,10 @@ pub struct Autoscaling {
     /// What makes and keeps it. Default: `hpa`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<AutoscalingEngine>,
-    /// The least number of replicas. Default: 1.
+    /// The least number of replicas. Default: 1. Zero is for engine `keda`, and from Kubernetes 1.37 on for engine `hpa` with
+    /// a metric of type Object or External.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self >= 1", "minReplicas is at least 1"))]
+    #[x_kube(validation = ("self >= 0", "minReplicas is at least 0"))]
     pub min_replicas: Option<i32>,
     /// The greatest number of replicas. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -354,7 +364,14 @@ pub struct Autoscaling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "metrics_schema")]
     pub metrics: Option<Vec<Map<String, Value>>>,
-    /// The `behavior` of `autoscaling/v2`, as it is.
+    /// Scales GPU servers, and others for which `metrics` names nothing, by how many requests wait, where their runtime tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Queue>,
+    /// Settings for engine `keda`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keda: Option<Keda>,
+    /// The `behavior` of `autoscaling/v2`, as it is. Default: the API server's; with the queue one that gives a new pod the
+    /// start-up budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_object_schema")]
     pub behavior: Option<Map<String, Value>>,
@@ -362,6 +379,83 @@ pub struct Autoscaling {
     /// true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preserve_replicas: Option<bool>,
+}
+
+/// Scaling by how many requests wait.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Queue {
+    /// How many requests may wait for each replica. Default: 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average_value: Option<Quantity>,
+    /// The name under which the metrics adapter serves the length of the queue. Default: the runtime's own, such as
+    /// `vllm:num_requests_waiting`, with `_` for `:`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub metric: Option<String>,
+}
+
+/// The ScaledObject of a model server, which asks Prometheus.
+///
+/// <https://keda.sh/docs/latest/scalers/prometheus/>
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Keda {
+    /// The URL of Prometheus, such as `http://prometheus.monitoring:9090`. There is no default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    #[x_kube(validation = (
+        "self.startsWith('http://') || self.startsWith('https://')",
+        "serverAddress begins with http:// or https://"
+    ))]
+    pub server_address: Option<String>,
+    /// What is asked, in PromQL; `{namespace}` and `{name}` stand for those of the workload, `{pods}` for a regular expression
+    /// that its pods' names match. Default: how many requests wait in its pods, as its runtime tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub query: Option<String>,
+    /// How much of what is asked there may be for each replica. Default: 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<Quantity>,
+    /// Above what a workload without replicas gets one. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation_threshold: Option<Quantity>,
+    /// How many seconds pass between two questions. Default: KEDA's 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("self >= 1", "pollingInterval is at least 1"))]
+    pub polling_interval: Option<i32>,
+    /// How many seconds after nothing waits any more the last replica goes. Default: the start-up budget, at least KEDA's 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("self >= 0", "cooldownPeriod is at least 0"))]
+    pub cooldown_period: Option<i32>,
+    /// What holds while Prometheus does not answer. Default: the replicas stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
+}
+
+/// What holds while Prometheus does not answer.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fallback {
+    /// How many questions in a row are not answered before it holds.
+    #[x_kube(validation = ("self >= 0", "failureThreshold is at least 0"))]
+    pub failure_threshold: i32,
+    /// How many replicas there are then.
+    #[x_kube(validation = ("self >= 0", "replicas is at least 0"))]
+    pub replicas: i32,
+}
+
+/// The PodDisruptionBudget of each model server that may have several replicas, for whose pods there is no other.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DisruptionBudget {
+    /// Whether it is made. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// How many pods a drain may take at a time. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("self >= 1", "maxUnavailable is at least 1: zero keeps nodes from being drained"))]
+    pub max_unavailable: Option<i32>,
 }
 
 fn metrics_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

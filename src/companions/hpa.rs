@@ -4,118 +4,111 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{MANAGED_BY_LABEL, MANAGER, Problem, WORKLOAD_ANNOTATION, Wanted, names};
+use super::scaling::Scaling;
+use super::{APPLIED_ANNOTATION, Problem, names};
 use crate::digest;
-use crate::policy::{AutoscalingSettings, Class};
-use crate::runtimes::Recognised;
-use crate::workload::{Container, Workload};
+use crate::facts::Metric;
+use crate::policy::QueueSettings;
+use crate::workload::Container;
 
-/// Annotation on an autoscaler: the digest of what Tidegate applied.
-const APPLIED_ANNOTATION: &str = "tidegate.dev/applied";
-
-/// Plans the autoscaler of a workload; `exists` where it is there already.
-pub(super) fn wanted(
-    workload: &Workload,
-    recognised: &Recognised,
-    settings: &AutoscalingSettings,
-    exists: bool,
-) -> Wanted {
-    if !settings.is_wanted(workload) {
-        return Wanted::Nothing;
+/// Plans the HorizontalPodAutoscaler.
+pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
+    let (metrics, has_queue) = metrics(scaling).map_err(|message| ("NoSuitableMetric", message))?;
+    let workload = scaling.workload;
+    let (least, most) = scaling.settings.replicas(workload);
+    if least == 0 {
+        can_scale_to_zero(scaling, &metrics)?;
     }
-    match possible(workload, recognised, settings, exists) {
-        Ok(metrics) => Wanted::Object(object(workload, settings, &metrics)),
-        Err((reason, message)) => Wanted::Impossible { reason, message },
-    }
-}
-
-/// Returns why an autoscaler is wanted but cannot be had, in a sentence.
-pub(super) fn problem(
-    workload: &Workload,
-    recognised: &Recognised,
-    settings: &AutoscalingSettings,
-    exists: bool,
-) -> Option<String> {
-    let settings = Some(settings).filter(|settings| settings.is_wanted(workload))?;
-    possible(workload, recognised, settings, exists).err().map(|(_, message)| message)
-}
-
-/// Returns the metrics of the autoscaler, or why there can be none: a word and a sentence.
-fn possible(
-    workload: &Workload,
-    recognised: &Recognised,
-    settings: &AutoscalingSettings,
-    exists: bool,
-) -> Result<Vec<Value>, Problem> {
-    let (_, most) = settings.replicas(workload);
-    let too_many = |replicas: &i64| !exists && *replicas > i64::from(most);
-    if let Some(replicas) = workload.replicas().filter(too_many) {
-        let message = format!(
-            "{replicas} replicas run, but its autoscaler's most is {most}: it would stop {} at once",
-            replicas - i64::from(most)
-        );
-        return Err(("ReplicasOutOfBounds", message));
-    }
-    metrics(recognised, settings).map_err(|message| ("NoSuitableMetric", message))
-}
-
-fn object(workload: &Workload, settings: &AutoscalingSettings, metrics: &[Value]) -> Value {
-    let (least, most) = settings.replicas(workload);
     let mut object = json!({
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {
-            "name": names::autoscaler(workload.kind(), workload.name()),
-            "namespace": workload.namespace(),
-            "labels": {MANAGED_BY_LABEL: MANAGER},
-            "annotations": {
-                WORKLOAD_ANNOTATION: format!("{}/{}", workload.kind(), workload.name()),
-                // KEDA's webhook refuses a ScaledObject for a workload that has an HPA, unless the HPA says that it
-                // yields: https://keda.sh/docs/latest/concepts/admission-webhooks/
-                "validations.keda.sh/hpa-ownership": "false"
-            },
-            "ownerReferences": [{
-                "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
-                "controller": true, "blockOwnerDeletion": true
-            }]
-        },
+        "metadata": scaling.metadata(&names::autoscaler(workload.kind(), workload.name())),
         "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name()},
+            "scaleTargetRef": scaling.target(),
             "minReplicas": least,
             "maxReplicas": most,
             "metrics": metrics
         }
     });
-    if !settings.behavior.is_empty() {
-        object["spec"]["behavior"] = Value::Object(settings.behavior.clone());
+    let behavior = if has_queue { scaling.behavior() } else { scaling.settings.behavior.clone() };
+    if !behavior.is_empty() {
+        object["spec"]["behavior"] = Value::Object(behavior);
     }
+    let digest = digest::of_value(&object["spec"]);
+    let annotations = &mut object["metadata"]["annotations"];
+    // KEDA's webhook refuses a ScaledObject for a workload that has an HPA, unless the HPA says that it yields:
+    // https://keda.sh/docs/latest/concepts/admission-webhooks/
+    annotations["validations.keda.sh/hpa-ownership"] = "false".into();
     // What a policy says no longer is told only by what was applied before.
-    object["metadata"]["annotations"][APPLIED_ANNOTATION] = digest::of_value(&object["spec"]).into();
-    object
+    annotations[APPLIED_ANNOTATION] = digest.into();
+    Ok(object)
 }
 
-/// Returns the metrics that suit the model server: a metric of one container names it, and a GPU server is not scaled
-/// on its CPU or memory, which say little of its load.
-fn metrics(recognised: &Recognised, settings: &AutoscalingSettings) -> Result<Vec<Value>, String> {
-    let has_gpu = recognised.container.as_ref().is_some_and(|container| Class::of(container) == Class::Gpu);
-    let suitable: Result<Vec<Option<Value>>, String> = settings
-        .metrics
-        .iter()
-        .map(|metric| {
-            if has_gpu && is_resource(metric) {
-                Ok(None)
-            } else {
-                completed(metric, recognised.container.as_ref()).map(Some)
-            }
-        })
-        .collect();
-    let metrics: Vec<Value> = suitable?.into_iter().flatten().collect();
-    if metrics.is_empty() {
-        let message = "the policy names no metric that suits this model server: CPU and memory say little of the load of \
-                       a GPU server";
-        return Err(message.to_owned());
+/// Sees that the API server takes zero as the least number of replicas, and that something tells when one is needed.
+fn can_scale_to_zero(scaling: &Scaling, metrics: &[Value]) -> Result<(), Problem> {
+    if !scaling.apis.hpa_scale_to_zero {
+        let message = "the API server takes minReplicas 0 from Kubernetes 1.37 on; engine keda scales to zero before";
+        return Err(("ScaleToZeroNotServed", message.to_owned()));
     }
-    Ok(metrics)
+    if !metrics.iter().any(|metric| metric["type"] == "Object" || metric["type"] == "External") {
+        let message = "minReplicas 0 needs a metric of type Object or External that is served";
+        return Err(("NoSuitableMetric", message.to_owned()));
+    }
+    Ok(())
+}
+
+/// Returns the metrics that suit the model server and are served, and whether its queue is among them. A metric of one
+/// container names it, and a GPU server is not scaled on its CPU or memory, which say little of its load.
+fn metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), String> {
+    let has_gpu = scaling.has_gpu();
+    let suitable = scaling.settings.metrics.iter().filter(|metric| !has_gpu || !is_resource(metric));
+    let container = scaling.recognised.container.as_ref();
+    let mut metrics: Vec<Value> = suitable.map(|metric| completed(metric, container)).collect::<Result<_, _>>()?;
+    let queue = scaling.settings.queue.as_ref().filter(|_| has_gpu || metrics.is_empty());
+    let queue = queue.map(|settings| queue_metric(scaling, settings)).transpose();
+    let (queue, without) = queue.map_or_else(|why| (None, Some(why)), |queue| (queue, None));
+    metrics.extend(queue.clone().filter(|queue| !metrics.contains(queue)));
+    let (served, unserved): (Vec<Value>, Vec<Value>) =
+        metrics.into_iter().partition(|metric| unserved_api(scaling, metric).is_none());
+    if !served.is_empty() {
+        let has_queue = queue.is_some_and(|queue| served.contains(&queue));
+        return Ok((served, has_queue));
+    }
+    if let Some((metric, api)) = unserved.first().and_then(|metric| Some((metric, unserved_api(scaling, metric)?))) {
+        let name = Metric::of(metric).name;
+        return Err(format!(
+            "the cluster does not serve {api}, which the metric `{name}` needs: install a metrics adapter"
+        ));
+    }
+    Err(without.unwrap_or_else(|| {
+        "the policy names no metric that suits this model server: CPU and memory say little of the load of a GPU server"
+            .to_owned()
+    }))
+}
+
+/// Returns the API of a metric, where that is not served. An autoscaler that has the metric already keeps it: adapters are
+/// restarted.
+fn unserved_api(scaling: &Scaling, metric: &Value) -> Option<&'static str> {
+    let (api, is_served) = match metric["type"].as_str() {
+        Some("Pods" | "Object") => ("custom.metrics.k8s.io", scaling.apis.custom_metrics),
+        Some("External") => ("external.metrics.k8s.io", scaling.apis.external_metrics),
+        _ => return None,
+    };
+    let metric = Metric::of(metric);
+    let has = |known: &Metric| (&known.kind, &known.name) == (&metric.kind, &metric.name);
+    let is_kept = scaling.existing.is_some_and(|existing| existing.metrics.iter().any(has));
+    (!is_served && !is_kept).then_some(api)
+}
+
+/// Returns the metric of how many requests wait for each pod.
+fn queue_metric(scaling: &Scaling, settings: &QueueSettings) -> Result<Value, String> {
+    let name = match &settings.metric {
+        Some(name) => name.clone(),
+        // What comes before the colon is a prefix to Prometheus, and no part of a name to Kubernetes.
+        None => scaling.queue()?.replace(':', "_"),
+    };
+    let target = json!({"type": "AverageValue", "averageValue": settings.average_value.to_string()});
+    Ok(json!({"type": "Pods", "pods": {"metric": {"name": name}, "target": target}}))
 }
 
 fn is_resource(metric: &Map<String, Value>) -> bool {
@@ -136,15 +129,31 @@ fn completed(metric: &Map<String, Value>, container: Option<&Container>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::companions::Wanted;
+    use crate::facts::{Apis, Facts};
     use crate::runtimes::Runtimes;
-    use crate::testing::{deployment, facts, policies, with_container};
+    use crate::testing::{deployment, facts, policies, reference, scaled, with_container};
+    use crate::workload::Workload;
 
     /// Plans the autoscaler of a Deployment under a policy's `autoscaling`.
     fn planned(object: &Value, autoscaling: &Value) -> Wanted {
+        planned_in(object, autoscaling, &facts())
+    }
+
+    fn planned_in(object: &Value, autoscaling: &Value, facts: &Facts) -> Wanted {
         let policies = policies(&[("serving", json!({"autoscaling": autoscaling}))]);
         let workload = Workload::view(object).unwrap();
-        let effective = policies.resolve(&workload, &facts()).unwrap();
-        wanted(&workload, &Runtimes::shipped().recognise(&workload), effective.autoscaling().unwrap(), false)
+        let effective = policies.resolve(&workload, facts).unwrap();
+        let recognised = Runtimes::shipped().recognise(&workload);
+        Scaling::of(&workload, &recognised, &effective, facts).map_or(Wanted::Nothing, |scaling| scaling.wanted())
+    }
+
+    /// The reason and the message of what cannot be had.
+    fn told(wanted: Wanted) -> String {
+        match wanted {
+            Wanted::Impossible { reason, message } => format!("{reason}: {message}"),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn metrics(object: &Value, metrics: &Value) -> Result<Value, &'static str> {
@@ -235,13 +244,110 @@ mod tests {
     fn an_autoscaler_that_is_there_is_kept_whatever_the_replicas() {
         let mut object = with_container(&json!({}));
         object["spec"]["replicas"] = json!(50);
-        let policies = policies(&[("serving", json!({"autoscaling": {"metrics": [cpu()]}}))]);
-        let workload = Workload::view(&object).unwrap();
-        let effective = policies.resolve(&workload, &facts()).unwrap();
-        let settings = effective.autoscaling().unwrap();
-        let of = |exists| wanted(&workload, &Runtimes::shipped().recognise(&workload), settings, exists);
-        assert!(matches!(of(false), Wanted::Impossible { reason: "ReplicasOutOfBounds", .. }));
-        assert!(matches!(of(true), Wanted::Object(_)));
+        let of = |facts: &Facts| planned_in(&object, &json!({"metrics": [cpu()]}), facts);
+        assert!(matches!(of(&facts()), Wanted::Impossible { reason: "ReplicasOutOfBounds", .. }));
+        assert!(matches!(of(&scaled(1, 10)), Wanted::Object(_)));
+    }
+
+    /// A vLLM server on a GPU.
+    fn vllm() -> Value {
+        let gpu = json!({"limits": {"nvidia.com/gpu": 1}});
+        with_container(&json!({"image": "vllm/vllm-openai:v0.11.0", "resources": gpu}))
+    }
+
+    #[test]
+    fn a_gpu_server_is_scaled_on_its_queue_and_as_slowly_as_it_starts() {
+        let autoscaling = json!({"metrics": [cpu()], "queue": {}});
+        let Wanted::Object(object) = planned(&vllm(), &autoscaling) else { panic!("an autoscaler") };
+        insta::assert_json_snapshot!(object["spec"]);
+        let Wanted::Object(object) = planned(&with_container(&json!({})), &autoscaling) else {
+            panic!("an autoscaler")
+        };
+        assert_eq!(object["spec"]["metrics"][0]["type"], "ContainerResource", "no GPU server");
+        assert_eq!(object["spec"]["behavior"], Value::Null);
+    }
+
+    #[test]
+    fn the_queue_is_called_as_the_adapter_has_it() {
+        let queue = json!({"queue": {"metric": "waiting", "averageValue": "500m"}, "behavior": {"scaleUp": {}}});
+        let Wanted::Object(object) = planned(&gpu(), &queue) else { panic!("an autoscaler") };
+        let pods = &object["spec"]["metrics"][0]["pods"];
+        assert_eq!((&pods["metric"]["name"], &pods["target"]["averageValue"]), (&json!("waiting"), &json!("500m")));
+        assert_eq!(object["spec"]["behavior"], json!({"scaleUp": {}}), "the policy's own");
+    }
+
+    #[test]
+    fn a_server_without_a_gpu_is_scaled_on_its_queue_where_the_policy_has_no_other_metric() {
+        let tei = with_container(&json!({"image": "ghcr.io/huggingface/text-embeddings-inference:cpu-1.8"}));
+        let Wanted::Object(object) = planned(&tei, &json!({"queue": {}})) else { panic!("an autoscaler") };
+        assert_eq!(object["spec"]["metrics"][0]["pods"]["metric"]["name"], "te_queue_size");
+    }
+
+    #[test]
+    fn a_queue_that_nobody_tells_of_is_none() {
+        let sglang = |args: Value| {
+            with_container(&json!({"image": "lmsysorg/sglang:v0.5.0", "args": args,
+            "command": ["python3", "-m", "sglang.launch_server"], "resources": {"limits": {"nvidia.com/gpu": 1}}}))
+        };
+        let queue = json!({"metrics": [cpu()], "queue": {}});
+        let silent = told(planned(&sglang(json!([])), &queue));
+        assert_eq!(silent, "NoSuitableMetric: it tells how many requests wait only with the flag --enable-metrics");
+        assert!(matches!(planned(&sglang(json!(["--enable-metrics"])), &queue), Wanted::Object(_)));
+        let unknown = told(planned(&gpu(), &queue));
+        assert_eq!(
+            unknown,
+            "NoSuitableMetric: it runs an unknown runtime, of which no metric is known that tells how many requests wait"
+        );
+    }
+
+    fn without_adapter() -> Facts {
+        let apis = Apis { custom_metrics: false, external_metrics: false, ..Apis::all() };
+        Facts { apis, ..facts() }
+    }
+
+    #[test]
+    fn a_metric_whose_api_is_not_served_is_left_out_and_told_where_it_is_the_only_one() {
+        let (plain, served) = (with_container(&json!({})), without_adapter());
+        assert_eq!(
+            told(planned_in(&vllm(), &json!({"queue": {}}), &served)),
+            "NoSuitableMetric: the cluster does not serve custom.metrics.k8s.io, which the metric \
+             `vllm_num_requests_waiting` needs: install a metrics adapter"
+        );
+        let external = json!({"type": "External", "external": {"metric": {"name": "jobs"},
+            "target": {"type": "AverageValue", "averageValue": "5"}}});
+        let message = told(planned_in(&plain, &json!({"metrics": [external]}), &served));
+        assert!(message.contains("external.metrics.k8s.io, which the metric `jobs` needs"), "{message}");
+        let Wanted::Object(object) = planned_in(&plain, &json!({"metrics": [queue(), cpu()]}), &served) else {
+            panic!("CPU is served")
+        };
+        assert_eq!(object["spec"]["metrics"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn a_metric_that_the_autoscaler_has_stays_while_the_adapter_is_away() {
+        let mut facts = scaled(1, 10);
+        facts.apis = without_adapter().apis;
+        let wanted = |facts: &Facts| planned_in(&vllm(), &json!({"metrics": [queue()]}), facts);
+        assert!(matches!(wanted(&facts), Wanted::Impossible { reason: "NoSuitableMetric", .. }));
+        facts.autoscalers.get_mut(&reference()).unwrap()[0].metrics = vec![Metric::of(&queue())];
+        assert!(matches!(wanted(&facts), Wanted::Object(_)));
+    }
+
+    #[test]
+    fn no_replica_is_kept_where_the_api_server_takes_that() {
+        let external = json!({"type": "External", "external": {"metric": {"name": "jobs"},
+            "target": {"type": "AverageValue", "averageValue": "5"}}});
+        let autoscaling = json!({"minReplicas": 0, "metrics": [external, cpu()]});
+        let object = with_container(&json!({}));
+        let Wanted::Object(made) = planned(&object, &autoscaling) else { panic!("an autoscaler") };
+        assert_eq!(made["spec"]["minReplicas"], 0);
+        let old = Facts { apis: Apis { hpa_scale_to_zero: false, ..Apis::all() }, ..facts() };
+        insta::assert_snapshot!(told(planned_in(&object, &autoscaling, &old)), @"ScaleToZeroNotServed: the API server takes minReplicas 0 from Kubernetes 1.37 on; engine keda scales to zero before");
+        let unserved = told(planned_in(&object, &autoscaling, &without_adapter()));
+        assert_eq!(
+            unserved,
+            "NoSuitableMetric: minReplicas 0 needs a metric of type Object or External that is served"
+        );
     }
 
     #[test]

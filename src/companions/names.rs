@@ -14,6 +14,20 @@ pub fn autoscaler(kind: &str, workload: &str) -> String {
     if name.len() <= 253 { name } else { cut(workload, workload, rest) + &suffix }
 }
 
+/// Returns the name of a workload's ScaledObject: at most 63 characters, since KEDA makes a label of it.
+#[must_use]
+pub fn scaled_object(kind: &str, workload: &str) -> String {
+    let suffix = AUTOSCALER_SUFFIX.to_owned() + suffix_of(kind);
+    let name = format!("{workload}{suffix}");
+    if name.len() <= 63 { name } else { cut(workload, workload, 63 - suffix.len()) + &suffix }
+}
+
+/// Returns the name of a workload's PodDisruptionBudget.
+#[must_use]
+pub fn disruption_budget(kind: &str, workload: &str) -> String {
+    autoscaler(kind, workload)
+}
+
 /// Returns kind and name of the workload whose autoscaler has this name, if its name was not cut.
 #[must_use]
 pub fn scaled_by(autoscaler: &str) -> Option<(&'static str, &str)> {
@@ -81,6 +95,8 @@ mod tests {
     #[test]
     fn plain_names_are_kept() {
         assert_eq!(autoscaler("Deployment", "ai-model-serving"), "ai-model-serving-tidegate");
+        assert_eq!(scaled_object("Deployment", "ai-model-serving"), "ai-model-serving-tidegate");
+        assert_eq!(disruption_budget("StatefulSet", "ai-model-serving"), "ai-model-serving-tidegate-statefulset");
         assert_eq!(model_server("Deployment", "ai-model-serving"), "ai-model-serving");
         assert_eq!(postgres_cluster("acid", "ai-model-serving"), "acid-ai-model-serving");
         assert_eq!(postgres_database("ai-model-serving"), "ai_model_serving");
@@ -109,6 +125,8 @@ mod tests {
         let long = "a".repeat(253);
         assert_eq!(autoscaler("Deployment", &long).len(), 253);
         assert_eq!(autoscaler("StatefulSet", &long).len(), 253);
+        assert_eq!(scaled_object("StatefulSet", &long).len(), 63);
+        assert!(scaled_object("StatefulSet", &long).ends_with("-tidegate-statefulset"));
         assert_eq!(model_server("StatefulSet", &long).len(), 253);
         assert_eq!(postgres_cluster("acid", &long).len(), 37);
         assert_eq!(postgres_database(&long).len(), 63);

@@ -1,6 +1,6 @@
 //! The objects that a plan is made from, as the watches told them last.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{PoisonError, RwLock};
 
 use serde_json::Value;
@@ -12,12 +12,26 @@ use crate::facts::WorkloadRef;
 /// What exists around one workload.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The autoscalers that scale it, and the one that has the name of ours.
+    /// The autoscalers that scale it, and those that have the names of ours.
     pub autoscalers: Vec<Value>,
+    /// Whether KEDA's own HorizontalPodAutoscaler scales it, on behalf of a ScaledObject or one that has just gone.
+    pub is_scaled_by_keda: bool,
+    /// The PodDisruptionBudgets that are for its pods, and the one that has the name of ours.
+    pub budgets: Vec<Value>,
     /// The object that has the name of its database.
     pub database: Option<Value>,
     /// What was last written about it.
     pub model_server: Option<Value>,
+}
+
+/// The names of what exists around one workload.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    pub(super) autoscalers: BTreeSet<String>,
+    pub(super) scaled_objects: BTreeSet<String>,
+    pub(super) is_scaled_by_keda: bool,
+    pub(super) budgets: BTreeSet<String>,
+    pub(super) database: Option<String>,
 }
 
 /// All companions that the watches have told.
@@ -30,6 +44,8 @@ pub(super) struct Objects {
 #[derive(Debug, Default)]
 pub(super) struct Kinds {
     pub(super) autoscalers: HashMap<Key, Value>,
+    pub(super) scaled_objects: HashMap<Key, Value>,
+    pub(super) budgets: HashMap<Key, Value>,
     pub(super) databases: HashMap<Key, Value>,
     pub(super) model_servers: HashMap<Key, Value>,
 }
@@ -40,13 +56,20 @@ impl Objects {
         note(&mut self.kinds.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns what exists around a workload; `autoscalers` and `database` are names to look at.
-    pub(super) fn around(&self, workload: &WorkloadRef, autoscalers: &[&str], database: Option<&str>) -> Observed {
+    /// Returns what exists around a workload, by the names to look at.
+    pub(super) fn around(&self, workload: &WorkloadRef, names: &Names) -> Observed {
         let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
         let key = |name: &str| (workload.namespace.clone(), name.to_owned());
+        let found = |known: &HashMap<Key, Value>, names: &BTreeSet<String>| -> Vec<Value> {
+            names.iter().filter_map(|name| known.get(&key(name)).cloned()).collect()
+        };
+        let mut autoscalers = found(&kinds.autoscalers, &names.autoscalers);
+        autoscalers.extend(found(&kinds.scaled_objects, &names.scaled_objects));
         Observed {
-            autoscalers: autoscalers.iter().filter_map(|name| kinds.autoscalers.get(&key(name)).cloned()).collect(),
-            database: database.and_then(|name| kinds.databases.get(&key(name)).cloned()),
+            autoscalers,
+            is_scaled_by_keda: names.is_scaled_by_keda,
+            budgets: found(&kinds.budgets, &names.budgets),
+            database: names.database.as_deref().and_then(|name| kinds.databases.get(&key(name)).cloned()),
             model_server: kinds.model_servers.get(&key(&names::model_server(&workload.kind, &workload.name))).cloned(),
         }
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Observed;
 use crate::companions::{Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, contains, names};
-use crate::facts::WorkloadRef;
+use crate::facts::{Autoscaler, SCALED_OBJECT, WorkloadRef};
 
 /// One change to the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,8 @@ pub enum Action {
 pub struct Plan {
     /// What to do about the autoscaler.
     pub autoscaler: Course,
+    /// What to do about the PodDisruptionBudget.
+    pub budget: Course,
     /// What to do about the database.
     pub database: Course,
     /// When to look again although nothing may have changed.
@@ -54,6 +56,8 @@ pub enum Standing {
     Theirs(Value),
     /// It is ours, but no policy asks for it any more: it is left as it is.
     Unmanaged(Value),
+    /// It is ours, and what the policy asks for instead cannot be had: it is left as it is.
+    Left(Value, &'static str, String),
     /// It is ours, and a person has changed it: it is left as it is.
     Drifted(Value, String),
     /// It is wanted, and waited for.
@@ -70,8 +74,8 @@ impl From<Standing> for Course {
     }
 }
 
-/// Plans the companions of a workload. `waited` is how long its autoscaler has been wanted without being there: the first
-/// one is made after `settle`, so that one of the author's own in the same apply wins.
+/// Plans the companions of a workload. `waited` is how long its autoscaler or its budget has been wanted without being there:
+/// the first one is made after `settle`, so that one of the author's own in the same apply wins.
 #[must_use]
 pub fn plan(
     workload: &WorkloadRef,
@@ -80,23 +84,31 @@ pub fn plan(
     waited: Duration,
     settle: Duration,
 ) -> Plan {
-    let autoscaler = autoscaler(workload, &wanted.autoscaler, observed, waited >= settle);
-    let is_awaited = matches!(autoscaler.standing, Standing::Pending(_));
-    let again = is_awaited.then(|| settle.saturating_sub(waited));
-    Plan { autoscaler, database: database(workload, &wanted.database, observed), again }
+    let is_settled = waited >= settle;
+    let autoscaler = autoscaler(workload, &wanted.autoscaler, observed, is_settled);
+    let budget = budget(workload, &wanted.budget, observed, is_settled);
+    let is_awaited = [&autoscaler, &budget].iter().any(|course| matches!(course.standing, Standing::Pending(_)));
+    let again = (is_awaited && !is_settled).then(|| settle - waited);
+    Plan { autoscaler, budget, database: database(workload, &wanted.database, observed), again }
 }
 
 fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> Course {
     let (ours, others): (Vec<&Value>, Vec<&Value>) = observed.autoscalers.iter().partition(|found| {
-        is_ours(found, workload) && found["metadata"]["name"] == names::autoscaler(&workload.kind, &workload.name)
+        let name = match found["kind"] == SCALED_OBJECT {
+            true => names::scaled_object(&workload.kind, &workload.name),
+            false => names::autoscaler(&workload.kind, &workload.name),
+        };
+        is_ours(found, workload) && found["metadata"]["name"] == name
     });
-    if let Some(theirs) = others.iter().find(|found| found["spec"]["scaleTargetRef"]["name"] == workload.name) {
+    if let Some(theirs) = others.iter().find(|found| Autoscaler::target(found).as_ref() == Some(workload)) {
         // Two autoscalers on one workload switch each other off.
-        let actions = ours.into_iter().cloned().map(Action::Delete).collect();
-        return Course { actions, standing: Standing::Theirs((*theirs).clone()) };
+        return Course { actions: deletions(ours), standing: Standing::Theirs((*theirs).clone()) };
+    }
+    if let Some(handed_over) = handed_over(wanted, &ours, observed) {
+        return handed_over;
     }
     match (wanted, ours.first()) {
-        (Wanted::Object(_), _) if !others.is_empty() => {
+        (Wanted::Object(object), _) if others.iter().any(|other| other["kind"] == object["kind"]) => {
             let message = "an autoscaler of that name is there and is not tidegate's".to_owned();
             Standing::Impossible("NameTaken", message).into()
         }
@@ -109,8 +121,52 @@ fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_s
             Course { actions, standing: Standing::Ours((*found.unwrap_or(&object)).clone()) }
         }
         (Wanted::Impossible { reason, message }, None) => Standing::Impossible(reason, message.clone()).into(),
-        (Wanted::Nothing | Wanted::Impossible { .. }, Some(found)) => Standing::Unmanaged((*found).clone()).into(),
+        (Wanted::Impossible { reason, message }, Some(found)) => {
+            Standing::Left((*found).clone(), reason, message.clone()).into()
+        }
+        (Wanted::Nothing, Some(found)) => Standing::Unmanaged((*found).clone()).into(),
         (Wanted::Nothing, None) => Course::default(),
+    }
+}
+
+/// Hands a workload over from one engine to the other: what one has made goes, with all that KEDA made for it, before the
+/// other makes anything. None where there is nothing to hand over.
+fn handed_over(wanted: &Wanted, ours: &[&Value], observed: &Observed) -> Option<Course> {
+    let Wanted::Object(object) = wanted else { return None };
+    let stale: Vec<&Value> = ours.iter().copied().filter(|found| found["kind"] != object["kind"]).collect();
+    if let Some(first) = stale.first() {
+        let (kind, name) = (text(&first["kind"]), text(&first["metadata"]["name"]));
+        let message = format!("{kind} {name}, which the other engine made, goes first");
+        return Some(Course { actions: deletions(stale), standing: Standing::Pending(message) });
+    }
+    let is_derived = observed.is_scaled_by_keda && object["kind"] != SCALED_OBJECT;
+    let message = "the HorizontalPodAutoscaler that KEDA made for a ScaledObject goes first";
+    is_derived.then(|| Standing::Pending(message.to_owned()).into())
+}
+
+/// Deletes objects, but for those that are on their way out already.
+fn deletions(objects: Vec<&Value>) -> Vec<Action> {
+    let staying = objects.into_iter().filter(|object| object["metadata"]["deletionTimestamp"].is_null());
+    staying.cloned().map(Action::Delete).collect()
+}
+
+fn budget(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> Course {
+    let name = names::disruption_budget(&workload.kind, &workload.name);
+    let (ours, others): (Vec<&Value>, Vec<&Value>) =
+        observed.budgets.iter().partition(|found| is_ours(found, workload) && found["metadata"]["name"] == *name);
+    match (wanted, ours.first(), others.first()) {
+        // With two budgets for one pod the API server evicts it no more.
+        (_, _, Some(theirs)) => Course { actions: deletions(ours), standing: Standing::Theirs((*theirs).clone()) },
+        (Wanted::Object(_), None, _) if !is_settled => {
+            Standing::Pending("it is made once it is clear that its author brings none".to_owned()).into()
+        }
+        (Wanted::Object(object), found, _) => {
+            let is_right = found.is_some_and(|found| contains(found, object));
+            let actions = if is_right { Vec::new() } else { vec![Action::Apply(object.clone())] };
+            Course { actions, standing: Standing::Ours((*found.unwrap_or(&object)).clone()) }
+        }
+        (_, Some(found), _) => Standing::Unmanaged((*found).clone()).into(),
+        (_, None, _) => Course::default(),
     }
 }
 
@@ -167,6 +223,10 @@ fn drift(wanted: &Value, found: &Value) -> Option<String> {
     (!drifted.is_empty()).then(|| drifted.join("; "))
 }
 
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
 /// Tells whether Tidegate made an object for this workload.
 fn is_ours(object: &Value, workload: &WorkloadRef) -> bool {
     let metadata = &object["metadata"];
@@ -186,8 +246,11 @@ mod tests {
 
     fn hpa(name: &str, ours: bool, max: i64) -> Value {
         let mut object = json!({
+            "kind": "HorizontalPodAutoscaler",
             "metadata": {"name": name, "namespace": "ns"},
-            "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "api"}, "maxReplicas": max}
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "api"}, "maxReplicas": max
+            }
         });
         if ours {
             mark(&mut object);
@@ -204,6 +267,18 @@ mod tests {
         let mut object = json!({
             "apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api", "namespace": "ns"},
             "spec": {"postgresql": {"version": version}, "users": users, "databases": {"api": "api"}}
+        });
+        if ours {
+            mark(&mut object);
+        }
+        object
+    }
+
+    /// A ScaledObject of KEDA.
+    fn scaled_object(name: &str, ours: bool) -> Value {
+        let mut object = json!({
+            "kind": "ScaledObject", "metadata": {"name": name, "namespace": "ns"},
+            "spec": {"scaleTargetRef": {"name": "api"}, "maxReplicaCount": 4}
         });
         if ours {
             mark(&mut object);
@@ -268,6 +343,91 @@ mod tests {
         let plan = scaled(Wanted::Object(hpa("api-tidegate", true, 10)), vec![foreign], SETTLE);
         assert_eq!(plan.autoscaler.actions, []);
         assert!(matches!(plan.autoscaler.standing, Standing::Impossible("NameTaken", _)));
+    }
+
+    #[test]
+    fn a_scaled_object_of_the_authors_wins_over_either_of_ours() {
+        let theirs = scaled_object("mine", false);
+        for ours in [hpa("api-tidegate", true, 10), scaled_object("api-tidegate", true)] {
+            let course = scaled(Wanted::Object(ours.clone()), vec![ours.clone(), theirs.clone()], SETTLE).autoscaler;
+            assert_eq!(
+                course,
+                Course { actions: vec![Action::Delete(ours)], standing: Standing::Theirs(theirs.clone()) }
+            );
+        }
+    }
+
+    #[test]
+    fn engines_hand_over_one_after_the_other() {
+        let (hpa, object) = (hpa("api-tidegate", true, 10), scaled_object("api-tidegate", true));
+        for (from, to) in [(&hpa, &object), (&object, &hpa)] {
+            let course = scaled(Wanted::Object(to.clone()), vec![from.clone()], SETTLE);
+            assert_eq!(course.autoscaler.actions, [Action::Delete(from.clone())]);
+            assert!(matches!(course.autoscaler.standing, Standing::Pending(_)));
+            assert_eq!(course.again, None, "its going is told by a watch");
+            let then = scaled(Wanted::Object(to.clone()), vec![], SETTLE).autoscaler;
+            assert_eq!(then.actions, [Action::Apply(to.clone())]);
+        }
+        let mut going = object.clone();
+        going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        assert_eq!(scaled(Wanted::Object(hpa), vec![going], SETTLE).autoscaler.actions, []);
+    }
+
+    #[test]
+    fn what_keda_made_goes_before_an_autoscaler_is_made() {
+        let of = |object: Value| {
+            let wanted = Companions { autoscaler: Wanted::Object(object), ..Companions::default() };
+            let observed = Observed { is_scaled_by_keda: true, ..Observed::default() };
+            plan(&workload(), &wanted, &observed, SETTLE, SETTLE).autoscaler
+        };
+        assert!(
+            matches!(of(hpa("api-tidegate", true, 10)), Course { standing: Standing::Pending(_), actions } if actions.is_empty())
+        );
+        assert_eq!(of(scaled_object("api-tidegate", true)).actions.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_had_instead_leaves_what_is_there() {
+        let ours = hpa("api-tidegate", true, 10);
+        let wanted = Wanted::Impossible { reason: "EngineNotServed", message: "no KEDA".into() };
+        let course = scaled(wanted, vec![ours.clone()], SETTLE).autoscaler;
+        assert_eq!(course, Standing::Left(ours, "EngineNotServed", "no KEDA".into()).into());
+    }
+
+    fn budget(name: &str, ours: bool, most: i64) -> Value {
+        let mut object = json!({
+            "kind": "PodDisruptionBudget", "metadata": {"name": name, "namespace": "ns"}, "spec": {"maxUnavailable": most}
+        });
+        if ours {
+            mark(&mut object);
+        }
+        object
+    }
+
+    fn guarded(wanted: Wanted, budgets: Vec<Value>, waited: Duration) -> Course {
+        let wanted = Companions { budget: wanted, ..Companions::default() };
+        plan(&workload(), &wanted, &Observed { budgets, ..Observed::default() }, waited, SETTLE).budget
+    }
+
+    #[test]
+    fn a_budget_is_made_once_things_have_settled_and_kept_right() {
+        let ours = budget("api-tidegate", true, 1);
+        let wanted = || Wanted::Object(ours.clone());
+        assert!(matches!(guarded(wanted(), vec![], Duration::ZERO).standing, Standing::Pending(_)));
+        assert_eq!(guarded(wanted(), vec![], SETTLE).actions, [Action::Apply(ours.clone())]);
+        assert_eq!(guarded(wanted(), vec![ours.clone()], Duration::ZERO).actions, []);
+        let edited = budget("api-tidegate", true, 3);
+        assert_eq!(guarded(wanted(), vec![edited], Duration::ZERO).actions, [Action::Apply(ours.clone())]);
+        assert_eq!(guarded(Wanted::Nothing, vec![ours.clone()], SETTLE), Standing::Unmanaged(ours.clone()).into());
+    }
+
+    #[test]
+    fn a_budget_gives_way_to_the_authors() {
+        let (ours, theirs) = (budget("api-tidegate", true, 1), budget("mine", false, 2));
+        let both = guarded(Wanted::Object(ours.clone()), vec![ours.clone(), theirs.clone()], SETTLE);
+        assert_eq!(both, Course { actions: vec![Action::Delete(ours.clone())], standing: Standing::Theirs(theirs) });
+        let foreign = budget("api-tidegate", false, 2);
+        assert_eq!(guarded(Wanted::Object(ours), vec![foreign.clone()], SETTLE), Standing::Theirs(foreign).into());
     }
 
     #[test]

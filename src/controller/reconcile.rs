@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 use tracing::{debug, warn};
 
 use super::apply::{ApplyError, apply, apply_status, read};
-use super::observed::Observed;
+use super::observed::{Names, Observed};
 use super::plan::{Action, Course, Plan, Standing, plan};
 use super::{Context, status};
 use crate::companions::{Wanted, contains, names};
 use crate::engine::{Decision, Operation, Request, User, decide};
-use crate::facts::{Facts, WorkloadRef};
+use crate::facts::{Facts, SCALED_OBJECT, WorkloadRef};
 use crate::report;
 use crate::workload::Workload;
 
@@ -83,13 +83,16 @@ async fn reconcile(deployment: Arc<DynamicObject>, context: Arc<Context>) -> Res
     if let Some(reports) = &context.reports {
         reports.judged(&workload, &decision);
     }
-    let observed = context.state.read(|_, facts| around(&reference, &decision, facts, &context));
-    let missing = matches!(decision.companions.autoscaler, Wanted::Object(_)) && observed.autoscalers.is_empty();
+    let observed = context.state.read(|_, facts| around(&workload, &decision, facts, &context));
+    let is_missing = |wanted: &Wanted, found: &[Value]| matches!(wanted, Wanted::Object(_)) && found.is_empty();
+    let missing = is_missing(&decision.companions.autoscaler, &observed.autoscalers)
+        || is_missing(&decision.companions.budget, &observed.budgets);
     let waited = context.wanted_since.waited(&workload, missing);
     let mut plan = plan(&reference, &decision.companions, &observed, waited, context.settle);
     // What fails for one companion is no reason to leave out the others, nor to say nothing of it.
     let results = [
         carry_out(&mut plan.autoscaler, &context.client).await,
+        carry_out(&mut plan.budget, &context.client).await,
         carry_out(&mut plan.database, &context.client).await,
         write_model_server(&workload, &decision, &plan, &observed, &context).await,
     ];
@@ -117,7 +120,7 @@ pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context)
     if let Some(reports) = &context.reports {
         reports.forget(&reference);
     }
-    let Some(found) = context.objects.around(&reference, &[], None).model_server else { return };
+    let Some(found) = context.objects.around(&reference, &Names::default()).model_server else { return };
     let status = status::of_former(&found);
     if is_there(&found, &context.client).await && !contains(&found, &status) {
         let written = apply_status(&context.client, &status).await;
@@ -162,22 +165,31 @@ fn considered(workload: &Workload, context: &Context) -> Option<Decision> {
         debug!("on its way out");
         return None;
     }
-    let known = || context.objects.around(&workload.reference(), &[], None).model_server.is_some();
+    let known = || context.objects.around(&workload.reference(), &Names::default()).model_server.is_some();
     (!decision.policies.is_empty() || known()).then_some(decision)
 }
 
 /// Returns what exists around a workload.
-fn around(workload: &WorkloadRef, decision: &Decision, facts: &Facts, context: &Context) -> Observed {
-    let ours = names::autoscaler(&workload.kind, &workload.name);
-    let mut autoscalers: Vec<&str> = facts.autoscalers_of(workload).iter().map(|found| found.name.as_str()).collect();
-    if !autoscalers.contains(&ours.as_str()) {
-        autoscalers.push(&ours);
-    }
-    let database = match &decision.companions.database {
-        Wanted::Object(object) => object["metadata"]["name"].as_str(),
-        _ => facts.databases_of(workload).next(),
+fn around(workload: &Workload, decision: &Decision, facts: &Facts, context: &Context) -> Observed {
+    let reference = workload.reference();
+    let (kind, name) = (&*reference.kind, &*reference.name);
+    let mut names = Names {
+        autoscalers: [names::autoscaler(kind, name)].into(),
+        scaled_objects: [names::scaled_object(kind, name)].into(),
+        is_scaled_by_keda: facts.derived_autoscalers.contains_key(&reference),
+        budgets: [names::disruption_budget(kind, name)].into(),
+        database: match &decision.companions.database {
+            Wanted::Object(object) => object["metadata"]["name"].as_str().map(str::to_owned),
+            _ => facts.databases_of(&reference).next().map(str::to_owned),
+        },
     };
-    context.objects.around(workload, &autoscalers, database)
+    for found in facts.autoscalers_of(&reference) {
+        let of_kind = if found.kind == SCALED_OBJECT { &mut names.scaled_objects } else { &mut names.autoscalers };
+        of_kind.insert(found.name.clone());
+    }
+    let labels = &workload.template()["metadata"]["labels"];
+    names.budgets.extend(facts.budgets_for(&reference.namespace, labels).map(str::to_owned));
+    context.objects.around(&reference, &names)
 }
 
 /// Writes the ModelServer of a workload where it is not written yet.

@@ -17,7 +17,7 @@ use super::watch::{Key, Sink, follow};
 use super::workloads::WholeNamespaces;
 use super::{Queue, raw, resource};
 use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, names};
-use crate::facts::{Autoscaler, Database, Namespace, WorkloadRef};
+use crate::facts::{Database, Namespace, WorkloadRef};
 use crate::server::health::Step;
 use crate::state::State;
 
@@ -37,12 +37,6 @@ impl Watches {
             watcher(Api::<PartialObjectMeta<CoreNamespace>>::all(self.client.clone()), watcher::Config::default());
         let whole = WholeNamespaces::new(self.client.clone(), self.queue.clone());
         follow(events.default_backoff(), Namespaces { watches: self.clone(), whole, step })
-    }
-
-    /// Follows the HorizontalPodAutoscalers, whoever made them.
-    pub(super) fn autoscalers(&self, step: Step) -> impl Future<Output = ()> + use<> {
-        let kind = resource("autoscaling", "v2", "HorizontalPodAutoscaler");
-        follow(self.events(&kind), Autoscalers { watches: self.clone(), kind, step })
     }
 
     /// Follows the ModelServers, so that one that is edited or deleted is written again.
@@ -96,74 +90,8 @@ impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
     }
 }
 
-struct Autoscalers {
-    watches: Watches,
-    kind: ApiResource,
-    step: Step,
-}
-
-impl Autoscalers {
-    /// Notes in one go what an autoscaler scales now instead of before, so that nobody sees it scale nothing in between,
-    /// and has all looked at whom that concerns.
-    fn note(&self, key: &Key, before: Option<&Value>, now: Option<&Value>) {
-        let (target_before, target) = (before.and_then(target_of), now.and_then(target_of));
-        let autoscaler = now.zip(target.as_ref()).map(|(now, target)| autoscaler_of(now, target));
-        self.watches.state.note(|facts| {
-            if let Some(before) = &target_before {
-                facts.forget_autoscaler(before, &key.1);
-            }
-            if let Some((target, autoscaler)) = target.clone().zip(autoscaler) {
-                facts.autoscalers.entry(target).or_default().push(autoscaler);
-            }
-        });
-        target_before.iter().chain(&target).for_each(|target| self.watches.queue.push(target));
-        // One that has the name of ours may scale something else.
-        if let Some((kind, name)) = names::scaled_by(&key.1) {
-            let (namespace, kind, name) = (key.0.clone(), kind.to_owned(), name.to_owned());
-            self.watches.queue.push(&WorkloadRef { namespace, kind, name });
-        }
-    }
-}
-
-impl Sink<DynamicObject> for Autoscalers {
-    fn put(&mut self, key: Key, object: DynamicObject) {
-        let object = raw(object, &self.kind);
-        let before = self.watches.objects.note(|kinds| kinds.autoscalers.insert(key.clone(), object.clone()));
-        self.note(&key, before.as_ref(), Some(&object));
-    }
-
-    fn remove(&mut self, key: &Key) {
-        let before = self.watches.objects.note(|kinds| kinds.autoscalers.remove(key));
-        self.note(key, before.as_ref(), None);
-    }
-
-    fn synced(&mut self) {
-        self.step.done();
-    }
-}
-
-/// The workload that an autoscaler scales, whatever version of its API it names; none outside `apps`.
-fn target_of(hpa: &Value) -> Option<WorkloadRef> {
-    let target = &hpa["spec"]["scaleTargetRef"];
-    let group = target["apiVersion"].as_str().and_then(|version| version.split_once('/')).map(|(group, _)| group);
-    (group == Some("apps")).then_some(())?;
-    Some(WorkloadRef {
-        namespace: hpa["metadata"]["namespace"].as_str()?.to_owned(),
-        kind: target["kind"].as_str()?.to_owned(),
-        name: target["name"].as_str()?.to_owned(),
-    })
-}
-
-fn autoscaler_of(hpa: &Value, target: &WorkloadRef) -> Autoscaler {
-    let name = hpa["metadata"]["name"].as_str().unwrap_or_default();
-    let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
-    // A copy under another name is not ours.
-    let ours = name == names::autoscaler(&target.kind, &target.name) && made_for(hpa).is_some_and(is_for);
-    Autoscaler::of_hpa(hpa, ours)
-}
-
 /// The workload that Tidegate made an object for.
-fn made_for(object: &Value) -> Option<WorkloadRef> {
+pub(super) fn made_for(object: &Value) -> Option<WorkloadRef> {
     let metadata = &object["metadata"];
     (metadata["labels"][MANAGED_BY_LABEL] == MANAGER).then_some(())?;
     let (kind, name) = metadata["annotations"][WORKLOAD_ANNOTATION].as_str()?.split_once('/')?;

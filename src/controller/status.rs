@@ -3,9 +3,12 @@
 use serde_json::{Value, json};
 
 use super::plan::{Plan, Standing};
-use crate::api::{AutoscalerStatus, Condition, DatabaseStatus, ModelServerStatus, ReplicasStatus};
+use crate::api::{
+    AutoscalerStatus, Condition, DatabaseStatus, DisruptionBudgetStatus, ModelServerStatus, ReplicasStatus,
+};
 use crate::companions::{MANAGER, names};
 use crate::engine::{Decision, Violation};
+use crate::facts::{Autoscaler, SCALED_OBJECT};
 use crate::workload::Workload;
 
 /// Returns the ModelServer of a workload, without its status.
@@ -29,7 +32,8 @@ pub(super) fn model_server(workload: &Workload) -> Value {
 pub(super) fn of_former(found: &Value) -> Value {
     let message = "the workload no longer has the label of model servers: what tidegate made for it is left as it is";
     let condition = |type_: &str| condition(type_, "Unknown", "Unmanaged", message);
-    let conditions = ["Ready", "Conforming", "AutoscalerReady", "DatabaseReady"].map(condition);
+    let types = ["Ready", "Managed", "Conforming", "AutoscalerReady", "DisruptionBudgetReady", "DatabaseReady"];
+    let conditions = types.map(condition);
     json!({
         "apiVersion": found["apiVersion"], "kind": found["kind"],
         "metadata": {"name": found["metadata"]["name"], "namespace": found["metadata"]["namespace"]},
@@ -40,7 +44,11 @@ pub(super) fn of_former(found: &Value) -> Value {
 /// Returns the status of a model server.
 pub(super) fn of_model_server(workload: &Workload, decision: &Decision, plan: &Plan) -> ModelServerStatus {
     let conforming = conforming(decision);
-    let companions = [autoscaler_ready(&plan.autoscaler.standing), database_ready(&plan.database.standing)];
+    let companions = [
+        autoscaler_ready(&plan.autoscaler.standing),
+        budget_ready(&plan.budget.standing),
+        database_ready(&plan.database.standing),
+    ];
     let ready = ready(workload, &companions);
     ModelServerStatus {
         observed_generation: workload.object()["metadata"]["generation"].as_i64().unwrap_or_default(),
@@ -49,13 +57,37 @@ pub(super) fn of_model_server(workload: &Workload, decision: &Decision, plan: &P
         conforms: Some(conforming.status.clone()),
         replicas: Some(replicas(workload, &plan.autoscaler.standing)),
         autoscaler: autoscaler(&plan.autoscaler.standing),
+        disruption_budget: budget(&plan.budget.standing),
         database: database(&plan.database.standing),
-        conditions: [ready, conforming].into_iter().chain(companions).collect(),
+        conditions: [ready, managed(workload, decision), conforming].into_iter().chain(companions).collect(),
     }
 }
 
 fn condition(type_: &str, status: &str, reason: &str, message: impl Into<String>) -> Condition {
     Condition { type_: type_.into(), status: status.into(), reason: reason.into(), message: message.into() }
+}
+
+/// Tells whether Tidegate keeps the workload: whether it injects into it and makes companions for it.
+fn managed(workload: &Workload, decision: &Decision) -> Condition {
+    let of = |status: &str, reason: &str, message: &str| condition("Managed", status, reason, message);
+    if decision.controller.is_some() {
+        return of("False", "OwnedByController", "another controller owns it");
+    }
+    if decision.is_unmanaged {
+        let message = format!(
+            "it was here before tidegate: nothing is injected and nothing made beside it until its pod template changes, or \
+             `tidegate adopt {}/{} --namespace {}`",
+            workload.kind().to_lowercase(),
+            workload.name(),
+            workload.namespace()
+        );
+        return of("False", "Unmanaged", &message);
+    }
+    match &decision.receipt {
+        Some(receipt) if receipt.entries().is_empty() => of("True", "Managed", "nothing had to be injected into it"),
+        Some(_) => of("True", "Managed", "the annotation tidegate.dev/receipt tells what was injected into it"),
+        None => of("False", "NoPolicy", "no policy in `warn` or `enforce` is for it"),
+    }
 }
 
 fn conforming(decision: &Decision) -> Condition {
@@ -79,7 +111,19 @@ fn conforming(decision: &Decision) -> Condition {
 }
 
 fn autoscaler_ready(standing: &Standing) -> Condition {
-    companion_ready("AutoscalerReady", "an autoscaler", standing, scaling_active)
+    let of_ours = |found: &Value| if found["kind"] == SCALED_OBJECT { scaled(found) } else { scaling_active(found) };
+    companion_ready("AutoscalerReady", "an autoscaler", standing, of_ours)
+}
+
+fn budget_ready(standing: &Standing) -> Condition {
+    companion_ready("DisruptionBudgetReady", "a disruption budget", standing, |found| {
+        let pods = match found["spec"]["maxUnavailable"].as_i64() {
+            Some(most @ 2..) => format!("{most} pods"),
+            _ => "one pod".to_owned(),
+        };
+        let message = format!("{} lets {pods} go at a time", name_of(found));
+        condition("DisruptionBudgetReady", "True", "Made", message)
+    })
 }
 
 fn database_ready(standing: &Standing) -> Condition {
@@ -87,7 +131,7 @@ fn database_ready(standing: &Standing) -> Condition {
 }
 
 /// Returns the condition of a companion; of one that is ours, `of_ours` knows more.
-fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: fn(&Value) -> Condition) -> Condition {
+fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: impl Fn(&Value) -> Condition) -> Condition {
     let of = |status: &str, reason: &str, message: String| condition(type_, status, reason, message);
     match standing {
         Standing::Absent => of("True", "NotWanted", format!("no policy in `warn` or `enforce` asks for {what}")),
@@ -95,6 +139,9 @@ fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: fn(&Va
         Standing::Theirs(found) => of("True", "Yielded", format!("{}, which is its author's, serves", name_of(found))),
         Standing::Unmanaged(found) => {
             of("True", "Unmanaged", format!("no policy asks for {} any more: it is left as it is", name_of(found)))
+        }
+        Standing::Left(found, reason, message) => {
+            of("False", reason, format!("{message}; {} is left as it is", name_of(found)))
         }
         // Whether it serves does not depend on who changed it.
         Standing::Drifted(found, told) => {
@@ -117,6 +164,24 @@ fn scaling_active(hpa: &Value) -> Condition {
         }
         Some(_) => condition("AutoscalerReady", "False", &text("reason"), text("message")),
         None => condition("AutoscalerReady", "False", "Pending", "its controller has not looked at it yet"),
+    }
+}
+
+/// What KEDA says of a ScaledObject.
+fn scaled(object: &Value) -> Condition {
+    let conditions = object["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    let found = |type_: &str| conditions.iter().find(|condition| condition["type"] == type_);
+    let is = |type_: &str| found(type_).is_some_and(|condition| condition["status"] == "True");
+    let of = |status: &str, reason: &str, message: &str| condition("AutoscalerReady", status, reason, message);
+    match found("Ready") {
+        _ if is("Paused") => of("True", "Paused", "somebody has paused KEDA by an annotation on the ScaledObject"),
+        Some(_) if is("Fallback") => of("False", "Fallback", "KEDA gets no answer from Prometheus: its fallback holds"),
+        Some(ready) if ready["status"] == "True" => of("True", "ScalingActive", "KEDA keeps it"),
+        Some(ready) => {
+            let text = |field: &str| ready[field].as_str().unwrap_or_default();
+            of("False", if text("reason").is_empty() { "NotReady" } else { text("reason") }, text("message"))
+        }
+        None => of("False", "Pending", "KEDA has not looked at it yet: does it run?"),
     }
 }
 
@@ -149,22 +214,36 @@ fn ready(workload: &Workload, companions: &[Condition]) -> Condition {
 
 fn replicas(workload: &Workload, autoscaler: &Standing) -> ReplicasStatus {
     let now = workload.object()["status"]["replicas"].as_i64().unwrap_or_default();
-    let spec = match autoscaler {
-        Standing::Ours(found) | Standing::Theirs(found) | Standing::Unmanaged(found) => &found["spec"],
-        _ => &Value::Null,
+    let found = match autoscaler {
+        Standing::Ours(found) | Standing::Theirs(found) | Standing::Unmanaged(found) | Standing::Left(found, ..) => {
+            found
+        }
+        _ => return ReplicasStatus { min: None, max: None, now },
     };
-    let min = (!spec.is_null()).then(|| spec["minReplicas"].as_i64().unwrap_or(1));
-    ReplicasStatus { min, max: spec["maxReplicas"].as_i64(), now }
+    let held = match found["kind"] == SCALED_OBJECT {
+        true => Autoscaler::of_scaled_object(found, false),
+        false => Autoscaler::of_hpa(found, false),
+    };
+    ReplicasStatus { min: Some(held.min), max: Some(held.max), now }
 }
 
 fn autoscaler(standing: &Standing) -> Option<AutoscalerStatus> {
     let (found, managed_by) = match standing {
-        Standing::Ours(found) | Standing::Unmanaged(found) => (found, MANAGER),
+        Standing::Ours(found) | Standing::Unmanaged(found) | Standing::Left(found, ..) => (found, MANAGER),
         Standing::Theirs(found) => (found, "user"),
         _ => return None,
     };
     let kind = found["kind"].as_str().unwrap_or("HorizontalPodAutoscaler").to_owned();
     Some(AutoscalerStatus { kind, name: name_of(found), managed_by: managed_by.to_owned() })
+}
+
+fn budget(standing: &Standing) -> Option<DisruptionBudgetStatus> {
+    let (found, managed_by) = match standing {
+        Standing::Ours(found) | Standing::Unmanaged(found) => (found, MANAGER),
+        Standing::Theirs(found) => (found, "user"),
+        _ => return None,
+    };
+    Some(DisruptionBudgetStatus { name: name_of(found), managed_by: managed_by.to_owned() })
 }
 
 fn database(standing: &Standing) -> Option<DatabaseStatus> {
@@ -216,6 +295,45 @@ mod tests {
             assert!(conforming.message.contains(told), "{}", conforming.message);
             assert!(!conforming.message.contains("update"), "{}", conforming.message);
         }
+    }
+
+    #[test]
+    fn what_keda_says_is_told() {
+        let told = |conditions: Value| {
+            let object =
+                json!({"kind": "ScaledObject", "metadata": {"name": "api"}, "status": {"conditions": conditions}});
+            let ready = autoscaler_ready(&Standing::Ours(object));
+            (ready.status, ready.reason)
+        };
+        let is = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "Why"});
+        let pair = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+        assert_eq!(told(json!([])), pair("False", "Pending"));
+        assert_eq!(told(json!([is("Ready", "True"), is("Paused", "False")])), pair("True", "ScalingActive"));
+        assert_eq!(told(json!([is("Ready", "True"), is("Paused", "True")])), pair("True", "Paused"));
+        assert_eq!(told(json!([is("Ready", "True"), is("Fallback", "True")])), pair("False", "Fallback"));
+        assert_eq!(told(json!([is("Ready", "False")])), pair("False", "Why"));
+    }
+
+    #[test]
+    fn the_replicas_of_either_kind_of_autoscaler_are_told() {
+        let object = with_container(&json!({}));
+        let workload = Workload::view(&object).unwrap();
+        let told = |found: Value| {
+            let told = replicas(&workload, &Standing::Ours(found));
+            (told.min, told.max)
+        };
+        let hpa = json!({"kind": "HorizontalPodAutoscaler", "spec": {"minReplicas": 2, "maxReplicas": 3}});
+        assert_eq!(told(hpa), (Some(2), Some(3)));
+        let keda = json!({"kind": "ScaledObject", "spec": {"minReplicaCount": 0, "maxReplicaCount": 3}});
+        assert_eq!(told(keda), (Some(0), Some(3)));
+    }
+
+    #[test]
+    fn a_workload_that_was_here_before_is_told_how_to_be_kept() {
+        let conditions = conditions(json!({"enforcement": "warn"}), &Plan::default());
+        let managed = found(&conditions, "Managed");
+        assert_eq!((&*managed.status, &*managed.reason), ("False", "Unmanaged"));
+        assert!(managed.message.ends_with("`tidegate adopt deployment/api --namespace ml`"), "{}", managed.message);
     }
 
     #[test]

@@ -10,10 +10,10 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 use tracing::warn;
 
-use super::sinks::Watches;
+use super::sinks::{Watches, made_for};
 use super::watch::{Key, Sink, follow};
 use super::{raw, resource};
-use crate::facts::{Claim, Facts, PodSelector};
+use crate::facts::{Apis, Claim, Facts, PodSelector};
 use crate::report;
 use crate::server::health::Step;
 
@@ -35,16 +35,11 @@ impl Watches {
 
     /// Follows the PodDisruptionBudgets.
     pub(super) fn budgets(&self, step: Step) -> impl Future<Output = ()> + use<> {
-        let note: Note = |facts, (namespace, name), budget| {
-            let inside = facts.budgets.get_or_insert_default().entry(namespace.clone()).or_default();
-            match budget {
-                Some(budget) => drop(inside.insert(name.clone(), PodSelector::of(budget))),
-                None => drop(inside.remove(name)),
-            }
-        };
         // Where there are none, that is known too.
         self.state.note(|facts| facts.budgets = Some(std::collections::HashMap::default()));
-        self.beside(("policy", "v1", "PodDisruptionBudget"), note, step)
+        let kind = resource("policy", "v1", "PodDisruptionBudget");
+        let beside = Beside { watches: self.clone(), step, is_synced: false };
+        follow(self.events(&kind), Budgets { beside, kind })
     }
 
     /// Follows the names of the Services.
@@ -64,9 +59,11 @@ impl Watches {
                 }
             }
         };
-        // Some distributions write `30+`.
-        let minor: u32 = version.minor.trim_end_matches('+').parse().unwrap_or_default();
-        self.state.note(|facts| facts.apis.pre_stop_sleep = version.major != "1" || minor >= 30);
+        let known = Apis::of_version(&version.major, &version.minor);
+        self.state.note(|facts| {
+            facts.apis.pre_stop_sleep = known.pre_stop_sleep;
+            facts.apis.hpa_scale_to_zero = known.hpa_scale_to_zero;
+        });
         step.done();
         // A watch that ends ends Tidegate.
         std::future::pending::<()>().await;
@@ -124,6 +121,49 @@ impl Sink<DynamicObject> for Objects {
     fn remove(&mut self, key: &Key) {
         self.beside.watches.state.note(|facts| (self.note)(facts, key, None));
         self.beside.changed(key);
+    }
+
+    fn synced(&mut self) {
+        self.beside.synced();
+    }
+}
+
+struct Budgets {
+    beside: Beside,
+    kind: kube::core::ApiResource,
+}
+
+impl Budgets {
+    /// Has everybody looked at whom a budget is for, or was; its owner alone where only its status has changed.
+    fn changed(&self, key: &Key, before: Option<&Value>, now: Option<&Value>) {
+        let is_same = before.zip(now).is_some_and(|(before, now)| before["spec"] == now["spec"]);
+        if !is_same {
+            self.beside.changed(key);
+        } else if let Some(workload) = now.and_then(made_for) {
+            self.beside.watches.queue.push(&workload);
+        }
+    }
+}
+
+impl Sink<DynamicObject> for Budgets {
+    fn put(&mut self, key: Key, object: DynamicObject) {
+        let object = raw(object, &self.kind);
+        let watches = &self.beside.watches;
+        let before = watches.objects.note(|kinds| kinds.budgets.insert(key.clone(), object.clone()));
+        watches.state.note(|facts| {
+            let inside = facts.budgets.get_or_insert_default().entry(key.0.clone()).or_default();
+            inside.insert(key.1.clone(), PodSelector::of(&object));
+        });
+        self.changed(&key, before.as_ref(), Some(&object));
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let watches = &self.beside.watches;
+        let before = watches.objects.note(|kinds| kinds.budgets.remove(key));
+        watches
+            .state
+            .note(|facts| facts.budgets.get_or_insert_default().get_mut(&key.0).map(|inside| inside.remove(&key.1)));
+        self.changed(key, before.as_ref(), None);
     }
 
     fn synced(&mut self) {

@@ -1,5 +1,7 @@
 //! From a `ServingPolicy` as it is written to a policy that is ready to decide.
 
+mod autoscaling;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use k8s_openapi::jiff::SignedDuration;
 use kube::core::{ParseExpressionError, Selector};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+pub use autoscaling::AutoscalingError;
 
 use super::merge::Layer;
 use super::settings::Settings;
@@ -108,37 +112,9 @@ pub enum PolicyError {
         /// Why.
         source: Box<PolicyError>,
     },
-    /// A metric is of no type that there is.
-    #[error(
-        "spec.autoscaling.metrics[{index}]: there is no type `{kind}`; the types are Resource, ContainerResource, \
-         Pods, Object, External"
-    )]
-    MetricType {
-        /// Which metric.
-        index: usize,
-        /// What was written.
-        kind: String,
-    },
-    /// A metric has not the one source that its type names.
-    #[error("spec.autoscaling.metrics[{index}]: type {kind} needs the field `{source_field}` and no other source")]
-    Metric {
-        /// Which metric.
-        index: usize,
-        /// Its type.
-        kind: &'static str,
-        /// The field that the type asks for.
-        source_field: &'static str,
-    },
-    /// A metric does not say what the API server asks for.
-    #[error("spec.autoscaling.metrics[{index}].{source_field}: `{field}` is missing")]
-    MetricField {
-        /// Which metric.
-        index: usize,
-        /// Its source.
-        source_field: &'static str,
-        /// What is missing.
-        field: &'static str,
-    },
+    /// The API server would not take the autoscaler.
+    #[error("spec.autoscaling.{0}")]
+    Autoscaling(AutoscalingError),
     /// There is no such rule.
     #[error("spec.rules: there is no rule `{0}`; `tidegate explain` lists the rules")]
     UnknownRule(String),
@@ -243,15 +219,14 @@ impl Variant {
     fn compile(policy: &str, environment: Option<&str>, spec: &ServingPolicySpec) -> Result<Self, PolicyError> {
         let resources = spec.resources.clone().unwrap_or_default();
         check_resources(&resources)?;
-        for (index, metric) in spec.autoscaling.iter().flat_map(|written| &written.metrics).flatten().enumerate() {
-            check_metric(index, metric)?;
-        }
+        spec.autoscaling.as_ref().map_or(Ok(()), autoscaling::check).map_err(PolicyError::Autoscaling)?;
         let defaults = Resources { bounds: BTreeMap::new(), ..resources.clone() };
         let settings = json(&Environment {
             resources: spec.resources.is_some().then_some(defaults),
             probes: spec.probes.clone(),
             pod: spec.pod.clone(),
             autoscaling: spec.autoscaling.clone(),
+            disruption_budget: spec.disruption_budget.clone(),
             database: spec.database.clone(),
             ..Environment::default()
         });
@@ -367,39 +342,6 @@ impl Bound {
     }
 }
 
-/// The types of metrics in `autoscaling/v2`, each with the field that holds its source.
-const METRICS: [(&str, &str); 5] = [
-    ("Resource", "resource"),
-    ("ContainerResource", "containerResource"),
-    ("Pods", "pods"),
-    ("Object", "object"),
-    ("External", "external"),
-];
-
-fn check_metric(index: usize, metric: &Map<String, Value>) -> Result<(), PolicyError> {
-    let written = metric.get("type").and_then(Value::as_str).unwrap_or_default();
-    let known = METRICS.into_iter().find(|(kind, _)| *kind == written);
-    let (kind, source_field) = known.ok_or_else(|| PolicyError::MetricType { index, kind: written.to_owned() })?;
-    let mut given = METRICS.into_iter().filter(|(_, field)| metric.get(*field).is_some_and(Value::is_object));
-    let is_alone = given.next() == known && given.next().is_none();
-    if !is_alone {
-        return Err(PolicyError::Metric { index, kind, source_field });
-    }
-    let source = &metric[source_field];
-    let lacking = REQUIRED_OF_METRICS.iter().find(|(kinds, field)| {
-        kinds.contains(&kind) && source.pointer(&format!("/{}", field.replace('.', "/"))).is_none_or(Value::is_null)
-    });
-    lacking.map_or(Ok(()), |(_, field)| Err(PolicyError::MetricField { index, source_field, field }))
-}
-
-/// What each type of metric must say, and the API server refuses it without.
-const REQUIRED_OF_METRICS: [(&[&str], &str); 4] = [
-    (&["Resource", "ContainerResource"], "name"),
-    (&["Pods", "Object", "External"], "metric.name"),
-    (&["Object"], "describedObject"),
-    (&["Resource", "ContainerResource", "Pods", "Object", "External"], "target.type"),
-];
-
 /// Compiles the policy's own rules.
 fn custom(spec: &ServingPolicySpec) -> Result<Vec<Arc<dyn Rule>>, PolicyError> {
     let mut rules: Vec<Arc<dyn Rule>> = Vec::new();
@@ -458,8 +400,8 @@ mod tests {
     #[test]
     fn every_complaint_names_the_field_and_what_is_wrong_with_it() {
         let resources = |resources: Value| json!({"resources": resources});
-        let metric =
-            |metric: Value| json!({"autoscaling": {"metrics": [{"type": "External", "external": {}}, metric]}});
+        let metric = |metric: Value| json!({"autoscaling": {"metrics": [metric]}});
+        let keda = |keda: Value| json!({"autoscaling": {"engine": "keda", "keda": keda}});
         let expression = |operator: &str, values: Value| json!({"matchExpressions": [{"key": "team", "operator": operator, "values": values}]});
         let specs = [
             json!({"match": {"selector": expression("Near", json!([]))}}),
@@ -470,14 +412,12 @@ mod tests {
             resources(json!({"cpu": {"requests": {"cpu": "1m"}}, "bounds": {"cpu": {"min": "10m"}}})),
             json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}),
             json!({"autoscaling": {"minReplicas": 0}}),
-            metric(json!({"type": "Pods", "object": {}})),
-            metric(json!({"type": "Pods", "pods": {}, "object": {}})),
-            metric(json!({"type": "Pods"})),
-            metric(json!({"type": "Humidity"})),
-            metric(json!({"type": "pods", "pods": {}})),
-            metric(json!({})),
-            metric(json!({"type": "Pods", "pods": {"target": {"type": "AverageValue"}}})),
+            json!({"autoscaling": {"minReplicas": -1}}),
+            json!({"autoscaling": {"behavior": {"scaleUp": {"stabilizationWindowSeconds": 4000}}}}),
             metric(json!({"type": "Resource", "resource": {"name": "cpu"}})),
+            keda(json!({})),
+            keda(json!({"serverAddress": "prometheus:9090"})),
+            json!({"disruptionBudget": {"maxUnavailable": 0}}),
             resources(json!({"cpu": {"requests": {"cpu": "-1"}}})),
             resources(json!({"cpu": {"requests": {"my cpu": "1"}}})),
             resources(json!({"bounds": {"/cpu": {"max": "1"}}})),
@@ -499,15 +439,13 @@ mod tests {
         spec.resources.gpu.limits: the default 17 of cpu is out of the policy's own bounds
         spec.resources.cpu.requests: the default 1m of cpu is out of the policy's own bounds
         spec.autoscaling: minReplicas is not above maxReplicas
-        spec.autoscaling.minReplicas: minReplicas is at least 1
-        spec.autoscaling.metrics[0].external: `metric.name` is missing
-        spec.autoscaling.metrics[0].external: `metric.name` is missing
-        spec.autoscaling.metrics[0].external: `metric.name` is missing
-        spec.autoscaling.metrics[0].external: `metric.name` is missing
-        spec.autoscaling.metrics[0].external: `metric.name` is missing
-        spec.autoscaling.metrics[0].external: `metric.name` is missing
-        spec.autoscaling.metrics[0].external: `metric.name` is missing
-        spec.autoscaling.metrics[0].external: `metric.name` is missing
+        spec.autoscaling: minReplicas 0 needs a metric that is there without pods: of type Object or External, or engine keda
+        spec.autoscaling.minReplicas: minReplicas is at least 0
+        spec.autoscaling.behavior.scaleUp.stabilizationWindowSeconds: it is a number between 0 and 3600
+        spec.autoscaling.metrics[0].resource: `target.type` is missing
+        spec.autoscaling.keda: engine keda needs serverAddress, the URL of Prometheus
+        spec.autoscaling.keda.serverAddress: serverAddress begins with http:// or https://
+        spec.disruptionBudget.maxUnavailable: maxUnavailable is at least 1: zero keeps nodes from being drained
         spec.resources.cpu.requests: -1 of cpu is below zero
         spec.resources: `my cpu` is no name that Kubernetes takes there: at most 63 letters, digits, `-`, `_` and `.`, after a DNS name and `/` or not
         spec.resources.bounds: `/cpu` is no name that Kubernetes takes there: at most 63 letters, digits, `-`, `_` and `.`, after a DNS name and `/` or not
@@ -519,7 +457,7 @@ mod tests {
         spec.rules.privileged-container.params: the rule takes no parameters; found a
         spec.rules.floating-tag.params: unknown field `tag`, expected `tags`
         spec.exceptions.never: there is no rule `no-latest`; `tidegate explain` lists the rules
-        environment prod: spec.autoscaling: minReplicas 20 and maxReplicas 10 do not go together; 1 <= minReplicas <= maxReplicas
+        environment prod: spec.autoscaling: minReplicas 20 and maxReplicas 10 do not go together; 0 <= minReplicas <= maxReplicas
         ");
     }
 

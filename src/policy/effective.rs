@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::merge::{Conflict, Layer, Merged};
-use super::settings::{AutoscalingSettings, Class, DatabaseSettings, Defaults, PodSettings, ProbeSettings, Settings};
+use super::settings::{
+    AutoscalingSettings, BudgetSettings, Class, DatabaseSettings, Defaults, PodSettings, ProbeSettings, Settings,
+};
 use super::{ExceptionLimits, Policy, PolicyRef, Variant};
 use crate::api::{Bound, Enforcement};
 use crate::facts::Facts;
@@ -188,6 +190,12 @@ impl Effective {
     #[must_use]
     pub fn autoscaling(&self) -> Option<&AutoscalingSettings> {
         self.settings.autoscaling.as_ref()
+    }
+
+    /// Returns the PodDisruptionBudget, where a policy has one.
+    #[must_use]
+    pub fn budget(&self) -> Option<&BudgetSettings> {
+        self.settings.budget.as_ref()
     }
 
     /// Returns the database, with the policy that wants it.

@@ -43,7 +43,9 @@ mod tests {
         for wrong in [
             json!({"probes": {"startupBudget": "1s"}}),
             json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}),
-            json!({"autoscaling": {"minReplicas": 0}}),
+            json!({"autoscaling": {"minReplicas": -1}}),
+            json!({"autoscaling": {"keda": {"serverAddress": "prometheus"}}}),
+            json!({"disruptionBudget": {"maxUnavailable": 0}}),
             json!({"environments": {"prod": {"autoscaling": {"maxReplicas": 0}}}}),
             json!({"database": {"zalando": {"teamId": "Team"}}}),
             json!({"database": {"zalando": {"version": "17.2"}}}),

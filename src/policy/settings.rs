@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{Merged, PolicyRef};
-use crate::api::{AutoscalingEngine, DatabaseCreation, DatabaseProvider, ProbeSource, Volume};
+use crate::api::{
+    AutoscalingEngine, DatabaseCreation, DatabaseProvider, DisruptionBudget, Fallback, Keda, ProbeSource, Queue, Volume,
+};
 use crate::companions::{Provider, zalando};
 use crate::quantity::Quantity;
 use crate::workload::{Container, Wish, Wishes, Workload};
@@ -21,6 +23,7 @@ pub(super) struct Settings {
     pub(super) probes: Option<(ProbeSettings, PolicyRef)>,
     pub(super) pod: Option<(PodSettings, PolicyRef)>,
     pub(super) autoscaling: Option<AutoscalingSettings>,
+    pub(super) budget: Option<BudgetSettings>,
     pub(super) database: Option<(DatabaseSettings, PolicyRef)>,
 }
 
@@ -96,18 +99,57 @@ pub struct PodSettings {
 /// The autoscaler of each model server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AutoscalingSettings {
-    /// Whether one is made.
-    pub enabled: bool,
+    /// What makes and keeps it.
+    pub engine: AutoscalingEngine,
     /// The least number of replicas.
     pub min_replicas: i32,
     /// The most replicas.
     pub max_replicas: i32,
     /// The metrics, as `autoscaling/v2` has them.
     pub metrics: Vec<Map<String, Value>>,
+    /// How many requests may wait, where that counts.
+    pub queue: Option<QueueSettings>,
+    /// What KEDA is told, for that engine.
+    pub keda: Option<KedaSettings>,
     /// The behavior, as `autoscaling/v2` has it.
     pub behavior: Map<String, Value>,
     /// Whether updates leave `spec.replicas` to the autoscaler.
     pub preserve_replicas: bool,
+}
+
+/// Scaling by how many requests wait.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueSettings {
+    /// How many may wait for each replica.
+    pub average_value: Quantity,
+    /// What the metrics adapter calls the metric; none where that follows from the runtime.
+    pub metric: Option<String>,
+}
+
+/// What KEDA is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KedaSettings {
+    /// The URL of Prometheus.
+    pub server_address: String,
+    /// What is asked; none for how many requests wait.
+    pub query: Option<String>,
+    /// How much of it there may be for each replica.
+    pub threshold: Quantity,
+    /// Above what a workload without replicas gets one.
+    pub activation_threshold: Option<Quantity>,
+    /// How many seconds pass between two questions.
+    pub polling_interval: Option<i32>,
+    /// How many seconds after nothing waits the last replica goes.
+    pub cooldown_period: Option<i32>,
+    /// What holds while Prometheus does not answer.
+    pub fallback: Option<Fallback>,
+}
+
+/// The PodDisruptionBudget of each model server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetSettings {
+    /// How many pods a drain may take at a time.
+    pub max_unavailable: i32,
 }
 
 /// The database of each model server.
@@ -156,7 +198,7 @@ impl AutoscalingSettings {
     /// Tells whether Tidegate makes an autoscaler for a workload, whose author may say that it is scaled elsewhere.
     #[must_use]
     pub fn is_wanted(&self, workload: &Workload) -> bool {
-        self.enabled && Wishes::of(workload).scaled_elsewhere.said() != Some(true)
+        self.engine != AutoscalingEngine::None && Wishes::of(workload).scaled_elsewhere.said() != Some(true)
     }
 
     /// Returns the least and the most replicas of a workload: what its author asks for where that is within the policy's
@@ -192,13 +234,21 @@ impl DatabaseSettings {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     /// The bounds of autoscaling exclude each other.
-    #[error("autoscaling: minReplicas {min} and maxReplicas {max} do not go together; 1 <= minReplicas <= maxReplicas")]
+    #[error("autoscaling: minReplicas {min} and maxReplicas {max} do not go together; 0 <= minReplicas <= maxReplicas")]
     Replicas {
         /// `minReplicas`.
         min: i32,
         /// `maxReplicas`.
         max: i32,
     },
+    /// Nothing would tell when the first replica is needed.
+    #[error(
+        "autoscaling: minReplicas 0 needs a metric that is there without pods: of type Object or External, or engine keda"
+    )]
+    ScaleToZero,
+    /// The engine lacks a setting.
+    #[error("autoscaling.keda: engine keda needs serverAddress, the URL of Prometheus")]
+    Keda,
     /// The provider lacks a setting.
     #[error("database.zalando: {0}; provider zalando needs teamId, version and volume")]
     Zalando(String),
@@ -214,6 +264,7 @@ impl Settings {
             Ok(autoscaling) => settings.autoscaling = autoscaling,
             Err(problem) => problems.push(problem),
         }
+        settings.budget = budget(merged);
         match database(merged) {
             Ok(database) => settings.database = database,
             Err(problem) => problems.push(problem),
@@ -275,17 +326,62 @@ fn autoscaling(merged: &Merged) -> Result<Option<AutoscalingSettings>, SettingsE
     let Some(written) = merged.values().get("autoscaling") else { return Ok(None) };
     let min = field(written, "minReplicas").unwrap_or(1);
     let max = field(written, "maxReplicas").unwrap_or(10);
-    if !(1..=max).contains(&min) {
+    if !(0..=max).contains(&min) || max == 0 {
         return Err(SettingsError::Replicas { min, max });
     }
+    let engine = field(written, "engine").unwrap_or_default();
+    let metrics: Vec<Map<String, Value>> = field(written, "metrics").unwrap_or_default();
+    let is_there_without_pods =
+        |metric: &Map<String, Value>| metric["type"] == "Object" || metric["type"] == "External";
+    if min == 0 && engine == AutoscalingEngine::Hpa && !metrics.iter().any(is_there_without_pods) {
+        return Err(SettingsError::ScaleToZero);
+    }
+    let keda = keda(written);
+    if engine == AutoscalingEngine::Keda && keda.is_none() {
+        return Err(SettingsError::Keda);
+    }
     Ok(Some(AutoscalingSettings {
-        enabled: field::<AutoscalingEngine>(written, "engine").unwrap_or_default() == AutoscalingEngine::Hpa,
+        engine,
         min_replicas: min,
         max_replicas: max,
-        metrics: field(written, "metrics").unwrap_or_default(),
+        metrics,
+        queue: queue(written),
+        keda,
         behavior: field(written, "behavior").unwrap_or_default(),
         preserve_replicas: field(written, "preserveReplicas").unwrap_or(true),
     }))
+}
+
+/// How many requests may wait for each replica where a policy does not say.
+const WAITING: &str = "5";
+
+fn waiting() -> Quantity {
+    WAITING.parse().expect("this is a quantity")
+}
+
+fn queue(written: &Value) -> Option<QueueSettings> {
+    let Queue { average_value, metric } = field(written, "queue")?;
+    Some(QueueSettings { average_value: average_value.unwrap_or_else(waiting), metric })
+}
+
+/// Returns what KEDA is told; none without the one thing that has no default.
+fn keda(written: &Value) -> Option<KedaSettings> {
+    let Keda { server_address, query, threshold, activation_threshold, polling_interval, cooldown_period, fallback } =
+        field(written, "keda")?;
+    Some(KedaSettings {
+        server_address: server_address?,
+        query,
+        threshold: threshold.unwrap_or_else(waiting),
+        activation_threshold,
+        polling_interval,
+        cooldown_period,
+        fallback,
+    })
+}
+
+fn budget(merged: &Merged) -> Option<BudgetSettings> {
+    let DisruptionBudget { enabled, max_unavailable } = field(merged.values(), "disruptionBudget")?;
+    enabled.unwrap_or(true).then(|| BudgetSettings { max_unavailable: max_unavailable.unwrap_or(1) })
 }
 
 fn database(merged: &Merged) -> Result<Option<(DatabaseSettings, PolicyRef)>, SettingsError> {

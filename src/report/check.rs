@@ -65,14 +65,17 @@ pub fn workload(file: &str, workload: &Workload, considered: &Considered, tally:
 }
 
 /// Lists what would be injected and made.
-fn made(considered: &Considered) -> String {
+#[must_use]
+pub fn made(considered: &Considered) -> String {
     let mut text = String::new();
     let entries = considered.receipt().map(Receipt::entries).unwrap_or_default();
     if !entries.is_empty() {
         let _ = writeln!(text, "  injected: {}", plural(entries.len(), "field"));
     }
     let companions = considered.companions();
-    for (what, wanted) in [("autoscaler", &companions.autoscaler), ("database", &companions.database)] {
+    let made =
+        [("autoscaler", &companions.autoscaler), ("budget", &companions.budget), ("database", &companions.database)];
+    for (what, wanted) in made {
         let _ = match wanted {
             Wanted::Object(object) => {
                 let text_of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();

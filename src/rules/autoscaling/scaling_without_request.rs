@@ -7,7 +7,9 @@
 //! ## Instead
 //! Request the resource in each container, or measure the model server alone with `ContainerResource`.
 
+use crate::api::AutoscalingEngine;
 use crate::facts::Metric;
+use crate::policy::AutoscalingSettings;
 use crate::rules::{Context, Finding, Rule, this_source};
 use crate::workload::Container;
 
@@ -42,7 +44,11 @@ impl Rule for ScalingWithoutRequest {
 fn finding(context: &Context, container: &Container, resource: &str) -> Option<Finding> {
     let theirs =
         super::authors_metrics(context).map(|(autoscaler, _, metric)| (autoscaler.reference(), metric.clone()));
-    let settings = context.effective.autoscaling().filter(|settings| settings.is_wanted(&context.workload));
+    // KEDA asks Prometheus, whatever the metrics say.
+    let is_asked = |settings: &&AutoscalingSettings| {
+        settings.is_wanted(&context.workload) && settings.engine == AutoscalingEngine::Hpa
+    };
+    let settings = context.effective.autoscaling().filter(is_asked);
     // A metric of one container without its name is completed with the model server's.
     let own_container = context.recognised.container.map(|container| container.name().to_owned());
     let ours = settings.into_iter().flat_map(|settings| &settings.metrics).map(|written| {

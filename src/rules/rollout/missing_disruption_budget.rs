@@ -1,10 +1,10 @@
 //! ## What it checks
 //! Workloads of two replicas and more for whose pods there is no PodDisruptionBudget, where it is known which there are:
-//! in a cluster once the workload is stored, in files where a budget is among them.
+//! in a cluster, and in files where a budget is among them. Where the policy makes one, nothing is missing.
 //! ## Why it matters
 //! An upgrade that drains nodes may take all replicas at once, each of which takes minutes to load its model elsewhere.
 //! ## Instead
-//! Add a budget that lets one go at a time.
+//! Add a budget that lets one go at a time, or have the policy make them: `disruptionBudget: {}`.
 
 use serde_json::json;
 
@@ -34,7 +34,7 @@ impl Rule for MissingDisruptionBudget {
         let (least, _) = context.replicas();
         let is_missing = context.facts.has_budget(workload.namespace(), labels) == Some(false);
         let selector = workload.spec("selector");
-        if least < 2 || !is_missing || !selector.is_object() {
+        if least < 2 || !is_missing || !selector.is_object() || context.effective.budget().is_some() {
             return Vec::new();
         }
         let budget = json!({
@@ -45,5 +45,37 @@ impl Rule for MissingDisruptionBudget {
         let finding =
             Finding::at("spec.replicas").found(format!("{least} replicas and no PodDisruptionBudget for them"));
         vec![finding.expected("a budget that lets one go at a time").instead(snippet(&budget))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use crate::engine::{Operation, Request, User, decide};
+    use crate::facts::Facts;
+    use crate::testing::{facts, policies, with_container};
+    use crate::workload::Workload;
+
+    fn warnings(spec: Value) -> usize {
+        let mut object = with_container(&json!({}));
+        object["spec"]["replicas"] = 2.into();
+        object["spec"]["selector"] = json!({"matchLabels": {"app": "api"}});
+        let workload = Workload::view(&object).unwrap();
+        let (operation, user, now) = (Operation::Observe, User::default(), Timestamp::UNIX_EPOCH);
+        let request = Request { operation, workload, old: None, user, now };
+        let facts = Facts { budgets: Some(HashMap::new()), ..facts() };
+        decide(&request, &policies(&[("serving", spec)]), &facts).verdict.warnings.len()
+    }
+
+    #[test]
+    fn what_the_policy_makes_is_not_missing() {
+        let rules = json!({"missing-disruption-budget": {}});
+        assert_eq!(warnings(json!({"rules": rules})), 1);
+        assert_eq!(warnings(json!({"rules": rules, "disruptionBudget": {}})), 0);
+        assert_eq!(warnings(json!({"rules": rules, "disruptionBudget": {"enabled": false}})), 1);
     }
 }

@@ -1,0 +1,152 @@
+//! The ScaledObject of a model server: KEDA asks Prometheus how many requests wait, and keeps a HorizontalPodAutoscaler of
+//! its own.
+//!
+//! <https://keda.sh/docs/latest/reference/scaledobject-spec/>
+
+use serde_json::{Value, json};
+
+use super::scaling::Scaling;
+use super::{APPLIED_ANNOTATION, Problem, names};
+use crate::digest;
+use crate::policy::KedaSettings;
+use crate::quantity::Quantity;
+use crate::workload::Workload;
+
+/// The least cooldown before the last replica goes, in seconds: KEDA's default.
+const LEAST_COOLDOWN: u64 = 300;
+
+/// Plans the ScaledObject.
+pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
+    if !scaling.apis.keda {
+        let message = "the cluster does not serve keda.sh/v1alpha1 ScaledObject, which engine keda makes";
+        return Err(("EngineNotServed", message.to_owned()));
+    }
+    let settings = scaling.settings.keda.as_ref();
+    let settings =
+        settings.ok_or_else(|| ("NoSuitableMetric", "the policy does not say where Prometheus is".to_owned()))?;
+    let query = query(scaling, settings).map_err(|message| ("NoSuitableMetric", message))?;
+    let workload = scaling.workload;
+    let (least, most) = scaling.settings.replicas(workload);
+    let mut metadata = json!({
+        "serverAddress": settings.server_address, "query": query, "threshold": decimal(&settings.threshold)
+    });
+    if let Some(threshold) = &settings.activation_threshold {
+        metadata["activationThreshold"] = decimal(threshold).into();
+    }
+    let cooldown = u64::try_from(settings.cooldown_period.unwrap_or(-1));
+    let mut spec = json!({
+        "scaleTargetRef": scaling.target(),
+        "minReplicaCount": least,
+        "maxReplicaCount": most,
+        "cooldownPeriod": cooldown.unwrap_or_else(|_| scaling.startup.as_secs().max(LEAST_COOLDOWN)),
+        "advanced": {"horizontalPodAutoscalerConfig": {"behavior": scaling.behavior()}},
+        "triggers": [{"type": "prometheus", "metadata": metadata}]
+    });
+    if let Some(seconds) = settings.polling_interval {
+        spec["pollingInterval"] = seconds.into();
+    }
+    if let Some(fallback) = &settings.fallback {
+        spec["fallback"] = json!({"failureThreshold": fallback.failure_threshold, "replicas": fallback.replicas});
+    }
+    let mut object = json!({
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": scaling.metadata(&names::scaled_object(workload.kind(), workload.name())),
+        "spec": spec
+    });
+    object["metadata"]["annotations"][APPLIED_ANNOTATION] = digest::of_value(&object["spec"]).into();
+    Ok(object)
+}
+
+/// Returns what Prometheus is asked.
+fn query(scaling: &Scaling, settings: &KedaSettings) -> Result<String, String> {
+    let workload = scaling.workload;
+    let pods = pods(workload);
+    if let Some(written) = &settings.query {
+        let filled = written.replace("{namespace}", workload.namespace()).replace("{name}", workload.name());
+        return Ok(filled.replace("{pods}", &pods));
+    }
+    let queue = scaling.queue()?;
+    Ok(format!(r#"sum({queue}{{namespace="{}",pod=~"{pods}"}})"#, workload.namespace()))
+}
+
+/// Writes a quantity as KEDA reads numbers: without a unit.
+fn decimal(quantity: &Quantity) -> String {
+    let nanos = quantity.nanos();
+    let text = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Returns a regular expression, written as in a string of PromQL, for the names of a workload's pods.
+fn pods(workload: &Workload) -> String {
+    let name = workload.name().replace('.', r"\\.");
+    if workload.kind() == "StatefulSet" { format!("{name}-[0-9]+") } else { format!("{name}-[a-z0-9]+-[a-z0-9]+") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::companions::Wanted;
+    use crate::companions::scaling::Scaling;
+    use crate::facts::{Apis, Facts};
+    use crate::runtimes::Runtimes;
+    use crate::testing::{facts, policies, with_container};
+
+    fn planned(object: &Value, keda: &Value, facts: &Facts) -> Wanted {
+        let mut autoscaling = json!({"engine": "keda", "minReplicas": 0, "maxReplicas": 4, "keda": keda});
+        autoscaling["keda"]["serverAddress"] = "http://prometheus.monitoring:9090".into();
+        let policies = policies(&[("serving", json!({"autoscaling": autoscaling}))]);
+        let workload = Workload::view(object).unwrap();
+        let effective = policies.resolve(&workload, facts).unwrap();
+        let recognised = Runtimes::shipped().recognise(&workload);
+        Scaling::of(&workload, &recognised, &effective, facts).unwrap().wanted()
+    }
+
+    fn vllm() -> Value {
+        with_container(&json!({"image": "vllm/vllm-openai:v0.11.0"}))
+    }
+
+    fn reason(wanted: &Wanted) -> &'static str {
+        let Wanted::Impossible { reason, .. } = wanted else { panic!("{wanted:?}") };
+        reason
+    }
+
+    #[test]
+    fn requests_that_wait_are_asked_of_prometheus() {
+        let Wanted::Object(object) = planned(&vllm(), &json!({}), &facts()) else { panic!("a ScaledObject") };
+        insta::assert_json_snapshot!(object);
+    }
+
+    #[test]
+    fn a_policy_has_its_own_query_and_its_own_times() {
+        let keda = json!({
+            "query": "sum(rate(requests{namespace=\"{namespace}\",app=\"{name}\",pod=~\"{pods}\"}[1m]))", "threshold": "500m",
+            "activationThreshold": 2, "pollingInterval": 10, "cooldownPeriod": 0,
+            "fallback": {"failureThreshold": 3, "replicas": 2}
+        });
+        let Wanted::Object(object) = planned(&with_container(&json!({})), &keda, &facts()) else { panic!("one") };
+        let spec = &object["spec"];
+        let query = r#"sum(rate(requests{namespace="ml",app="api",pod=~"api-[a-z0-9]+-[a-z0-9]+"}[1m]))"#;
+        let trigger = json!({"serverAddress": "http://prometheus.monitoring:9090", "query": query, "threshold": "0.5",
+            "activationThreshold": "2"});
+        assert_eq!(spec["triggers"], json!([{"type": "prometheus", "metadata": trigger}]));
+        assert_eq!((&spec["pollingInterval"], &spec["cooldownPeriod"]), (&json!(10), &json!(0)));
+        assert_eq!(spec["fallback"], json!({"failureThreshold": 3, "replicas": 2}));
+    }
+
+    #[test]
+    fn a_runtime_that_tells_nothing_and_a_cluster_without_keda_have_none() {
+        assert_eq!(reason(&planned(&with_container(&json!({})), &json!({}), &facts())), "NoSuitableMetric");
+        let without = Facts { apis: Apis { keda: false, ..Apis::all() }, ..facts() };
+        assert_eq!(reason(&planned(&vllm(), &json!({}), &without)), "EngineNotServed");
+    }
+
+    #[test]
+    fn the_names_of_pods_are_matched_to_the_letter() {
+        let mut object = vllm();
+        object["metadata"]["name"] = "llama3.1".into();
+        assert_eq!(pods(&Workload::view(&object).unwrap()), r"llama3\\.1-[a-z0-9]+-[a-z0-9]+");
+        object["kind"] = "StatefulSet".into();
+        assert_eq!(pods(&Workload::view(&object).unwrap()), r"llama3\\.1-[0-9]+");
+    }
+}

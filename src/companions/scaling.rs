@@ -1,0 +1,136 @@
+//! What every autoscaler of a model server is planned from, whichever engine keeps it.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{MANAGED_BY_LABEL, MANAGER, Problem, WORKLOAD_ANNOTATION, Wanted, hpa, keda, owner};
+use crate::api::AutoscalingEngine;
+use crate::facts::{Apis, Autoscaler, Facts};
+use crate::policy::{AutoscalingSettings, Class, Effective};
+use crate::runtimes::Recognised;
+use crate::workload::Workload;
+
+/// The longest period of a scaling policy that the API server takes, in seconds.
+const LONGEST_PERIOD: u64 = 1800;
+
+/// How long a model server with a queue is at least kept after its load has gone, in seconds: what comes back has to load its
+/// model again.
+const LEAST_WINDOW: u64 = 600;
+
+/// What an autoscaler is planned from.
+pub(super) struct Scaling<'a> {
+    pub(super) workload: &'a Workload<'a>,
+    pub(super) recognised: &'a Recognised<'a>,
+    pub(super) settings: &'a AutoscalingSettings,
+    pub(super) apis: Apis,
+    /// The one that Tidegate has made for the workload already.
+    pub(super) existing: Option<&'a Autoscaler>,
+    /// How long the model server may take to start.
+    pub(super) startup: Duration,
+}
+
+impl<'a> Scaling<'a> {
+    /// Returns what there is to plan; none where no policy asks for an autoscaler, or the workload's author for none.
+    pub(super) fn of(
+        workload: &'a Workload<'a>,
+        recognised: &'a Recognised<'a>,
+        effective: &'a Effective,
+        facts: &'a Facts,
+    ) -> Option<Self> {
+        let settings = effective.autoscaling().filter(|settings| settings.is_wanted(workload))?;
+        let existing = facts.autoscalers_of(&workload.reference()).iter().find(|found| found.ours);
+        let startup = startup(recognised, effective);
+        Some(Self { workload, recognised, settings, apis: facts.apis, existing, startup })
+    }
+
+    /// Plans the autoscaler.
+    pub(super) fn wanted(&self) -> Wanted {
+        match self.planned() {
+            Ok(object) => Wanted::Object(object),
+            Err((reason, message)) => Wanted::Impossible { reason, message },
+        }
+    }
+
+    /// Returns why the autoscaler cannot be had, in a sentence.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.planned().err().map(|(_, message)| message)
+    }
+
+    fn planned(&self) -> Result<Value, Problem> {
+        let (_, most) = self.settings.replicas(self.workload);
+        let too_many = |replicas: &i64| self.existing.is_none() && *replicas > i64::from(most);
+        if let Some(replicas) = self.workload.replicas().filter(too_many) {
+            let message = format!(
+                "{replicas} replicas run, but its autoscaler's most is {most}: it would stop {} at once",
+                replicas - i64::from(most)
+            );
+            return Err(("ReplicasOutOfBounds", message));
+        }
+        match self.settings.engine {
+            AutoscalingEngine::Keda => keda::object(self),
+            AutoscalingEngine::Hpa | AutoscalingEngine::None => hpa::object(self),
+        }
+    }
+
+    /// Tells whether the model server computes on a GPU: CPU and memory say little of its load.
+    pub(super) fn has_gpu(&self) -> bool {
+        self.recognised.container.as_ref().is_some_and(|container| Class::of(container) == Class::Gpu)
+    }
+
+    /// Returns the gauge of how many requests wait, as the runtime calls it.
+    pub(super) fn queue(&self) -> Result<&'a str, String> {
+        let unknown = || {
+            let name = self.recognised.name().unwrap_or("an unknown runtime");
+            format!("it runs {name}, of which no metric is known that tells how many requests wait")
+        };
+        let metrics = self.recognised.runtime.and_then(|runtime| runtime.metrics.as_ref()).ok_or_else(unknown)?;
+        let queue = metrics.queue.as_deref().ok_or_else(unknown)?;
+        match metrics.needs.as_deref().filter(|flag| !self.recognised.words.has(flag)) {
+            Some(flag) => Err(format!("it tells how many requests wait only with the flag {flag}")),
+            None => Ok(queue),
+        }
+    }
+
+    /// Returns the behavior that suits a model server which has to load its model, unless the policy sets one: one pod more
+    /// in the time that a pod takes to start, and none less for a long while.
+    pub(super) fn behavior(&self) -> Map<String, Value> {
+        if !self.settings.behavior.is_empty() {
+            return self.settings.behavior.clone();
+        }
+        let period = self.startup.as_secs().clamp(1, LONGEST_PERIOD);
+        let one = json!([{"type": "Pods", "value": 1, "periodSeconds": period}]);
+        let window = self.startup.as_secs().clamp(LEAST_WINDOW, LONGEST_PERIOD);
+        let down = json!({"stabilizationWindowSeconds": window, "policies": one});
+        [("scaleUp".to_owned(), json!({"policies": one})), ("scaleDown".to_owned(), down)].into_iter().collect()
+    }
+
+    /// Returns the metadata of an autoscaler of this name.
+    pub(super) fn metadata(&self, name: &str) -> Value {
+        let workload = self.workload;
+        json!({
+            "name": name,
+            "namespace": workload.namespace(),
+            "labels": {MANAGED_BY_LABEL: MANAGER},
+            "annotations": {WORKLOAD_ANNOTATION: format!("{}/{}", workload.kind(), workload.name())},
+            "ownerReferences": [owner(workload)]
+        })
+    }
+
+    /// Returns what an autoscaler points at.
+    pub(super) fn target(&self) -> Value {
+        json!({"apiVersion": "apps/v1", "kind": self.workload.kind(), "name": self.workload.name()})
+    }
+}
+
+/// Returns how long a model server may take to start: as its probe has it, the policy, or its runtime.
+fn startup(recognised: &Recognised, effective: &Effective) -> Duration {
+    let probe =
+        || recognised.container.as_ref()?.probe("startupProbe").map(|probe| Duration::from_secs(probe.window()));
+    let said = || effective.probes().and_then(|(settings, _)| settings.startup_budget);
+    let runtime = || Some(recognised.runtime?.startup_budget.into());
+    probe().or_else(said).or_else(runtime).unwrap_or(STARTUP)
+}
+
+/// How long a model server of an unknown runtime may take to start, where no policy says.
+const STARTUP: Duration = Duration::from_mins(5);
