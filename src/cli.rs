@@ -1,5 +1,6 @@
 //! The command line.
 
+mod adopt;
 mod check;
 mod cluster;
 mod explain;
@@ -44,6 +45,8 @@ enum Command {
     Test(test::Args),
     /// Explains a rule, a policy, or what became of a workload.
     Explain(explain::Args),
+    /// Shows what adopting workloads that ran before Tidegate would do, and does it.
+    Adopt(adopt::Args),
     /// Writes what is generated from the code, or checks that it is up to date.
     Generate(generate::Args),
 }
@@ -61,6 +64,7 @@ impl Cli {
             Command::Check(args) => check::run(args),
             Command::Test(args) => test::run(args),
             Command::Explain(args) => explain::run(&args),
+            Command::Adopt(args) => adopt::run(args),
             Command::Generate(args) => generate::run(args),
         }
     }

@@ -33,7 +33,7 @@ fn with_stdin(arguments: &[&str], stdin: &str) -> String {
 
 #[test]
 fn help_says_what_there_is() {
-    for command in ["", "serve", "check", "test", "explain", "generate"] {
+    for command in ["", "serve", "check", "test", "explain", "adopt", "generate"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
         insta::assert_snapshot!(format!("help_of_tidegate_{command}"), tidegate(&arguments));
     }

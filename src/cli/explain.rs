@@ -5,11 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 use kube::api::{Api, DynamicObject};
 use serde_json::Value;
 
-use super::cluster::{connect, resource};
+use super::cluster::{connect, json, policies_of, resource, workload_kind};
 use super::files::{add_objects, add_policies, say};
 use super::serve::{DEFAULT_SELECTOR, Scope};
 use crate::engine::{Considered, Operation, Request, User};
@@ -79,11 +78,7 @@ fn policies(args: &Args) -> anyhow::Result<String> {
 }
 
 fn workload(args: &Args, kind: &str, name: &str) -> anyhow::Result<String> {
-    let kind = match kind.to_lowercase().as_str() {
-        "deployment" | "deployments" | "deploy" | "deployment.apps" => "Deployment",
-        "statefulset" | "statefulsets" | "sts" | "statefulset.apps" => "StatefulSet",
-        other => bail!("`{other}` is no kind of model server; write deployment/NAME or statefulset/NAME"),
-    };
+    let kind = workload_kind(kind)?;
     let mut input = Input::new();
     for policy in &args.policy {
         add_policies(&mut input, policy, Path::new("."))?;
@@ -145,18 +140,4 @@ async fn from_cluster(args: &Args, kind: &'static str, name: &str, input: &mut I
         input.add_text("the cluster", &object.to_string(), &args.namespace)?;
     }
     Ok(())
-}
-
-async fn policies_of(client: &Client) -> anyhow::Result<Vec<Value>> {
-    let policies = resource("tidegate.dev", "v1alpha1", "ServingPolicy");
-    let api = Api::<DynamicObject>::all_with(client.clone(), &policies);
-    let found = api.list(&kube::api::ListParams::default()).await.context("cannot read policies")?;
-    found.into_iter().map(|policy| json(policy, "tidegate.dev/v1alpha1", "ServingPolicy")).collect()
-}
-
-fn json(object: DynamicObject, version: &str, kind: &str) -> anyhow::Result<Value> {
-    let mut value = serde_json::to_value(object)?;
-    value["apiVersion"] = version.into();
-    value["kind"] = kind.into();
-    Ok(value)
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::receipt::{Entry, Receipt};
 use super::{Operation, Request};
+use crate::api::ADOPTED_ANNOTATION;
 use crate::digest;
 use crate::workload::{Authors, Path, Workload, complete_probe};
 
@@ -27,14 +28,14 @@ pub(super) enum Template {
 pub(super) fn template_of(request: &Request) -> Template {
     let new = &request.workload;
     if request.operation == Operation::Observe {
-        return Receipt::of(new).map_or(Template::Unmanaged, Template::Kept);
+        return Receipt::of(new).or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
     }
     let Some(old) = request.old else {
         return Template::Fresh(users_part(new, &[Receipt::of(new)]));
     };
     let (receipt, before) = (Receipt::of(new), Receipt::of(&old));
     if new.template() == old.template() && receipt == before {
-        return before.map_or(Template::Unmanaged, Template::Kept);
+        return before.or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
     }
     // `kubectl rollout undo` brings back the annotations of the ReplicaSet together with its template.
     if let Some(receipt) = receipt.clone().filter(|receipt| before.is_some() && receipt.fits(new.template())) {
@@ -42,7 +43,10 @@ pub(super) fn template_of(request: &Request) -> Template {
     }
     let Some(before) = before else {
         let same = digest::of_template(new.template()) == digest::of_template(old.template());
-        return if same { Template::Unmanaged } else { Template::Fresh(users_part(new, &[receipt])) };
+        if same {
+            return adopted(new).map_or(Template::Unmanaged, Template::Kept);
+        }
+        return Template::Fresh(users_part(new, &[receipt]));
     };
     let users_before = users_part(&old, &[Some(before.clone())]);
     let users_now = users_part(new, &[receipt.filter(|receipt| *receipt != before), Some(before.clone())]);
@@ -52,11 +56,17 @@ pub(super) fn template_of(request: &Request) -> Template {
     Template::Fresh(users_now)
 }
 
+/// Returns the receipt of a workload that somebody has adopted: it was here before Tidegate, and is kept as it is.
+fn adopted(workload: &Workload) -> Option<Receipt> {
+    let is_adopted = workload.annotation(ADOPTED_ANNOTATION) == Some("true");
+    is_adopted.then(|| Receipt::of_nothing(workload.template()))
+}
+
 /// Tells the author of an update why nothing is injected into a workload that was here before.
 pub(super) fn unmanaged(workload: &Workload) -> String {
     format!(
         "{} {} was not admitted by tidegate: nothing is injected until its pod template changes \
-         (`kubectl rollout restart` is a change)",
+         (`kubectl rollout restart` is a change), nor anything made beside it until then or `tidegate adopt`",
         workload.kind(),
         workload.name()
     )
@@ -168,6 +178,34 @@ mod tests {
         assert_eq!(update(&old, &changed(old.clone(), "image", json!("api:2"))).0, "fresh");
         // What is empty is no change.
         assert_eq!(update(&old, &changed(old.clone(), "resources", json!({}))).0, "unmanaged");
+    }
+
+    /// The Deployment as it is when somebody adopts it.
+    fn adopted_now() -> Value {
+        let mut object = with_container(&json!({}));
+        object["metadata"]["annotations"] = json!({crate::api::ADOPTED_ANNOTATION: "true"});
+        object
+    }
+
+    #[test]
+    fn what_is_adopted_is_kept_as_it_is_with_a_receipt_of_nothing() {
+        let (before, adopted) = (with_container(&json!({})), adopted_now());
+        assert_eq!(update(&before, &adopted), ("kept", bare()));
+        let workload = Workload::view(&adopted).unwrap();
+        let (user, now) = (User::default(), Timestamp::UNIX_EPOCH);
+        let observed = Request { operation: Operation::Observe, workload, old: None, user, now };
+        assert_eq!(told(&observed).0, "kept", "also where no webhook was there to write the receipt");
+        let Template::Kept(receipt) = template_of(&observed) else { panic!("it is kept") };
+        assert!(receipt.entries().is_empty() && receipt.fits(workload.template()));
+        let mut refused = adopted.clone();
+        refused["metadata"]["annotations"][crate::api::ADOPTED_ANNOTATION] = "false".into();
+        assert_eq!(update(&before, &refused).0, "unmanaged");
+    }
+
+    #[test]
+    fn what_was_adopted_gets_what_it_lacks_with_its_next_change() {
+        let adopted = adopted_now();
+        assert_eq!(update(&adopted, &changed(adopted.clone(), "image", json!("api:2"))).0, "fresh");
     }
 
     #[test]

@@ -1,0 +1,210 @@
+//! `tidegate adopt`: takes workloads over that ran before Tidegate, as they are. Their companions are made, and no pod
+//! restarts.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::cluster::{connect, list, policies_of, resource, workload_kind};
+use super::files::say;
+use super::serve::{DEFAULT_SELECTOR, Scope};
+use crate::api::ADOPTED_ANNOTATION;
+use crate::engine::{Considered, Operation, Request, User};
+use crate::facts::{Apis, Facts, SCALED_OBJECT};
+use crate::input::Input;
+use crate::policy::PolicySet;
+use crate::report::{check, plural};
+use crate::workload::Workload;
+
+/// The arguments of `tidegate adopt`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The workloads, such as `deployment/api`.
+    #[arg(required_unless_present = "all", value_name = "KIND/NAME")]
+    workloads: Vec<String>,
+    /// All model servers of the namespace that ran before Tidegate.
+    #[arg(long, conflicts_with = "workloads")]
+    all: bool,
+    /// The namespace of the workloads.
+    #[arg(long, short, default_value = "default", value_name = "NAME")]
+    namespace: String,
+    /// Adopts them, rather than show what that would do.
+    #[arg(long)]
+    yes: bool,
+    /// The labels that make a workload a model server.
+    #[arg(long, default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE")]
+    selector: Scope,
+    /// The kubeconfig to use, rather than $KUBECONFIG or ~/.kube/config.
+    #[arg(long, env = "TIDEGATE_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+/// Adopts workloads, or shows what that would do.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(adopt(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn adopt(args: Args) -> anyhow::Result<()> {
+    let Args { workloads, all, namespace, yes, selector, kubeconfig } = args;
+    let named = named(&workloads)?;
+    let client = connect(kubeconfig).await?;
+    let input = from_cluster(&client, &namespace).await?;
+    let policies = input.policy_set(selector.0);
+    let mut adopted = 0;
+    for (kind, name) in &named {
+        let is_meant = |object: &Value| object["kind"] == *kind && object["metadata"]["name"] == **name;
+        if !input.workloads.iter().any(|found| is_meant(&found.object)) {
+            bail!("there is no {kind} {name} in namespace {namespace}");
+        }
+    }
+    for found in &input.workloads {
+        let workload = Workload::view(&found.object)?;
+        let is_named = named.contains(&(workload.kind(), workload.name()));
+        let would = Would::of(&found.object, &policies, &input.facts)?;
+        if !is_named && !(all && matches!(would, Would::Adopt(_))) {
+            continue;
+        }
+        say(&would.told(&workload, yes))?;
+        if matches!(would, Would::Adopt(_)) {
+            adopted += 1;
+            if yes {
+                mark(&client, &workload).await?;
+            }
+        }
+    }
+    say(&match (adopted, yes) {
+        (0, _) => "nothing to adopt\n".to_owned(),
+        (count, true) => format!("adopted {}\n", plural(count, "workload")),
+        (count, false) => format!("{} would be adopted; --yes does it\n", plural(count, "workload")),
+    })
+}
+
+/// What adopting a workload would come to.
+enum Would {
+    /// It would be adopted, and this follows, a line each.
+    Adopt(String),
+    /// It would not, for this.
+    Leave(&'static str),
+}
+
+impl Would {
+    fn of(object: &Value, policies: &PolicySet, facts: &Facts) -> anyhow::Result<Self> {
+        let now = considered(object, policies, facts)?;
+        if !now.is_unmanaged() {
+            return Ok(Self::Leave(why_not(&now)));
+        }
+        let mut marked = object.clone();
+        marked["metadata"]["annotations"][ADOPTED_ANNOTATION] = "true".into();
+        let then = considered(&marked, policies, facts)?;
+        let workload = Workload::view(object)?;
+        let mut text = String::from("  pod template: as it is, no pod restarts\n");
+        text.push_str(&check::made(&then));
+        for found in facts.autoscalers_of(&workload.reference()) {
+            text.push_str(&format!("  autoscaler: {} is there, and is the one that counts\n", found.reference()));
+        }
+        let labels = &workload.template()["metadata"]["labels"];
+        for budget in facts.budgets_for(workload.namespace(), labels) {
+            text.push_str(&format!("  budget: PodDisruptionBudget/{budget} is there, and is the one that counts\n"));
+        }
+        let verdict = then.verdict();
+        for broken in verdict.violations.iter().chain(&verdict.warned) {
+            text.push_str(&format!("  does not conform: {}\n", broken.told()));
+        }
+        Ok(Self::Adopt(text))
+    }
+
+    fn told(&self, workload: &Workload, yes: bool) -> String {
+        let head = format!("{} {}/{}", workload.kind(), workload.namespace(), workload.name());
+        match self {
+            Self::Adopt(follows) if yes => format!("{head}: adopted\n{follows}"),
+            Self::Adopt(follows) => format!("{head}: would be adopted\n{follows}"),
+            Self::Leave(why) => format!("{head}: left alone: {why}\n"),
+        }
+    }
+}
+
+fn why_not(considered: &Considered) -> &'static str {
+    if considered.receipt().is_some() {
+        return "tidegate keeps it already";
+    }
+    match considered.policies().is_empty() {
+        true => "it is no model server, or no policy is for it",
+        false => "no policy in `warn` or `enforce` is for it, or another controller owns it",
+    }
+}
+
+fn considered<'a>(object: &'a Value, policies: &'a PolicySet, facts: &'a Facts) -> anyhow::Result<Considered<'a>> {
+    let workload = Workload::view(object)?;
+    let (user, now) = (User::default(), Timestamp::now());
+    Ok(Considered::of(Request { operation: Operation::Observe, workload, old: None, user, now }, policies, facts))
+}
+
+fn named(workloads: &[String]) -> anyhow::Result<BTreeSet<(&'static str, &str)>> {
+    let named = workloads.iter().map(|workload| {
+        let (kind, name) = workload.split_once('/').with_context(|| format!("`{workload}` is written as KIND/NAME"))?;
+        Ok((workload_kind(kind)?, name))
+    });
+    named.collect()
+}
+
+/// Marks a workload as adopted. The webhook writes its receipt, and the controller makes its companions.
+async fn mark(client: &Client, workload: &Workload<'_>) -> anyhow::Result<()> {
+    let kind = resource("apps", "v1", workload.kind());
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), workload.namespace(), &kind);
+    let parameters = PatchParams { field_manager: Some("tidegate-adopt".to_owned()), ..PatchParams::default() };
+    // Whoever was deleted and made anew meanwhile is another one.
+    let metadata = json!({"uid": workload.uid(), "annotations": {ADOPTED_ANNOTATION: "true"}});
+    let patched = api.patch(workload.name(), &parameters, &Patch::Merge(json!({"metadata": metadata}))).await;
+    patched.with_context(|| format!("cannot adopt {} {}", workload.kind(), workload.name()))?;
+    Ok(())
+}
+
+/// Reads the workloads of a namespace, and what decides about them.
+async fn from_cluster(client: &Client, namespace: &str) -> anyhow::Result<Input> {
+    let mut input = Input::new();
+    let apis = apis(client).await?;
+    let mut kinds = vec![
+        ("apps", "v1", "Deployment"),
+        ("apps", "v1", "StatefulSet"),
+        ("autoscaling", "v2", "HorizontalPodAutoscaler"),
+        ("policy", "v1", "PodDisruptionBudget"),
+        ("tidegate.dev", "v1alpha1", "ServingException"),
+    ];
+    if apis.keda {
+        kinds.push(("keda.sh", "v1alpha1", SCALED_OBJECT));
+    }
+    let mut objects = policies_of(client).await?;
+    let known: Api<DynamicObject> = Api::all_with(client.clone(), &resource("", "v1", "Namespace"));
+    let found = known.get(namespace).await.with_context(|| format!("cannot read namespace {namespace}"))?;
+    objects.push(super::cluster::json(found, "v1", "Namespace")?);
+    for kind in kinds {
+        objects.extend(list(client, kind, Some(namespace)).await?);
+    }
+    for object in objects {
+        input.add_text("the cluster", &object.to_string(), namespace)?;
+    }
+    input.facts.apis = apis;
+    Ok(input)
+}
+
+/// Learns which APIs the cluster serves.
+async fn apis(client: &Client) -> anyhow::Result<Apis> {
+    let groups = client.list_api_groups().await.context("cannot learn which APIs are served")?;
+    let version = client.apiserver_version().await?;
+    let is_served = |name: &str| groups.groups.iter().any(|group| group.name == name);
+    Ok(Apis {
+        zalando: is_served("acid.zalan.do"),
+        custom_metrics: is_served("custom.metrics.k8s.io"),
+        external_metrics: is_served("external.metrics.k8s.io"),
+        keda: is_served("keda.sh"),
+        ..Apis::of_version(&version.major, &version.minor)
+    })
+}
