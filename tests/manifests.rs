@@ -62,10 +62,13 @@ fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
     lead_to(&plane, listen);
     let tidegate = Tidegate::run(&plane, &kubeconfig_of_tidegate(&plane), addresses, &[]);
     wait_until("tidegate to be ready", SOON, || tidegate.is_ready());
-    sandbox.put_policy(&common::serving("installed"));
+    let mut policy = common::serving("installed");
+    policy["spec"]["disruptionBudget"] = json!({});
+    sandbox.put_policy(&policy);
     sandbox.apply(&model_server("api")).succeeds().says_nothing();
     assert_eq!(env(&sandbox.container("api"), "PGHOST")["value"], "acid-api");
     sandbox.autoscaler("api");
+    wait_until("its budget", SOON, || sandbox.get("PodDisruptionBudget", "api-tidegate").is_some());
     sandbox.database("api");
     sandbox.model_server("api", "how everything stands", |server| server["status"]["database"]["name"] == "acid-api");
     let exception = json!({

@@ -83,6 +83,8 @@ impl Api {
             "postgresql" => ("acid.zalan.do", "v1"),
             "Report" => ("openreports.io", "v1alpha1"),
             "PolicyReport" => ("wgpolicyk8s.io", "v1alpha2"),
+            "PodDisruptionBudget" => ("policy", "v1"),
+            "ScaledObject" => ("keda.sh", "v1alpha1"),
             other => panic!("{other} is no kind that the tests look at"),
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));

@@ -1,0 +1,383 @@
+//! Autoscalers on metrics of one's own, budgets, and workloads that ran before Tidegate, on a real API server with the real
+//! controllers.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use common::{
+    ControlPlane, Output, SOON, Sandbox, condition, container, free_addresses, in_tree, model_server, serving,
+    wait_for, wait_until,
+};
+use serde_json::{Value, json};
+
+const BUDGET: &str = "PodDisruptionBudget";
+
+/// The policy of a namespace that has nothing but these settings.
+fn policy(namespace: &str, spec: &Value) -> Value {
+    let mut policy = serving(namespace);
+    let selected = policy["spec"]["match"].clone();
+    policy["spec"] = spec.clone();
+    policy["spec"]["match"] = selected;
+    policy["spec"]["enforcement"] = "warn".into();
+    policy
+}
+
+fn budgets(sandbox: &Sandbox) -> Vec<String> {
+    names(&sandbox.list(BUDGET))
+}
+
+fn autoscalers(sandbox: &Sandbox) -> Vec<String> {
+    names(&sandbox.list("HorizontalPodAutoscaler"))
+}
+
+fn names(objects: &[Value]) -> Vec<String> {
+    objects.iter().map(|found| found["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn two(name: &str) -> Value {
+    let mut object = model_server(name);
+    object["spec"]["replicas"] = 2.into();
+    object
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_budget_is_made_for_several_replicas_and_lets_one_go_at_a_time() {
+    let sandbox = Sandbox::without_policy("budgets");
+    sandbox.put_policy(&policy("budgets", &json!({"disruptionBudget": {}})));
+    sandbox.apply(&two("api")).succeeds();
+    sandbox.apply(&model_server("one")).succeeds();
+    let server = sandbox
+        .model_server("api", "its budget", |server| condition(server, "DisruptionBudgetReady")["reason"] == "Made");
+    assert_eq!(server["status"]["disruptionBudget"], json!({"name": "api-tidegate", "managedBy": "tidegate"}));
+    sandbox.model_server("one", "that it wants none", |server| {
+        condition(server, "DisruptionBudgetReady")["reason"] == "NotWanted"
+    });
+    assert_eq!(budgets(&sandbox), ["api-tidegate"]);
+    let budget = wait_for("the budget's controller to count", SOON, || {
+        sandbox.get(BUDGET, "api-tidegate").filter(|budget| budget["status"]["disruptionsAllowed"] == 1)
+    });
+    assert_eq!(budget["status"]["expectedPods"], 2);
+
+    sandbox
+        .kubectl(&["patch", "pdb", "api-tidegate", "--type=merge", "--patch", r#"{"spec":{"maxUnavailable":2}}"#])
+        .succeeds();
+    wait_until("the budget to be put right", SOON, || {
+        sandbox.get(BUDGET, "api-tidegate").is_some_and(|budget| budget["spec"]["maxUnavailable"] == 1)
+    });
+    sandbox.kubectl(&["delete", "deployment", "api"]).succeeds();
+    wait_until("the budget to go with its workload", SOON, || budgets(&sandbox).is_empty());
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_budget_gives_way_to_its_authors_and_comes_back_after_it() {
+    let sandbox = Sandbox::without_policy("their-budgets");
+    sandbox.put_policy(&policy("their-budgets", &json!({"disruptionBudget": {}})));
+    let theirs = json!({
+        "apiVersion": "policy/v1", "kind": BUDGET, "metadata": {"name": "mine"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "api"}}}
+    });
+    sandbox.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [two("api"), theirs]})).succeeds();
+    let is_theirs =
+        |server: &Value| server["status"]["disruptionBudget"] == json!({"name": "mine", "managedBy": "user"});
+    sandbox.model_server("api", "that the budget is its author's", is_theirs);
+    sandbox.apply(&two("later")).succeeds();
+    wait_until("the other's budget", SOON, || budgets(&sandbox) == ["later-tidegate", "mine"]);
+
+    sandbox.kubectl(&["delete", "pdb", "mine"]).succeeds();
+    wait_until("ours to come", SOON, || budgets(&sandbox) == ["api-tidegate", "later-tidegate"]);
+    sandbox.apply(&theirs).succeeds();
+    wait_until("ours to give way", SOON, || budgets(&sandbox) == ["later-tidegate", "mine"]);
+}
+
+/// Runs tidegate as somebody at their shell.
+fn tidegate(sandbox: &Sandbox, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(arguments).args(["--namespace", sandbox.namespace]).env("KUBECONFIG", sandbox.plane.kubeconfig());
+    Output::of(command, "")
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn what_ran_before_tidegate_is_listed_until_it_is_adopted_and_restarts_no_pod() {
+    let sandbox = Sandbox::without_policy("adopted");
+    // Before a policy is in force nothing is injected: to Tidegate that is the same as before it came.
+    sandbox.apply(&two("api")).succeeds();
+    sandbox.apply(&two("other")).succeeds();
+    let before = sandbox.rolled_out("api");
+    let metrics = json!([{"type": "ContainerResource", "containerResource":
+        {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "1"}}}]);
+    let spec = json!({"autoscaling": {"metrics": metrics}, "disruptionBudget": {}, "probes": {}});
+    sandbox.put_policy(&policy("adopted", &spec));
+    for name in ["api", "other"] {
+        sandbox
+            .model_server(name, "that it is unmanaged", |server| condition(server, "Managed")["reason"] == "Unmanaged");
+    }
+    let shown = tidegate(&sandbox, &["adopt", "--all"]).succeeds();
+    for told in [
+        "Deployment adopted/api: would be adopted\n  pod template: as it is, no pod restarts\n",
+        "  autoscaler: HorizontalPodAutoscaler api-tidegate\n  budget: PodDisruptionBudget api-tidegate\n",
+        "2 workloads would be adopted; --yes does it\n",
+    ] {
+        assert!(shown.stdout.contains(told), "{}", shown.stdout);
+    }
+    assert_eq!((autoscalers(&sandbox), budgets(&sandbox)), (vec![], vec![]), "it only shows");
+
+    let adopted = tidegate(&sandbox, &["adopt", "deployment/api", "--yes"]).succeeds();
+    assert!(adopted.stdout.ends_with("adopted 1 workload\n"), "{}", adopted.stdout);
+    sandbox.autoscaler("api");
+    wait_until("its budget", SOON, || budgets(&sandbox) == ["api-tidegate"]);
+    sandbox.model_server("api", "that it is managed", |server| condition(server, "Managed")["status"] == "True");
+    let after = sandbox.deployment("api");
+    assert_eq!(after["spec"]["template"], before["spec"]["template"]);
+    assert_eq!(sandbox.replica_sets("api"), 1);
+    assert!(after["metadata"]["annotations"]["tidegate.dev/receipt"].as_str().unwrap().contains(r#""set":{}"#));
+    assert_eq!(autoscalers(&sandbox), ["api-tidegate"], "the other is left alone");
+    let again = tidegate(&sandbox, &["adopt", "deployment/api", "--yes"]).succeeds();
+    assert!(again.stdout.contains("left alone: tidegate keeps it already\nnothing to adopt\n"), "{}", again.stdout);
+
+    // With its next change it gets what it lacks, as everybody does.
+    sandbox.kubectl(&["set", "image", "deployment", "api", "api=registry.example.com/api:2.0.0"]).succeeds();
+    assert!(sandbox.container("api")["readinessProbe"].is_object());
+    tidegate(&sandbox, &["adopt", "deployment/none"]).fails().says("there is no Deployment none in namespace adopted");
+}
+
+/// A metrics adapter that serves what is written to it, gone when the test is.
+struct Adapter {
+    process: Child,
+    write: SocketAddr,
+}
+
+impl Adapter {
+    /// Starts the adapter and has the API server ask it.
+    fn start(plane: &ControlPlane) -> Self {
+        let [serve, write] = free_addresses();
+        let (kubeconfig, folder) = (plane.kubeconfig(), plane.new_folder());
+        let flag = |name: &str| format!("--{name}={}", kubeconfig.display());
+        let process = Command::new(metrics_adapter())
+            .args(["lister-kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"].map(flag))
+            .arg(format!("--secure-port={}", serve.port()))
+            .args(["--bind-address=127.0.0.1", &format!("--cert-dir={}", folder.display())])
+            .arg(format!("--write-address={write}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(folder.join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let adapter = Self { process, write };
+        wait_until("the adapter to be ready", SOON, || {
+            TcpStream::connect(serve).is_ok() && TcpStream::connect(write).is_ok()
+        });
+        let applied = adapter_objects(serve.port());
+        plane.kubectl(&["apply", "-f", "-"], &applied.to_string()).succeeds();
+        let name = "apiservice/v1beta2.custom.metrics.k8s.io";
+        plane.kubectl(&["wait", "--for=condition=Available", "--timeout=60s", name], "").succeeds();
+        adapter
+    }
+
+    /// Says how much there is of a metric for a pod.
+    fn write(&self, namespace: &str, pod: &str, metric: &str, value: &str) {
+        let (path, body) = (format!("/write-metrics/namespaces/{namespace}/pods/{pod}/{metric}"), format!("{value:?}"));
+        let mut stream = TcpStream::connect(self.write).unwrap();
+        let head = "host: adapter\r\ncontent-type: application/json\r\nconnection: close";
+        write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+impl Drop for Adapter {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn metrics_adapter() -> String {
+    let built = Command::new(in_tree("dev/metrics-adapter/build")).stderr(Stdio::inherit()).output().unwrap();
+    assert!(built.status.success(), "dev/metrics-adapter/build fails");
+    String::from_utf8(built.stdout).unwrap().lines().last().unwrap().to_owned()
+}
+
+/// Returns what leads the API server to the adapter, and lets the controller of autoscalers ask it.
+fn adapter_objects(port: u16) -> Value {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "metrics-adapter", "namespace": "kube-system"},
+        "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]}
+    });
+    let registered = json!({
+        "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": "v1beta2.custom.metrics.k8s.io"},
+        "spec": {
+            "group": "custom.metrics.k8s.io", "version": "v1beta2", "groupPriorityMinimum": 100, "versionPriority": 100,
+            "insecureSkipTLSVerify": true,
+            "service": {"name": "metrics-adapter", "namespace": "kube-system", "port": port}
+        }
+    });
+    let rbac = "rbac.authorization.k8s.io";
+    let metadata = json!({"name": "reads-custom-metrics"});
+    let role = json!({
+        "apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": metadata,
+        "rules": [{"apiGroups": ["custom.metrics.k8s.io"], "resources": ["*"], "verbs": ["*"]}]
+    });
+    let controller = json!({"kind": "ServiceAccount", "name": "horizontal-pod-autoscaler", "namespace": "kube-system"});
+    let binding = json!({
+        "apiVersion": format!("{rbac}/v1"), "kind": "ClusterRoleBinding", "metadata": metadata,
+        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "reads-custom-metrics"}, "subjects": [controller]
+    });
+    json!({"apiVersion": "v1", "kind": "List", "items": [service, role, binding, registered]})
+}
+
+/// A vLLM server on a GPU.
+fn llm(name: &str) -> Value {
+    let mut object = common::vllm(name);
+    container(&mut object)["resources"] = json!({"limits": {"nvidia.com/gpu": "1"}});
+    object
+}
+
+fn pods(sandbox: &Sandbox) -> Vec<String> {
+    names(&sandbox.list("Pod"))
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_queue_scales_once_an_adapter_serves_it_and_as_slowly_as_the_server_starts() {
+    let sandbox = Sandbox::without_policy("queues");
+    let spec = json!({"autoscaling": {"maxReplicas": 4, "queue": {}}, "probes": {"startupBudget": "20m"}});
+    sandbox.put_policy(&policy("queues", &spec));
+    sandbox.apply(&llm("llm")).succeeds().says(
+        "no autoscaler is made: the cluster does not serve custom.metrics.k8s.io, which the metric \
+         `vllm_num_requests_waiting` needs",
+    );
+    sandbox.model_server("llm", "that no metric suits", |server| {
+        condition(server, "AutoscalerReady")["reason"] == "NoSuitableMetric"
+    });
+    assert!(autoscalers(&sandbox).is_empty());
+    sandbox.rolled_out("llm");
+
+    let adapter = Adapter::start(sandbox.plane);
+    let made = sandbox.autoscaler("llm");
+    assert_eq!(
+        made["spec"]["behavior"]["scaleUp"]["policies"],
+        json!([{"type": "Pods", "value": 1, "periodSeconds": 1200}])
+    );
+    for pod in pods(&sandbox) {
+        adapter.write("queues", &pod, "vllm_num_requests_waiting", "20");
+    }
+    sandbox.scaled_to("llm", 2);
+    let limited = wait_for("the autoscaler to say that it may scale no faster", SOON, || {
+        let found = sandbox.autoscaler("llm");
+        for pod in pods(&sandbox) {
+            adapter.write("queues", &pod, "vllm_num_requests_waiting", "20");
+        }
+        Some(condition(&found, "ScalingLimited").clone()).filter(|limited| limited["status"] == "True")
+    });
+    assert_eq!(limited["reason"], "ScaleUpLimit", "{limited}");
+    assert_eq!(sandbox.deployment("llm")["spec"]["replicas"], 2);
+    sandbox.model_server("llm", "that it has its metrics", |server| {
+        condition(server, "AutoscalerReady")["reason"] == "ScalingActive"
+    });
+
+    // An adapter that is away takes no autoscaler along.
+    drop(adapter);
+    sandbox.plane.kubectl(&["delete", "apiservice", "v1beta2.custom.metrics.k8s.io"], "").succeeds();
+    sandbox.apply(&llm("later")).succeeds().says("the cluster does not serve custom.metrics.k8s.io");
+    assert_eq!(autoscalers(&sandbox), ["llm-tidegate"]);
+}
+
+/// Has the API of KEDA alone: it comes and goes for the whole control plane.
+fn keda_alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// KEDA's own definition of its ScaledObjects.
+fn keda_definition() -> String {
+    let found = Command::new(in_tree("dev/keda/crds")).stderr(Stdio::inherit()).output().unwrap();
+    assert!(found.status.success(), "dev/keda/crds fails");
+    String::from_utf8(found.stdout).unwrap().lines().last().unwrap().to_owned()
+}
+
+fn scaled_objects(sandbox: &Sandbox) -> Vec<String> {
+    names(&sandbox.list("ScaledObject"))
+}
+
+fn keda_policy(namespace: &str, engine: &str) -> Value {
+    let metrics = json!([{"type": "ContainerResource", "containerResource":
+        {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "1"}}}]);
+    let keda = json!({"serverAddress": "http://prometheus.monitoring:9090", "query": "sum(requests)",
+        "fallback": {"failureThreshold": 3, "replicas": 2}});
+    let autoscaling = json!({"engine": engine, "maxReplicas": 4, "metrics": metrics, "keda": keda});
+    policy(namespace, &json!({"autoscaling": autoscaling}))
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn engines_hand_over_without_two_owners_and_a_scaled_object_of_the_authors_wins() {
+    let _turn = keda_alone();
+    let sandbox = Sandbox::without_policy("engines");
+    sandbox.put_policy(&keda_policy("engines", "keda"));
+    sandbox.apply(&model_server("api")).succeeds().says("the cluster does not serve keda.sh/v1alpha1 ScaledObject");
+    sandbox.model_server("api", "that there is no KEDA", |server| {
+        condition(server, "AutoscalerReady")["reason"] == "EngineNotServed"
+    });
+    sandbox.plane.kubectl(&["apply", "--server-side", "-f", &keda_definition()], "").succeeds();
+    let made = wait_for("the ScaledObject", SOON, || sandbox.get("ScaledObject", "api-tidegate"));
+    assert_eq!(made["spec"]["triggers"][0]["metadata"]["query"], "sum(requests)");
+    assert_eq!(made["metadata"]["ownerReferences"][0]["name"], "api");
+
+    sandbox.put_policy(&keda_policy("engines", "hpa"));
+    sandbox.autoscaler("api");
+    assert!(scaled_objects(&sandbox).is_empty(), "it has gone before");
+    sandbox.put_policy(&keda_policy("engines", "keda"));
+    wait_until("the ScaledObject", SOON, || scaled_objects(&sandbox) == ["api-tidegate"]);
+    assert!(autoscalers(&sandbox).is_empty(), "it has gone before");
+
+    // What a person does to it by KEDA's annotations stays.
+    sandbox.kubectl(&["annotate", "scaledobject", "api-tidegate", "autoscaling.keda.sh/paused=true"]).succeeds();
+    let edit = r#"{"spec":{"maxReplicaCount":50}}"#;
+    sandbox.kubectl(&["patch", "scaledobject", "api-tidegate", "--type=merge", "--patch", edit]).succeeds();
+    let right = wait_for("the ScaledObject to be put right", SOON, || {
+        sandbox.get("ScaledObject", "api-tidegate").filter(|found| found["spec"]["maxReplicaCount"] == 4)
+    });
+    assert_eq!(right["metadata"]["annotations"]["autoscaling.keda.sh/paused"], "true");
+
+    let theirs = json!({
+        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "mine"},
+        "spec": {"scaleTargetRef": {"name": "api"}, "triggers": [{"type": "cron", "metadata": {"start": "0 6 * * *"}}]}
+    });
+    sandbox.apply(&theirs).succeeds();
+    wait_until("ours to give way", SOON, || scaled_objects(&sandbox) == ["mine"]);
+    let server = sandbox.model_server("api", "that the autoscaler is its author's", |server| {
+        server["status"]["autoscaler"]["name"] == "mine"
+    });
+    assert_eq!(server["status"]["autoscaler"]["kind"], "ScaledObject");
+    sandbox.put_policy(&keda_policy("engines", "hpa"));
+    sandbox.apply(&model_server("later")).succeeds();
+    sandbox.autoscaler("later");
+    assert_eq!(autoscalers(&sandbox), ["later-tidegate"], "the author's wins over either engine");
+
+    // What KEDA makes for a ScaledObject is no second owner.
+    let owner = json!([{"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "mine",
+        "uid": sandbox.get("ScaledObject", "mine").unwrap()["metadata"]["uid"], "controller": true}]);
+    let derived = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "keda-hpa-mine", "ownerReferences": owner},
+        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "api"}, "maxReplicas": 3}
+    });
+    sandbox.apply(&derived).succeeds();
+    sandbox.apply(&model_server("last")).succeeds();
+    sandbox.autoscaler("last");
+    let server = sandbox.get("ModelServer", "api").unwrap();
+    assert_eq!(server["status"]["autoscaler"]["name"], "mine");
+    assert!(!condition(&server, "Conforming")["message"].as_str().unwrap().contains("duplicate-autoscaler"));
+}
