@@ -78,12 +78,23 @@ fn blocks_are_read_as_they_stand() {
     assert_eq!(found, [("sh fails", "one\ntwo\n"), ("text", "three\n")]);
 }
 
-#[test]
-#[ignore = "needs the control plane"]
-fn the_guide_to_policies_can_be_followed() {
+/// Follows a guide on a control plane of its own.
+fn follow(guide: &str) {
     let plane = ControlPlane::start(&[]);
     let _tidegate = Tidegate::start(&plane);
     let folder = plane.new_folder();
     let reader = Reader { plane: &plane, folder: &folder };
-    reader.follow(&fs::read_to_string(in_tree("docs/guides/policies.md")).unwrap());
+    reader.follow(&fs::read_to_string(in_tree(guide)).unwrap());
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn the_guide_to_policies_can_be_followed() {
+    follow("docs/guides/policies.md");
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn the_guide_to_autoscaling_can_be_followed() {
+    follow("docs/guides/autoscaling.md");
 }
