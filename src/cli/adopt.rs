@@ -2,6 +2,7 @@
 //! restarts.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -69,7 +70,8 @@ async fn adopt(args: Args) -> anyhow::Result<()> {
         let workload = Workload::view(&found.object)?;
         let is_named = named.contains(&(workload.kind(), workload.name()));
         let would = Would::of(&found.object, &policies, &input.facts)?;
-        if !is_named && !(all && matches!(would, Would::Adopt(_))) {
+        let is_asked_for = is_named || all && matches!(would, Would::Adopt(_));
+        if !is_asked_for {
             continue;
         }
         say(&would.told(&workload, yes))?;
@@ -108,15 +110,15 @@ impl Would {
         let mut text = String::from("  pod template: as it is, no pod restarts\n");
         text.push_str(&check::made(&then));
         for found in facts.autoscalers_of(&workload.reference()) {
-            text.push_str(&format!("  autoscaler: {} is there, and is the one that counts\n", found.reference()));
+            let _ = writeln!(text, "  autoscaler: {} is there, and is the one that counts", found.reference());
         }
         let labels = &workload.template()["metadata"]["labels"];
         for budget in facts.budgets_for(workload.namespace(), labels) {
-            text.push_str(&format!("  budget: PodDisruptionBudget/{budget} is there, and is the one that counts\n"));
+            let _ = writeln!(text, "  budget: PodDisruptionBudget/{budget} is there, and is the one that counts");
         }
         let verdict = then.verdict();
         for broken in verdict.violations.iter().chain(&verdict.warned) {
-            text.push_str(&format!("  does not conform: {}\n", broken.told()));
+            let _ = writeln!(text, "  does not conform: {}", broken.told());
         }
         Ok(Self::Adopt(text))
     }
@@ -135,10 +137,10 @@ fn why_not(considered: &Considered) -> &'static str {
     if considered.receipt().is_some() {
         return "tidegate keeps it already";
     }
-    match considered.policies().is_empty() {
-        true => "it is no model server, or no policy is for it",
-        false => "no policy in `warn` or `enforce` is for it, or another controller owns it",
+    if considered.policies().is_empty() {
+        return "it is no model server, or no policy is for it";
     }
+    "no policy in `warn` or `enforce` is for it, or another controller owns it"
 }
 
 fn considered<'a>(object: &'a Value, policies: &'a PolicySet, facts: &'a Facts) -> anyhow::Result<Considered<'a>> {

@@ -88,17 +88,14 @@ pub fn plan(
     let autoscaler = autoscaler(workload, &wanted.autoscaler, observed, is_settled);
     let budget = budget(workload, &wanted.budget, observed, is_settled);
     let is_awaited = [&autoscaler, &budget].iter().any(|course| matches!(course.standing, Standing::Pending(_)));
-    let again = (is_awaited && !is_settled).then(|| settle - waited);
+    let again = (is_awaited && !is_settled).then(|| settle.saturating_sub(waited));
     Plan { autoscaler, budget, database: database(workload, &wanted.database, observed), again }
 }
 
 fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> Course {
     let (ours, others): (Vec<&Value>, Vec<&Value>) = observed.autoscalers.iter().partition(|found| {
-        let name = match found["kind"] == SCALED_OBJECT {
-            true => names::scaled_object(&workload.kind, &workload.name),
-            false => names::autoscaler(&workload.kind, &workload.name),
-        };
-        is_ours(found, workload) && found["metadata"]["name"] == name
+        let name_of = if found["kind"] == SCALED_OBJECT { names::scaled_object } else { names::autoscaler };
+        is_ours(found, workload) && found["metadata"]["name"] == name_of(&workload.kind, &workload.name)
     });
     if let Some(theirs) = others.iter().find(|found| Autoscaler::target(found).as_ref() == Some(workload)) {
         // Two autoscalers on one workload switch each other off.

@@ -15,7 +15,7 @@ const CUSTOM: &str = "custom.metrics.k8s.io";
 const EXTERNAL: &str = "external.metrics.k8s.io";
 
 impl Watches {
-    /// Follows the APIServices, by which the API server asks others.
+    /// Follows the objects by which the API server asks others.
     pub(super) fn metrics_apis(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let kind = resource("apiregistration.k8s.io", "v1", "APIService");
         let apis = MetricsApis { watches: self.clone(), step, groups: BTreeMap::new(), is_synced: false };
@@ -26,7 +26,7 @@ impl Watches {
 struct MetricsApis {
     watches: Watches,
     step: Step,
-    /// The groups of what is available, by the name of its APIService.
+    /// The groups of what is available, by the name of the object that says so.
     groups: BTreeMap<String, String>,
     is_synced: bool,
 }
@@ -48,7 +48,7 @@ impl MetricsApis {
     }
 }
 
-/// Tells the group of an APIService that serves metrics and is available.
+/// Tells the group of an API that serves metrics and is available.
 fn served(service: &DynamicObject) -> Option<&str> {
     let group = service.data["spec"]["group"].as_str().filter(|group| [CUSTOM, EXTERNAL].contains(group))?;
     let conditions = service.data["status"]["conditions"].as_array()?;

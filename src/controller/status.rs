@@ -116,6 +116,11 @@ fn autoscaler_ready(standing: &Standing) -> Condition {
 }
 
 fn budget_ready(standing: &Standing) -> Condition {
+    if *standing == Standing::Absent {
+        let message =
+            "no policy in `warn` or `enforce` asks for a disruption budget, or there is only one replica to guard";
+        return condition("DisruptionBudgetReady", "True", "NotWanted", message);
+    }
     companion_ready("DisruptionBudgetReady", "a disruption budget", standing, |found| {
         let pods = match found["spec"]["maxUnavailable"].as_i64() {
             Some(most @ 2..) => format!("{most} pods"),
@@ -214,16 +219,13 @@ fn ready(workload: &Workload, companions: &[Condition]) -> Condition {
 
 fn replicas(workload: &Workload, autoscaler: &Standing) -> ReplicasStatus {
     let now = workload.object()["status"]["replicas"].as_i64().unwrap_or_default();
-    let found = match autoscaler {
-        Standing::Ours(found) | Standing::Theirs(found) | Standing::Unmanaged(found) | Standing::Left(found, ..) => {
-            found
-        }
-        _ => return ReplicasStatus { min: None, max: None, now },
+    let (Standing::Ours(found) | Standing::Theirs(found) | Standing::Unmanaged(found) | Standing::Left(found, ..)) =
+        autoscaler
+    else {
+        return ReplicasStatus { min: None, max: None, now };
     };
-    let held = match found["kind"] == SCALED_OBJECT {
-        true => Autoscaler::of_scaled_object(found, false),
-        false => Autoscaler::of_hpa(found, false),
-    };
+    let read = if found["kind"] == SCALED_OBJECT { Autoscaler::of_scaled_object } else { Autoscaler::of_hpa };
+    let held = read(found, false);
     ReplicasStatus { min: Some(held.min), max: Some(held.max), now }
 }
 
