@@ -183,7 +183,7 @@ impl Autoscaler {
             min: spec["minReplicas"].as_i64().unwrap_or(1),
             max: spec["maxReplicas"].as_i64().unwrap_or(i64::MAX),
             ours,
-            metrics: spec["metrics"].as_array().into_iter().flatten().map(Metric::of).collect(),
+            metrics: metrics_of(spec),
         }
     }
 
@@ -231,6 +231,17 @@ impl Autoscaler {
     pub fn reference(&self) -> String {
         format!("{}/{}", self.kind, self.name)
     }
+}
+
+/// Returns the metrics of a HorizontalPodAutoscaler; CPU where it names none, as the API server has it, or is of
+/// `autoscaling/v1`.
+fn metrics_of(spec: &Value) -> Vec<Metric> {
+    let named: Vec<Metric> = spec["metrics"].as_array().into_iter().flatten().map(Metric::of).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let text = |text: &str| text.to_owned();
+    vec![Metric { kind: text("Resource"), name: text("cpu"), container: None, target: text("Utilization") }]
 }
 
 /// One metric of an autoscaler, as far as rules care.

@@ -99,7 +99,9 @@ impl Input {
     /// # Errors
     /// Says which object makes no sense, and why.
     pub fn add_text(&mut self, file: &str, text: &str, namespace: &str) -> Result<(), InputError> {
-        let documents: Vec<Value> = serde_saphyr::from_multiple(text)
+        // The line that cannot be read may hold a secret: it is named, not shown.
+        let unseen = serde_saphyr::options! { with_snippet: false };
+        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, unseen)
             .map_err(|problem| InputError::Syntax { file: file.to_owned(), problem: report::chain(&problem) })?;
         for (index, document) in documents.into_iter().enumerate().filter(|(_, document)| !document.is_null()) {
             self.add(file, index + 1, document, namespace)?;
@@ -336,5 +338,13 @@ spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, n
         let texts =
             ["a: [", "a: 1", policy, exception, "{apiVersion: apps/v1, kind: Deployment, metadata: {labels: [1]}}"];
         insta::assert_snapshot!(texts.map(told).join("\n"));
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_not_shown() {
+        let text = "kind: Deployment\nenv: s3cret: oops\n";
+        let told = Input::new().add_text("a.yaml", text, "default").unwrap_err();
+        let told = report::chain(&told);
+        assert!(told.contains("a.yaml") && !told.contains("s3cret"), "{told}");
     }
 }

@@ -174,11 +174,20 @@ fn snippet(value: &Value) -> String {
     serde_saphyr::to_string(value).unwrap_or_default().trim_end().to_owned()
 }
 
+/// Writes a word to add to what a container runs: to its words, or to the script of its shell.
+fn added(container: &Container, word: &str) -> String {
+    let list = if container.field("args").is_null() { "command" } else { "args" };
+    if container.runs_script() {
+        return format!("# add to the command in the script: {word}");
+    }
+    format!("{list}:\n  # beside those that are there\n  - {word}")
+}
+
 /// The finding about a variable whose value nobody should read. The value is not shown.
-fn written_out(container: &Container, index: usize, name: &str, what: &str) -> Finding {
+fn written_out(container: &Container, name: &str, what: &str) -> Finding {
     let reference = json!({"secretKeyRef": {"name": "<secret>", "key": "<key>"}});
     let secret = json!({"name": name, "value": null, "valueFrom": reference});
-    Finding::of_item(container, "env", index, name)
+    Finding::of_item(container, "env", name)
         .found(format!("`{name}` holds {what} that is written out"))
         .expected("a reference to a Secret")
         .instead(snippet(&json!({"env": [secret]})))
@@ -278,10 +287,9 @@ impl Finding {
         Self { place, subject, field: field.to_owned(), ..Self::default() }
     }
 
-    /// Starts a finding about a field of a container's list of named items, whatever place the item has there.
-    fn of_item(container: &Container, list: &str, index: usize, name: &str) -> Self {
-        let place = container.place(&format!("{list}[{index}]"));
-        Self { place, field: format!("{list}[{name}]"), ..Self::in_container(container, list) }
+    /// Starts a finding about an item of a container's list, by its name: what is injected moves the others.
+    fn of_item(container: &Container, list: &str, name: &str) -> Self {
+        Self::in_container(container, &format!("{list}[{name}]"))
     }
 
     /// Starts a finding about a field of the pod.
@@ -289,10 +297,10 @@ impl Finding {
         Self::at(format!("spec.template.spec.{field}"))
     }
 
-    /// Starts a finding about a field of one of the pod's volumes, whatever place that has in the list.
-    fn of_volume(index: usize, volume: &Value, field: &str) -> Self {
+    /// Starts a finding about a field of one of the pod's volumes, by its name.
+    fn of_volume(volume: &Value, field: &str) -> Self {
         let name = volume["name"].as_str().unwrap_or_default();
-        Self { field: format!("volumes[{name}].{field}"), ..Self::in_pod(&format!("volumes[{index}].{field}")) }
+        Self::in_pod(&format!("volumes[{name}].{field}"))
     }
 
     /// Starts a finding about a field of an object beside the workload, such as `HorizontalPodAutoscaler/api`.

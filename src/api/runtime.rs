@@ -237,6 +237,9 @@ pub struct Parallel {
     /// The flags that multiply it: pipelines and replicas, which may be on other nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<String>,
+    /// The flags that say over how many nodes all of it is spread.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
     /// Whether it takes every GPU that there is where nothing is said.
     #[serde(default)]
     pub takes_all: bool,

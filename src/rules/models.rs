@@ -6,7 +6,7 @@ mod unpinned_model_revision;
 pub use remote_code_without_revision::RemoteCodeWithoutRevision;
 pub use unpinned_model_revision::UnpinnedModelRevision;
 
-use super::{Finding, snippet};
+use super::{Finding, added, snippet};
 use crate::runtimes::Recognised;
 use crate::workload::Container;
 
@@ -31,7 +31,7 @@ impl OnHub<'_> {
             Finding::in_container(self.container, self.words).found(format!("`{}` in whatever revision", self.name));
         finding.instead(match (self.flag, self.variable) {
             (_, Some(variable)) => snippet(&serde_json::json!({"env": [{"name": variable, "value": "<commit>"}]})),
-            (Some(flag), None) => format!("{}:\n  # beside those that are there\n  - {flag}=<commit>", self.words),
+            (Some(flag), None) => added(self.container, &format!("{flag}=<commit>")),
             (None, None) => String::new(),
         })
     }
@@ -48,15 +48,27 @@ fn model_on_hub<'a>(recognised: &'a Recognised<'a>) -> Option<OnHub<'a>> {
     let by_place = || source.after.as_deref().and_then(|word| recognised.words.after(word));
     let by_env = || source.env.iter().find_map(|name| container.env_value(name));
     let name = by_flag.or_else(by_place).or_else(by_env).filter(|name| is_on_hub(name))?;
-    let has_variable = source.revision.env.iter().any(|name| container.env(name).is_some());
+    let by_flag = recognised.words.value_of_any(&source.revision.flags);
+    let by_variable = || source.revision.env.iter().find_map(|name| container.env(name));
+    // A branch moves; what a variable takes from elsewhere is not known to.
+    let is_pinned = match (by_flag, by_variable()) {
+        (Some(revision), _) => !is_branch(revision),
+        (None, Some(entry)) => entry["value"].as_str().is_none_or(|revision| !is_branch(revision)),
+        (None, None) => false,
+    };
     Some(OnHub {
         container,
         name,
-        is_pinned: recognised.words.has_any(&source.revision.flags) || has_variable,
+        is_pinned,
         flag: source.revision.flags.first().map(String::as_str),
         variable: source.revision.env.first().map(String::as_str),
         words: if container.field("args").is_null() { "command" } else { "args" },
     })
+}
+
+/// Tells whether a revision is a branch by its name, or none at all.
+fn is_branch(revision: &str) -> bool {
+    matches!(revision, "" | "main" | "master" | "HEAD")
 }
 
 /// Tells whether a model's name is `owner/name`: neither a path nor an address.

@@ -29,7 +29,8 @@ impl<'a> Run<'a> {
                 true,
             );
         }
-        server(recognise, &self.commands, is_named)
+        // A command that is given, and is none of a server's, may do anything.
+        server(recognise, &self.commands, is_named && (self.is_default || self.commands.is_empty()))
     }
 
     /// Returns all words.

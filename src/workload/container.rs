@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Image, Probe};
+use super::{Image, Probe, words};
 use crate::quantity::Quantity;
 
 /// Names and prefixes (those that end in `-` or `/`) of the extended resources that are GPUs or other accelerators.
@@ -102,6 +102,12 @@ impl<'a> Container<'a> {
             named.filter(|(name, amount)| is_gpu(name) && !is_zero(amount)).map(|(name, _)| name.as_str()).next()
         };
         of("limits").or_else(|| of("requests"))
+    }
+
+    /// Tells whether it runs the script of a shell.
+    #[must_use]
+    pub fn runs_script(&self) -> bool {
+        words::is_script(self)
     }
 
     /// Returns the value of an environment variable that is given as text.

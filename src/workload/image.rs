@@ -3,6 +3,18 @@
 /// The tags that registries and builds move from one image to the next.
 const MOVING_TAGS: &[&str] = &["latest", "main", "master", "nightly", "stable", "edge", "dev"];
 
+/// What stands in the place of an image that another webhook fills in.
+///
+/// <https://istio.io/latest/docs/setup/additional-setup/gateway/#deploying-a-gateway>
+const INJECTED: &str = "auto";
+
+/// Tells whether a tag is given to one image after the other: `latest`, `nightly-gpu`, `cpu-latest`; one with a number in it
+/// is of one day or version, unless it is the latest.
+fn is_moving(tag: &str) -> bool {
+    let has_number = tag.contains(|c: char| c.is_ascii_digit());
+    tag.split('-').any(|part| part == "latest" || (!has_number && MOVING_TAGS.contains(&part)))
+}
+
 /// A container image reference: `[registry[:port]/]repository[:tag][@digest]`.
 ///
 /// <https://github.com/distribution/reference>
@@ -66,7 +78,7 @@ impl<'a> Image<'a> {
     /// Tells whether the same reference can name another image tomorrow.
     #[must_use]
     pub fn is_floating(&self) -> bool {
-        self.digest().is_none() && self.tag().is_none_or(|tag| MOVING_TAGS.contains(&tag))
+        self.digest().is_none() && self.tag().is_none_or(is_moving) && self.text != INJECTED
     }
 }
 
@@ -94,5 +106,15 @@ mod tests {
         assert!(!Image::new("api:1.2").is_floating());
         assert!(Image::new("api:latest").is_floating());
         assert!(Image::new("api").is_floating());
+    }
+
+    #[test]
+    fn variants_of_moving_tags_move_too() {
+        for text in ["a:latest-gpu", "a:cpu-latest", "a:nightly-cuda", "a:main", "a:cu124-latest"] {
+            assert!(Image::new(text).is_floating(), "{text}");
+        }
+        for text in ["a:nightly-20260101", "a:1.2.0-dev", "a:stable-1.36", "a:server-cuda", "auto"] {
+            assert!(!Image::new(text).is_floating(), "{text}");
+        }
     }
 }

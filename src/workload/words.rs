@@ -188,6 +188,11 @@ fn words(container: &Container, environment: &Environment) -> Vec<String> {
     texts.filter_map(|word| word.as_str()).map(|word| expanded(word, environment)).collect()
 }
 
+/// Tells whether a container runs the script of a shell.
+pub(super) fn is_script(container: &Container) -> bool {
+    script(&words(container, &Environment::new())).is_some()
+}
+
 /// Returns the place of the script of a shell, wherever a wrapper such as `tini --` puts that shell.
 fn script(words: &[String]) -> Option<usize> {
     let shell = words.iter().position(|word| is_shell(word))?;

@@ -12,11 +12,15 @@ use crate::rules::{Context, Finding, Rule, is_written_out, this_source, written_
 use crate::workload::{Container, items};
 
 /// How the names of variables end that hold passwords of databases.
-const ENDINGS: [&str; 6] = [
+const ENDINGS: [&str; 10] = [
     "PGPASSWORD",
     "POSTGRES_PASSWORD",
     "POSTGRESQL_PASSWORD",
+    "MYSQL_PASSWORD",
+    "MYSQL_ROOT_PASSWORD",
+    "REDIS_PASSWORD",
     "DB_PASSWORD",
+    "DB_PASS",
     "DATABASE_PASSWORD",
     "DATASOURCE_PASSWORD",
 ];
@@ -44,11 +48,11 @@ impl Rule for LiteralDatabaseCredentials {
 }
 
 fn in_env(container: &Container) -> Vec<Finding> {
-    let entries = items(container.field("env")).enumerate();
-    let found = entries.filter_map(|(index, entry)| {
+    let entries = items(container.field("env"));
+    let found = entries.filter_map(|entry| {
         let (name, value) = (entry["name"].as_str()?, entry["value"].as_str()?);
         let is_password = ENDINGS.iter().any(|ending| name.to_uppercase().ends_with(ending)) && is_written_out(value);
-        (is_password || has_password(value)).then(|| written_out(container, index, name, "a password"))
+        (is_password || has_password(value)).then(|| written_out(container, name, "a password"))
     });
     found.collect()
 }

@@ -31,12 +31,12 @@ impl Rule for DatabaseVariableOverridden {
             return Vec::new();
         };
         let variables = binding.variables();
-        let entries = items(container.field("env")).enumerate();
-        let overridden = entries.filter_map(|(index, entry)| {
+        let entries = items(container.field("env"));
+        let overridden = entries.filter_map(|entry| {
             let (name, source) = variables.iter().find(|(name, _)| entry["name"] == **name)?;
             let field = if entry["valueFrom"].is_null() { "value" } else { "valueFrom" };
             (entry[field] != source[field]).then(|| {
-                Finding::of_item(&container, "env", index, name)
+                Finding::of_item(&container, "env", name)
                     .found(format!("`{name}` is the author's own"))
                     .expected(format!("the one of the database {}, which is bound", binding.name))
                     .instead(format!("# leave {name} out of env"))

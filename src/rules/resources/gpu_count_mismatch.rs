@@ -61,7 +61,13 @@ fn wanted(recognised: &Recognised) -> Option<(u64, u64)> {
     };
     let others = parallel.others.iter().filter_map(|flag| recognised.words.value(flag));
     let factors: Option<Vec<u64>> = others.map(|value| value.parse().ok().filter(|count| *count > 0)).collect();
-    Some((tensor, factors?.into_iter().try_fold(tensor, u64::checked_mul)?))
+    let all = factors?.into_iter().try_fold(tensor, u64::checked_mul)?;
+    let nodes = match recognised.words.value_of_any(&parallel.nodes) {
+        Some(nodes) => nodes.parse().ok().filter(|nodes| *nodes > 0)?,
+        None => 1,
+    };
+    // Each node has its part of the layers, too.
+    Some(if all % nodes == 0 { ((tensor / nodes).max(1), all / nodes) } else { (tensor, all) })
 }
 
 fn whole(container: &Container, resource: &str) -> Option<u64> {

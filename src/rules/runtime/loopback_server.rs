@@ -7,7 +7,7 @@
 //! Let it listen on all addresses, `--host 0.0.0.0`; unless a proxy in the same pod is what serves.
 
 use crate::api::{Enforcement, Host};
-use crate::rules::{Context, Finding, Rule, this_source};
+use crate::rules::{Context, Finding, Rule, added, this_source};
 
 /// Finds servers that nobody reaches.
 #[derive(Debug)]
@@ -40,13 +40,37 @@ impl Rule for LoopbackServer {
             }
             _ => return Vec::new(),
         };
+        if let (None, Some(variable)) = (flags.first(), env.first()) {
+            let finding = Finding::in_container(container, "env").found(found).expected("an address that others reach");
+            return vec![finding.instead(format!("env:\n  - name: {variable}\n    value: 0.0.0.0"))];
+        }
         let words = if container.field("args").is_null() { "command" } else { "args" };
         let flag = flags.first().map_or("--host", String::as_str);
         let finding = Finding::in_container(container, words).found(found).expected("an address that others reach");
-        vec![finding.instead(format!("{words}:\n  # beside those that are there\n  - {flag}=0.0.0.0"))]
+        vec![finding.instead(added(container, &format!("{flag}=0.0.0.0")))]
     }
 }
 
 fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host == "::1" || host.starts_with("127.")
+    // It may be an address: `http://127.0.0.1:11434`.
+    let host = host.split_once("://").map_or(host, |(_, rest)| rest);
+    host == "::1"
+        || host.starts_with("[::1]")
+        || host.starts_with("127.")
+        || host.split(':').next() == Some("localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn localhost_has_many_names() {
+        for host in ["127.0.0.1", "localhost", "::1", "127.0.0.1:11434", "http://localhost:80", "[::1]:80"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["0.0.0.0", "0.0.0.0:127", "::", "localhost.example.com", "http://10.0.0.1"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
 }

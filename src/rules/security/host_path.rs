@@ -25,12 +25,12 @@ impl Rule for HostPath {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let volumes = items(&context.workload.pod_spec()["volumes"]).enumerate();
-        let of_host = volumes.filter(|(_, volume)| volume["hostPath"].is_object());
-        let finding = |(index, volume): (usize, &serde_json::Value)| {
+        let volumes = items(&context.workload.pod_spec()["volumes"]);
+        let of_host = volumes.filter(|volume| volume["hostPath"].is_object());
+        let finding = |volume: &serde_json::Value| {
             let (name, path) = (&volume["name"], volume["hostPath"]["path"].as_str().unwrap_or_default());
             let claim = json!({"name": name, "persistentVolumeClaim": {"claimName": "<claim>"}, "hostPath": null});
-            Finding::of_volume(index, volume, "hostPath")
+            Finding::of_volume(volume, "hostPath")
                 .found(format!("`{path}` of whatever node the pod runs on"))
                 .expected("a volume that does not depend on the node")
                 .instead(snippet(&json!({"volumes": [claim]})))

@@ -36,7 +36,8 @@ const ENDINGS: [&str; 8] = [
 ];
 
 /// Flags whose values are secrets.
-const FLAGS: [&str; 6] = ["--api-key", "--api-keys", "--hf-token", "--auth-token", "--access-token", "--admin-api-key"];
+const FLAGS: [&str; 7] =
+    ["--api-key", "--api-keys", "--hf-token", "--hf-api-token", "--auth-token", "--access-token", "--admin-api-key"];
 
 /// How keys begin, and the least number of characters after that.
 ///
@@ -84,11 +85,11 @@ impl Rule for SecretInEnv {
 
 impl SecretInEnv {
     fn in_env(&self, container: &Container) -> Vec<Finding> {
-        let entries = items(container.field("env")).enumerate();
-        let found = entries.filter_map(|(index, entry)| {
+        let entries = items(container.field("env"));
+        let found = entries.filter_map(|entry| {
             let (name, value) = (entry["name"].as_str()?, entry["value"].as_str()?);
             let by_name = self.names_a_secret(name) && is_secret(value);
-            (by_name || is_key(value)).then(|| written_out(container, index, name, "a secret"))
+            (by_name || is_key(value)).then(|| written_out(container, name, "a secret"))
         });
         found.collect()
     }

@@ -35,15 +35,15 @@ impl Rule for SingleWriterVolume {
             return Vec::new();
         }
         let namespace = context.workload.namespace();
-        let volumes = items(&context.workload.pod_spec()["volumes"]).enumerate();
-        let found = volumes.filter_map(|(index, volume)| {
+        let volumes = items(&context.workload.pod_spec()["volumes"]);
+        let found = volumes.filter_map(|volume| {
             let name = volume["persistentVolumeClaim"]["claimName"].as_str()?;
             let modes = &context.facts.claim(namespace, name)?.access_modes;
             let is_single = !modes.is_empty() && modes.iter().all(|mode| mode.starts_with("ReadWriteOnce"));
             is_single.then(|| {
                 let claim = json!({"name": volume["name"], "persistentVolumeClaim": {"claimName": "<claim>"}});
                 let instead = json!({"volumes": [claim]});
-                Finding::of_volume(index, volume, "persistentVolumeClaim.claimName")
+                Finding::of_volume(volume, "persistentVolumeClaim.claimName")
                     .found(format!("`{name}`, which is {}, for up to {most} replicas", modes.join(", ")))
                     .expected("a claim that many nodes may mount")
                     .instead(snippet(&instead))

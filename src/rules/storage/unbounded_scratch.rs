@@ -30,18 +30,17 @@ impl Rule for UnboundedScratch {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let volumes = items(&context.workload.pod_spec()["volumes"]).enumerate();
-        let unbounded = volumes.filter(|(_, volume)| {
+        let volumes = items(&context.workload.pod_spec()["volumes"]);
+        let unbounded = volumes.filter(|volume| {
             let scratch = &volume["emptyDir"];
             let in_memory = scratch["medium"] == "Memory";
             scratch.is_object()
                 && scratch["sizeLimit"].is_null()
                 && (in_memory || !is_bounded(&context.workload, volume["name"].as_str().unwrap_or_default()))
         });
-        let finding = |(index, volume): (usize, &serde_json::Value)| {
+        let finding = |volume: &serde_json::Value| {
             let name = volume["name"].as_str().unwrap_or_default();
-            let finding =
-                Finding::of_volume(index, volume, "emptyDir.sizeLimit").found(format!("nothing for `{name}`"));
+            let finding = Finding::of_volume(volume, "emptyDir.sizeLimit").found(format!("nothing for `{name}`"));
             let instead = json!({"volumes": [{"name": name, "emptyDir": {"sizeLimit": "20Gi"}}]});
             finding.expected("a size limit").instead(snippet(&instead))
         };
