@@ -6,6 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use tidegate::admission::{self, Webhook};
+use tidegate::api::DatabaseProvider;
 use tidegate::engine::{Operation, Request, User, decide};
 use tidegate::facts::{Apis, Autoscaler, Database, Facts, Namespace, WorkloadRef};
 use tidegate::input;
@@ -105,8 +106,12 @@ fn facts(operation: Operation) -> Facts {
             metrics: Vec::new(),
         };
         facts.autoscalers.insert(workload, vec![autoscaler]);
-        let database = Database { made_for: Some("Deployment/ai-model-serving".into()) };
-        facts.databases.entry("default".into()).or_default().insert("acid-ai-model-serving".into(), database);
+        let database = Database { made_for: Some("Deployment/ai-model-serving".into()), ..Database::default() };
+        facts
+            .databases
+            .entry("default".into())
+            .or_default()
+            .insert((DatabaseProvider::Zalando, "acid-ai-model-serving".into()), database);
     }
     facts
 }

@@ -3,6 +3,7 @@
 //! The envelope is decoded before the object, so that the `uid` survives an object that cannot be read.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
 
+pub mod guard;
 pub mod own_kinds;
 
 use std::borrow::Cow;

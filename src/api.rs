@@ -1,5 +1,7 @@
 //! Our custom resources as Rust types, and the definitions that a cluster applies.
 
+#[expect(unreachable_pub, reason = "the derive repeats each type within a function")]
+mod database;
 mod model_server;
 #[expect(unreachable_pub, reason = "the derive repeats each type within a function")]
 mod runtime;
@@ -8,6 +10,11 @@ mod serving_exception;
 #[expect(unreachable_pub, reason = "the derive repeats each type within a function")]
 mod serving_policy;
 
+pub use database::{
+    CloudNativePg, ConnectionPooler, Database, DatabaseAmounts, DatabaseCreation, DatabaseEnv, DatabaseKeys,
+    DatabasePart, DatabaseProvider, DatabaseResources, DatabaseSecret, DatabaseTls, PoolerMode, PreparedDatabase,
+    PreparedSchema, RoleFlag, Volume, Zalando,
+};
 pub use model_server::{
     AutoscalerStatus, DatabaseStatus, DisruptionBudgetStatus, ModelServer, ModelServerSpec, ModelServerStatus,
     ReplicasStatus,
@@ -17,10 +24,10 @@ pub use runtime::{
 };
 pub use serving_exception::{ExceptedWorkloads, ServingException, ServingExceptionSpec, ServingExceptionStatus};
 pub use serving_policy::{
-    Autoscaling, AutoscalingEngine, Bound, Condition, ContainerDefaults, CustomRule, CustomVariable, Database,
-    DatabaseCreation, DatabaseProvider, DisruptionBudget, Enforcement, Environment, EnvironmentSource, ExceptionBounds,
-    Fallback, Keda, LabelRequirement, LabelSelector, Match, Pod, ProbeSource, Probes, Queue, Resources, RuleSettings,
-    ServingPolicy, ServingPolicySpec, ServingPolicyStatus, Unlabelled, Volume, WorkloadCounts, WorkloadKind, Zalando,
+    Autoscaling, AutoscalingEngine, Bound, Condition, ContainerDefaults, CustomRule, CustomVariable, DisruptionBudget,
+    Enforcement, Environment, EnvironmentSource, ExceptionBounds, Fallback, Keda, LabelRequirement, LabelSelector,
+    Match, Pod, ProbeSource, Probes, Queue, Resources, RuleSettings, ServingPolicy, ServingPolicySpec,
+    ServingPolicyStatus, Unlabelled, WorkloadCounts, WorkloadKind,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -56,6 +63,10 @@ pub const ADOPTED_ANNOTATION: &str = "tidegate.dev/adopted";
 
 /// Annotation on a workload that records what Tidegate injected into it: the receipt.
 pub const RECEIPT_ANNOTATION: &str = "tidegate.dev/receipt";
+
+/// Label on a database that Tidegate made and that no workload uses any more: since when, as a label can have it, such as
+/// `2027-01-31T12-00-00Z`.
+pub const ORPHANED_SINCE_LABEL: &str = "tidegate.dev/orphaned-since";
 
 /// Prefix of every annotation that Tidegate reads or writes.
 pub const ANNOTATION_PREFIX: &str = "tidegate.dev/";

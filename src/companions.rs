@@ -1,16 +1,21 @@
 //! The objects that belong to a model server: its autoscaler, its disruption budget and its database. Each is planned here, purely; the
 //! controller makes and keeps them once the workload is stored.
 
+pub mod cloudnative_pg;
+pub mod database;
 mod hpa;
 mod keda;
 pub mod names;
 mod pdb;
 mod scaling;
+pub mod secret;
 pub mod zalando;
 
 use serde_json::{Value, json};
 
-use crate::facts::{Facts, WorkloadRef};
+pub use database::{Binding, Provider, Source, Variable, binding};
+
+use crate::facts::Facts;
 use crate::policy::Effective;
 use crate::runtimes::Recognised;
 use crate::workload::Workload;
@@ -37,6 +42,8 @@ pub struct Companions {
     pub budget: Wanted,
     /// Its database.
     pub database: Wanted,
+    /// How it reaches that.
+    pub binding: Option<Binding>,
 }
 
 /// Whether a companion should be there.
@@ -47,6 +54,8 @@ pub enum Wanted {
     Nothing,
     /// This one.
     Object(Value),
+    /// This one, which somebody else makes.
+    Theirs(Value),
     /// A policy asks for one, but it cannot be had.
     Impossible {
         /// One word for why, as a condition has it.
@@ -59,63 +68,6 @@ pub enum Wanted {
 /// Why a companion cannot be had: one word, as a condition has it, and a sentence for people.
 pub type Problem = (&'static str, String);
 
-/// A provider of databases.
-pub trait Provider {
-    /// Returns the API that it offers, for people.
-    fn api(&self) -> &'static str;
-
-    /// Tells whether the cluster serves that API.
-    fn is_served(&self, facts: &Facts) -> bool;
-
-    /// Tells what stands in the way of a database for this workload.
-    fn problem(&self, workload: &WorkloadRef, facts: &Facts) -> Option<String>;
-
-    /// Returns how the workload reaches its database. The names in it never change from release to release, for that
-    /// would leave the data behind.
-    fn binding(&self, workload: &WorkloadRef, facts: &Facts) -> Binding;
-
-    /// Returns the object that makes the provider create the database.
-    fn object(&self, workload: &WorkloadRef, facts: &Facts) -> Value;
-}
-
-/// How a workload reaches its database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Binding {
-    /// The name of the provider's object.
-    pub name: String,
-    /// The host.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// The database on that host.
-    pub database: String,
-    /// The `sslmode` of libpq.
-    pub ssl_mode: &'static str,
-    /// The Secret with the credentials.
-    pub secret: String,
-    /// The Secret's key for the user.
-    pub user_key: &'static str,
-    /// The Secret's key for the password.
-    pub password_key: &'static str,
-}
-
-impl Binding {
-    /// Returns the environment variables of libpq, each with where its value comes from.
-    #[must_use]
-    pub fn variables(&self) -> Vec<(&'static str, Value)> {
-        let secret = |key: &str| json!({"valueFrom": {"secretKeyRef": {"name": self.secret, "key": key}}});
-        let value = |value: &str| json!({"value": value});
-        vec![
-            ("PGHOST", value(&self.host)),
-            ("PGPORT", value(&self.port.to_string())),
-            ("PGDATABASE", value(&self.database)),
-            ("PGUSER", secret(self.user_key)),
-            ("PGPASSWORD", secret(self.password_key)),
-            ("PGSSLMODE", value(self.ssl_mode)),
-        ]
-    }
-}
-
 /// Plans the companions of a workload.
 #[must_use]
 pub fn wanted(workload: &Workload, recognised: &Recognised, effective: &Effective, facts: &Facts) -> Companions {
@@ -123,39 +75,13 @@ pub fn wanted(workload: &Workload, recognised: &Recognised, effective: &Effectiv
         return Companions::default();
     }
     let scaling = Scaling::of(workload, recognised, effective, facts);
+    let (database, binding) = database::wanted(workload, recognised, effective, facts);
     Companions {
         autoscaler: scaling.map(|scaling| scaling.wanted()).unwrap_or_default(),
         budget: pdb::wanted(workload, effective, facts),
-        database: database(workload, recognised, effective, facts),
+        database,
+        binding,
     }
-}
-
-/// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one.
-///
-/// # Errors
-/// Says in a word and in a sentence why it can have none.
-pub fn binding(
-    workload: &Workload,
-    recognised: &Recognised,
-    effective: &Effective,
-    facts: &Facts,
-) -> Result<Option<Binding>, Problem> {
-    let Some((settings, _)) = effective.database().filter(|(settings, _)| settings.is_wanted(workload)) else {
-        return Ok(None);
-    };
-    let (provider, reference) = (settings.provider(), workload.reference());
-    if workload.has_generated_name() {
-        let message = "its name follows from the workload's, which `generateName` leaves open";
-        return Err(("NotBound", message.to_owned()));
-    }
-    if !provider.is_served(facts) {
-        return Err(("ProviderNotServed", format!("the cluster does not serve {}", provider.api())));
-    }
-    if let Some(message) = provider.problem(&reference, facts) {
-        return Err(("NameTaken", message));
-    }
-    recognised.server().map_err(|message| ("NotBound", message))?;
-    Ok(Some(provider.binding(&reference, facts)))
 }
 
 /// Returns why the autoscaler that a policy asks for cannot be had, in a sentence.
@@ -176,16 +102,6 @@ fn owner(workload: &Workload) -> Value {
         "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
         "controller": true, "blockOwnerDeletion": true
     })
-}
-
-fn database(workload: &Workload, recognised: &Recognised, effective: &Effective, facts: &Facts) -> Wanted {
-    match binding(workload, recognised, effective, facts) {
-        Err((reason, message)) => Wanted::Impossible { reason, message },
-        Ok(binding) => match effective.database().filter(|_| binding.is_some()) {
-            Some((settings, _)) => Wanted::Object(settings.provider().object(&workload.reference(), facts)),
-            None => Wanted::Nothing,
-        },
-    }
 }
 
 /// Tells whether everything that is wanted is there; what else is there does not matter.

@@ -3,7 +3,9 @@
 mod apply;
 mod autoscalers;
 mod book;
+mod databases;
 mod observed;
+mod orphans;
 mod plan;
 mod policies;
 mod reconcile;
@@ -35,6 +37,7 @@ pub use apply::ApplyError;
 pub use observed::Observed;
 pub use plan::{Action, Plan, Standing, plan};
 
+use crate::companions;
 use crate::facts::WorkloadRef;
 use crate::server::health::Readiness;
 use crate::state::State;
@@ -64,6 +67,8 @@ struct Context {
     objects: Arc<Objects>,
     wanted_since: reconcile::WantedSince,
     reports: Option<Arc<Reports>>,
+    /// Who makes a database has the turn: otherwise two would each see room for one more.
+    making: tokio::sync::Mutex<()>,
     settle: Duration,
     resync: Duration,
 }
@@ -119,6 +124,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         objects: Arc::clone(&objects),
         wanted_since: reconcile::WantedSince::default(),
         reports: options.write_reports.then(|| Reports::new(client.clone())),
+        making: tokio::sync::Mutex::default(),
         settle: options.settle,
         resync: options.resync,
     });
@@ -130,7 +136,9 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     spawn(&mut tasks, "scaled objects", watches.scaled_objects(readiness.step("scaled objects")));
     spawn(&mut tasks, "metrics APIs", watches.metrics_apis(readiness.step("metrics APIs")));
     spawn(&mut tasks, "model servers", watches.model_servers());
-    spawn(&mut tasks, "databases", watches.databases(readiness.step("databases")));
+    for api in companions::database::APIS {
+        spawn(&mut tasks, "databases", watches.databases(api, readiness.step(api.definition)));
+    }
     spawn(&mut tasks, "claims", watches.claims(readiness.step("claims")));
     spawn(&mut tasks, "disruption budgets", watches.budgets(readiness.step("disruption budgets")));
     spawn(&mut tasks, "services", watches.services(readiness.step("services")));

@@ -8,7 +8,7 @@ use kube::core::{Selector, SelectorExt as _};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::api::MODEL_SERVERS_LABEL;
+use crate::api::{DatabaseProvider, MODEL_SERVERS_LABEL};
 
 /// All that is known of the cluster at the time of a decision.
 #[derive(Clone, Debug, Default)]
@@ -19,8 +19,12 @@ pub struct Facts {
     pub autoscalers: HashMap<WorkloadRef, Vec<Autoscaler>>,
     /// The names of the HorizontalPodAutoscalers that KEDA made for its ScaledObjects, by the workload that they scale.
     pub derived_autoscalers: HashMap<WorkloadRef, BTreeSet<String>>,
-    /// Databases by namespace, then by name.
-    pub databases: HashMap<String, BTreeMap<String, Database>>,
+    /// Databases by namespace, then by provider and name.
+    pub databases: HashMap<String, BTreeMap<(DatabaseProvider, String), Database>>,
+    /// By workload: the databases that its pods, of which there are some, are led to, by provider and name.
+    pub used_databases: HashMap<WorkloadRef, Vec<(DatabaseProvider, String)>>,
+    /// The major versions of PostgreSQL that Zalando's postgres-operator offers; none where that is not known.
+    pub zalando_versions: BTreeSet<String>,
     /// PersistentVolumeClaims by namespace, then by name.
     pub claims: HashMap<String, HashMap<String, Claim>>,
     /// Which pods PodDisruptionBudgets are for, by namespace; none where nobody looked for any.
@@ -70,14 +74,22 @@ impl Facts {
 
     /// Returns a provider's object of this name.
     #[must_use]
-    pub fn database(&self, namespace: &str, name: &str) -> Option<&Database> {
-        self.databases.get(namespace)?.get(name)
+    pub fn database(&self, provider: DatabaseProvider, namespace: &str, name: &str) -> Option<&Database> {
+        self.databases.get(namespace)?.get(&(provider, name.to_owned()))
     }
 
-    /// Returns the names of the databases that Tidegate made for a workload.
-    pub fn databases_of(&self, workload: &WorkloadRef) -> impl Iterator<Item = &str> {
+    /// Returns the databases that Tidegate made for a workload.
+    pub fn databases_of(&self, workload: &WorkloadRef) -> impl Iterator<Item = DatabaseOf<'_>> {
         let inside = self.databases.get(&workload.namespace).into_iter().flatten();
-        inside.filter(|(_, found)| found.is_for(workload)).map(|(name, _)| name.as_str())
+        let found = inside.filter(|(_, found)| found.is_for(workload));
+        found.map(|((provider, name), _)| DatabaseOf { provider: *provider, name })
+    }
+
+    /// Returns how many databases Tidegate has made in a namespace.
+    #[must_use]
+    pub fn databases_made_in(&self, namespace: &str) -> usize {
+        let inside = self.databases.get(namespace).into_iter().flatten();
+        inside.filter(|(_, found)| found.made_for.is_some()).count()
     }
 
     /// Notes that an autoscaler no longer scales a workload.
@@ -320,11 +332,22 @@ impl PodSelector {
     }
 }
 
+/// Names the database of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatabaseOf<'f> {
+    /// Its provider.
+    pub provider: DatabaseProvider,
+    /// The name of its object.
+    pub name: &'f str,
+}
+
 /// A database object of a provider.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Database {
     /// The workload that Tidegate made it for; none where it is somebody else's.
     pub made_for: Option<String>,
+    /// Whether a pooler of connections stands before it.
+    pub is_pooled: bool,
 }
 
 impl Database {
@@ -342,6 +365,8 @@ impl Database {
 pub struct Apis {
     /// `acid.zalan.do/v1`, kind `postgresql`.
     pub zalando: bool,
+    /// `postgresql.cnpg.io/v1`, kind `Cluster`.
+    pub cloudnative_pg: bool,
     /// The `sleep` handler of a container's `preStop`, which Kubernetes has since 1.30. An older one drops the field, and
     /// refuses the handler without it.
     ///
@@ -373,6 +398,7 @@ impl Apis {
     pub fn all() -> Self {
         Self {
             zalando: true,
+            cloudnative_pg: true,
             pre_stop_sleep: true,
             custom_metrics: true,
             external_metrics: true,

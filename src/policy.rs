@@ -1,6 +1,7 @@
 //! Policies, compiled: selectors ready to match, quantities parsed, settings known to make sense.
 
 mod compile;
+mod databases;
 mod effective;
 mod exception;
 mod meeting;
@@ -19,13 +20,15 @@ use kube::core::{Selector, SelectorExt};
 use serde_json::{Map, Value};
 
 pub use compile::{AutoscalingError, PolicyError};
+pub(crate) use databases::secret_name;
+pub use databases::{CloudNativePgSettings, DatabaseSettings, SecretSettings, WORKLOAD, ZalandoSettings};
 pub use effective::{ActiveRule, Effective, Selected};
 pub use exception::{Exception, ExceptionError, ExceptionLimits};
 pub use meeting::Meeting;
 pub use merge::{Conflict, Merged};
 pub use settings::{
-    AutoscalingSettings, BudgetSettings, Class, DatabaseSettings, Defaults, KedaSettings, PodSettings, ProbeSettings,
-    ProviderSettings, QueueSettings, RequestAndLimit, SettingsError, ZalandoSettings,
+    AutoscalingSettings, BudgetSettings, Class, Defaults, KedaSettings, PodSettings, ProbeSettings, QueueSettings,
+    RequestAndLimit, SettingsError,
 };
 pub use shipped::{SHIPPED, shipped};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::api::ServingPolicy;
+use crate::api::{DatabaseProvider, ServingPolicy};
 use crate::facts::{Apis, Autoscaler, Database, Facts, Namespace, WorkloadRef};
 use crate::policy::{Exception, Policy, PolicySet};
 use crate::rules;
@@ -83,10 +83,20 @@ pub(crate) fn facts() -> Facts {
     Facts { namespaces, apis: Apis::all(), ..Facts::default() }
 }
 
-/// The same cluster with a database.
+/// The same cluster with a database of Zalando's operator.
 pub(crate) fn with_database(namespace: &str, name: &str, database: Database) -> Facts {
-    let inside = [(name.to_owned(), database)].into();
+    with_database_of(DatabaseProvider::Zalando, namespace, name, database)
+}
+
+/// The same cluster with a database.
+pub(crate) fn with_database_of(provider: DatabaseProvider, namespace: &str, name: &str, database: Database) -> Facts {
+    let inside = [((provider, name.to_owned()), database)].into();
     Facts { databases: [(namespace.to_owned(), inside)].into(), ..facts() }
+}
+
+/// A database that Tidegate made for a workload, such as `Deployment/api`.
+pub(crate) fn made_for(workload: &str) -> Database {
+    Database { made_for: Some(workload.to_owned()), ..Database::default() }
 }
 
 /// The same cluster with an autoscaler for `ml/api`.

@@ -53,6 +53,9 @@ pub struct Known {
     /// Whether KEDA is there. Default: true.
     #[serde(default)]
     pub keda: Option<bool>,
+    /// Whether CloudNativePG is there. Default: true.
+    #[serde(default)]
+    pub cloud_native_pg: Option<bool>,
     /// When it happens, such as `2027-01-01T00:00:00Z`. Default: 1970.
     #[serde(default)]
     pub now: Option<Timestamp>,
@@ -149,6 +152,7 @@ impl Trial {
         facts.apis.keda = self.facts.keda.unwrap_or(true);
         facts.apis.custom_metrics = self.facts.metrics_adapter.unwrap_or(true);
         facts.apis.external_metrics = facts.apis.custom_metrics;
+        facts.apis.cloudnative_pg = self.facts.cloud_native_pg.unwrap_or(true);
         let now = self.facts.now.unwrap_or(Timestamp::UNIX_EPOCH);
         Ok(self.expect.compared(&considered(object, old, now, &policies, &facts)))
     }
@@ -205,11 +209,11 @@ impl Expected {
                 Companion::Database => ("database", &planned.database),
             };
             match wanted {
-                Wanted::Object(object) if expected == "none" => {
+                Wanted::Object(object) | Wanted::Theirs(object) if expected == "none" => {
                     let found = format!("{} {}", told(&object["kind"]), told(&object["metadata"]["name"]));
                     vec![different(what, "none", &found)]
                 }
-                Wanted::Object(object) => lacking(what, object, expected),
+                Wanted::Object(object) | Wanted::Theirs(object) => lacking(what, object, expected),
                 _ if expected == "none" => Vec::new(),
                 Wanted::Nothing => vec![different(what, &told(expected), "none")],
                 Wanted::Impossible { message, .. } => {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::api::MODEL_SERVERS_LABEL;
+use crate::companions::database::{APIS, Api};
 use crate::companions::{MANAGED_BY_LABEL, MANAGER};
 
 /// The name of both webhook configurations.
@@ -112,6 +113,39 @@ fn of_own_kinds(client_config: &Value) -> Value {
     })
 }
 
+/// Adds to the configurations that deleting a database of Tidegate's is judged. That fails open: a Tidegate that is away
+/// keeps nobody from deleting what they want.
+#[must_use]
+pub fn with_guard([mutating, mut validating]: [Value; 2], endpoint: &Endpoint) -> [Value; 2] {
+    if let Some(webhooks) = validating["webhooks"].as_array_mut() {
+        webhooks.push(of_databases(&endpoint.client_config("/guard")));
+    }
+    [mutating, validating]
+}
+
+fn of_databases(client_config: &Value) -> Value {
+    let rule = |api: &Api| {
+        let (group, version, _) = api.kind;
+        let (resource, _) = api.definition.split_once('.').unwrap_or_default();
+        json!({
+            "apiGroups": [group], "apiVersions": [version], "resources": [resource], "scope": "Namespaced",
+            "operations": ["DELETE"]
+        })
+    };
+    json!({
+        "name": "databases.tidegate.dev",
+        "admissionReviewVersions": ["v1"],
+        "clientConfig": client_config,
+        "failurePolicy": "Ignore",
+        "matchPolicy": "Equivalent",
+        "sideEffects": "None",
+        "timeoutSeconds": 5,
+        "rules": APIS.map(rule),
+        "namespaceSelector": {"matchExpressions": [never()]},
+        "objectSelector": {"matchLabels": {MANAGED_BY_LABEL: MANAGER}}
+    })
+}
+
 fn configuration(kind: &str, webhooks: &[Value]) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
@@ -155,3 +189,17 @@ oldObject.metadata.?annotations.orValue({}).exists(k, k.startsWith('tidegate.dev
 !(k in object.metadata.?annotations.orValue({})))";
 
 const IS_NOT_BEING_DELETED: &str = "!has(object.metadata.deletionTimestamp)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_component_of_the_manifests_is_the_guard() {
+        let component: Value =
+            serde_saphyr::from_str(include_str!("../manifests/guard-databases/kustomization.yaml")).unwrap();
+        let patch: Value = serde_saphyr::from_str(component["patches"][0]["patch"].as_str().unwrap()).unwrap();
+        let [_, guarded] = with_guard(configurations(&BTreeMap::new(), &Endpoint::Service), &Endpoint::Service);
+        assert_eq!(patch[0]["value"], *guarded["webhooks"].as_array().unwrap().last().unwrap());
+    }
+}

@@ -11,6 +11,7 @@ use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+use tidegate::api::DatabaseProvider;
 use tidegate::facts::{Apis, Autoscaler, Database, Facts, Namespace, WorkloadRef};
 use tidegate::input;
 use tidegate::policy::PolicySet;
@@ -609,8 +610,8 @@ mod what_people_read {
 
     #[tokio::test]
     async fn a_database_whose_name_is_taken() {
-        let taken = Database { made_for: Some("Deployment/other".into()) };
-        let inside = [("acid-ai-model-serving".to_owned(), taken)].into();
+        let taken = Database { made_for: Some("Deployment/other".into()), ..Database::default() };
+        let inside = [((DatabaseProvider::Zalando, "acid-ai-model-serving".to_owned()), taken)].into();
         let databases = [("ml".to_owned(), inside)].into();
         insta::assert_snapshot!(said(&state(SERVING, Facts { databases, ..facts() }), review(&example())).await);
     }

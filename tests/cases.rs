@@ -51,9 +51,9 @@ fn scope() -> BTreeMap<String, String> {
     [(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into()
 }
 
-fn facts(zalando: bool) -> Facts {
+fn facts(zalando: bool, cloudnative_pg: bool) -> Facts {
     let namespaces = [("ml".to_owned(), Namespace::default())].into();
-    Facts { namespaces, apis: Apis { zalando, ..Apis::all() }, ..Facts::default() }
+    Facts { namespaces, apis: Apis { zalando, cloudnative_pg, ..Apis::all() }, ..Facts::default() }
 }
 
 fn decided(object: &Value, old: Option<&Value>, policies: &PolicySet, facts: &Facts) -> Decision {
@@ -386,10 +386,11 @@ mod of_injection {
 
     fn injected(case: &Path) -> (Value, Value, Decision) {
         let known = case.join("facts.yaml");
-        let zalando = !known.exists() || yaml(&known)["zalando"] == true;
+        let known = if known.exists() { yaml(&known) } else { Value::Null };
+        let is_there = |operator: &str| known[operator].as_bool().unwrap_or(true);
         let policies = policies(case, &case.parent().unwrap().join("policy.yaml"));
         let given = yaml(&case.join("given.yaml"));
-        let decision = decided(&given, None, &policies, &facts(zalando));
+        let decision = decided(&given, None, &policies, &facts(is_there("zalando"), is_there("cloudNativePg")));
         let mut object = given.clone();
         json_patch::patch(&mut object, &decision.patch).unwrap();
         (given, object, decision)

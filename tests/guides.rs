@@ -98,3 +98,9 @@ fn the_guide_to_policies_can_be_followed() {
 fn the_guide_to_autoscaling_can_be_followed() {
     follow("docs/guides/autoscaling.md");
 }
+
+#[test]
+#[ignore = "needs the control plane"]
+fn the_guide_to_databases_can_be_followed() {
+    follow("docs/guides/databases.md");
+}

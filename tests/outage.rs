@@ -205,6 +205,8 @@ fn model_servers_are_looked_at_once_everything_else_is_known() {
     let groups =
         ["apps", "autoscaling", "policy", "tidegate.dev", "apiextensions.k8s.io", "admissionregistration.k8s.io"];
     allow(plane, "late", &json!({"apiGroups": groups, "resources": ["*"], "verbs": ["*"]}));
+    let beside = ["persistentvolumeclaims", "services", "poddisruptionbudgets"];
+    allow(plane, "late", &json!({"apiGroups": ["", "policy"], "resources": beside, "verbs": ["*"]}));
     let addresses @ [listen, _] = free_addresses();
     let url = format!("https://{listen}");
     let tidegate = Tidegate::run(plane, &kubeconfig_as(plane, "late"), addresses, &["--webhook-url", &url]);

@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::Runtime;
+use super::{Database, Runtime};
 use crate::quantity::Quantity;
 
 /// What a platform team holds its model servers to: what is injected where it is absent, which companions are made,
@@ -474,88 +474,6 @@ fn metrics_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 
 fn free_object_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-}
-
-/// Who provides the database.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum DatabaseProvider {
-    /// Zalando's postgres-operator, by a `postgresql` object.
-    Zalando,
-    /// No database.
-    #[default]
-    None,
-}
-
-/// Which model servers get a database.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum DatabaseCreation {
-    /// Each, but for one with the annotation `tidegate.dev/database: none`.
-    #[default]
-    Always,
-    /// Only one with the annotation `tidegate.dev/database: "true"`.
-    OnRequest,
-}
-
-/// The database of each model server.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Database {
-    /// Who provides it. Default: `none`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub provider: Option<DatabaseProvider>,
-    /// Which model servers get one. Default: `always`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub create: Option<DatabaseCreation>,
-    /// Settings for provider `zalando`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub zalando: Option<Zalando>,
-}
-
-/// Settings of the `postgresql` objects for Zalando's postgres-operator.
-///
-/// <https://github.com/zalando/postgres-operator/blob/master/docs/reference/cluster_manifest.md>
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Zalando {
-    /// The team that owns the clusters; also the first part of their names. There is no default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 15))]
-    #[x_kube(validation = (
-        "self.matches('^[a-z]([-a-z0-9]{0,13}[a-z0-9])?$')",
-        "teamId is at most 15 lower-case letters, digits and dashes, and starts with a letter"
-    ))]
-    pub team_id: Option<String>,
-    /// The PostgreSQL major version, such as `"17"`. There is no default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 8))]
-    #[x_kube(validation = ("self.matches('^[0-9]+$')", "version is a major version such as \"17\""))]
-    pub version: Option<String>,
-    /// How many PostgreSQL instances a cluster has. Default: 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self >= 1", "instances is at least 1"))]
-    pub instances: Option<i32>,
-    /// The volume of each instance. There is no default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume: Option<Volume>,
-    /// How the operator names the Secret of a user: its `secret_name_template`, with `{tprkind}` and `{tprgroup}`
-    /// filled in or not. Default: the operator's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    #[x_kube(validation = (
-        "self.contains('{username}') && self.contains('{cluster}')",
-        "secretName has both {username} and {cluster}"
-    ))]
-    pub secret_name: Option<String>,
-}
-
-/// A volume that the operator makes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Volume {
-    /// Its size, such as `10Gi`.
-    pub size: Quantity,
 }
 
 /// Settings of one built-in rule.

@@ -28,7 +28,7 @@ use crate::policy::{Policy, PolicySet};
 use crate::server::health::{self, Readiness};
 use crate::server::{Limits, ServerCertificate, handlers, serve_plain, serve_tls};
 use crate::state::State;
-use crate::webhooks::{Endpoint, configurations, register};
+use crate::webhooks::{Endpoint, configurations, register, with_guard};
 
 /// The label that makes a workload a model server where the installation does not say otherwise.
 pub(super) const DEFAULT_SELECTOR: &str = "app.kubernetes.io/component=model-server";
@@ -57,6 +57,10 @@ pub(super) struct Args {
     /// with it.
     #[arg(long, env = "TIDEGATE_SELECTOR", default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE,…")]
     selector: Scope,
+    /// Refuses deleting a database that Tidegate made while a running model server is bound to it. Without --webhook-url,
+    /// add the component manifests/guard-databases.
+    #[arg(long, env = "TIDEGATE_GUARD_DATABASES", requires = "webhook_url")]
+    guard_databases: bool,
     /// Policies from a file or folder, instead of from the cluster; may be given several times.
     #[arg(long, env = "TIDEGATE_POLICY", value_delimiter = ',', value_name = "PATH")]
     policy: Vec<String>,
@@ -126,6 +130,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         certs,
         webhook_url,
         selector,
+        guard_databases,
         policy,
         kubeconfig,
         settle_seconds,
@@ -163,7 +168,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             told(stopping),
         )),
     ];
-    let registration = Registration { client, url: webhook_url, scope: selector.0, ca_pem: certificates.ca_pem };
+    let registration =
+        Registration { client, url: webhook_url, scope: selector.0, guard_databases, ca_pem: certificates.ca_pem };
     tokio::select! {
         () = readiness.reached() => state.completed(),
         ended = controller.join_next() => return Err(ended_early(ended)),
@@ -225,6 +231,7 @@ struct Registration {
     client: Client,
     url: Option<WebhookUrl>,
     scope: BTreeMap<String, String>,
+    guard_databases: bool,
     ca_pem: String,
 }
 
@@ -234,7 +241,9 @@ impl Registration {
             Some(url) => {
                 let ca_bundle = BASE64_STANDARD.encode(&self.ca_pem);
                 let endpoint = Endpoint::Url { url: &url.url, ca_bundle: &ca_bundle };
-                register::apply(&self.client, &configurations(&self.scope, &endpoint), &url.url).await?;
+                let plain = configurations(&self.scope, &endpoint);
+                let made = if self.guard_databases { with_guard(plain, &endpoint) } else { plain };
+                register::apply(&self.client, &made, &url.url).await?;
             }
             None => register::fill_in(&self.client, &self.ca_pem).await?,
         }

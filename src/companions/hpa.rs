@@ -160,7 +160,7 @@ mod tests {
         match planned(object, &json!({"metrics": metrics})) {
             Wanted::Object(object) => Ok(object["spec"]["metrics"].clone()),
             Wanted::Impossible { reason, .. } => Err(reason),
-            Wanted::Nothing => Err("nothing"),
+            Wanted::Nothing | Wanted::Theirs(_) => Err("nothing"),
         }
     }
 

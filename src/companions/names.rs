@@ -66,8 +66,25 @@ pub fn postgres_cluster(team: &str, workload: &str) -> String {
     if label == workload && name.len() <= 37 { name } else { cut(&name, workload, 37) }
 }
 
-/// Names that Zalando's operator keeps for itself, and those that PostgreSQL does.
-const RESERVED: [&str; 8] = ["admin", "cron_admin", "postgres", "standby", "pooler", "public", "none", "template0"];
+/// Returns the name of a workload's cluster for CloudNativePG: `db-<workload>`, at most 50 characters and a DNS label with a
+/// letter first, as the operator's webhook has it. Where the workload's name cannot be kept as it is, a digest of it tells
+/// it from others.
+#[must_use]
+pub fn cloudnative_pg_cluster(workload: &str) -> String {
+    let label: String = workload.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name = format!("db-{label}");
+    if label == workload && name.len() <= 50 { name } else { cut(&name, workload, 50) }
+}
+
+/// Names that the operators keep for themselves, and those that PostgreSQL does.
+const RESERVED: [&str; 9] =
+    ["admin", "cron_admin", "postgres", "standby", "pooler", "public", "none", "template0", "streaming_replica"];
+
+/// Tells whether an operator or PostgreSQL keeps a name for itself.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || ["pg_", "cnpg_", "template"].iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// Returns the name of a workload's database and of the role that owns it: what PostgreSQL takes without quotes, at
 /// most 63 characters.
@@ -76,8 +93,7 @@ pub fn postgres_database(workload: &str) -> String {
     let name: String =
         workload.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic());
-    let is_reserved = RESERVED.contains(&name.as_str()) || name.starts_with("pg_") || name.starts_with("template");
-    let name = if starts_well && !is_reserved { name } else { format!("app_{name}") };
+    let name = if starts_well && !is_reserved(&name) { name } else { format!("app_{name}") };
     if name.len() <= 63 { name } else { cut(&name, workload, 63).replace('-', "_") }
 }
 
@@ -99,6 +115,7 @@ mod tests {
         assert_eq!(disruption_budget("StatefulSet", "ai-model-serving"), "ai-model-serving-tidegate-statefulset");
         assert_eq!(model_server("Deployment", "ai-model-serving"), "ai-model-serving");
         assert_eq!(postgres_cluster("acid", "ai-model-serving"), "acid-ai-model-serving");
+        assert_eq!(cloudnative_pg_cluster("ai-model-serving"), "db-ai-model-serving");
         assert_eq!(postgres_database("ai-model-serving"), "ai_model_serving");
     }
 
@@ -118,6 +135,8 @@ mod tests {
         assert!(dotted.starts_with("acid-a-b-"), "{dotted}");
         let (one, other) = (format!("{}1", "m".repeat(40)), format!("{}2", "m".repeat(40)));
         assert_ne!(postgres_cluster("acid", &one), postgres_cluster("acid", &other));
+        assert_ne!(cloudnative_pg_cluster("a.b"), cloudnative_pg_cluster("a-b"));
+        assert_ne!(cloudnative_pg_cluster(&one), cloudnative_pg_cluster(&format!("{one}.1")));
     }
 
     #[test]
@@ -129,6 +148,7 @@ mod tests {
         assert!(scaled_object("StatefulSet", &long).ends_with("-tidegate-statefulset"));
         assert_eq!(model_server("StatefulSet", &long).len(), 253);
         assert_eq!(postgres_cluster("acid", &long).len(), 37);
+        assert_eq!(cloudnative_pg_cluster(&long).len(), 50);
         assert_eq!(postgres_database(&long).len(), 63);
     }
 
@@ -137,6 +157,7 @@ mod tests {
         assert_eq!(postgres_database("postgres"), "app_postgres");
         assert_eq!(postgres_database("pg-stats"), "app_pg_stats");
         assert_eq!(postgres_database("7b-chat"), "app_7b_chat");
+        assert_eq!(postgres_database("streaming-replica"), "app_streaming_replica");
         assert_eq!(postgres_database("pool"), "pool");
     }
 
@@ -146,5 +167,6 @@ mod tests {
             postgres_cluster("acid", "summarisation-and-translation-service"),
             "acid-summarisation-and-trans-7be3e13a"
         );
+        assert_eq!(cloudnative_pg_cluster("7b.chat"), "db-7b-chat-9ebbb388");
     }
 }

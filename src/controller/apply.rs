@@ -71,7 +71,13 @@ pub(super) async fn apply(client: &Client, action: &Action) -> Result<(), ApplyE
 
 /// Reads the object of this kind and name; none where it is not there or cannot be read.
 pub(super) async fn read(client: &Client, object: &Value) -> Option<DynamicObject> {
-    api_of(client, object).get_opt(name_of(object)).await.ok().flatten()
+    look(client, object).await.ok().flatten()
+}
+
+/// Reads the object of this kind and name; none where it is not there.
+pub(super) async fn look(client: &Client, object: &Value) -> Result<Option<DynamicObject>, ApplyError> {
+    let result = api_of(client, object).get_opt(name_of(object)).await;
+    result.map_err(|source| refused("read", object, source))
 }
 
 /// Writes the status of an object of ours.

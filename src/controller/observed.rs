@@ -6,8 +6,9 @@ use std::sync::{PoisonError, RwLock};
 use serde_json::Value;
 
 use super::watch::Key;
+use crate::api::DatabaseProvider;
 use crate::companions::names;
-use crate::facts::WorkloadRef;
+use crate::facts::{DatabaseOf, WorkloadRef};
 
 /// What exists around one workload.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +32,7 @@ pub(super) struct Names {
     pub(super) scaled_objects: BTreeSet<String>,
     pub(super) is_scaled_by_keda: bool,
     pub(super) budgets: BTreeSet<String>,
-    pub(super) database: Option<String>,
+    pub(super) database: Option<(DatabaseProvider, String)>,
 }
 
 /// All companions that the watches have told.
@@ -46,7 +47,7 @@ pub(super) struct Kinds {
     pub(super) autoscalers: HashMap<Key, Value>,
     pub(super) scaled_objects: HashMap<Key, Value>,
     pub(super) budgets: HashMap<Key, Value>,
-    pub(super) databases: HashMap<Key, Value>,
+    pub(super) databases: HashMap<(DatabaseProvider, Key), Value>,
     pub(super) model_servers: HashMap<Key, Value>,
 }
 
@@ -69,8 +70,22 @@ impl Objects {
             autoscalers,
             is_scaled_by_keda: names.is_scaled_by_keda,
             budgets: found(&kinds.budgets, &names.budgets),
-            database: names.database.as_deref().and_then(|name| kinds.databases.get(&key(name)).cloned()),
+            database: names
+                .database
+                .as_ref()
+                .and_then(|(provider, name)| kinds.databases.get(&(*provider, key(name))).cloned()),
             model_server: kinds.model_servers.get(&key(&names::model_server(&workload.kind, &workload.name))).cloned(),
         }
+    }
+
+    /// Returns the databases that Tidegate made for a workload.
+    pub(super) fn databases_of<'f>(
+        &self,
+        databases: impl Iterator<Item = DatabaseOf<'f>>,
+        namespace: &str,
+    ) -> Vec<Value> {
+        let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
+        let key = |found: DatabaseOf| (found.provider, (namespace.to_owned(), found.name.to_owned()));
+        databases.filter_map(|found| kinds.databases.get(&key(found)).cloned()).collect()
     }
 }

@@ -54,6 +54,8 @@ pub enum Standing {
     Ours(Value),
     /// Somebody else's serves instead.
     Theirs(Value),
+    /// It is somebody else's, and that is what is wanted.
+    External(Value),
     /// It is ours, but no policy asks for it any more: it is left as it is.
     Unmanaged(Value),
     /// It is ours, and what the policy asks for instead cannot be had: it is left as it is.
@@ -121,8 +123,8 @@ fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_s
         (Wanted::Impossible { reason, message }, Some(found)) => {
             Standing::Left((*found).clone(), reason, message.clone()).into()
         }
-        (Wanted::Nothing, Some(found)) => Standing::Unmanaged((*found).clone()).into(),
-        (Wanted::Nothing, None) => Course::default(),
+        (Wanted::Theirs(_) | Wanted::Nothing, Some(found)) => Standing::Unmanaged((*found).clone()).into(),
+        (Wanted::Theirs(_) | Wanted::Nothing, None) => Course::default(),
     }
 }
 
@@ -169,6 +171,7 @@ fn budget(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settl
 
 fn database(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed) -> Course {
     match (wanted, &observed.database) {
+        (Wanted::Theirs(object), _) => Standing::External(object.clone()).into(),
         (Wanted::Object(object), None) => {
             Course { actions: vec![Action::Create(object.clone())], standing: Standing::Ours(object.clone()) }
         }
@@ -190,9 +193,9 @@ fn database(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed) -> Cou
 }
 
 /// What is only ever added to a database.
-const ADDED: [&str; 2] = ["users", "databases"];
+const ADDED: [&str; 3] = ["users", "databases", "preparedDatabases"];
 
-/// Returns the users and databases that a database lacks, as an object to merge into it.
+/// Returns the users and databases that a provider's object lacks, as an object to merge into it.
 fn additions(wanted: &Value, found: &Value) -> Option<Value> {
     let lacking = |field: &str| {
         let wanted = wanted["spec"][field].as_object()?;
@@ -456,6 +459,13 @@ mod tests {
         assert_eq!(database.actions, []);
         let Standing::Drifted(_, told) = database.standing else { panic!("the change is told") };
         assert_eq!(told, r#"spec.postgresql is {"version":"18"}, the policy has {"version":"17"}"#);
+    }
+
+    #[test]
+    fn a_secret_that_is_there_already_is_left_to_whoever_made_it() {
+        let secret = json!({"kind": "Secret", "metadata": {"name": "s"}});
+        let plan = stored(Wanted::Theirs(secret.clone()), None);
+        assert_eq!(plan.database, Standing::External(secret).into());
     }
 
     #[test]

@@ -17,8 +17,8 @@ use tracing::{debug, warn};
 use super::apply::{ApplyError, apply, apply_status, read};
 use super::observed::{Names, Observed};
 use super::plan::{Action, Course, Plan, Standing, plan};
-use super::{Context, status};
-use crate::companions::{Wanted, contains, names};
+use super::{Context, databases, orphans, status};
+use crate::companions::{Wanted, contains, database, names};
 use crate::engine::{Decision, Operation, Request, User, decide};
 use crate::facts::{Facts, SCALED_OBJECT, WorkloadRef};
 use crate::report;
@@ -77,27 +77,72 @@ async fn reconcile(deployment: Arc<DynamicObject>, context: Arc<Context>) -> Res
         warn!("a workload cannot be read and is left alone");
         return Ok(Requeue::await_change());
     };
-    let Some(decision) = considered(&workload, &context) else { return Ok(Requeue::await_change()) };
-    let reference = workload.reference();
-    context.book.judged(&reference, &decision);
-    if let Some(reports) = &context.reports {
-        reports.judged(&workload, &decision);
+    let Some(mut planned) = planned(&workload, &context) else { return Ok(Requeue::await_change()) };
+    let mut turn = None;
+    if planned.makes_database() {
+        turn = Some(context.making.lock().await);
+        // Others may have made theirs while this one waited for its turn.
+        let Some(again) = self::planned(&workload, &context) else { return Ok(Requeue::await_change()) };
+        planned = again;
     }
-    let observed = context.state.read(|_, facts| around(&workload, &decision, facts, &context));
-    let is_missing = |wanted: &Wanted, found: &[Value]| matches!(wanted, Wanted::Object(_)) && found.is_empty();
-    let missing = is_missing(&decision.companions.autoscaler, &observed.autoscalers)
-        || is_missing(&decision.companions.budget, &observed.budgets);
-    let waited = context.wanted_since.waited(&workload, missing);
-    let mut plan = plan(&reference, &decision.companions, &observed, waited, context.settle);
+    let Planned { decision, observed, mut plan } = planned;
+    let made = carry_out(&mut plan.database, &context.client).await;
+    if made.is_ok() {
+        note_made(&plan.database, &context);
+    }
+    drop(turn);
     // What fails for one companion is no reason to leave out the others, nor to say nothing of it.
     let results = [
+        made,
         carry_out(&mut plan.autoscaler, &context.client).await,
         carry_out(&mut plan.budget, &context.client).await,
-        carry_out(&mut plan.database, &context.client).await,
+        orphans::of_workload(&workload, &decision.companions, &context).await,
         write_model_server(&workload, &decision, &plan, &observed, &context).await,
     ];
     results.into_iter().collect::<Result<(), ApplyError>>()?;
     Ok(Requeue::requeue(plan.again.unwrap_or(context.resync)))
+}
+
+/// What follows from one look at a workload.
+struct Planned {
+    decision: Decision,
+    observed: Observed,
+    plan: Plan,
+}
+
+impl Planned {
+    fn makes_database(&self) -> bool {
+        self.plan.database.actions.iter().any(|action| matches!(action, Action::Create(_)))
+    }
+}
+
+/// Looks at a workload; none where nothing is to be done about it.
+fn planned(workload: &Workload, context: &Context) -> Option<Planned> {
+    let decision = considered(workload, context)?;
+    let reference = workload.reference();
+    context.book.judged(&reference, &decision);
+    if let Some(reports) = &context.reports {
+        reports.judged(workload, &decision);
+    }
+    let observed = context.state.read(|_, facts| around(workload, &decision, facts, context));
+    let is_missing = |wanted: &Wanted, found: &[Value]| matches!(wanted, Wanted::Object(_)) && found.is_empty();
+    let missing = is_missing(&decision.companions.autoscaler, &observed.autoscalers)
+        || is_missing(&decision.companions.budget, &observed.budgets);
+    let waited = context.wanted_since.waited(workload, missing);
+    let plan = plan(&reference, &decision.companions, &observed, waited, context.settle);
+    Some(Planned { decision, observed, plan })
+}
+
+/// Notes a database that was just made, before the watch tells of it: the next one is to know of it.
+fn note_made(course: &Course, context: &Context) {
+    for action in &course.actions {
+        let Action::Create(object) = action else { continue };
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        if let Some(api) = database::api_of(object) {
+            let key = (text("namespace"), text("name"));
+            databases::note(api, &key, object.clone(), &context.state, &context.objects);
+        }
+    }
 }
 
 /// Carries out what is to be done about one companion, and notes where the API server does not take it.
@@ -120,6 +165,7 @@ pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context)
     if let Some(reports) = &context.reports {
         reports.forget(&reference);
     }
+    orphans::of_former(&reference, context).await;
     let Some(found) = context.objects.around(&reference, &Names::default()).model_server else { return };
     let status = status::of_former(&found);
     if is_there(&found, &context.client).await && !contains(&found, &status) {
@@ -179,8 +225,11 @@ fn around(workload: &Workload, decision: &Decision, facts: &Facts, context: &Con
         is_scaled_by_keda: facts.derived_autoscalers.contains_key(&reference),
         budgets: [names::disruption_budget(kind, name)].into(),
         database: match &decision.companions.database {
-            Wanted::Object(object) => object["metadata"]["name"].as_str().map(str::to_owned),
-            _ => facts.databases_of(&reference).next().map(str::to_owned),
+            Wanted::Object(object) => {
+                let (api, name) = (database::api_of(object), object["metadata"]["name"].as_str());
+                api.zip(name).map(|(api, name)| (api.provider, name.to_owned()))
+            }
+            _ => facts.databases_of(&reference).next().map(|found| (found.provider, found.name.to_owned())),
         },
     };
     for found in facts.autoscalers_of(&reference) {

@@ -4,20 +4,18 @@ use std::sync::Arc;
 
 use futures::Stream;
 use k8s_openapi::api::core::v1::Namespace as CoreNamespace;
+use kube::Client;
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Client, ResourceExt as _};
 use serde_json::Value;
-use tokio::task::JoinSet;
-use tracing::{Instrument as _, info};
 
 use super::observed::Objects;
 use super::watch::{Key, Sink, follow};
 use super::workloads::WholeNamespaces;
 use super::{Queue, raw, resource};
 use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, names};
-use crate::facts::{Database, Namespace, WorkloadRef};
+use crate::facts::{Namespace, WorkloadRef};
 use crate::server::health::Step;
 use crate::state::State;
 
@@ -43,15 +41,6 @@ impl Watches {
     pub(super) fn model_servers(&self) -> impl Future<Output = ()> + use<> {
         let kind = resource("tidegate.dev", "v1alpha1", "ModelServer");
         follow(self.events(&kind), ModelServers { watches: self.clone(), kind })
-    }
-
-    /// Follows the databases of each provider for as long as its API is served.
-    pub(super) fn databases(&self, step: Step) -> impl Future<Output = ()> + use<> {
-        let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
-        let only = watcher::Config::default().fields("metadata.name=postgresqls.acid.zalan.do");
-        let definitions = Definitions { watches: self.clone(), following: JoinSet::new(), step: Arc::new(step) };
-        follow(watcher(api, only).default_backoff(), definitions)
     }
 
     pub(super) fn events(
@@ -124,83 +113,5 @@ impl Sink<DynamicObject> for ModelServers {
     fn remove(&mut self, key: &Key) {
         self.watches.objects.note(|kinds| kinds.model_servers.remove(key));
         self.look_at(key);
-    }
-}
-
-/// Follows the definition of a provider's API, and its objects for as long as it is established.
-struct Definitions {
-    watches: Watches,
-    following: JoinSet<()>,
-    step: Arc<Step>,
-}
-
-impl Sink<DynamicObject> for Definitions {
-    fn put(&mut self, _: Key, definition: DynamicObject) {
-        let conditions = definition.data["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
-        let established = conditions.iter().any(|found| found["type"] == "Established" && found["status"] == "True");
-        if established && self.following.is_empty() {
-            info!(name = definition.name_any(), "the API is served");
-            let kind = resource("acid.zalan.do", "v1", "postgresql");
-            let databases =
-                Databases { watches: self.watches.clone(), kind: kind.clone(), step: Arc::clone(&self.step) };
-            self.following.spawn(follow(self.watches.events(&kind), databases).in_current_span());
-        }
-    }
-
-    fn remove(&mut self, key: &Key) {
-        info!(name = key.1, "the API is no longer served");
-        self.following.abort_all();
-        self.following = JoinSet::new();
-        self.watches.state.note(|facts| {
-            facts.apis.zalando = false;
-            facts.databases.clear();
-        });
-        self.watches.objects.note(|kinds| kinds.databases.clear());
-        self.watches.queue.push_all();
-    }
-
-    /// Without the API there are no databases to be seen first.
-    fn synced(&mut self) {
-        if self.following.is_empty() {
-            self.step.done();
-        }
-    }
-}
-
-struct Databases {
-    watches: Watches,
-    kind: ApiResource,
-    step: Arc<Step>,
-}
-
-impl Sink<DynamicObject> for Databases {
-    fn put(&mut self, key: Key, object: DynamicObject) {
-        let object = raw(object, &self.kind);
-        let workload = made_for(&object);
-        let named = workload.as_ref().map(|workload| format!("{}/{}", workload.kind, workload.name));
-        self.watches.state.note(|facts| {
-            facts.databases.entry(key.0.clone()).or_default().insert(key.1.clone(), Database { made_for: named })
-        });
-        self.watches.objects.note(|kinds| kinds.databases.insert(key, object));
-        if let Some(workload) = workload {
-            self.watches.queue.push(&workload);
-        }
-    }
-
-    fn remove(&mut self, key: &Key) {
-        self.watches.state.note(|facts| facts.databases.get_mut(&key.0).and_then(|inside| inside.remove(&key.1)));
-        let before = self.watches.objects.note(|kinds| kinds.databases.remove(key));
-        match before.as_ref().and_then(made_for) {
-            Some(workload) => self.watches.queue.push(&workload),
-            // Somebody may have waited for the name of one that was not ours.
-            None => self.watches.queue.push_namespace(&key.0),
-        }
-    }
-
-    /// The API counts as served once it is known which names are taken.
-    fn synced(&mut self) {
-        self.watches.state.note(|facts| facts.apis.zalando = true);
-        self.watches.queue.push_all();
-        self.step.done();
     }
 }

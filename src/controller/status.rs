@@ -6,6 +6,7 @@ use super::plan::{Plan, Standing};
 use crate::api::{
     AutoscalerStatus, Condition, DatabaseStatus, DisruptionBudgetStatus, ModelServerStatus, ReplicasStatus,
 };
+use crate::companions::database::{self, Health};
 use crate::companions::{MANAGER, names};
 use crate::engine::{Decision, Violation};
 use crate::facts::{Autoscaler, SCALED_OBJECT};
@@ -44,10 +45,11 @@ pub(super) fn of_former(found: &Value) -> Value {
 /// Returns the status of a model server.
 pub(super) fn of_model_server(workload: &Workload, decision: &Decision, plan: &Plan) -> ModelServerStatus {
     let conforming = conforming(decision);
+    let secret = decision.companions.binding.as_ref().map(|binding| binding.secret.as_str());
     let companions = [
         autoscaler_ready(&plan.autoscaler.standing),
         budget_ready(&plan.budget.standing),
-        database_ready(&plan.database.standing),
+        database_ready(&plan.database.standing, secret),
     ];
     let ready = ready(workload, &companions);
     ModelServerStatus {
@@ -58,7 +60,7 @@ pub(super) fn of_model_server(workload: &Workload, decision: &Decision, plan: &P
         replicas: Some(replicas(workload, &plan.autoscaler.standing)),
         autoscaler: autoscaler(&plan.autoscaler.standing),
         disruption_budget: budget(&plan.budget.standing),
-        database: database(&plan.database.standing),
+        database: database_status(&plan.database.standing),
         conditions: [ready, managed(workload, decision), conforming].into_iter().chain(companions).collect(),
     }
 }
@@ -131,8 +133,15 @@ fn budget_ready(standing: &Standing) -> Condition {
     })
 }
 
-fn database_ready(standing: &Standing) -> Condition {
-    companion_ready("DatabaseReady", "a database", standing, running)
+/// Returns the condition of a database; `secret` is where its credentials are.
+fn database_ready(standing: &Standing, secret: Option<&str>) -> Condition {
+    companion_ready("DatabaseReady", "a database", standing, |database| {
+        let Health { is_ready, reason, mut message, phase } = database::health(database);
+        if let Some(secret) = secret.filter(|_| phase.is_none()) {
+            message = format!("{message} Until it makes the Secret {secret}, pods wait for that");
+        }
+        condition("DatabaseReady", if is_ready { "True" } else { "False" }, &reason, message)
+    })
 }
 
 /// Returns the condition of a companion; of one that is ours, `of_ours` knows more.
@@ -142,6 +151,11 @@ fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: impl F
         Standing::Absent => of("True", "NotWanted", format!("no policy in `warn` or `enforce` asks for {what}")),
         Standing::Ours(found) => of_ours(found),
         Standing::Theirs(found) => of("True", "Yielded", format!("{}, which is its author's, serves", name_of(found))),
+        Standing::External(found) => {
+            let message =
+                format!("the Secret {} is bound; where it is not there yet, pods wait for it", name_of(found));
+            of("True", "External", message)
+        }
         Standing::Unmanaged(found) => {
             of("True", "Unmanaged", format!("no policy asks for {} any more: it is left as it is", name_of(found)))
         }
@@ -190,22 +204,6 @@ fn scaled(object: &Value) -> Condition {
     }
 }
 
-/// What Zalando's operator says of a database. It writes `Running` before the pods are; the Secret is there earlier.
-fn running(database: &Value) -> Condition {
-    match phase(database).as_deref() {
-        Some("Running") => condition("DatabaseReady", "True", "Running", "its operator says that it runs"),
-        Some(other) => condition("DatabaseReady", "False", other, format!("its operator says {other}")),
-        None => condition("DatabaseReady", "False", "Pending", "its operator has not looked at it yet: does it run?"),
-    }
-}
-
-/// The operator's one word; old versions wrote the status as a bare string.
-fn phase(database: &Value) -> Option<String> {
-    let status = &database["status"];
-    let phase = status["PostgresClusterStatus"].as_str().or_else(|| status.as_str())?;
-    (!phase.is_empty()).then(|| phase.to_owned())
-}
-
 fn ready(workload: &Workload, companions: &[Condition]) -> Condition {
     let status = &workload.object()["status"];
     if let Some(missing) = companions.iter().find(|condition| condition.status != "True") {
@@ -248,12 +246,16 @@ fn budget(standing: &Standing) -> Option<DisruptionBudgetStatus> {
     Some(DisruptionBudgetStatus { name: name_of(found), managed_by: managed_by.to_owned() })
 }
 
-fn database(standing: &Standing) -> Option<DatabaseStatus> {
-    let (Standing::Ours(found) | Standing::Unmanaged(found) | Standing::Drifted(found, _)) = standing else {
-        return None;
+fn database_status(standing: &Standing) -> Option<DatabaseStatus> {
+    let (found, phase) = match standing {
+        Standing::Ours(found) | Standing::Unmanaged(found) | Standing::Drifted(found, _) => {
+            (found, database::health(found).phase)
+        }
+        Standing::External(found) => (found, None),
+        _ => return None,
     };
-    let kind = found["kind"].as_str().unwrap_or("postgresql").to_owned();
-    Some(DatabaseStatus { kind, name: name_of(found), phase: phase(found) })
+    let kind = found["kind"].as_str().unwrap_or_default().to_owned();
+    Some(DatabaseStatus { kind, name: name_of(found), phase })
 }
 
 fn name_of(object: &Value) -> String {
@@ -341,7 +343,7 @@ mod tests {
     #[test]
     fn a_database_that_a_person_changed_is_ready_only_when_it_runs() {
         let database = |phase: &str| {
-            let stored = json!({"metadata": {"name": "acid-api"}, "status": {"PostgresClusterStatus": phase}});
+            let stored = json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api"}, "status": {"PostgresClusterStatus": phase}});
             let plan =
                 Plan { database: Standing::Drifted(stored, "spec.volume differs".into()).into(), ..Plan::default() };
             let conditions = conditions(json!({}), &plan);
@@ -351,5 +353,25 @@ mod tests {
         let told = |status: &str| (status.to_owned(), "Drifted".to_owned(), "spec.volume differs".to_owned());
         assert_eq!(database("Running"), told("True"));
         assert_eq!(database(""), told("False"));
+    }
+
+    #[test]
+    fn why_pods_wait_is_told() {
+        let told = |standing: Standing| {
+            let ready = database_ready(&standing, Some("api-credentials"));
+            (ready.status, ready.reason, ready.message)
+        };
+        let database =
+            json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api"}});
+        let message = "its operator has not looked at it yet: does it run? Until it makes the Secret api-credentials, pods \
+                       wait for that";
+        assert_eq!(told(Standing::Ours(database.clone())), ("False".into(), "Pending".into(), message.into()));
+        let mut creating = database;
+        creating["status"] = json!({"PostgresClusterStatus": "Creating"});
+        let message = "its operator says Creating";
+        assert_eq!(told(Standing::Ours(creating)), ("False".into(), "Creating".into(), message.into()));
+        let external = Standing::External(json!({"kind": "Secret", "metadata": {"name": "s"}}));
+        let message = "the Secret s is bound; where it is not there yet, pods wait for it";
+        assert_eq!(told(external), ("True".into(), "External".into(), message.into()));
     }
 }

@@ -74,10 +74,10 @@ fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mu
     }
     match companions::binding(workload, &recognised, effective, facts) {
         Ok(binding) => {
-            if let (Some(binding), Some((_, policy)), Some(container)) =
+            if let (Some(binding), Some((settings, policy)), Some(container)) =
                 (binding, effective.database(), recognised.container)
             {
-                notes.extend(database::inject(&container, &binding, policy, &mut injector));
+                notes.extend(database::inject(&container, &binding, &settings.env, policy, &mut injector));
             }
         }
         Err((_, problem)) => notes.push(format!("no database is bound: {problem}")),

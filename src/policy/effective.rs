@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::databases::DatabaseSettings;
 use super::merge::{Conflict, Layer, Merged};
-use super::settings::{
-    AutoscalingSettings, BudgetSettings, Class, DatabaseSettings, Defaults, PodSettings, ProbeSettings, Settings,
-};
+use super::settings::{AutoscalingSettings, BudgetSettings, Class, Defaults, PodSettings, ProbeSettings, Settings};
 use super::{ExceptionLimits, Policy, PolicyRef, Variant};
 use crate::api::{Bound, Enforcement};
 use crate::facts::Facts;

@@ -38,7 +38,7 @@ pub struct Conflict {
 }
 
 /// Objects that are taken or left as one: their fields mean nothing alone.
-const WHOLE: [&str; 1] = ["autoscaling.behavior"];
+const WHOLE: [&str; 2] = ["autoscaling.behavior", "database.env"];
 
 impl Merged {
     /// Merges layers, those that come first before the others.
@@ -161,6 +161,16 @@ mod tests {
             |seconds: u32| json!({"autoscaling": {"metrics": [seconds], "behavior": {"scaleDown": {"s": seconds}}}});
         let merged = merged(&[("a", 1, with(1)), ("b", 0, with(2))]);
         assert_eq!(*merged.values(), with(1));
+    }
+
+    #[test]
+    fn a_word_and_a_mapping_for_one_field_go_together() {
+        let env = |env: Value| json!({"database": {"env": env}});
+        let (word, mapping) = (env(json!("libpq")), env(json!({"DB_URL": "uri"})));
+        assert_eq!(*merged(&[("a", 1, word.clone()), ("b", 0, mapping.clone())]).values(), word);
+        let merged = merged(&[("a", 1, mapping.clone()), ("b", 0, word)]);
+        assert_eq!(*merged.values(), mapping);
+        assert_eq!(merged.settings().map(|(field, ..)| field).collect::<Vec<_>>(), ["database.env"]);
     }
 
     #[test]

@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kube::core::Duration as WrittenDuration;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::databases::{self, DatabaseSettings};
 use super::{Merged, PolicyRef};
-use crate::api::{
-    AutoscalingEngine, DatabaseCreation, DatabaseProvider, DisruptionBudget, Fallback, Keda, ProbeSource, Queue, Volume,
-};
-use crate::companions::{Provider, zalando};
+use crate::api::{AutoscalingEngine, DisruptionBudget, Fallback, Keda, ProbeSource, Queue};
 use crate::quantity::Quantity;
 use crate::workload::{Container, Wish, Wishes, Workload};
 
@@ -152,48 +149,6 @@ pub struct BudgetSettings {
     pub max_unavailable: i32,
 }
 
-/// The database of each model server.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DatabaseSettings {
-    /// Which model servers get one.
-    pub create: DatabaseCreation,
-    /// What the provider is told.
-    pub provider: ProviderSettings,
-}
-
-/// What a provider of databases is told.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ProviderSettings {
-    /// Zalando's postgres-operator.
-    Zalando(ZalandoSettings),
-}
-
-/// What Zalando's postgres-operator is told.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ZalandoSettings {
-    /// The team that owns the clusters.
-    pub team_id: String,
-    /// The PostgreSQL major version.
-    pub version: String,
-    /// How many PostgreSQL instances a cluster has.
-    #[serde(default = "one")]
-    pub instances: i32,
-    /// The volume of each instance.
-    pub volume: Volume,
-    /// How the operator names the Secret of a user.
-    #[serde(default = "secret_name")]
-    pub secret_name: String,
-}
-
-const fn one() -> i32 {
-    1
-}
-
-fn secret_name() -> String {
-    "{username}.{cluster}.credentials.{tprkind}.{tprgroup}".to_owned()
-}
-
 impl AutoscalingSettings {
     /// Tells whether Tidegate makes an autoscaler for a workload, whose author may say that it is scaled elsewhere.
     #[must_use]
@@ -210,23 +165,6 @@ impl AutoscalingSettings {
         let granted = |wish: Wish<i32>| wish.said().filter(|count| (least..=most).contains(count));
         let asked = (granted(wishes.min_replicas).unwrap_or(least), granted(wishes.max_replicas).unwrap_or(most));
         if asked.0 <= asked.1 { asked } else { (least, most) }
-    }
-}
-
-impl DatabaseSettings {
-    /// Tells whether a workload is to have a database: its author has a say.
-    #[must_use]
-    pub fn is_wanted(&self, workload: &Workload) -> bool {
-        let wish = Wishes::of(workload).database.said();
-        wish.unwrap_or(self.create == DatabaseCreation::Always)
-    }
-
-    /// Returns who provides the database.
-    #[must_use]
-    pub fn provider(&self) -> Box<dyn Provider + '_> {
-        match &self.provider {
-            ProviderSettings::Zalando(settings) => Box::new(zalando::Postgresql { settings }),
-        }
     }
 }
 
@@ -249,9 +187,9 @@ pub enum SettingsError {
     /// The engine lacks a setting.
     #[error("autoscaling.keda: engine keda needs serverAddress, the URL of Prometheus")]
     Keda,
-    /// The provider lacks a setting.
-    #[error("database.zalando: {0}; provider zalando needs teamId, version and volume")]
-    Zalando(String),
+    /// A setting of the database is missing, or makes no sense.
+    #[error("database.{0}")]
+    Database(String),
 }
 
 impl Settings {
@@ -265,7 +203,7 @@ impl Settings {
             Err(problem) => problems.push(problem),
         }
         settings.budget = budget(merged);
-        match database(merged) {
+        match databases::read(merged) {
             Ok(database) => settings.database = database,
             Err(problem) => problems.push(problem),
         }
@@ -274,7 +212,7 @@ impl Settings {
 }
 
 /// Reads one field; it was typed before, so what cannot be read is not there.
-fn field<T: DeserializeOwned>(object: &Value, name: &str) -> Option<T> {
+pub(super) fn field<T: DeserializeOwned>(object: &Value, name: &str) -> Option<T> {
     T::deserialize(object.get(name)?).ok()
 }
 
@@ -382,19 +320,4 @@ fn keda(written: &Value) -> Option<KedaSettings> {
 fn budget(merged: &Merged) -> Option<BudgetSettings> {
     let DisruptionBudget { enabled, max_unavailable } = field(merged.values(), "disruptionBudget")?;
     enabled.unwrap_or(true).then(|| BudgetSettings { max_unavailable: max_unavailable.unwrap_or(1) })
-}
-
-fn database(merged: &Merged) -> Result<Option<(DatabaseSettings, PolicyRef)>, SettingsError> {
-    let written = &merged.values()["database"];
-    let source = merged.source(&["database", "provider"]);
-    let provider = match field(written, "provider").unwrap_or_default() {
-        DatabaseProvider::None => return Ok(None),
-        DatabaseProvider::Zalando => {
-            let empty = Value::Object(Map::new());
-            let settings = ZalandoSettings::deserialize(written.get("zalando").unwrap_or(&empty));
-            ProviderSettings::Zalando(settings.map_err(|error| SettingsError::Zalando(error.to_string()))?)
-        }
-    };
-    let create = field(written, "create").unwrap_or_default();
-    Ok(source.map(|policy| (DatabaseSettings { create, provider }, policy.clone())))
 }

@@ -77,7 +77,7 @@ pub fn made(considered: &Considered) -> String {
         [("autoscaler", &companions.autoscaler), ("budget", &companions.budget), ("database", &companions.database)];
     for (what, wanted) in made {
         let _ = match wanted {
-            Wanted::Object(object) => {
+            Wanted::Object(object) | Wanted::Theirs(object) => {
                 let text_of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
                 let (kind, name) = (text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
                 writeln!(text, "  {what}: {kind} {name}")

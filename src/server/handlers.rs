@@ -1,4 +1,4 @@
-//! `POST /mutate`, `POST /validate` and `POST /policies`: the handlers know HTTP and nothing about policy.
+//! `POST /mutate`, `/validate`, `/policies` and `/guard`: the handlers know HTTP and nothing about policy.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use axum::routing::post;
 use k8s_openapi::jiff::Timestamp;
 use tracing::{debug, error, warn};
 
-use crate::admission::{self, Answer, BadReview, Review, Webhook, own_kinds};
+use crate::admission::{self, Answer, BadReview, Review, Webhook, guard, own_kinds};
 use crate::report;
 use crate::state::State;
 
@@ -26,6 +26,7 @@ pub fn webhooks(state: Arc<State>) -> Router {
         .route("/mutate", post(mutate))
         .route("/validate", post(validate))
         .route("/policies", post(policies))
+        .route("/guard", post(guard_databases))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(state)
 }
@@ -44,6 +45,15 @@ async fn policies(Shared(state): Shared<Arc<State>>, body: Bytes) -> Response {
         return not_ready();
     }
     let answer = state.read(|policies, _| own_kinds::answer(&body, Timestamp::now(), policies));
+    answer.map_or_else(|bad| bad_request(&bad), json)
+}
+
+/// Answers a review of deleting a database. A panic is the API server's to tell of: it closes the connection.
+async fn guard_databases(Shared(state): Shared<Arc<State>>, body: Bytes) -> Response {
+    if !state.is_complete() {
+        return not_ready();
+    }
+    let answer = state.read(|_, facts| guard::answer(&body, facts));
     answer.map_or_else(|bad| bad_request(&bad), json)
 }
 

@@ -85,6 +85,7 @@ impl Api {
             "PolicyReport" => ("wgpolicyk8s.io", "v1alpha2"),
             "PodDisruptionBudget" => ("policy", "v1"),
             "ScaledObject" => ("keda.sh", "v1alpha1"),
+            "Cluster" => ("postgresql.cnpg.io", "v1"),
             other => panic!("{other} is no kind that the tests look at"),
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));

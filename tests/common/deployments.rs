@@ -280,12 +280,17 @@ pub(crate) fn policy() -> impl Strategy<Value = Value> {
         json!({"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]}),
         json!({"engine": "none", "preserveReplicas": false}),
     ]));
-    let database = of(select(vec!["acid", "ml"])).prop_map(|team| {
-        team.map(|team| {
-            let zalando = json!({"teamId": team, "version": "17", "volume": {"size": "1Gi"}});
-            json!({"provider": "zalando", "zalando": zalando})
-        })
-    });
+    let zalando = |team: &str| json!({"teamId": team, "version": "17", "volume": {"size": "1Gi"}});
+    let providers = vec![
+        json!({"provider": "zalando", "zalando": zalando("acid")}),
+        json!({"provider": "zalando", "zalando": zalando("ml")}),
+        json!({"provider": "cloudnative-pg", "cloudNativePg": {"storage": {"size": "1Gi"}}}),
+    ];
+    let envs = vec![json!("libpq"), json!("url"), json!("both"), json!({"MODEL": "host", "PGHOST": "uri"})];
+    let database = of((select(providers), of(select(envs))).prop_map(|(mut database, env)| {
+        set(&mut database, "env", env);
+        database
+    }));
     let name = (select(vec!["baseline", "serving"]), 1..4_i64);
     (name, select(vec!["warn", "enforce"]), resources, probes, autoscaling, database).prop_map(
         |((name, generation), enforcement, resources, probes, autoscaling, database)| {

@@ -1,31 +1,48 @@
-//! The database binding: environment variables that libpq and its relatives read.
-//!
-//! <https://www.postgresql.org/docs/current/libpq-envars.html>
+//! The database binding: environment variables that tell the model server of its database.
 
 use super::Injector;
-use crate::api::DATABASE_ANNOTATION;
-use crate::companions::Binding;
+use crate::api::{DATABASE_ANNOTATION, DatabaseEnv};
+use crate::companions::{Binding, Variable};
 use crate::policy::PolicyRef;
 use crate::workload::{Container, Path, items};
 
-/// Injects a binding into the model server's container. A variable that its author set stays: the rule
-/// `database-variable-overridden` tells of it.
+/// Injects a binding into the model server's container, and returns what its author is told. A variable that its author set
+/// stays: the rule `database-variable-overridden` tells of it.
 pub(super) fn inject(
     container: &Container,
     binding: &Binding,
+    env: &DatabaseEnv,
     policy: &PolicyRef,
     injector: &mut Injector,
-) -> Option<String> {
-    for (name, source) in binding.variables().into_iter().filter(|(name, _)| container.env(name).is_none()) {
-        injector.add(Path::new([container.list(), container.name(), "env", name]), source, policy);
-    }
+) -> Vec<String> {
+    let is_theirs = |name: &str| container.env(name).is_some();
+    let mut variables = binding.variables(env);
+    variables.retain(|variable| !is_theirs(&variable.name));
+    // Put together with what is theirs, which may stand behind it, it would lead nowhere.
+    let (set, left): (Vec<Variable>, Vec<Variable>) =
+        variables.into_iter().partition(|variable| !variable.of.iter().any(|name| is_theirs(name)));
+    let mut notes: Vec<String> = left
+        .iter()
+        .map(|Variable { name, of, .. }| {
+            format!(
+                "{name} is not set: it is put together from {}, which the container sets otherwise",
+                of.join(" and ")
+            )
+        })
+        .collect();
+    let names: Vec<&str> = set.iter().map(|variable| variable.name.as_str()).collect();
     // What those hold is not known here; a variable in `env` comes before one of the same name from `envFrom`.
-    items(container.field("envFrom")).next()?;
-    let (name, database) = (container.name(), &binding.name);
-    Some(format!(
-        "container {name} takes variables from `envFrom`: those named PG* count no more, for the database {database} is \
-         bound; the annotation {DATABASE_ANNOTATION}: none keeps it unbound"
-    ))
+    if !names.is_empty() && items(container.field("envFrom")).next().is_some() {
+        let (name, names, database) = (container.name(), names.join(", "), &binding.name);
+        notes.push(format!(
+            "container {name} takes variables from `envFrom`: of those, {names} count no more, for the database {database} \
+             is bound; the annotation {DATABASE_ANNOTATION}: none keeps it unbound"
+        ));
+    }
+    for Variable { name, source, .. } in set {
+        injector.add(Path::new([container.list(), container.name(), "env", &name]), source, policy);
+    }
+    notes
 }
 
 #[cfg(test)]
@@ -35,14 +52,19 @@ mod tests {
 
     use crate::companions::Wanted;
     use crate::engine::{Operation, Request, User, decide};
-    use crate::facts::{Apis, Database, Facts};
-    use crate::testing::{deployment, facts, policies, with_container, with_database};
+    use crate::facts::{Apis, Facts};
+    use crate::testing::{deployment, facts, made_for, policies, with_container, with_database};
     use crate::workload::Workload;
 
     /// Binds a database, and returns the names of the variables and what the author is told.
     fn bound(object: &Value, facts: &Facts) -> (Vec<String>, Vec<String>) {
+        bound_by(&json!("libpq"), object, facts)
+    }
+
+    /// The same with these variables.
+    fn bound_by(env: &Value, object: &Value, facts: &Facts) -> (Vec<String>, Vec<String>) {
         let zalando = json!({"teamId": "acid", "version": "17", "volume": {"size": "1Gi"}});
-        let spec = json!({"database": {"provider": "zalando", "zalando": zalando}});
+        let spec = json!({"database": {"provider": "zalando", "zalando": zalando, "env": env}});
         let request = Request {
             operation: Operation::Create,
             workload: Workload::view(object).unwrap(),
@@ -102,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_database_made_for_this_workload_is_bound_and_another_is_not() {
-        let with = |made_for: &str| with_database("ml", "acid-api", Database { made_for: Some(made_for.into()) });
+        let with = |workload: &str| with_database("ml", "acid-api", made_for(workload));
         assert_eq!(bound(&with_container(&json!({})), &with("Deployment/api")).0.len(), 6);
         let (names, notes) = bound(&with_container(&json!({})), &with("Deployment/web"));
         assert_eq!((names.len(), notes.len()), (0, 1));
@@ -125,5 +147,16 @@ mod tests {
         object["metadata"]["generateName"] = json!("api-");
         let (names, notes) = bound(&object, &facts());
         assert!(names.is_empty() && notes[0].contains("generateName"), "{notes:?}");
+    }
+
+    #[test]
+    fn an_address_is_not_put_together_from_what_the_author_set() {
+        let own = with_container(&json!({"env": [{"name": "PGUSER", "value": "me"}]}));
+        let (names, notes) = bound_by(&json!("url"), &own, &facts());
+        assert_eq!(names, ["PGPASSWORD", "PGUSER"]);
+        let told = "DATABASE_URL is not set: it is put together from PGUSER and PGPASSWORD, which the container sets otherwise";
+        assert_eq!(notes, [told]);
+        let own = with_container(&json!({"env": [{"name": "DATABASE_URL", "value": "mine"}]}));
+        assert_eq!(bound_by(&json!("url"), &own, &facts()).0, ["PGUSER", "PGPASSWORD", "DATABASE_URL"]);
     }
 }

@@ -1,11 +1,12 @@
 //! ## What it checks
-//! Variables of the database binding, such as `PGHOST`, that the model server's container sets otherwise although a database is
-//! bound to it.
+//! Variables of the database binding, such as `PGHOST` or `DATABASE_URL`, that the model server's container sets otherwise
+//! although a database is bound to it.
 //! ## Why it matters
 //! What the author wrote stays: the server goes elsewhere, or mixes both, while the database that was made for it stands empty.
 //! ## Instead
 //! Leave the variable out. Or keep it, and say with the annotation `tidegate.dev/database: none` that no database is wanted.
 
+use crate::companions::Variable;
 use crate::rules::{Context, Finding, Rule, this_source};
 use crate::{api::Enforcement, workload::items};
 
@@ -27,13 +28,15 @@ impl Rule for DatabaseVariableOverridden {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let (Some(container), Some(binding)) = (context.recognised.container, context.binding()) else {
+        let (Some(container), Some(binding), Some((settings, _))) =
+            (context.recognised.container, context.binding(), context.effective.database())
+        else {
             return Vec::new();
         };
-        let variables = binding.variables();
+        let variables = binding.variables(&settings.env);
         let entries = items(container.field("env"));
         let overridden = entries.filter_map(|entry| {
-            let (name, source) = variables.iter().find(|(name, _)| entry["name"] == **name)?;
+            let Variable { name, source, .. } = variables.iter().find(|variable| entry["name"] == variable.name)?;
             let field = if entry["valueFrom"].is_null() { "value" } else { "valueFrom" };
             (entry[field] != source[field]).then(|| {
                 Finding::of_item(&container, "env", name)

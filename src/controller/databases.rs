@@ -1,0 +1,166 @@
+//! Follows the databases of each provider for as long as its API is served.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kube::ResourceExt as _;
+use kube::api::{Api as KubeApi, DynamicObject};
+use kube::core::ApiResource;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tracing::{Instrument as _, info};
+
+use super::observed::Objects;
+use super::sinks::{Watches, made_for};
+use super::watch::{Key, Sink, follow};
+use super::{raw, resource};
+use crate::api::DatabaseProvider;
+use crate::companions::database::Api;
+use crate::facts::Database;
+use crate::server::health::Step;
+use crate::state::State;
+
+impl Watches {
+    /// Follows the databases of a provider for as long as its API is served.
+    pub(super) fn databases(&self, api: &'static Api, step: Step) -> impl Future<Output = ()> + use<> {
+        let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let definitions: KubeApi<DynamicObject> = KubeApi::all_with(self.client.clone(), &kind);
+        let only = watcher::Config::default().fields(&format!("metadata.name={}", api.definition));
+        let sink = Definitions { watches: self.clone(), api, following: JoinSet::new(), step: Arc::new(step) };
+        follow(watcher(definitions, only).default_backoff(), sink)
+    }
+}
+
+/// Follows the definition of a provider's API, and its objects for as long as it is established.
+struct Definitions {
+    watches: Watches,
+    api: &'static Api,
+    following: JoinSet<()>,
+    step: Arc<Step>,
+}
+
+impl Definitions {
+    /// Notes the versions of PostgreSQL that the operator offers: there where they are told of, its definition lists them.
+    fn note_versions(&self, versions: BTreeSet<String>) {
+        let changed = self.watches.state.note(|facts| {
+            let changed = facts.zalando_versions != versions;
+            facts.zalando_versions = versions;
+            changed
+        });
+        if changed {
+            self.watches.queue.push_all();
+        }
+    }
+}
+
+impl Sink<DynamicObject> for Definitions {
+    fn put(&mut self, _: Key, definition: DynamicObject) {
+        let conditions = definition.data["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+        let established = conditions.iter().any(|found| found["type"] == "Established" && found["status"] == "True");
+        if self.api.provider == DatabaseProvider::Zalando {
+            self.note_versions(offered_versions(&definition.data));
+        }
+        if established && self.following.is_empty() {
+            info!(name = definition.name_any(), "the API is served");
+            let (group, version, kind) = self.api.kind;
+            let kind = resource(group, version, kind);
+            let events = self.watches.events(&kind);
+            let databases =
+                Databases { watches: self.watches.clone(), api: self.api, kind, step: Arc::clone(&self.step) };
+            self.following.spawn(follow(events, databases).in_current_span());
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        info!(name = key.1, "the API is no longer served");
+        let provider = self.api.provider;
+        self.following.abort_all();
+        self.following = JoinSet::new();
+        self.watches.state.note(|facts| {
+            *(self.api.served)(&mut facts.apis) = false;
+            if provider == DatabaseProvider::Zalando {
+                facts.zalando_versions.clear();
+            }
+            for inside in facts.databases.values_mut() {
+                inside.retain(|(of, _), _| *of != provider);
+            }
+        });
+        self.watches.objects.note(|kinds| kinds.databases.retain(|(of, _), _| *of != provider));
+        self.watches.queue.push_all();
+    }
+
+    /// Without the API there are no databases to be seen first.
+    fn synced(&mut self) {
+        if self.following.is_empty() {
+            self.step.done();
+        }
+    }
+}
+
+/// Returns the versions that the definition of `postgresql` lists; none where it lists none.
+fn offered_versions(definition: &Value) -> BTreeSet<String> {
+    let versions = definition["spec"]["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    let served = versions.iter().find(|version| version["name"] == "v1");
+    let field = "/schema/openAPIV3Schema/properties/spec/properties/postgresql/properties/version/enum";
+    let listed = served.and_then(|served| served.pointer(field)).and_then(Value::as_array);
+    listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// Notes a database of a provider for decisions and plans, and returns it as it was before.
+pub(super) fn note(api: &Api, key: &Key, object: Value, state: &State, objects: &Objects) -> Option<Value> {
+    let workload = made_for(&object);
+    let made_for = workload.map(|workload| format!("{}/{}", workload.kind, workload.name));
+    let database = Database { made_for, ..(api.read)(&object) };
+    let of = (api.provider, key.1.clone());
+    state.note(|facts| facts.databases.entry(key.0.clone()).or_default().insert(of, database));
+    objects.note(|kinds| kinds.databases.insert((api.provider, key.clone()), object))
+}
+
+struct Databases {
+    watches: Watches,
+    api: &'static Api,
+    kind: ApiResource,
+    step: Arc<Step>,
+}
+
+impl Sink<DynamicObject> for Databases {
+    fn put(&mut self, key: Key, object: DynamicObject) {
+        let object = raw(object, &self.kind);
+        let workload = made_for(&object);
+        let before = note(self.api, &key, object, &self.watches.state, &self.watches.objects);
+        let workload_before = before.as_ref().and_then(made_for).filter(|before| workload.as_ref() != Some(before));
+        workload.iter().chain(&workload_before).for_each(|workload| self.watches.queue.push(workload));
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let of = (self.api.provider, key.1.clone());
+        self.watches.state.note(|facts| facts.databases.get_mut(&key.0).and_then(|inside| inside.remove(&of)));
+        self.watches.objects.note(|kinds| kinds.databases.remove(&(self.api.provider, key.clone())));
+        // Its workload needs another; somebody may have waited for its name, or for its place among those of the namespace.
+        self.watches.queue.push_namespace(&key.0);
+    }
+
+    /// The API counts as served once it is known which names are taken.
+    fn synced(&mut self) {
+        self.watches.state.note(|facts| *(self.api.served)(&mut facts.apis) = true);
+        self.watches.queue.push_all();
+        self.step.done();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_the_definition_of_the_operator() {
+        let text = include_str!("../../dev/controlplane/crds/postgresqls.acid.zalan.do.yaml");
+        let definition: Value = serde_saphyr::from_str(text).unwrap();
+        assert_eq!(offered_versions(&definition).into_iter().collect::<Vec<_>>(), ["14", "15", "16", "17", "18"]);
+        assert!(offered_versions(&json!({"spec": {"versions": [{"name": "v1"}]}})).is_empty());
+        assert!(offered_versions(&json!({})).is_empty());
+    }
+}

@@ -1,0 +1,166 @@
+//! Databases whose workload has gone, or no longer uses them: they stay, and a label tells since when. When the workload
+//! comes back it finds its data, and the label goes.
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use serde_json::{Value, json};
+use tracing::warn;
+
+use super::Context;
+use super::apply::{ApplyError, apply, look};
+use super::plan::Action;
+use crate::api::ORPHANED_SINCE_LABEL;
+use crate::companions::database::api_of;
+use crate::companions::{Companions, Wanted};
+use crate::facts::WorkloadRef;
+use crate::report;
+use crate::workload::Workload;
+
+/// Marks the databases of a workload that is there: those that it does not use any more, and no longer those that it does.
+pub(super) async fn of_workload(
+    workload: &Workload<'_>,
+    companions: &Companions,
+    context: &Context,
+) -> Result<(), ApplyError> {
+    let databases = made_for(&workload.reference(), context);
+    note_used(workload, &databases, context);
+    for database in databases {
+        let is_in_use = is_wanted(&database, &companions.database) || is_bound(&database, workload.template());
+        mark(&database, is_in_use, &context.client).await?;
+    }
+    Ok(())
+}
+
+/// Notes which databases a workload runs with: while it does, they may not be deleted where an installation guards them.
+fn note_used(workload: &Workload, databases: &[Value], context: &Context) {
+    let runs = workload.object()["status"]["replicas"].as_i64().unwrap_or_default() > 0;
+    let used = databases.iter().filter(|database| runs && is_bound(database, workload.template()));
+    let named =
+        |database: &Value| Some((api_of(database)?.provider, database["metadata"]["name"].as_str()?.to_owned()));
+    let (reference, used): (_, Vec<_>) = (workload.reference(), used.filter_map(named).collect());
+    let known = context.state.read(|_, facts| facts.used_databases.get(&reference).cloned().unwrap_or_default());
+    if known != used {
+        context.state.note(|facts| {
+            if used.is_empty() {
+                facts.used_databases.remove(&reference);
+            } else {
+                facts.used_databases.insert(reference, used);
+            }
+        });
+    }
+}
+
+/// Marks the databases of a workload that is followed no longer. One that is there all the same may still use them.
+pub(super) async fn of_former(workload: &WorkloadRef, context: &Context) {
+    let databases = made_for(workload, context);
+    if context.state.read(|_, facts| facts.used_databases.contains_key(workload)) {
+        context.state.note(|facts| facts.used_databases.remove(workload));
+    }
+    let goes_away = context
+        .state
+        .read(|_, facts| facts.namespaces.get(&workload.namespace).is_none_or(|namespace| namespace.terminating));
+    if databases.is_empty() || goes_away {
+        return;
+    }
+    let metadata = json!({"name": workload.name, "namespace": workload.namespace});
+    let named = json!({"apiVersion": "apps/v1", "kind": workload.kind, "metadata": metadata});
+    let result = async {
+        let found = look(&context.client, &named).await?;
+        for database in &databases {
+            let is_in_use = found.as_ref().is_some_and(|found| is_bound(database, &found.data["spec"]["template"]));
+            mark(database, is_in_use, &context.client).await?;
+        }
+        Ok::<(), ApplyError>(())
+    };
+    let (namespace, name) = (&workload.namespace, &workload.name);
+    if let Err(error) = result.await {
+        warn!(namespace, name, error = report::chain(&error), "a database that nobody uses was not marked");
+    }
+}
+
+fn made_for(workload: &WorkloadRef, context: &Context) -> Vec<Value> {
+    context.state.read(|_, facts| context.objects.databases_of(facts.databases_of(workload), &workload.namespace))
+}
+
+async fn mark(database: &Value, is_in_use: bool, client: &Client) -> Result<(), ApplyError> {
+    match marked(database, is_in_use, Timestamp::now()) {
+        Some(action) => apply(client, &action).await,
+        None => Ok(()),
+    }
+}
+
+/// Tells whether a database is what is wanted, or may be as soon as that can be had.
+fn is_wanted(database: &Value, wanted: &Wanted) -> bool {
+    match wanted {
+        Wanted::Object(object) => {
+            object["kind"] == database["kind"] && object["metadata"]["name"] == database["metadata"]["name"]
+        }
+        Wanted::Impossible { .. } => true,
+        Wanted::Theirs(_) | Wanted::Nothing => false,
+    }
+}
+
+/// Tells whether pods are led to a database: its name stands somewhere among what they run with.
+fn is_bound(database: &Value, template: &Value) -> bool {
+    database["metadata"]["name"].as_str().is_some_and(|name| template.to_string().contains(name))
+}
+
+/// Returns what to do so that the label says whether a database is used.
+fn marked(database: &Value, is_in_use: bool, now: Timestamp) -> Option<Action> {
+    let metadata = &database["metadata"];
+    let since = match (is_in_use, metadata["labels"][ORPHANED_SINCE_LABEL].is_null()) {
+        (true, false) => Value::Null,
+        (false, true) => now.strftime("%Y-%m-%dT%H-%M-%SZ").to_string().into(),
+        _ => return None,
+    };
+    Some(Action::Merge(json!({
+        "apiVersion": database["apiVersion"], "kind": database["kind"],
+        "metadata": {
+            "name": metadata["name"], "namespace": metadata["namespace"], "labels": {ORPHANED_SINCE_LABEL: since}
+        }
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(labels: &Value) -> Value {
+        json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql",
+            "metadata": {"name": "acid-api", "namespace": "ml", "labels": labels}})
+    }
+
+    #[test]
+    fn the_label_comes_once_and_goes_when_the_workload_is_back() {
+        let label = |labels: Value, is_in_use: bool| {
+            marked(&database(&labels), is_in_use, Timestamp::UNIX_EPOCH).map(|action| match action {
+                Action::Merge(object) => object["metadata"]["labels"].clone(),
+                other => panic!("{other:?} is more than a label"),
+            })
+        };
+        let orphaned = json!({ORPHANED_SINCE_LABEL: "2020-01-01T00-00-00Z"});
+        assert_eq!(label(json!({}), false), Some(json!({ORPHANED_SINCE_LABEL: "1970-01-01T00-00-00Z"})));
+        assert_eq!(label(orphaned.clone(), false), None, "it is so since then");
+        assert_eq!(label(orphaned, true), Some(json!({ORPHANED_SINCE_LABEL: null})));
+        assert_eq!(label(json!({}), true), None);
+    }
+
+    #[test]
+    fn a_database_is_used_by_pods_that_are_led_to_it() {
+        let template = |env: Value| json!({"spec": {"containers": [{"env": [env]}]}});
+        let of_secret = json!({"name": "U", "valueFrom": {"secretKeyRef": {"name": "api.acid-api.credentials", "key": "username"}}});
+        assert!(is_bound(&database(&json!({})), &template(of_secret)));
+        assert!(is_bound(&database(&json!({})), &template(json!({"name": "PGHOST", "value": "acid-api-pooler"}))));
+        assert!(!is_bound(&database(&json!({})), &template(json!({"name": "PGHOST", "value": "elsewhere"}))));
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_had_yet_is_wanted_all_the_same() {
+        let ours = database(&json!({}));
+        let cluster = json!({"kind": "Cluster", "metadata": {"name": "acid-api"}});
+        assert!(is_wanted(&ours, &Wanted::Object(ours.clone())));
+        assert!(is_wanted(&ours, &Wanted::Impossible { reason: "NotBound", message: String::new() }));
+        assert!(!is_wanted(&ours, &Wanted::Nothing) && !is_wanted(&ours, &Wanted::Object(cluster)));
+        assert!(!is_wanted(&ours, &Wanted::Theirs(json!({"kind": "Secret"}))));
+    }
+}

@@ -1,0 +1,318 @@
+//! The databases of model servers on a real API server, one provider after another. No operator runs here: its part, where
+//! it has one, is played.
+
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
+
+mod common;
+
+use common::{
+    ControlPlane, SOON, Sandbox, Tidegate, condition, env, free_addresses, in_tree, model_server, serving, wait_for,
+    wait_until,
+};
+use serde_json::{Value, json};
+
+/// The policy `serving` for a namespace, with this said of databases.
+fn policy(namespace: &str, database: &Value) -> Value {
+    let mut policy = serving(namespace);
+    let mut whole =
+        json!({"provider": "zalando", "zalando": {"teamId": "acid", "version": "17", "volume": {"size": "1Gi"}}});
+    json_patch::merge(&mut whole, database);
+    policy["spec"]["database"] = whole;
+    policy
+}
+
+fn sandbox<'a>(namespace: &'a str, database: &Value) -> Sandbox<'a> {
+    let sandbox = Sandbox::without_policy(namespace);
+    sandbox.put_policy(&policy(namespace, database));
+    sandbox
+}
+
+fn cloudnative_pg() -> Value {
+    json!({"provider": "cloudnative-pg", "cloudNativePg": {"instances": 2, "version": "17", "storage": {"size": "10Gi"}}})
+}
+
+/// Waits until there is a database, and returns it.
+#[track_caller]
+fn database(sandbox: &Sandbox, kind: &str, name: &str) -> Value {
+    wait_for(&format!("the {kind} {name}"), SOON, || sandbox.get(kind, name))
+}
+
+/// Plays an operator: writes the status of a database.
+fn say(sandbox: &Sandbox, kind: &str, name: &str, status: &Value) {
+    let status = json!({"status": status}).to_string();
+    sandbox.kubectl(&["patch", kind, name, "--subresource=status", "--type=merge", "--patch", &status]).succeeds();
+}
+
+fn reason(server: &Value) -> &Value {
+    &condition(server, "DatabaseReady")["reason"]
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_cluster_of_cloudnative_pg_is_made_and_bound() {
+    let mut database_of = cloudnative_pg();
+    database_of["env"] = json!("both");
+    let sandbox = sandbox("cnpg", &database_of);
+    sandbox.apply(&model_server("api")).succeeds().says_nothing();
+    let cluster = database(&sandbox, "Cluster", "db-api");
+    assert_eq!(cluster["metadata"]["ownerReferences"], Value::Null);
+    assert_eq!(cluster["spec"]["bootstrap"]["initdb"]["owner"], "api");
+    assert_eq!(cluster["spec"]["imageName"], "ghcr.io/cloudnative-pg/postgresql:17");
+    let container = sandbox.container("api");
+    assert_eq!(env(&container, "PGHOST")["value"], "db-api-rw");
+    assert_eq!(
+        env(&container, "DATABASE_URL")["valueFrom"]["secretKeyRef"],
+        json!({"name": "db-api-app", "key": "uri"})
+    );
+
+    let waits = sandbox.model_server("api", "what pods wait for", |server| reason(server) == "Pending");
+    let message = condition(&waits, "DatabaseReady")["message"].as_str().unwrap();
+    assert!(message.ends_with("Until it makes the Secret db-api-app, pods wait for that"), "{message}");
+    let ready = |status: &str, reason: &str| json!([{"type": "Ready", "status": status, "reason": reason}]);
+    let setting_up = json!({"phase": "Setting up primary", "conditions": ready("False", "ClusterIsNotReady")});
+    say(&sandbox, "Cluster", "db-api", &setting_up);
+    sandbox.model_server("api", "what the operator does", |server| {
+        reason(server) == "ClusterIsNotReady" && server["status"]["database"]["phase"] == "Setting up primary"
+    });
+    let healthy = json!({"phase": "Cluster in healthy state", "conditions": ready("True", "ClusterIsReady")});
+    say(&sandbox, "Cluster", "db-api", &healthy);
+    sandbox.model_server("api", "that the database is ready", |server| {
+        condition(server, "DatabaseReady")["status"] == "True" && server["status"]["database"]["kind"] == "Cluster"
+    });
+
+    let edit = r#"{"spec":{"instances":3}}"#;
+    sandbox.kubectl(&["patch", "Cluster", "db-api", "--type=merge", "--patch", edit]).succeeds();
+    let drifted = sandbox.model_server("api", "that the database drifted", |server| reason(server) == "Drifted");
+    assert_eq!(condition(&drifted, "DatabaseReady")["message"], "spec.instances is 3, the policy has 2");
+    assert!(sandbox.list("postgresql").is_empty());
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn the_api_server_takes_a_cluster_for_any_name_of_a_workload() {
+    let sandbox = sandbox("cnpg-names", &cloudnative_pg());
+    let long = "m".repeat(63);
+    for name in ["7b-chat", "streaming-replica", &long] {
+        sandbox.apply(&model_server(name)).succeeds().says_nothing();
+    }
+    wait_until("three clusters", SOON, || sandbox.list("Cluster").len() == 3);
+    let mut names: Vec<String> =
+        sandbox.list("Cluster").iter().map(|found| found["metadata"]["name"].as_str().unwrap().to_owned()).collect();
+    names.sort_by_key(String::len);
+    assert_eq!(names[..2], ["db-7b-chat", "db-streaming-replica"]);
+    assert_eq!(names[2].len(), 50);
+    assert_eq!(
+        database(&sandbox, "Cluster", "db-streaming-replica")["spec"]["bootstrap"]["initdb"]["owner"],
+        "app_streaming_replica"
+    );
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_secret_that_is_there_is_bound_and_nothing_is_made() {
+    let secret = json!({"name": "{workload}-database", "keys": {"uri": "url"}});
+    let sandbox =
+        sandbox("secret", &json!({"provider": "secret", "secret": secret, "env": {"MLFLOW_BACKEND_STORE_URI": "uri"}}));
+    sandbox.apply(&model_server("api")).succeeds().says_nothing();
+    let container = sandbox.container("api");
+    let bound = &env(&container, "MLFLOW_BACKEND_STORE_URI")["valueFrom"]["secretKeyRef"];
+    assert_eq!(*bound, json!({"name": "api-database", "key": "url"}));
+    let server = sandbox.model_server("api", "its Secret", |server| server["status"]["database"]["kind"] == "Secret");
+    assert_eq!((&server["status"]["database"]["name"], reason(&server)), (&json!("api-database"), &json!("External")));
+    assert!(sandbox.list("postgresql").is_empty() && sandbox.list("Cluster").is_empty());
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn the_api_server_takes_every_setting_of_zalandos_operator() {
+    let zalando = json!({
+        "instances": 2, "volume": {"size": "1Gi", "storageClass": "fast"},
+        "users": {"reporting": ["createdb", "login"]},
+        "databases": {"features": "reporting", "predictions": "{workload}"},
+        "preparedDatabases": {"store": {"defaultUsers": true, "extensions": {"vector": "public"}, "schemas": {"data": {}}}},
+        "connectionPooler": {"instances": 2, "mode": "session", "maxConnections": 60, "resources": {"limits": {"cpu": "1", "memory": "500Mi"}}},
+        "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}},
+        "tls": {"secretName": "certificate"},
+        "clusterLabels": {"cost-center": "ml"}
+    });
+    let sandbox = sandbox("zalando-all", &json!({"zalando": zalando, "env": "url"}));
+    sandbox.apply(&model_server("api")).succeeds().says_nothing();
+    let made = sandbox.database("api");
+    assert_eq!(made["metadata"]["labels"]["cost-center"], "ml");
+    assert_eq!(made["spec"]["databases"], json!({"api": "api", "features": "reporting", "predictions": "api"}));
+    assert_eq!(
+        env(&sandbox.container("api"), "DATABASE_URL")["value"],
+        "postgresql://$(PGUSER):$(PGPASSWORD)@acid-api-pooler:5432/api?sslmode=require"
+    );
+    // What is asked for later is added, and what goes is kept.
+    let later = json!({"env": "url", "zalando": {"users": {"audit": []}, "preparedDatabases": {"more": {}}}});
+    sandbox.put_policy(&policy("zalando-all", &later));
+    let added = wait_for("the new user and database", SOON, || {
+        let found = sandbox.database("api");
+        (found["spec"]["users"]["audit"].is_array() && found["spec"]["preparedDatabases"]["more"].is_object())
+            .then_some(found)
+    });
+    assert_eq!(added["spec"]["users"]["reporting"], made["spec"]["users"]["reporting"]);
+    assert_eq!(added["spec"]["volume"], made["spec"]["volume"]);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_policy_with_settings_that_no_operator_takes_is_refused() {
+    let sandbox = Sandbox::without_policy("senseless-databases");
+    for (database, told) in [
+        (json!({"zalando": {"users": {"postgres": []}}}), "spec.database.zalando.users: `postgres` is a name that"),
+        (json!({"env": "uri"}), "unknown env `uri`"),
+        (json!({"provider": "secret"}), "provider secret needs name and keys"),
+        (json!({"maxPerNamespace": -1}), "maxPerNamespace is not below zero"),
+    ] {
+        sandbox.apply(&policy("senseless-databases", &database)).fails().says(told);
+    }
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_namespace_gets_no_more_databases_than_it_may_have() {
+    let sandbox = sandbox("bounded", &json!({"maxPerNamespace": 2}));
+    let items: Vec<Value> = (0..6).map(|index| model_server(&format!("m{index}"))).collect();
+    sandbox.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items})).succeeds();
+    let is_told = |server: &Value| reason(server) == "TooManyDatabases";
+    wait_until("four to be told that there are too many", SOON, || {
+        sandbox.list("ModelServer").iter().filter(|server| is_told(server)).count() == 4
+    });
+    assert_eq!(sandbox.list("postgresql").len(), 2);
+    let tried = sandbox.apply(&model_server("another")).succeeds();
+    tried.says("no database is bound: namespace bounded has 2 databases, and the policy's most is 2");
+    assert_eq!(sandbox.container("another")["env"], Value::Null);
+
+    let first = sandbox.list("postgresql")[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    sandbox.kubectl(&["delete", "deployment", first.strip_prefix("acid-").unwrap()]).succeeds();
+    sandbox.kubectl(&["delete", "postgresql", &first]).succeeds();
+    wait_until("another to take its place", SOON, || {
+        let found = sandbox.list("postgresql");
+        found.len() == 2 && found.iter().all(|database| database["metadata"]["name"] != first.as_str())
+    });
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_database_stays_where_it_is_whatever_the_policy_says_since() {
+    let sandbox = sandbox("provider-changes", &json!({"zalando": {"volume": {"size": "10Gi"}}}));
+    sandbox.apply(&model_server("api")).succeeds();
+    let before = sandbox.database("api");
+    sandbox.put_policy(&policy("provider-changes", &json!({"zalando": {"version": "18", "volume": {"size": "1Gi"}}})));
+    sandbox.model_server("api", "that the policy has another version", |server| reason(server) == "Drifted");
+    sandbox.put_policy(&policy("provider-changes", &cloudnative_pg()));
+    sandbox.apply(&model_server("later")).succeeds();
+    database(&sandbox, "Cluster", "db-later");
+    sandbox.kubectl(&["rollout", "restart", "deployment", "api"]).succeeds().says_nothing();
+    assert_eq!(env(&sandbox.container("api"), "PGHOST")["value"], "acid-api");
+    assert_eq!(env(&sandbox.container("later"), "PGHOST")["value"], "db-later-rw");
+    assert_eq!(sandbox.list("Cluster").len(), 1);
+    let after = sandbox.database("api");
+    assert_eq!((&after["spec"], &after["metadata"]["uid"]), (&before["spec"], &before["metadata"]["uid"]));
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_database_without_a_workload_says_since_when_and_is_bound_again() {
+    let sandbox = sandbox("orphaned", &json!({}));
+    sandbox.apply(&model_server("api")).succeeds();
+    let made = sandbox.database("api");
+    let label = || sandbox.database("api")["metadata"]["labels"]["tidegate.dev/orphaned-since"].clone();
+    assert_eq!(label(), Value::Null);
+    sandbox.kubectl(&["delete", "deployment", "api"]).succeeds();
+    wait_until("the database to be told of as orphaned", SOON, || label().is_string());
+    let listed = sandbox.kubectl(&["get", "postgresqls", "-l", "tidegate.dev/orphaned-since", "-o", "name"]).succeeds();
+    assert_eq!(listed.stdout, "postgresql.acid.zalan.do/acid-api\n");
+
+    sandbox.apply(&model_server("api")).succeeds().says_nothing();
+    wait_until("the database to be used again", SOON, || label().is_null());
+    assert_eq!(sandbox.database("api")["metadata"]["uid"], made["metadata"]["uid"]);
+
+    // One that asks for none keeps what its pods are led to, and lets go of it with them.
+    sandbox.kubectl(&["annotate", "deployment", "api", "tidegate.dev/database=none"]).succeeds();
+    sandbox.model_server("api", "that none is wanted", |server| reason(server) == "Unmanaged");
+    assert_eq!(label(), Value::Null);
+    sandbox.kubectl(&["rollout", "restart", "deployment", "api"]).succeeds();
+    assert_eq!(sandbox.container("api")["env"], Value::Null);
+    wait_until("the database to be told of as orphaned", SOON, || label().is_string());
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn somebody_elses_cluster_is_not_adopted() {
+    let sandbox = sandbox("cnpg-taken", &cloudnative_pg());
+    let theirs = json!({"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "db-api"},
+        "spec": {"instances": 1, "storage": {"size": "1Gi"}}});
+    sandbox.apply(&theirs).succeeds();
+    wait_until("tidegate to see the cluster", SOON, || {
+        let tried = sandbox.kubectl_with(&["apply", "--dry-run=server", "-f", "-"], &model_server("api")).succeeds();
+        tried.stderr.contains("no database is bound: Cluster db-api is there already")
+    });
+    sandbox.apply(&model_server("api")).succeeds();
+    sandbox.model_server("api", "that the name is taken", |server| reason(server) == "NameTaken");
+    assert_eq!(database(&sandbox, "Cluster", "db-api")["metadata"]["labels"], Value::Null);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_guarded_database_is_kept_while_a_model_server_runs_with_it() {
+    let plane = ControlPlane::start(&[]);
+    let addresses @ [listen, _] = free_addresses();
+    let url = format!("https://{listen}");
+    let tidegate = Tidegate::run(&plane, &plane.kubeconfig(), addresses, &["--webhook-url", &url, "--guard-databases"]);
+    wait_until("tidegate to be ready", SOON, || tidegate.is_ready());
+    let sandbox = Sandbox::on(&plane, None, "guarded");
+    sandbox.put_policy(&policy("guarded", &json!({})));
+    sandbox.apply(&model_server("api")).succeeds();
+    sandbox.apply(&model_server("web")).succeeds();
+    sandbox.rolled_out("api");
+    sandbox.database("web");
+    let delete = ["delete", "postgresql", "acid-api", "--wait=false"];
+    let dry = ["delete", "postgresql", "acid-api", "--dry-run=server"];
+    wait_until("the database to be guarded", SOON, || sandbox.kubectl(&dry).code != 0);
+    let refused = sandbox.kubectl(&delete).fails();
+    refused.says("tidegate refuses to delete postgresql acid-api: the model server Deployment/api runs with it");
+
+    // One without a pod lets go of its database, and a namespace goes as a whole.
+    sandbox.kubectl(&["scale", "deployment", "api", "--replicas=0"]).succeeds();
+    wait_until("the database to be let go of", SOON, || sandbox.kubectl(&dry).code == 0);
+    sandbox.kubectl(&delete).succeeds();
+    plane.kubectl(&["delete", "namespace", "guarded", "--timeout=60s"], "").succeeds();
+}
+
+/// An operator that comes, offers other versions, and goes.
+#[test]
+#[ignore = "needs the control plane"]
+fn an_operator_is_noticed_when_it_comes_and_when_it_goes() {
+    let plane = ControlPlane::start(&["--no-crds"]);
+    let _tidegate = Tidegate::start(&plane);
+    let sandbox = Sandbox::on(&plane, None, "comes-and-goes");
+    sandbox.put_policy(&policy("comes-and-goes", &cloudnative_pg()));
+    sandbox.apply(&model_server("early")).succeeds().says("the cluster does not serve clusters.postgresql.cnpg.io");
+    sandbox.model_server("early", "that there is no operator", |server| reason(server) == "ProviderNotServed");
+    let definition = in_tree("dev/controlplane/crds/clusters.postgresql.cnpg.io.yaml");
+    plane.kubectl(&["apply", "-f", &definition], "").succeeds();
+    let made = wait_for("the cluster of the one that waited", SOON, || sandbox.get("Cluster", "db-early"));
+    assert_eq!(made["spec"]["instances"], 2);
+    sandbox.apply(&model_server("late")).succeeds().says_nothing();
+    plane.kubectl(&["delete", "-f", &definition], "").succeeds();
+    sandbox.model_server("late", "that the operator has gone", |server| reason(server) == "ProviderNotServed");
+
+    // An operator whose definition has no such version makes no such database.
+    sandbox.put_policy(&policy("comes-and-goes", &json!({"zalando": {"version": "13"}})));
+    let definition = in_tree("dev/controlplane/crds/postgresqls.acid.zalan.do.yaml");
+    plane.kubectl(&["apply", "-f", &definition], "").succeeds();
+    let told = "the operator offers no PostgreSQL 13; its versions are 14, 15, 16, 17, 18";
+    let server =
+        sandbox.model_server("late", "that there is no such version", |server| reason(server) == "VersionNotOffered");
+    assert_eq!(condition(&server, "DatabaseReady")["message"], told);
+    sandbox.apply(&model_server("last")).succeeds().says(told);
+    assert!(sandbox.list("postgresql").is_empty());
+    let field =
+        "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/postgresql/properties/version/enum/-";
+    let older = json!([{"op": "add", "path": field, "value": "13"}]).to_string();
+    plane.kubectl(&["patch", "crd", "postgresqls.acid.zalan.do", "--type=json", "-p", &older], "").succeeds();
+    wait_for("the databases to be made", SOON, || sandbox.get("postgresql", "acid-last"));
+}
