@@ -10,7 +10,7 @@ CARGO_DENY := $(TIDEGATE_CACHE)/tools/bin/cargo-deny
 
 .PHONY: help
 help: ## Show what there is to make.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
 
 .PHONY: demo
 demo: prerequisites ## Start a control plane with Tidegate and show what it does; leaves it running.
@@ -38,7 +38,11 @@ lint: prerequisites $(CARGO_DENY) ## Check format, lints, docs, licences and gen
 
 .PHONY: bench
 bench: prerequisites control-plane ## Measure decisions and the webhook; writes docs/benchmarks.md.
-	cargo bench --locked
+	cargo bench --locked --bench decide --bench webhook
+
+.PHONY: bench-controller
+bench-controller: prerequisites control-plane ## Measure the controller with up to 10,000 model servers; writes docs/benchmarks-controller.md.
+	cargo bench --locked --bench controller
 
 .PHONY: generate
 generate: ## Write what is generated from the code.

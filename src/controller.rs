@@ -4,6 +4,9 @@ mod apply;
 mod autoscalers;
 mod book;
 mod databases;
+mod events;
+mod kept;
+mod leader;
 mod observed;
 mod orphans;
 mod plan;
@@ -28,20 +31,25 @@ use kube::api::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::controller::{self, Config, applier};
 use kube::runtime::reflector::Store;
-use kube::{Client, ResourceExt as _};
+use kube::{Client, Resource as _};
 use serde_json::Value;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tracing::{Instrument as _, debug, info_span};
 
 pub use apply::ApplyError;
+pub use leader::{Election, new_identity};
 pub use observed::Observed;
 pub use plan::{Action, Plan, Standing, plan};
 
-use crate::companions;
+use crate::companions::{self, MANAGER};
 use crate::facts::WorkloadRef;
 use crate::server::health::Readiness;
 use crate::state::State;
+use apply::Writer;
 use book::Book;
+use events::Events;
+use kept::Kept;
+use leader::{Candidate, Leadership};
 use observed::Objects;
 use reports::Reports;
 use strangers::Strangers;
@@ -57,11 +65,35 @@ pub struct Options {
     pub watch_policies: bool,
     /// Whether a report is written for each namespace.
     pub write_reports: bool,
+    /// How it is decided which of several replicas writes; where nothing is said, this is the only one.
+    pub election: Option<Election>,
+}
+
+/// A controller that runs.
+pub struct Controller {
+    tasks: JoinSet<()>,
+    candidate: Option<Arc<Candidate>>,
+}
+
+impl Controller {
+    /// Waits until a part ends, which none should.
+    pub async fn ended(&mut self) -> Option<Result<(), JoinError>> {
+        self.tasks.join_next().await
+    }
+
+    /// Ends all parts, then lets another replica lead.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        if let Some(candidate) = self.candidate {
+            candidate.release().await;
+        }
+    }
 }
 
 /// What reconciliations share.
 struct Context {
-    client: Client,
+    writer: Writer,
+    events: Events,
     book: Arc<Book>,
     state: Arc<State>,
     objects: Arc<Objects>,
@@ -93,11 +125,11 @@ impl Queue {
     }
 
     fn push_namespace(&self, namespace: &str) {
-        let is_inside = |workload: &DynamicObject| workload.metadata.namespace.as_deref() == Some(namespace);
+        let is_inside = |workload: &Kept| workload.meta().namespace.as_deref() == Some(namespace);
         self.push_where(is_inside);
     }
 
-    fn push_where(&self, is_meant: impl Fn(&DynamicObject) -> bool) {
+    fn push_where(&self, is_meant: impl Fn(&Kept) -> bool) {
         for workloads in &*self.0 {
             workloads.push_where(&is_meant);
         }
@@ -107,23 +139,26 @@ impl Queue {
 /// The kinds of workloads that can be model servers.
 const KINDS: [&str; 2] = ["Deployment", "StatefulSet"];
 
-/// Starts the watches and the reconciliation; they run until the returned set is dropped. Each watch is a step of
+/// Starts the watches and the reconciliation; they run until what is returned is dropped. Each watch is a step of
 /// readiness.
-pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: &Readiness) -> JoinSet<()> {
+pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: &Readiness) -> Controller {
     let (workloads, requests): (Vec<Arc<Workloads>>, Vec<Requests>) = KINDS.map(Workloads::new).into_iter().unzip();
     let queue = Queue(workloads.into());
     let objects = Arc::new(Objects::default());
     let from_files = (!options.watch_policies).then_some(policies::POLICIES);
     let watched = [policies::POLICIES, policies::EXCEPTIONS].into_iter().filter(|watch| Some(*watch) != from_files);
     let strangers = Strangers::new(state);
-    let (book, statuses) = Book::open(state, queue.clone(), Arc::clone(&strangers), watched);
+    let leadership = Leadership::new(options.election.is_some());
+    let (book, statuses) = Book::open(state, queue.clone(), Arc::clone(&strangers), leadership.clone(), watched);
+    let writer = Writer::new(client.clone(), leadership.clone());
     let context = Arc::new(Context {
-        client: client.clone(),
+        writer: writer.clone(),
+        events: Events::new(options.election.as_ref().map_or(MANAGER, |election| &election.identity)),
         book: Arc::clone(&book),
         state: Arc::clone(state),
         objects: Arc::clone(&objects),
         wanted_since: reconcile::WantedSince::default(),
-        reports: options.write_reports.then(|| Reports::new(client.clone())),
+        reports: options.write_reports.then(|| Reports::new(writer.clone())),
         making: tokio::sync::Mutex::default(),
         settle: options.settle,
         resync: options.resync,
@@ -135,7 +170,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     spawn(&mut tasks, "autoscalers", watches.autoscalers(readiness.step("autoscalers")));
     spawn(&mut tasks, "scaled objects", watches.scaled_objects(readiness.step("scaled objects")));
     spawn(&mut tasks, "metrics APIs", watches.metrics_apis(readiness.step("metrics APIs")));
-    spawn(&mut tasks, "model servers", watches.model_servers());
+    spawn(&mut tasks, "model servers", watches.model_servers(readiness.step("model servers")));
     for api in companions::database::APIS {
         spawn(&mut tasks, "databases", watches.databases(api, readiness.step(api.definition)));
     }
@@ -144,7 +179,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     spawn(&mut tasks, "services", watches.services(readiness.step("services")));
     spawn(&mut tasks, "version", watches.clone().version(readiness.step("version")));
     for kind in KINDS {
-        spawn(&mut tasks, "strangers", strangers.follow(client, kind));
+        spawn(&mut tasks, "strangers", strangers.follow(client, kind, readiness.clone()));
     }
     if options.watch_policies {
         let step = readiness.step(policies::POLICIES);
@@ -154,12 +189,26 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     spawn(&mut tasks, policies::EXCEPTIONS, policies::follow_exceptions(client.clone(), Arc::clone(&book), step));
     if let Some(reports) = &context.reports {
         for definition in Reports::definitions() {
-            spawn(&mut tasks, "reports", reports.kinds(definition));
+            spawn(&mut tasks, "reports", reports.kinds(client, definition));
         }
         spawn(&mut tasks, "reports", Arc::clone(reports).write());
     }
-    spawn(&mut tasks, "statuses", book::write(client.clone(), statuses));
-    spawn(&mut tasks, "counts", book.tick());
+    spawn(&mut tasks, "statuses", book::write(writer, statuses));
+    spawn(&mut tasks, "counts", Arc::clone(&book).tick());
+    let candidate =
+        options.election.clone().map(|election| Arc::new(Candidate::new(client.clone(), election, leadership)));
+    if let Some(candidate) = &candidate {
+        let (candidate, queue, readiness) = (Arc::clone(candidate), queue.clone(), readiness.clone());
+        spawn(&mut tasks, "election", async move {
+            // Who does not know the cluster yet is no leader.
+            readiness.reached().await;
+            let won = || {
+                queue.push_all();
+                book.tell_all();
+            };
+            candidate.stand(won).await;
+        });
+    }
     let scope = state.read(|policies, _| label_selector(policies.scope()));
     for (workloads, requests) in queue.kinds().iter().zip(requests) {
         let step = readiness.step(if workloads.kind() == "Deployment" { "deployments" } else { "stateful sets" });
@@ -171,7 +220,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
             reconcile_all(context, known, requests).await;
         });
     }
-    tasks
+    Controller { tasks, candidate }
 }
 
 fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -179,7 +228,7 @@ fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output =
 }
 
 /// Looks at each workload of a kind that is asked for.
-async fn reconcile_all(context: Arc<Context>, known: Store<DynamicObject>, requests: Requests) {
+async fn reconcile_all(context: Arc<Context>, known: Store<Kept>, requests: Requests) {
     let config = Config::default().concurrency(CONCURRENCY);
     let reconcile = |workload, context| Box::pin(reconcile::guarded(workload, context));
     let done = applier(reconcile, reconcile::retry, Arc::clone(&context), known, requests.map(Ok), config);
@@ -208,7 +257,7 @@ fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
 
 /// Returns the JSON of an object, with its kind, which lists leave out, and without its managed fields.
 fn raw(mut object: DynamicObject, resource: &ApiResource) -> Value {
-    object.managed_fields_mut().clear();
+    object.metadata.managed_fields = None;
     let mut value = serde_json::to_value(object).unwrap_or_default();
     value["apiVersion"] = resource.api_version.clone().into();
     value["kind"] = resource.kind.clone().into();

@@ -4,42 +4,13 @@
 
 mod common;
 
-use std::fs;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-
 use common::{
-    ControlPlane, SOON, Sandbox, Tidegate, condition, env, free_addresses, in_tree, model_server, wait_until,
+    ControlPlane, SOON, Sandbox, Tidegate, condition, env, free_addresses, in_tree, kubeconfig_of_account, lead_to,
+    model_server, wait_until,
 };
 use serde_json::{Value, json};
 
 const CONFIGURATIONS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
-
-/// Writes a kubeconfig for the service account of the manifests.
-fn kubeconfig_of_tidegate(plane: &ControlPlane) -> PathBuf {
-    let token = plane.kubectl(&["--namespace", "tidegate-system", "create", "token", "tidegate"], "").succeeds();
-    let text = fs::read_to_string(plane.kubeconfig()).unwrap();
-    let mut config: Value = serde_saphyr::from_str(&text).unwrap();
-    config["users"][0]["user"] = json!({"token": token.stdout.trim()});
-    let path = plane.new_folder().join("kubeconfig");
-    fs::write(&path, config.to_string()).unwrap();
-    path
-}
-
-/// Leads the Service to this machine: there is no network behind Services here, but there are names.
-fn lead_to(plane: &ControlPlane, address: SocketAddr) {
-    let system = ["--namespace", "tidegate-system"];
-    plane.kubectl(&[&system[..], &["delete", "service", "tidegate"]].concat(), "").succeeds();
-    let service = ["create", "service", "externalname", "tidegate", "--external-name=localhost"];
-    plane.kubectl(&[&system[..], &service].concat(), "").succeeds();
-    for kind in CONFIGURATIONS {
-        let webhooks = plane.api.get(kind, "", "tidegate").unwrap()["webhooks"].as_array().unwrap().len();
-        let at = |index: usize| format!("/webhooks/{index}/clientConfig/service/port");
-        let port = |index: usize| json!({"op": "replace", "path": at(index), "value": address.port()});
-        let port = Value::from((0..webhooks).map(port).collect::<Vec<_>>());
-        plane.kubectl(&["patch", kind, "tidegate", "--type=json", "--patch", &port.to_string()], "").succeeds();
-    }
-}
 
 #[test]
 #[ignore = "needs the control plane"]
@@ -60,7 +31,7 @@ fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
 
     let addresses @ [listen, _] = free_addresses();
     lead_to(&plane, listen);
-    let tidegate = Tidegate::run(&plane, &kubeconfig_of_tidegate(&plane), addresses, &[]);
+    let tidegate = Tidegate::run(&plane, &kubeconfig_of_account(&plane), addresses, &[]);
     wait_until("tidegate to be ready", SOON, || tidegate.is_ready());
     let mut policy = common::serving("installed");
     policy["spec"]["disruptionBudget"] = json!({});
@@ -96,6 +67,21 @@ fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
     wait_until("the user to be added again", SOON, || !sandbox.database("api")["spec"]["users"]["api"].is_null());
     sandbox.kubectl(&["autoscale", "deployment", "api", "--name=mine", "--max=3", "--cpu=80%"]).succeeds();
     wait_until("ours to give way", SOON, || sandbox.get("HorizontalPodAutoscaler", "api-tidegate").is_none());
+    let told = [
+        "AutoscalerMade",
+        "DatabaseMade",
+        "AutoscalerRestored",
+        "DatabaseExtended",
+        "AutoscalerRemoved",
+        "AutoscalerYielded",
+    ];
+    for reason in told {
+        wait_until(&format!("the event {reason}"), SOON, || {
+            let events = sandbox.list("Event");
+            let of_api = |event: &&Value| event["reason"] == reason && event["regarding"]["name"] == "api";
+            events.iter().filter(of_api).count() == 1
+        });
+    }
     assert!(!tidegate.log().contains("orbidden"), "{}", tidegate.log());
 
     tidegate.stop();

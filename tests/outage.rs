@@ -202,8 +202,15 @@ fn model_servers_are_looked_at_once_everything_else_is_known() {
     let sandbox = sandbox(plane, "early");
     sandbox.apply(&model_server("api")).succeeds();
     // It may see the Deployment long before it may see the namespace, and with that, which policies are for it.
-    let groups =
-        ["apps", "autoscaling", "policy", "tidegate.dev", "apiextensions.k8s.io", "admissionregistration.k8s.io"];
+    let groups = [
+        "apps",
+        "autoscaling",
+        "policy",
+        "tidegate.dev",
+        "apiextensions.k8s.io",
+        "admissionregistration.k8s.io",
+        "coordination.k8s.io",
+    ];
     allow(plane, "late", &json!({"apiGroups": groups, "resources": ["*"], "verbs": ["*"]}));
     let beside = ["persistentvolumeclaims", "services", "poddisruptionbudgets"];
     allow(plane, "late", &json!({"apiGroups": ["", "policy"], "resources": beside, "verbs": ["*"]}));

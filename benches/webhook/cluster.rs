@@ -50,6 +50,11 @@ impl Cluster {
 
     /// Starts `tidegate serve` and waits until it is ready.
     pub(crate) async fn tidegate(&self) -> anyhow::Result<Webhook> {
+        self.serve(&self.kubeconfig(), &[]).await
+    }
+
+    /// Starts `tidegate serve` as somebody, with these arguments, and waits until it is ready.
+    pub(crate) async fn serve(&self, kubeconfig: &Path, arguments: &[&str]) -> anyhow::Result<Webhook> {
         say("starting tidegate");
         let (address, health, certs) = (free_address()?, free_address()?, self.folder.join("tidegate"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
@@ -59,7 +64,8 @@ impl Cluster {
             .arg("--certs")
             .arg(&certs)
             .arg("--kubeconfig")
-            .arg(self.kubeconfig())
+            .arg(kubeconfig)
+            .args(arguments)
             .stderr(File::create(self.folder.join("tidegate.log"))?);
         let webhook = Webhook::start(&mut command, address, &certs).await?;
         let begun = Instant::now();
@@ -103,8 +109,14 @@ impl Cluster {
         run(kubectl.env("KUBECONFIG", self.kubeconfig()).args(arguments))
     }
 
-    fn kubeconfig(&self) -> PathBuf {
-        self.folder.join("control-plane/kubeconfig")
+    /// Returns the folder of all that belongs to this.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns the path of the administrator's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.folder().join("control-plane/kubeconfig")
     }
 
     fn log(&self, name: &str) -> String {

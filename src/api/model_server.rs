@@ -26,7 +26,14 @@ use super::Condition;
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas.now"),
     printcolumn(name = "Autoscaler", type_ = "string", json_path = ".status.autoscaler.name"),
     printcolumn(name = "Database", type_ = "string", json_path = ".status.database.name"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status")
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Why",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ModelServerSpec {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use clap::ArgAction;
 use kube::Client;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -22,7 +23,7 @@ use tracing::info;
 use super::cluster::connect;
 use super::files::add_policies;
 use crate::certs::{self, Certificates};
-use crate::controller;
+use crate::controller::{self, Election};
 use crate::input::Input;
 use crate::policy::{Policy, PolicySet};
 use crate::server::health::{self, Readiness};
@@ -76,6 +77,24 @@ pub(super) struct Args {
     /// Writes one report for each namespace with model servers, of openreports.io or wgpolicyk8s.io, whichever is served.
     #[arg(long, env = "TIDEGATE_POLICY_REPORTS")]
     policy_reports: bool,
+    /// Whether replicas elect one that writes. Without an election this must be the only one.
+    #[arg(long, env = "TIDEGATE_LEADER_ELECT", default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    leader_elect: bool,
+    /// The namespace of the Lease by which a leader is elected, rather than the pod's own, or that of the kubeconfig's
+    /// context.
+    #[arg(long, env = "TIDEGATE_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// The name of that Lease.
+    #[arg(long, env = "TIDEGATE_LEASE_NAME", default_value = "tidegate", value_name = "NAME")]
+    lease_name: String,
+    /// How many seconds pass before a leader that is silent is replaced.
+    #[arg(long, env = "TIDEGATE_LEASE_SECONDS", default_value_t = 15, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(3..=3600))]
+    lease_seconds: u64,
+    /// The name under which this replica stands for election, rather than the host's with something random. No two replicas
+    /// may have the same.
+    #[arg(long, env = "TIDEGATE_IDENTITY", value_name = "NAME")]
+    identity: Option<String>,
 }
 
 /// Labels, all of which a workload must have.
@@ -136,6 +155,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         settle_seconds,
         resync_seconds,
         policy_reports,
+        leader_elect,
+        lease_namespace,
+        lease_name,
+        lease_seconds,
+        identity,
     } = args;
     let mut signals = Signals::listen()?;
     let policies = policies_from(&policy)?;
@@ -146,11 +170,18 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let client = connect(kubeconfig).await?;
 
     let readiness = Readiness::default();
+    let election = leader_elect.then(|| Election {
+        namespace: lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
+        name: lease_name,
+        identity: identity.unwrap_or_else(controller::new_identity),
+        duration: Duration::from_secs(lease_seconds),
+    });
     let options = controller::Options {
         settle: Duration::from_secs(settle_seconds),
         resync: Duration::from_secs(resync_seconds),
         watch_policies: policy.is_empty(),
         write_reports: policy_reports,
+        election,
     };
     let mut controller = controller::start(&client, &state, &options, &readiness);
     let ready = Readiness::default();
@@ -172,7 +203,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         Registration { client, url: webhook_url, scope: selector.0, guard_databases, ca_pem: certificates.ca_pem };
     tokio::select! {
         () = readiness.reached() => state.completed(),
-        ended = controller.join_next() => return Err(ended_early(ended)),
+        ended = controller.ended() => return Err(ended_early(ended)),
         () = signals.stop() => return Ok(()),
     }
     registration.make().await?;
@@ -181,11 +212,12 @@ async fn serve(args: Args) -> anyhow::Result<()> {
 
     tokio::select! {
         () = signals.stop() => {}
-        ended = controller.join_next() => return Err(ended_early(ended)),
+        ended = controller.ended() => return Err(ended_early(ended)),
+        () = registration.keep() => {}
     }
     info!("stopping");
     registration.unmake().await?;
-    drop(controller);
+    controller.stop().await;
     stop.send_replace(true);
     for server in serving {
         server.await.context("a server ended badly")?;
@@ -248,6 +280,14 @@ impl Registration {
             None => register::fill_in(&self.client, &self.ca_pem).await?,
         }
         Ok(())
+    }
+
+    /// Keeps the CA in the configurations of the manifests, for as long as it is polled.
+    async fn keep(&self) {
+        if self.url.is_none() {
+            register::keep_filled_in(&self.client, &self.ca_pem).await;
+        }
+        std::future::pending::<()>().await;
     }
 
     /// Those of the manifests stay: other replicas serve them, and a model server is not to slip in between.

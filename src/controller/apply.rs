@@ -6,6 +6,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
 use tracing::info;
 
+use super::leader::Leadership;
 use super::plan::Action;
 use crate::companions::MANAGER;
 
@@ -22,6 +23,9 @@ pub enum ApplyError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// Another replica writes: this one may not, or no longer.
+    #[error("this replica does not lead")]
+    NotLeading,
     /// Looking at the workload failed: a fault in Tidegate.
     #[error("the workload could not be looked at: a fault in tidegate, told above")]
     Panicked,
@@ -38,8 +42,35 @@ impl ApplyError {
     }
 }
 
+/// The API server, to be written to by the leader alone.
+#[derive(Clone)]
+pub(super) struct Writer {
+    client: Client,
+    leadership: Leadership,
+}
+
+impl Writer {
+    pub(super) fn new(client: Client, leadership: Leadership) -> Self {
+        Self { client, leadership }
+    }
+
+    /// Tells whether anything would be written now.
+    pub(super) fn leads(&self) -> bool {
+        self.leadership.holds()
+    }
+
+    /// Does what only the leader may do.
+    pub(super) async fn write<T>(&self, writing: impl Future<Output = Result<T, ApplyError>>) -> Result<T, ApplyError> {
+        self.leadership.write(writing).await.unwrap_or(Err(ApplyError::NotLeading))
+    }
+}
+
 /// Carries out an action. Deleting what has gone already is no error.
-pub(super) async fn apply(client: &Client, action: &Action) -> Result<(), ApplyError> {
+pub(super) async fn apply(writer: &Writer, action: &Action) -> Result<(), ApplyError> {
+    writer.write(carry_out(&writer.client, action)).await
+}
+
+async fn carry_out(client: &Client, action: &Action) -> Result<(), ApplyError> {
     match action {
         Action::Create(object) => {
             let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
@@ -69,21 +100,35 @@ pub(super) async fn apply(client: &Client, action: &Action) -> Result<(), ApplyE
     }
 }
 
+/// Writes an event.
+pub(super) async fn record(writer: &Writer, event: &Value) -> Result<(), ApplyError> {
+    let written = async {
+        let typed: DynamicObject = serde_json::from_value(event.clone())?;
+        let result = api_of(&writer.client, event).create(&PostParams::default(), &typed).await;
+        result.map(drop).map_err(|source| refused("write", event, source))
+    };
+    writer.write(written).await
+}
+
 /// Reads the object of this kind and name; none where it is not there or cannot be read.
-pub(super) async fn read(client: &Client, object: &Value) -> Option<DynamicObject> {
-    look(client, object).await.ok().flatten()
+pub(super) async fn read(writer: &Writer, object: &Value) -> Option<DynamicObject> {
+    look(writer, object).await.ok().flatten()
 }
 
 /// Reads the object of this kind and name; none where it is not there.
-pub(super) async fn look(client: &Client, object: &Value) -> Result<Option<DynamicObject>, ApplyError> {
-    let result = api_of(client, object).get_opt(name_of(object)).await;
+pub(super) async fn look(writer: &Writer, object: &Value) -> Result<Option<DynamicObject>, ApplyError> {
+    let result = api_of(&writer.client, object).get_opt(name_of(object)).await;
     result.map_err(|source| refused("read", object, source))
 }
 
 /// Writes the status of an object of ours.
-pub(super) async fn apply_status(client: &Client, object: &Value) -> Result<(), ApplyError> {
-    let result = api_of(client, object).patch_status(name_of(object), &ours(), &Patch::Apply(object)).await;
-    result.map(drop).map_err(|source| refused("write the status of", object, source))
+pub(super) async fn apply_status(writer: &Writer, object: &Value) -> Result<(), ApplyError> {
+    let written = async {
+        let api = api_of(&writer.client, object);
+        let result = api.patch_status(name_of(object), &ours(), &Patch::Apply(object)).await;
+        result.map(drop).map_err(|source| refused("write the status of", object, source))
+    };
+    writer.write(written).await
 }
 
 fn ours() -> PatchParams {

@@ -60,7 +60,7 @@ impl Autoscalers {
             let known =
                 if self.kind.kind == SCALED_OBJECT { &mut kinds.scaled_objects } else { &mut kinds.autoscalers };
             match object {
-                Some(object) => known.insert(key.clone(), object),
+                Some(object) => known.insert(key.clone(), &object),
                 None => known.remove(key),
             }
         })

@@ -9,12 +9,12 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::Queue;
-use super::apply::apply_status;
+use super::apply::{ApplyError, Writer, apply_status};
+use super::leader::Leadership;
 use super::strangers::Strangers;
 use super::watch::Key;
 use crate::companions::contains;
@@ -28,6 +28,9 @@ use crate::state::State;
 /// because of them.
 const TICK: Duration = Duration::from_secs(5);
 
+/// The same until the workloads that were there at the start have been judged, and nothing is told yet.
+const FIRST_TICK: Duration = Duration::from_millis(200);
+
 /// How many workloads a status names that are not labelled as model servers.
 const MOST_NAMED: usize = 10;
 
@@ -39,6 +42,7 @@ pub(super) struct Book {
     state: Arc<State>,
     queue: Queue,
     strangers: Arc<Strangers>,
+    leadership: Leadership,
     statuses: UnboundedSender<Value>,
     pages: Mutex<Pages>,
 }
@@ -54,6 +58,8 @@ struct Pages {
     /// The watches that have not told everything yet.
     missing: BTreeSet<&'static str>,
     judged: HashMap<WorkloadRef, Judged>,
+    /// Whether every workload that was there at the start has been judged.
+    is_counted: bool,
     expired: BTreeSet<Key>,
 }
 
@@ -101,12 +107,14 @@ impl Book {
         state: &Arc<State>,
         queue: Queue,
         strangers: Arc<Strangers>,
+        leadership: Leadership,
         watches: impl IntoIterator<Item = &'static str>,
     ) -> (Arc<Self>, UnboundedReceiver<Value>) {
         let (statuses, to_write) = unbounded();
         let from_files = state.read(|policies, _| policies.policies().to_vec());
         let pages = Pages { from_files, missing: watches.into_iter().collect(), ..Pages::default() };
-        (Arc::new(Self { state: Arc::clone(state), queue, strangers, statuses, pages: Mutex::new(pages) }), to_write)
+        let (state, pages) = (Arc::clone(state), Mutex::new(pages));
+        (Arc::new(Self { state, queue, strangers, leadership, statuses, pages }), to_write)
     }
 
     /// Notes a policy, unless it is one that was noted before.
@@ -189,6 +197,11 @@ impl Book {
         self.pages().judged.insert(workload.clone(), judged);
     }
 
+    /// Notes that a workload has been looked at, even if nothing came of it.
+    pub(super) fn looked_at(&self, workload: WorkloadRef) {
+        self.pages().judged.entry(workload).or_default();
+    }
+
     /// Forgets a workload.
     pub(super) fn forget(&self, workload: &WorkloadRef) {
         self.pages().judged.remove(workload);
@@ -196,10 +209,11 @@ impl Book {
 
     /// Looks, for as long as it is polled, at what changes without a watch telling of it.
     pub(super) async fn tick(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(TICK);
         loop {
-            ticks.tick().await;
+            let is_counted = self.pages().is_counted;
+            tokio::time::sleep(if is_counted { TICK } else { FIRST_TICK }).await;
             let mut pages = self.pages();
+            pages.is_counted = is_counted || self.is_counted(&pages);
             let expired = pages.expired(Timestamp::now());
             for (namespace, _) in expired.difference(&mem::take(&mut pages.expired)) {
                 self.queue.push_namespace(namespace);
@@ -233,8 +247,21 @@ impl Book {
     }
 
     /// Writes every status that is not as it should be.
+    pub(super) fn tell_all(&self) {
+        self.tell(&self.pages());
+    }
+
+    /// Tells whether all workloads have been judged that are known.
+    fn is_counted(&self, pages: &Pages) -> bool {
+        let is_judged = |workload: &WorkloadRef| pages.judged.contains_key(workload);
+        self.state.is_complete()
+            && self.strangers.are_seen()
+            && self.queue.kinds().iter().all(|workloads| workloads.references().all(|known| is_judged(&known)))
+    }
+
+    /// Writes every status that is not as it should be. Counts of half of the workloads are none.
     fn tell(&self, pages: &Pages) {
-        if !pages.missing.is_empty() {
+        if !pages.missing.is_empty() || !pages.is_counted || !self.leadership.holds() {
             return;
         }
         let now = Timestamp::now();
@@ -363,10 +390,11 @@ fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Value {
 }
 
 /// Writes statuses, one after the other. One that fails is written with the next tick, where it still differs.
-pub(super) async fn write(client: Client, mut statuses: UnboundedReceiver<Value>) {
+pub(super) async fn write(writer: Writer, mut statuses: UnboundedReceiver<Value>) {
     while let Some(status) = statuses.next().await {
-        if let Err(error) = apply_status(&client, &status).await {
-            warn!(error = report::chain(&error), "a status was not written");
+        match apply_status(&writer, &status).await {
+            Ok(()) | Err(ApplyError::NotLeading) => {}
+            Err(error) => warn!(error = report::chain(&error), "a status was not written"),
         }
     }
 }

@@ -86,7 +86,7 @@ impl Sink<DynamicObject> for Definitions {
                 inside.retain(|(of, _), _| *of != provider);
             }
         });
-        self.watches.objects.note(|kinds| kinds.databases.retain(|(of, _), _| *of != provider));
+        self.watches.objects.note(|kinds| kinds.databases.retain(|(of, _)| *of != provider));
         self.watches.queue.push_all();
     }
 
@@ -114,7 +114,7 @@ pub(super) fn note(api: &Api, key: &Key, object: Value, state: &State, objects: 
     let database = Database { made_for, ..(api.read)(&object) };
     let of = (api.provider, key.1.clone());
     state.note(|facts| facts.databases.entry(key.0.clone()).or_default().insert(of, database));
-    objects.note(|kinds| kinds.databases.insert((api.provider, key.clone()), object))
+    objects.note(|kinds| kinds.databases.insert((api.provider, key.clone()), &object))
 }
 
 struct Databases {

@@ -1,10 +1,11 @@
 //! The objects that a plan is made from, as the watches told them last.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};
 
 use serde_json::Value;
 
+use super::kept::Shelf;
 use super::watch::Key;
 use crate::api::DatabaseProvider;
 use crate::companions::names;
@@ -44,11 +45,11 @@ pub(super) struct Objects {
 /// Objects by kind, then by namespace and name.
 #[derive(Debug, Default)]
 pub(super) struct Kinds {
-    pub(super) autoscalers: HashMap<Key, Value>,
-    pub(super) scaled_objects: HashMap<Key, Value>,
-    pub(super) budgets: HashMap<Key, Value>,
-    pub(super) databases: HashMap<(DatabaseProvider, Key), Value>,
-    pub(super) model_servers: HashMap<Key, Value>,
+    pub(super) autoscalers: Shelf,
+    pub(super) scaled_objects: Shelf,
+    pub(super) budgets: Shelf,
+    pub(super) databases: Shelf<(DatabaseProvider, Key)>,
+    pub(super) model_servers: Shelf,
 }
 
 impl Objects {
@@ -61,8 +62,8 @@ impl Objects {
     pub(super) fn around(&self, workload: &WorkloadRef, names: &Names) -> Observed {
         let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
         let key = |name: &str| (workload.namespace.clone(), name.to_owned());
-        let found = |known: &HashMap<Key, Value>, names: &BTreeSet<String>| -> Vec<Value> {
-            names.iter().filter_map(|name| known.get(&key(name)).cloned()).collect()
+        let found = |known: &Shelf, names: &BTreeSet<String>| -> Vec<Value> {
+            names.iter().filter_map(|name| known.get(&key(name))).collect()
         };
         let mut autoscalers = found(&kinds.autoscalers, &names.autoscalers);
         autoscalers.extend(found(&kinds.scaled_objects, &names.scaled_objects));
@@ -70,12 +71,16 @@ impl Objects {
             autoscalers,
             is_scaled_by_keda: names.is_scaled_by_keda,
             budgets: found(&kinds.budgets, &names.budgets),
-            database: names
-                .database
-                .as_ref()
-                .and_then(|(provider, name)| kinds.databases.get(&(*provider, key(name))).cloned()),
-            model_server: kinds.model_servers.get(&key(&names::model_server(&workload.kind, &workload.name))).cloned(),
+            database: names.database.as_ref().and_then(|(provider, name)| kinds.databases.get(&(*provider, key(name)))),
+            model_server: kinds.model_servers.get(&key(&names::model_server(&workload.kind, &workload.name))),
         }
+    }
+
+    /// Tells whether a workload has a ModelServer.
+    pub(super) fn has_model_server(&self, workload: &WorkloadRef) -> bool {
+        let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
+        let name = names::model_server(&workload.kind, &workload.name);
+        kinds.model_servers.contains(&(workload.namespace.clone(), name))
     }
 
     /// Returns the databases that Tidegate made for a workload.
@@ -86,6 +91,6 @@ impl Objects {
     ) -> Vec<Value> {
         let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
         let key = |found: DatabaseOf| (found.provider, (namespace.to_owned(), found.name.to_owned()));
-        databases.filter_map(|found| kinds.databases.get(&key(found)).cloned()).collect()
+        databases.filter_map(|found| kinds.databases.get(&key(found))).collect()
     }
 }

@@ -2,12 +2,11 @@
 //! comes back it finds its data, and the label goes.
 
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 use serde_json::{Value, json};
 use tracing::warn;
 
 use super::Context;
-use super::apply::{ApplyError, apply, look};
+use super::apply::{ApplyError, Writer, apply, look};
 use super::plan::Action;
 use crate::api::ORPHANED_SINCE_LABEL;
 use crate::companions::database::api_of;
@@ -26,7 +25,7 @@ pub(super) async fn of_workload(
     note_used(workload, &databases, context);
     for database in databases {
         let is_in_use = is_wanted(&database, &companions.database) || is_bound(&database, workload.template());
-        mark(&database, is_in_use, &context.client).await?;
+        mark(&database, is_in_use, &context.writer).await?;
     }
     Ok(())
 }
@@ -59,16 +58,16 @@ pub(super) async fn of_former(workload: &WorkloadRef, context: &Context) {
     let goes_away = context
         .state
         .read(|_, facts| facts.namespaces.get(&workload.namespace).is_none_or(|namespace| namespace.terminating));
-    if databases.is_empty() || goes_away {
+    if databases.is_empty() || goes_away || !context.writer.leads() {
         return;
     }
     let metadata = json!({"name": workload.name, "namespace": workload.namespace});
     let named = json!({"apiVersion": "apps/v1", "kind": workload.kind, "metadata": metadata});
     let result = async {
-        let found = look(&context.client, &named).await?;
+        let found = look(&context.writer, &named).await?;
         for database in &databases {
             let is_in_use = found.as_ref().is_some_and(|found| is_bound(database, &found.data["spec"]["template"]));
-            mark(database, is_in_use, &context.client).await?;
+            mark(database, is_in_use, &context.writer).await?;
         }
         Ok::<(), ApplyError>(())
     };
@@ -82,9 +81,9 @@ fn made_for(workload: &WorkloadRef, context: &Context) -> Vec<Value> {
     context.state.read(|_, facts| context.objects.databases_of(facts.databases_of(workload), &workload.namespace))
 }
 
-async fn mark(database: &Value, is_in_use: bool, client: &Client) -> Result<(), ApplyError> {
+async fn mark(database: &Value, is_in_use: bool, writer: &Writer) -> Result<(), ApplyError> {
     match marked(database, is_in_use, Timestamp::now()) {
-        Some(action) => apply(client, &action).await,
+        Some(action) => apply(writer, &action).await,
         None => Ok(()),
     }
 }

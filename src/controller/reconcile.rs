@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
+use kube::Resource as _;
 use kube::api::DynamicObject;
 use kube::runtime::controller::Action as Requeue;
 use kube::runtime::reflector::ObjectRef;
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::apply::{ApplyError, apply, apply_status, read};
+use super::apply::{ApplyError, Writer, apply, apply_status, read};
+use super::kept::Kept;
 use super::observed::{Names, Observed};
 use super::plan::{Action, Course, Plan, Standing, plan};
-use super::{Context, databases, orphans, status};
+use super::{Context, databases, events, orphans, status};
 use crate::companions::{Wanted, contains, database, names};
 use crate::engine::{Decision, Operation, Request, User, decide};
 use crate::facts::{Facts, SCALED_OBJECT, WorkloadRef};
@@ -65,40 +66,57 @@ impl WantedSince {
 }
 
 /// Looks at a workload; a fault in doing so stays with that workload.
-pub(super) async fn guarded(deployment: Arc<DynamicObject>, context: Arc<Context>) -> Result<Requeue, ApplyError> {
-    let looked = AssertUnwindSafe(reconcile(deployment, context)).catch_unwind().await;
+pub(super) async fn guarded(kept: Arc<Kept>, context: Arc<Context>) -> Result<Requeue, ApplyError> {
+    let object = kept.to_json();
+    let looked = AssertUnwindSafe(reconcile(&object, &context)).catch_unwind().await;
+    let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+    let (kind, metadata) = (text(&object["kind"]), &object["metadata"]);
+    context.book.looked_at(WorkloadRef {
+        namespace: text(&metadata["namespace"]),
+        kind,
+        name: text(&metadata["name"]),
+    });
     looked.unwrap_or(Err(ApplyError::Panicked))
 }
 
 /// Looks at a workload and carries out what follows.
-async fn reconcile(deployment: Arc<DynamicObject>, context: Arc<Context>) -> Result<Requeue, ApplyError> {
-    let object = serde_json::to_value(&*deployment)?;
-    let Ok(workload) = Workload::view(&object) else {
+async fn reconcile(object: &Value, context: &Context) -> Result<Requeue, ApplyError> {
+    let Ok(workload) = Workload::view(object) else {
         warn!("a workload cannot be read and is left alone");
         return Ok(Requeue::await_change());
     };
-    let Some(mut planned) = planned(&workload, &context) else { return Ok(Requeue::await_change()) };
+    let Some(mut planned) = planned(&workload, context) else { return Ok(Requeue::await_change()) };
+    if !context.writer.leads() {
+        // Whoever becomes the leader looks at everything.
+        return Ok(Requeue::await_change());
+    }
     let mut turn = None;
     if planned.makes_database() {
         turn = Some(context.making.lock().await);
         // Others may have made theirs while this one waited for its turn.
-        let Some(again) = self::planned(&workload, &context) else { return Ok(Requeue::await_change()) };
+        let Some(again) = self::planned(&workload, context) else { return Ok(Requeue::await_change()) };
         planned = again;
     }
     let Planned { decision, observed, mut plan } = planned;
-    let made = carry_out(&mut plan.database, &context.client).await;
+    let made = carry_out(&mut plan.database, &context.writer).await;
     if made.is_ok() {
-        note_made(&plan.database, &context);
+        note_made(&plan.database, context);
     }
     drop(turn);
     // What fails for one companion is no reason to leave out the others, nor to say nothing of it.
     let results = [
         made,
-        carry_out(&mut plan.autoscaler, &context.client).await,
-        carry_out(&mut plan.budget, &context.client).await,
-        orphans::of_workload(&workload, &decision.companions, &context).await,
-        write_model_server(&workload, &decision, &plan, &observed, &context).await,
+        carry_out(&mut plan.autoscaler, &context.writer).await,
+        carry_out(&mut plan.budget, &context.writer).await,
+        orphans::of_workload(&workload, &decision.companions, context).await,
+        write_model_server(&workload, &decision, &plan, &observed, context).await,
     ];
+    let mut told = events::done(&plan, &observed);
+    if results[2].is_ok() {
+        let before = observed.model_server.as_ref().map_or(&Value::Null, |found| &found["status"]);
+        told.extend(events::changed(before, &plan));
+    }
+    context.events.tell(&workload, told, &context.writer).await;
     results.into_iter().collect::<Result<(), ApplyError>>()?;
     Ok(Requeue::requeue(plan.again.unwrap_or(context.resync)))
 }
@@ -146,9 +164,9 @@ fn note_made(course: &Course, context: &Context) {
 }
 
 /// Carries out what is to be done about one companion, and notes where the API server does not take it.
-async fn carry_out(course: &mut Course, client: &Client) -> Result<(), ApplyError> {
+async fn carry_out(course: &mut Course, writer: &Writer) -> Result<(), ApplyError> {
     for action in &course.actions {
-        if let Err(error) = apply(client, action).await {
+        if let Err(error) = apply(writer, action).await {
             course.standing = Standing::Refused(report::chain(&error));
             return Err(error);
         }
@@ -167,20 +185,25 @@ pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context)
     }
     orphans::of_former(&reference, context).await;
     let Some(found) = context.objects.around(&reference, &Names::default()).model_server else { return };
+    // A Deployment `api-statefulset` and a StatefulSet `api` have a ModelServer of one name.
+    let owner = &found["metadata"]["ownerReferences"][0];
+    if owner["kind"] != reference.kind || owner["name"] != reference.name {
+        return;
+    }
     let status = status::of_former(&found);
-    if is_there(&found, &context.client).await && !contains(&found, &status) {
-        let written = apply_status(&context.client, &status).await;
+    if context.writer.leads() && is_there(&found, &context.writer).await && !contains(&found, &status) {
+        let written = apply_status(&context.writer, &status).await;
         written.unwrap_or_else(|error| warn!(error = report::chain(&error), "a ModelServer was not written"));
     }
 }
 
 /// Tells whether the workload that owns a ModelServer is still there. The API server is asked, for it is followed no
 /// longer.
-async fn is_there(model_server: &Value, client: &Client) -> bool {
+async fn is_there(model_server: &Value, writer: &Writer) -> bool {
     let owner = &model_server["metadata"]["ownerReferences"][0];
     let metadata = json!({"name": owner["name"], "namespace": model_server["metadata"]["namespace"]});
     let named = json!({"apiVersion": owner["apiVersion"], "kind": owner["kind"], "metadata": metadata});
-    let found = read(client, &named).await;
+    let found = read(writer, &named).await;
     found.is_some_and(|found| {
         found.metadata.uid.as_deref() == owner["uid"].as_str() && found.metadata.deletion_timestamp.is_none()
     })
@@ -188,9 +211,13 @@ async fn is_there(model_server: &Value, client: &Client) -> bool {
 
 /// Says when to look again after a failure.
 #[expect(clippy::needless_pass_by_value, reason = "the form that kube's `applier` asks for")]
-pub(super) fn retry(deployment: Arc<DynamicObject>, error: &ApplyError, _: Arc<Context>) -> Requeue {
-    let name = deployment.metadata.name.as_deref().unwrap_or_default();
-    let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
+pub(super) fn retry(kept: Arc<Kept>, error: &ApplyError, _: Arc<Context>) -> Requeue {
+    let name = kept.meta().name.as_deref().unwrap_or_default();
+    let namespace = kept.meta().namespace.as_deref().unwrap_or_default();
+    if matches!(error, ApplyError::NotLeading) {
+        debug!(namespace, name, "this replica leads no longer");
+        return Requeue::await_change();
+    }
     warn!(namespace, name, error = report::chain(error), "a workload was not brought in step; trying again");
     Requeue::requeue(if error.is_lasting() { RETRY_REFUSED } else { RETRY })
 }
@@ -211,7 +238,7 @@ fn considered(workload: &Workload, context: &Context) -> Option<Decision> {
         debug!("on its way out");
         return None;
     }
-    let known = || context.objects.around(&workload.reference(), &Names::default()).model_server.is_some();
+    let known = || context.objects.has_model_server(&workload.reference());
     (!decision.policies.is_empty() || known()).then_some(decision)
 }
 
@@ -252,7 +279,7 @@ async fn write_model_server(
     let wanted = status::model_server(workload);
     let found = observed.model_server.as_ref();
     if !found.is_some_and(|found| contains(found, &wanted)) {
-        apply(&context.client, &Action::Apply(wanted.clone())).await?;
+        apply(&context.writer, &Action::Apply(wanted.clone())).await?;
     }
     let status: Value = serde_json::to_value(status::of_model_server(workload, decision, plan))?;
     if found.is_some_and(|found| found["status"] == status) {
@@ -262,5 +289,5 @@ async fn write_model_server(
     let written = json!({
         "apiVersion": wanted["apiVersion"], "kind": wanted["kind"], "metadata": metadata, "status": status
     });
-    apply_status(&context.client, &written).await
+    apply_status(&context.writer, &written).await
 }

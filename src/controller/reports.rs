@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tracing::warn;
 
-use super::apply::{apply, read};
+use super::apply::{Writer, apply, read};
 use super::plan::Action;
 use super::resource;
 use super::watch::{Key, Sink, follow};
@@ -120,7 +120,7 @@ fn written(kind: Kind, namespace: &str, judged: &BTreeMap<WorkloadRef, Judged>) 
 
 /// The reports of all namespaces.
 pub(super) struct Reports {
-    client: Client,
+    writer: Writer,
     pages: Mutex<Pages>,
 }
 
@@ -134,8 +134,8 @@ struct Pages {
 
 impl Reports {
     /// Begins without any.
-    pub(super) fn new(client: Client) -> Arc<Self> {
-        Arc::new(Self { client, pages: Mutex::default() })
+    pub(super) fn new(writer: Writer) -> Arc<Self> {
+        Arc::new(Self { writer, pages: Mutex::default() })
     }
 
     /// Notes what became of a workload.
@@ -160,9 +160,9 @@ impl Reports {
     }
 
     /// Follows which kinds of reports are served.
-    pub(super) fn kinds(self: &Arc<Self>, kind: &str) -> impl Future<Output = ()> + use<> {
+    pub(super) fn kinds(self: &Arc<Self>, client: &Client, kind: &str) -> impl Future<Output = ()> + use<> {
         let definitions = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &definitions);
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &definitions);
         let only = watcher::Config::default().fields(&format!("metadata.name={kind}"));
         follow(watcher(api, only).default_backoff(), Definitions(Arc::clone(self)))
     }
@@ -177,6 +177,10 @@ impl Reports {
         let mut ticks = tokio::time::interval(TICK);
         loop {
             ticks.tick().await;
+            if !self.writer.leads() {
+                // Whoever becomes the leader writes what has changed by then.
+                continue;
+            }
             for report in self.due() {
                 self.put(&report).await;
             }
@@ -196,7 +200,7 @@ impl Reports {
     }
 
     async fn put(&self, report: &Value) {
-        let found = read(&self.client, report).await.and_then(|found| serde_json::to_value(found).ok());
+        let found = read(&self.writer, report).await.and_then(|found| serde_json::to_value(found).ok());
         let is_empty = report["results"].as_array().is_none_or(Vec::is_empty) && report["summary"]["pass"] == 0;
         let action = match found {
             Some(_) if is_empty => Action::Delete(report.clone()),
@@ -204,7 +208,7 @@ impl Reports {
             Some(found) if contains(&found, report) => return,
             _ => Action::Apply(report.clone()),
         };
-        if let Err(error) = apply(&self.client, &action).await {
+        if let Err(error) = apply(&self.writer, &action).await {
             let namespace = report["metadata"]["namespace"].as_str().unwrap_or_default();
             warn!(namespace, error = report::chain(&error), "a report was not written; trying again");
             self.pages().changed.insert(namespace.to_owned());

@@ -33,14 +33,14 @@ impl Watches {
     pub(super) fn namespaces(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let events =
             watcher(Api::<PartialObjectMeta<CoreNamespace>>::all(self.client.clone()), watcher::Config::default());
-        let whole = WholeNamespaces::new(self.client.clone(), self.queue.clone());
-        follow(events.default_backoff(), Namespaces { watches: self.clone(), whole, step })
+        let whole = WholeNamespaces::new(self.client.clone(), self.queue.clone(), step);
+        follow(events.default_backoff(), Namespaces { watches: self.clone(), whole })
     }
 
     /// Follows the ModelServers, so that one that is edited or deleted is written again.
-    pub(super) fn model_servers(&self) -> impl Future<Output = ()> + use<> {
+    pub(super) fn model_servers(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let kind = resource("tidegate.dev", "v1alpha1", "ModelServer");
-        follow(self.events(&kind), ModelServers { watches: self.clone(), kind })
+        follow(self.events(&kind), ModelServers { watches: self.clone(), kind, step })
     }
 
     pub(super) fn events(
@@ -54,7 +54,6 @@ impl Watches {
 struct Namespaces {
     watches: Watches,
     whole: WholeNamespaces,
-    step: Step,
 }
 
 impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
@@ -75,7 +74,7 @@ impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
     }
 
     fn synced(&mut self) {
-        self.step.done();
+        self.whole.synced();
     }
 }
 
@@ -91,6 +90,7 @@ pub(super) fn made_for(object: &Value) -> Option<WorkloadRef> {
 struct ModelServers {
     watches: Watches,
     kind: ApiResource,
+    step: Step,
 }
 
 impl ModelServers {
@@ -106,12 +106,16 @@ impl ModelServers {
 impl Sink<DynamicObject> for ModelServers {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
-        self.watches.objects.note(|kinds| kinds.model_servers.insert(key.clone(), object));
+        self.watches.objects.note(|kinds| kinds.model_servers.insert(key.clone(), &object));
         self.look_at(&key);
     }
 
     fn remove(&mut self, key: &Key) {
         self.watches.objects.note(|kinds| kinds.model_servers.remove(key));
         self.look_at(key);
+    }
+
+    fn synced(&mut self) {
+        self.step.done();
     }
 }

@@ -15,6 +15,7 @@ use super::watch::{Key, Sink, follow};
 use super::{raw, resource};
 use crate::engine::{Considered, Operation, Request, User};
 use crate::facts::WorkloadRef;
+use crate::server::health::{Readiness, Step};
 use crate::state::State;
 use crate::workload::Workload;
 
@@ -25,17 +26,25 @@ const MOST: usize = 1000;
 pub(super) struct Strangers {
     state: Arc<State>,
     known: Mutex<HashMap<WorkloadRef, Value>>,
+    /// Whether those have been seen that were there at the start.
+    seen: Readiness,
 }
 
 impl Strangers {
     /// Begins without any.
     pub(super) fn new(state: &Arc<State>) -> Arc<Self> {
-        Arc::new(Self { state: Arc::clone(state), known: Mutex::default() })
+        Arc::new(Self { state: Arc::clone(state), known: Mutex::default(), seen: Readiness::default() })
     }
 
-    /// Follows the workloads of a kind that lack the labels of a model server. Several labels cannot be asked for in that
-    /// way: then all are followed.
-    pub(super) fn follow(self: &Arc<Self>, client: &Client, kind: &str) -> impl Future<Output = ()> + use<> {
+    /// Follows the workloads of a kind that lack the labels of a model server, once all else is known: what is none of the
+    /// policies' concern is not kept. Several labels cannot be asked for in that way: then all are followed.
+    pub(super) fn follow(
+        self: &Arc<Self>,
+        client: &Client,
+        kind: &'static str,
+        all_else: Readiness,
+    ) -> impl Future<Output = ()> + use<> {
+        let step = self.seen.step(kind);
         let kind = resource("apps", "v1", kind);
         let without = self.state.read(|policies, _| {
             let mut labels = policies.scope().iter();
@@ -46,7 +55,16 @@ impl Strangers {
         });
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
         let events = watcher(api, watcher::Config::default().labels(&without)).default_backoff();
-        follow(events, OfKind { strangers: Arc::clone(self), kind })
+        let following = follow(events, OfKind { strangers: Arc::clone(self), kind, step });
+        async move {
+            all_else.reached().await;
+            following.await;
+        }
+    }
+
+    /// Tells whether all have been seen that were there at the start.
+    pub(super) fn are_seen(&self) -> bool {
+        self.seen.missing().is_empty()
     }
 
     /// Returns the names of the strangers that each policy would be for, `namespace/name` in their order.
@@ -95,6 +113,7 @@ impl Strangers {
 struct OfKind {
     strangers: Arc<Strangers>,
     kind: ApiResource,
+    step: Step,
 }
 
 impl OfKind {
@@ -110,5 +129,9 @@ impl Sink<DynamicObject> for OfKind {
 
     fn remove(&mut self, key: &Key) {
         self.strangers.remove(&self.reference(key));
+    }
+
+    fn synced(&mut self) {
+        self.step.done();
     }
 }

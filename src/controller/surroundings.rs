@@ -149,7 +149,7 @@ impl Sink<DynamicObject> for Budgets {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
         let watches = &self.beside.watches;
-        let before = watches.objects.note(|kinds| kinds.budgets.insert(key.clone(), object.clone()));
+        let before = watches.objects.note(|kinds| kinds.budgets.insert(key.clone(), &object));
         watches.state.note(|facts| {
             let inside = facts.budgets.get_or_insert_default().entry(key.0.clone()).or_default();
             inside.insert(key.1.clone(), PodSelector::of(&object));

@@ -14,24 +14,25 @@ use kube::{Client, ResourceExt as _};
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
+use super::kept::Kept;
 use super::watch::{Key, Sink, follow};
 use super::{Queue, resource};
 use crate::facts::WorkloadRef;
 use crate::server::health::Step;
 
 /// What the reconciliation of one kind is asked to look at.
-pub(super) type Requests = UnboundedReceiver<ReconcileRequest<DynamicObject>>;
+pub(super) type Requests = UnboundedReceiver<ReconcileRequest<Kept>>;
 
 /// The workloads of one kind that are followed.
 pub(super) struct Workloads {
     kind: ApiResource,
-    known: Store<DynamicObject>,
-    sender: UnboundedSender<ReconcileRequest<DynamicObject>>,
+    known: Store<Kept>,
+    sender: UnboundedSender<ReconcileRequest<Kept>>,
     followed: Mutex<Followed>,
 }
 
 struct Followed {
-    writer: Writer<DynamicObject>,
+    writer: Writer<Kept>,
     /// By which watches a workload is seen: one that leaves the sight of one may still be in that of another.
     seen_by: HashMap<Key, BTreeSet<String>>,
 }
@@ -55,8 +56,17 @@ impl Workloads {
     }
 
     /// Returns the workloads that are followed.
-    pub(super) fn known(&self) -> Store<DynamicObject> {
+    pub(super) fn known(&self) -> Store<Kept> {
         self.known.clone()
+    }
+
+    /// Returns the names of the workloads that are followed.
+    pub(super) fn references(&self) -> impl Iterator<Item = WorkloadRef> {
+        self.known.state().into_iter().map(|known| WorkloadRef {
+            namespace: known.namespace().unwrap_or_default(),
+            kind: self.kind.kind.clone(),
+            name: known.name_any(),
+        })
     }
 
     /// Has a workload looked at.
@@ -65,13 +75,13 @@ impl Workloads {
     }
 
     /// Has all workloads looked at for which this holds.
-    pub(super) fn push_where(&self, is_meant: impl Fn(&DynamicObject) -> bool) {
+    pub(super) fn push_where(&self, is_meant: impl Fn(&Kept) -> bool) {
         for known in self.known.state().iter().filter(|known| is_meant(known)) {
             self.send(ObjectRef::from_obj_with(&**known, self.kind.clone()));
         }
     }
 
-    fn send(&self, obj_ref: ObjectRef<DynamicObject>) {
+    fn send(&self, obj_ref: ObjectRef<Kept>) {
         // The receiver is gone only at shutdown.
         let _ = self.sender.unbounded_send(ReconcileRequest { obj_ref, reason: ReconcileReason::Unknown });
     }
@@ -84,12 +94,17 @@ impl Workloads {
         step: Step,
     ) -> impl Future<Output = ()> + use<> {
         let api = Api::all_with(client.clone(), &self.kind);
-        self.follow(api, labels, "", Some(step))
+        self.follow(api, labels, "", Some(step.into()))
     }
 
     /// Follows all workloads of a namespace.
-    fn follow_namespace(self: &Arc<Self>, client: &Client, namespace: &str) -> impl Future<Output = ()> + use<> {
-        self.follow(Api::namespaced_with(client.clone(), namespace, &self.kind), "", namespace, None)
+    fn follow_namespace(
+        self: &Arc<Self>,
+        client: &Client,
+        namespace: &str,
+        step: Option<SharedStep>,
+    ) -> impl Future<Output = ()> + use<> {
+        self.follow(Api::namespaced_with(client.clone(), namespace, &self.kind), "", namespace, step)
     }
 
     fn follow(
@@ -97,14 +112,14 @@ impl Workloads {
         api: Api<DynamicObject>,
         labels: &str,
         watch: &str,
-        step: Option<Step>,
+        step: Option<SharedStep>,
     ) -> impl Future<Output = ()> + use<> {
         let events = watcher(api, watcher::Config::default().labels(labels)).default_backoff();
         follow(events, Sight { workloads: Arc::clone(self), watch: watch.to_owned(), step })
     }
 
-    fn seen(&self, watch: &str, key: Key, mut object: DynamicObject) {
-        object.managed_fields_mut().clear();
+    fn seen(&self, watch: &str, key: Key, object: DynamicObject) {
+        let object = Kept::new(object, &self.kind);
         let reference = ObjectRef::from_obj_with(&object, self.kind.clone());
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         followed.seen_by.entry(key).or_default().insert(watch.to_owned());
@@ -121,7 +136,7 @@ impl Workloads {
             return;
         }
         followed.seen_by.remove(key);
-        let gone = DynamicObject::new(&key.1, &self.kind).within(&key.0);
+        let gone = Kept::new(DynamicObject::new(&key.1, &self.kind).within(&key.0), &self.kind);
         let reference = ObjectRef::from_obj_with(&gone, self.kind.clone());
         followed.writer.apply_watcher_event(&watcher::Event::Delete(gone));
         drop(followed);
@@ -144,7 +159,7 @@ impl Workloads {
 struct Sight {
     workloads: Arc<Workloads>,
     watch: String,
-    step: Option<Step>,
+    step: Option<SharedStep>,
 }
 
 impl Sink<DynamicObject> for Sight {
@@ -157,9 +172,25 @@ impl Sink<DynamicObject> for Sight {
     }
 
     fn synced(&mut self) {
-        if let Some(step) = &self.step {
-            step.done();
-        }
+        self.step = None;
+    }
+}
+
+/// A step of readiness that is done when all have let go of it.
+#[derive(Clone)]
+struct SharedStep(#[expect(dead_code, reason = "what counts is when it is dropped")] Arc<DoneWhenDropped>);
+
+struct DoneWhenDropped(Step);
+
+impl Drop for DoneWhenDropped {
+    fn drop(&mut self) {
+        self.0.done();
+    }
+}
+
+impl From<Step> for SharedStep {
+    fn from(step: Step) -> Self {
+        Self(Arc::new(DoneWhenDropped(step)))
     }
 }
 
@@ -167,12 +198,19 @@ impl Sink<DynamicObject> for Sight {
 pub(super) struct WholeNamespaces {
     client: Client,
     queue: Queue,
+    /// Done when the workloads of all namespaces have been seen that were there at the start.
+    step: Option<SharedStep>,
     following: HashMap<String, JoinSet<()>>,
 }
 
 impl WholeNamespaces {
-    pub(super) fn new(client: Client, queue: Queue) -> Self {
-        Self { client, queue, following: HashMap::new() }
+    pub(super) fn new(client: Client, queue: Queue, step: Step) -> Self {
+        Self { client, queue, step: Some(step.into()), following: HashMap::new() }
+    }
+
+    /// Notes that all namespaces have been told that were there at the start.
+    pub(super) fn synced(&mut self) {
+        self.step = None;
     }
 
     /// Notes whether all workloads of a namespace are model servers.
@@ -183,7 +221,7 @@ impl WholeNamespaces {
         if is_whole {
             let mut tasks = JoinSet::new();
             for workloads in self.queue.kinds() {
-                tasks.spawn(workloads.follow_namespace(&self.client, namespace).in_current_span());
+                tasks.spawn(workloads.follow_namespace(&self.client, namespace, self.step.clone()).in_current_span());
             }
             self.following.insert(namespace.to_owned(), tasks);
         } else {

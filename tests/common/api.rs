@@ -80,6 +80,8 @@ impl Api {
             "ModelServer" | "ServingException" | "ServingPolicy" => ("tidegate.dev", "v1alpha1"),
             "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => ("admissionregistration.k8s.io", "v1"),
             "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
+            "Event" => ("events.k8s.io", "v1"),
+            "Lease" => ("coordination.k8s.io", "v1"),
             "postgresql" => ("acid.zalan.do", "v1"),
             "Report" => ("openreports.io", "v1alpha1"),
             "PolicyReport" => ("wgpolicyk8s.io", "v1alpha2"),

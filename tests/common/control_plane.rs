@@ -85,7 +85,12 @@ impl ControlPlane {
 
     /// Returns what was asked of the API server, a request a line.
     pub(crate) fn audit_log(&self) -> String {
-        fs::read_to_string(self.folder.join("logs/audit.log")).unwrap()
+        self.read("logs/audit.log")
+    }
+
+    /// Returns a file of the control plane's folder.
+    pub(crate) fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.folder.join(path)).unwrap()
     }
 
     /// Returns the folder of the programs, kubectl among them.

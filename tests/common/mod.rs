@@ -9,6 +9,7 @@
 pub(crate) mod accepted;
 mod api;
 mod control_plane;
+mod installed;
 mod kubectl;
 mod policies;
 mod sandbox;
@@ -18,6 +19,7 @@ mod workloads;
 
 pub(crate) use api::Api;
 pub(crate) use control_plane::{ControlPlane, in_tree};
+pub(crate) use installed::{ACCOUNT, Installed, kubeconfig_of_account, lead_to};
 pub(crate) use kubectl::{Apply, Output};
 pub(crate) use policies::{SCOPE, in_force};
 pub(crate) use sandbox::{Sandbox, condition};

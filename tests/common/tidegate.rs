@@ -37,13 +37,17 @@ impl Tidegate {
     }
 
     /// Starts Tidegate as somebody; the addresses are those of the webhooks and of `/readyz`.
-    pub(crate) fn run(
-        plane: &ControlPlane,
+    pub(crate) fn run(plane: &ControlPlane, kubeconfig: &Path, addresses: [SocketAddr; 2], arguments: &[&str]) -> Self {
+        Self::run_in(&plane.new_folder(), kubeconfig, addresses, arguments)
+    }
+
+    /// Starts Tidegate with the certificates of a folder, which is also that of its log.
+    pub(crate) fn run_in(
+        folder: &Path,
         kubeconfig: &Path,
         [listen, health]: [SocketAddr; 2],
         arguments: &[&str],
     ) -> Self {
-        let folder = plane.new_folder();
         let log = folder.join("log");
         let written = File::create(&log).unwrap();
         let mut keeper = Command::new("sh")
@@ -68,10 +72,15 @@ impl Tidegate {
 
     /// Kills Tidegate as a crash would: it has no chance to tidy up.
     pub(crate) fn kill(mut self) {
-        let mut command = Command::new("kill");
-        command.args(["-KILL", &self.pid]);
-        Output::of(command, "").succeeds();
+        self.signal("KILL");
         self.keeper.wait().unwrap();
+    }
+
+    /// Stops Tidegate in its tracks, as a machine does that is suspended, or lets it go on.
+    pub(crate) fn signal(&self, signal: &str) {
+        let mut command = Command::new("kill");
+        command.args([&format!("-{signal}"), &self.pid]);
+        Output::of(command, "").succeeds();
     }
 
     /// Asks Tidegate to end, and waits for it.

@@ -1,0 +1,138 @@
+//! Objects as they are kept in memory: as text, which takes a fraction of the room that their parsed form takes. They are
+//! read far more seldom than they are there.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use kube::Resource;
+use kube::api::{DynamicObject, ObjectMeta};
+use kube::core::{ApiResource, DynamicResourceScope};
+use serde_json::Value;
+
+use super::raw;
+use super::watch::Key;
+
+/// An object of the cluster: its name, and the rest as text.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    metadata: ObjectMeta,
+    text: Arc<str>,
+}
+
+impl Kept {
+    /// Keeps an object of a kind, without its managed fields.
+    pub(super) fn new(object: DynamicObject, kind: &ApiResource) -> Self {
+        let (name, namespace) = (object.metadata.name.clone(), object.metadata.namespace.clone());
+        let metadata = ObjectMeta { name, namespace, ..ObjectMeta::default() };
+        Self { metadata, text: raw(object, kind).to_string().into() }
+    }
+
+    /// Returns the object.
+    pub(super) fn to_json(&self) -> Value {
+        parsed(&self.text)
+    }
+}
+
+impl Resource for Kept {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(kind: &ApiResource) -> Cow<'_, str> {
+        kind.kind.as_str().into()
+    }
+    fn group(kind: &ApiResource) -> Cow<'_, str> {
+        kind.group.as_str().into()
+    }
+    fn version(kind: &ApiResource) -> Cow<'_, str> {
+        kind.version.as_str().into()
+    }
+    fn plural(kind: &ApiResource) -> Cow<'_, str> {
+        kind.plural.as_str().into()
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// Objects by namespace and name, or by what else tells them apart.
+#[derive(Debug)]
+pub(super) struct Shelf<K = Key>(HashMap<K, Box<str>>);
+
+impl<K> Default for Shelf<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Shelf<K> {
+    /// Keeps an object; returns the one that was there before.
+    pub(super) fn insert(&mut self, key: K, object: &Value) -> Option<Value> {
+        self.0.insert(key, object.to_string().into()).map(|before| parsed(&before))
+    }
+
+    /// Takes an object away.
+    pub(super) fn remove(&mut self, key: &K) -> Option<Value> {
+        self.0.remove(key).map(|before| parsed(&before))
+    }
+
+    /// Returns an object that is there.
+    pub(super) fn get(&self, key: &K) -> Option<Value> {
+        self.0.get(key).map(|text| parsed(text))
+    }
+
+    /// Tells whether an object is there.
+    pub(super) fn contains(&self, key: &K) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Takes all objects away.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Takes all objects away but those whose keys are to stay.
+    pub(super) fn retain(&mut self, stays: impl Fn(&K) -> bool) {
+        self.0.retain(|key, _| stays(key));
+    }
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).expect("what is kept was written as JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_from_a_list_is_kept_with_its_kind_and_without_its_managed_fields() {
+        let listed = json!({
+            "metadata": {"name": "api", "namespace": "ns", "managedFields": [{"manager": "kubectl"}]},
+            "spec": {"replicas": 1.5}
+        });
+        let kind = super::super::resource("apps", "v1", "StatefulSet");
+        let kept = Kept::new(serde_json::from_value(listed).unwrap(), &kind);
+        let wanted = json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "api", "namespace": "ns"},
+            "spec": {"replicas": 1.5}
+        });
+        assert_eq!((kept.to_json(), kept.metadata.name.as_deref()), (wanted, Some("api")));
+    }
+
+    #[test]
+    fn a_shelf_returns_what_was_put_there() {
+        let (mut shelf, key) = (Shelf::default(), ("ns".to_owned(), "api".to_owned()));
+        assert_eq!(shelf.insert(key.clone(), &json!({"a": 1})), None);
+        assert_eq!(shelf.insert(key.clone(), &json!({"a": 2})), Some(json!({"a": 1})));
+        assert_eq!((shelf.contains(&key), shelf.get(&key)), (true, Some(json!({"a": 2}))));
+        assert_eq!(shelf.remove(&key), Some(json!({"a": 2})));
+        assert_eq!((shelf.contains(&key), shelf.get(&key), shelf.remove(&key)), (false, None, None));
+    }
+}
