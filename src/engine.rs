@@ -23,8 +23,8 @@ pub use ratchet::{Excepted, Verdict, Violation};
 pub use receipt::{Entry, Receipt};
 
 use crate::companions::{self, Companions};
-use crate::facts::Facts;
 pub use crate::facts::User;
+use crate::facts::{Autoscaler, Facts};
 use crate::policy::{Effective, PolicySet};
 use crate::rules::{Context, Membership};
 use crate::workload::Workload;
@@ -196,6 +196,7 @@ impl<'a> Considered<'a> {
         }
         notes.extend(self.injected.notes.iter().cloned());
         if self.request.operation == Operation::Create
+            && self.autoscaler_of_others().is_none()
             && let Some((workload, effective)) = self.admitted()
         {
             let recognised = effective.runtimes().recognise(&workload);
@@ -248,6 +249,12 @@ impl<'a> Considered<'a> {
             companions::wanted(&workload, &effective.runtimes().recognise(&workload), effective, self.facts)
         });
         wanted.unwrap_or_default()
+    }
+
+    /// Returns the autoscaler that somebody else made for the workload; Tidegate makes none beside it.
+    #[must_use]
+    pub fn autoscaler_of_others(&self) -> Option<&Autoscaler> {
+        self.facts.autoscalers_of(&self.request.workload.reference()).iter().find(|found| !found.ours)
     }
 
     /// Returns a workload that has, or gets, a receipt, with the policies that it is under.

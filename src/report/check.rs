@@ -75,15 +75,19 @@ pub fn made(considered: &Considered) -> String {
     let companions = considered.companions();
     let made =
         [("autoscaler", &companions.autoscaler), ("budget", &companions.budget), ("database", &companions.database)];
+    let others = considered.autoscaler_of_others();
     for (what, wanted) in made {
         let _ = match wanted {
+            Wanted::Nothing => Ok(()),
+            _ if let ("autoscaler", Some(found)) = (what, others) => {
+                writeln!(text, "  {what}: {} {}, which somebody else keeps", found.kind, found.name)
+            }
             Wanted::Object(object) | Wanted::Theirs(object) => {
                 let text_of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
                 let (kind, name) = (text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
                 writeln!(text, "  {what}: {kind} {name}")
             }
             Wanted::Impossible { message, .. } => writeln!(text, "  {what}: none: {message}"),
-            Wanted::Nothing => Ok(()),
         };
     }
     text

@@ -7,6 +7,7 @@
 //! Leave `spec.replicas` out of the manifest.
 
 use crate::api::Enforcement;
+use crate::companions;
 use crate::rules::{Context, Finding, Rule, this_source};
 use crate::workload::wrote;
 
@@ -29,15 +30,21 @@ impl Rule for ReplicasUnderAutoscaler {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let Some(replicas) = context.workload.replicas().filter(|_| context.is_new) else { return Vec::new() };
-        let scaled = context.effective.autoscaling().is_some_and(|settings| settings.is_wanted(&context.workload))
-            || !context.facts.autoscalers_of(&context.workload.reference()).is_empty();
         // The API server fills in 1, so a 1 counts only where somebody is known to have written it.
-        if !scaled || (replicas == 1 && !wrote(&context.workload, &["spec", "replicas"])) {
+        if !is_scaled(context) || (replicas == 1 && !wrote(&context.workload, &["spec", "replicas"])) {
             return Vec::new();
         }
         let finding = Finding::at("spec.replicas").found(format!("`{replicas}`"));
         vec![finding.expected("nothing, since an autoscaler sets it").instead("# leave spec.replicas out")]
     }
+}
+
+/// Tells whether the workload has an autoscaler, or gets one that can be had.
+fn is_scaled(context: &Context) -> bool {
+    let Context { workload, recognised, effective, facts, .. } = context;
+    !facts.autoscalers_of(&workload.reference()).is_empty()
+        || (effective.autoscaling().is_some_and(|settings| settings.is_wanted(workload))
+            && companions::autoscaler_problem(workload, recognised, effective, facts).is_none())
 }
 
 #[cfg(test)]
@@ -46,7 +53,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::engine::{Operation, Request, User, decide};
-    use crate::facts::Facts;
+    use crate::facts::{Apis, Facts};
     use crate::testing::{deployment, facts, policies, scaled};
     use crate::workload::Workload;
 
@@ -67,6 +74,28 @@ mod tests {
     fn an_autoscaler_that_somebody_else_made_counts() {
         assert!(warns(&of(3), None, &scaled(1, 4)));
         assert!(!warns(&of(3), None, &facts()));
+    }
+
+    #[test]
+    fn an_autoscaler_counts_only_where_it_can_be_had() {
+        let scaling = |metric: Value| json!({"autoscaling": {"maxReplicas": 4, "metrics": [metric]}});
+        let unserved = Facts { apis: Apis::default(), ..facts() };
+        let asks = |replicas: i64, metric: Value| {
+            let object = of(replicas);
+            let workload = Workload::view(&object).unwrap();
+            let operation = Operation::Create;
+            let request =
+                Request { operation, workload, old: None, user: User::named("jane"), now: Timestamp::UNIX_EPOCH };
+            let verdict = decide(&request, &policies(&[("serving", scaling(metric))]), &unserved).verdict;
+            verdict.warnings.iter().any(|warning| warning.contains("spec.replicas"))
+        };
+        let memory = json!({"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue",
+            "averageValue": "1Gi"}}});
+        let rate = json!({"type": "Pods", "pods": {"metric": {"name": "rps"}, "target": {"type": "AverageValue",
+            "averageValue": "10"}}});
+        assert!(asks(3, memory.clone()));
+        assert!(!asks(3, rate), "no adapter serves the metric");
+        assert!(!asks(9, memory), "nine run, and it has four at most");
     }
 
     #[test]
