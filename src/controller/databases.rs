@@ -108,13 +108,13 @@ fn offered_versions(definition: &Value) -> BTreeSet<String> {
 }
 
 /// Notes a database of a provider for decisions and plans, and returns it as it was before.
-pub(super) fn note(api: &Api, key: &Key, object: Value, state: &State, objects: &Objects) -> Option<Value> {
-    let workload = made_for(&object);
+pub(super) fn note(api: &Api, key: &Key, object: &Value, state: &State, objects: &Objects) -> Option<Value> {
+    let workload = made_for(object);
     let made_for = workload.map(|workload| format!("{}/{}", workload.kind, workload.name));
-    let database = Database { made_for, ..(api.read)(&object) };
+    let database = Database { made_for, ..(api.read)(object) };
     let of = (api.provider, key.1.clone());
     state.note(|facts| facts.databases.entry(key.0.clone()).or_default().insert(of, database));
-    objects.note(|kinds| kinds.databases.insert((api.provider, key.clone()), &object))
+    objects.note(|kinds| kinds.databases.insert((api.provider, key.clone()), object))
 }
 
 struct Databases {
@@ -128,7 +128,7 @@ impl Sink<DynamicObject> for Databases {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
         let workload = made_for(&object);
-        let before = note(self.api, &key, object, &self.watches.state, &self.watches.objects);
+        let before = note(self.api, &key, &object, &self.watches.state, &self.watches.objects);
         let workload_before = before.as_ref().and_then(made_for).filter(|before| workload.as_ref() != Some(before));
         workload.iter().chain(&workload_before).for_each(|workload| self.watches.queue.push(workload));
     }

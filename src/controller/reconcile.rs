@@ -158,7 +158,7 @@ fn note_made(course: &Course, context: &Context) {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         if let Some(api) = database::api_of(object) {
             let key = (text("namespace"), text("name"));
-            databases::note(api, &key, object.clone(), &context.state, &context.objects);
+            databases::note(api, &key, object, &context.state, &context.objects);
         }
     }
 }
