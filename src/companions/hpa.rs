@@ -11,14 +11,16 @@ use crate::facts::Metric;
 use crate::policy::QueueSettings;
 use crate::workload::Container;
 
+/// Sees that a HorizontalPodAutoscaler can be had, without planning one: each admission asks.
+pub(super) fn can_be_had(scaling: &Scaling) -> Result<(), Problem> {
+    usable_metrics(scaling).map(drop)
+}
+
 /// Plans the HorizontalPodAutoscaler.
 pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
-    let (metrics, has_queue) = metrics(scaling).map_err(|message| ("NoSuitableMetric", message))?;
+    let (metrics, has_queue) = usable_metrics(scaling)?;
     let workload = scaling.workload;
     let (least, most) = scaling.settings.replicas(workload);
-    if least == 0 {
-        can_scale_to_zero(scaling, &metrics)?;
-    }
     let mut object = json!({
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -42,6 +44,15 @@ pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
     // What a policy says no longer is told only by what was applied before.
     annotations[APPLIED_ANNOTATION] = digest.into();
     Ok(object)
+}
+
+/// Returns the metrics that the autoscaler has, and whether the model server's queue is among them.
+fn usable_metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), Problem> {
+    let (metrics, has_queue) = metrics(scaling).map_err(|message| ("NoSuitableMetric", message))?;
+    if scaling.settings.replicas(scaling.workload).0 == 0 {
+        can_scale_to_zero(scaling, &metrics)?;
+    }
+    Ok((metrics, has_queue))
 }
 
 /// Sees that the API server takes zero as the least number of replicas, and that something tells when one is needed.

@@ -54,10 +54,23 @@ impl<'a> Scaling<'a> {
 
     /// Returns why the autoscaler cannot be had, in a sentence.
     pub(super) fn problem(&self) -> Option<String> {
-        self.planned().err().map(|(_, message)| message)
+        let possible = self.fits().and_then(|()| match self.settings.engine {
+            AutoscalingEngine::Keda => keda::object(self).map(drop),
+            AutoscalingEngine::Hpa | AutoscalingEngine::None => hpa::can_be_had(self),
+        });
+        possible.err().map(|(_, message)| message)
     }
 
     fn planned(&self) -> Result<Value, Problem> {
+        self.fits()?;
+        match self.settings.engine {
+            AutoscalingEngine::Keda => keda::object(self),
+            AutoscalingEngine::Hpa | AutoscalingEngine::None => hpa::object(self),
+        }
+    }
+
+    /// Sees that no replica that runs would be stopped by a new autoscaler.
+    fn fits(&self) -> Result<(), Problem> {
         let (_, most) = self.settings.replicas(self.workload);
         let too_many = |replicas: &i64| self.existing.is_none() && *replicas > i64::from(most);
         if let Some(replicas) = self.workload.replicas().filter(too_many) {
@@ -67,10 +80,7 @@ impl<'a> Scaling<'a> {
             );
             return Err(("ReplicasOutOfBounds", message));
         }
-        match self.settings.engine {
-            AutoscalingEngine::Keda => keda::object(self),
-            AutoscalingEngine::Hpa | AutoscalingEngine::None => hpa::object(self),
-        }
+        Ok(())
     }
 
     /// Tells whether the model server computes on a GPU: CPU and memory say little of its load.
