@@ -208,6 +208,7 @@ fn model_servers_are_looked_at_once_everything_else_is_known() {
         "policy",
         "tidegate.dev",
         "apiextensions.k8s.io",
+        "apiregistration.k8s.io",
         "admissionregistration.k8s.io",
         "coordination.k8s.io",
     ];
