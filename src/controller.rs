@@ -21,7 +21,7 @@ mod surroundings;
 mod watch;
 mod workloads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,10 +99,18 @@ struct Context {
     objects: Arc<Objects>,
     wanted_since: reconcile::WantedSince,
     reports: Option<Arc<Reports>>,
-    /// Who makes a database has the turn: otherwise two would each see room for one more.
-    making: tokio::sync::Mutex<()>,
+    /// Who makes or marks databases has the turn: otherwise two would each see room for one more.
+    databases: tokio::sync::Mutex<()>,
     settle: Duration,
     resync: Duration,
+}
+
+impl Context {
+    /// Returns the workloads, there or not, that databases were made for or ModelServers tell of.
+    fn described(&self) -> BTreeSet<WorkloadRef> {
+        let with_database = self.state.read(|_, facts| facts.with_database().collect::<Vec<_>>());
+        with_database.into_iter().chain(self.objects.described()).collect()
+    }
 }
 
 /// Asks for workloads to be looked at.
@@ -159,7 +167,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         objects: Arc::clone(&objects),
         wanted_since: reconcile::WantedSince::default(),
         reports: options.write_reports.then(|| Reports::new(writer.clone())),
-        making: tokio::sync::Mutex::default(),
+        databases: tokio::sync::Mutex::default(),
         settle: options.settle,
         resync: options.resync,
     });
@@ -198,12 +206,15 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     let candidate =
         options.election.clone().map(|election| Arc::new(Candidate::new(client.clone(), election, leadership)));
     if let Some(candidate) = &candidate {
-        let (candidate, queue, readiness) = (Arc::clone(candidate), queue.clone(), readiness.clone());
+        let (candidate, context, readiness) = (Arc::clone(candidate), Arc::clone(&context), readiness.clone());
+        let queue = queue.clone();
         spawn(&mut tasks, "election", async move {
             // Who does not know the cluster yet is no leader.
             readiness.reached().await;
             let won = || {
                 queue.push_all();
+                // What has gone while nobody led is followed no longer, but has left something behind.
+                context.described().iter().for_each(|workload| queue.push(workload));
                 book.tell_all();
             };
             candidate.stand(won).await;

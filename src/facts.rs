@@ -92,6 +92,16 @@ impl Facts {
         inside.filter(|(_, found)| found.made_for.is_some()).count()
     }
 
+    /// Returns the workloads, there or not, that Tidegate made databases for.
+    pub fn with_database(&self) -> impl Iterator<Item = WorkloadRef> {
+        let all =
+            self.databases.iter().flat_map(|(namespace, inside)| inside.values().map(move |found| (namespace, found)));
+        all.filter_map(|(namespace, found)| {
+            let (kind, name) = found.made_for.as_deref()?.split_once('/')?;
+            Some(WorkloadRef { namespace: namespace.clone(), kind: kind.to_owned(), name: name.to_owned() })
+        })
+    }
+
     /// Notes that an autoscaler no longer scales a workload.
     pub fn forget_autoscaler(&mut self, workload: &WorkloadRef, kind: &str, name: &str) {
         let Some(known) = self.autoscalers.get_mut(workload) else { return };

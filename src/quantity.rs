@@ -380,10 +380,11 @@ impl fmt::Display for Quantity {
         if self.nanos == 0 {
             return formatter.write_str("0");
         }
-        if self.notation == Notation::Binary && self.nanos % ONE == 0 && self.nanos.abs() >= 1024 * ONE {
+        if self.notation == Notation::Binary && self.nanos % (1024 * ONE) == 0 {
             let (value, power) = factor_out(self.nanos / ONE, 1024);
             return write!(formatter, "{value}{}", BINARY.get(power).unwrap_or(&""));
         }
+        // The API server writes `62.5Ki` as `64000` at first and, once it has read that, as `64k` for good.
         let (value, power) = factor_out(self.nanos, 1000);
         match (self.notation, power) {
             (_, 3) => write!(formatter, "{value}"),

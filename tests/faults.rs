@@ -327,6 +327,25 @@ fn post(address: &str, path: &str, body: &str) -> String {
 
 #[test]
 #[ignore = "needs the control plane"]
+fn what_went_while_nobody_led_has_left_a_database_that_is_labelled() {
+    let (_turn, installed) = alone();
+    let first = installed.start_ready("first");
+    let sandbox = sandbox("unled");
+    apply_all(&sandbox, &names(2));
+    complete(&sandbox, 2);
+    quiet(&installed);
+    first.stop();
+    sandbox.kubectl(&["delete", "deployment", "api-0"]).succeeds();
+    let _second = installed.start_ready("second");
+    installed.led_by("second");
+    let writes = &quiet(&installed);
+    assert_eq!(of_kind(writes, "postgresqls"), ["acid-api-0"], "{}", told(writes));
+    let labels = |name: &str| sandbox.database(name)["metadata"]["labels"]["tidegate.dev/orphaned-since"].clone();
+    assert!(labels("api-0").is_string() && labels("api-1").is_null());
+}
+
+#[test]
+#[ignore = "needs the control plane"]
 fn an_api_server_without_etcd_ends_the_leadership_until_it_is_back() {
     let (_turn, installed) = alone();
     let tidegate = installed.start_ready("first");

@@ -90,6 +90,11 @@ impl<K: Eq + Hash> Shelf<K> {
         self.0.contains_key(key)
     }
 
+    /// Returns what the objects are kept by.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.0.keys()
+    }
+
     /// Takes all objects away.
     pub(super) fn clear(&mut self) {
         self.0.clear();

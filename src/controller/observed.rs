@@ -26,6 +26,15 @@ pub struct Observed {
     pub model_server: Option<Value>,
 }
 
+/// Returns the workloads that a ModelServer of this name may tell of.
+pub(super) fn described_by((namespace, name): &Key) -> impl Iterator<Item = WorkloadRef> {
+    names::described_by(name).map(|(kind, name)| WorkloadRef {
+        namespace: namespace.clone(),
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
 /// The names of what exists around one workload.
 #[derive(Debug, Default)]
 pub(super) struct Names {
@@ -81,6 +90,12 @@ impl Objects {
         let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
         let name = names::model_server(&workload.kind, &workload.name);
         kinds.model_servers.contains(&(workload.namespace.clone(), name))
+    }
+
+    /// Returns the workloads that ModelServers tell of: where the name fits two kinds, both.
+    pub(super) fn described(&self) -> Vec<WorkloadRef> {
+        let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
+        kinds.model_servers.keys().flat_map(described_by).collect()
     }
 
     /// Returns the databases that Tidegate made for a workload.

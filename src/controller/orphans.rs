@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::Context;
-use super::apply::{ApplyError, Writer, apply, look};
+use super::apply::{ApplyError, apply, look};
 use super::plan::Action;
 use crate::api::ORPHANED_SINCE_LABEL;
 use crate::companions::database::api_of;
@@ -25,7 +25,7 @@ pub(super) async fn of_workload(
     note_used(workload, &databases, context);
     for database in databases {
         let is_in_use = is_wanted(&database, &companions.database) || is_bound(&database, workload.template());
-        mark(&database, is_in_use, &context.writer).await?;
+        mark(&database, is_in_use, context).await?;
     }
     Ok(())
 }
@@ -51,6 +51,8 @@ fn note_used(workload: &Workload, databases: &[Value], context: &Context) {
 
 /// Marks the databases of a workload that is followed no longer. One that is there all the same may still use them.
 pub(super) async fn of_former(workload: &WorkloadRef, context: &Context) {
+    // Several watches may tell that it has gone: the second to look sees what the first has marked.
+    let _turn = context.databases.lock().await;
     let databases = made_for(workload, context);
     if context.state.read(|_, facts| facts.used_databases.contains_key(workload)) {
         context.state.note(|facts| facts.used_databases.remove(workload));
@@ -67,7 +69,7 @@ pub(super) async fn of_former(workload: &WorkloadRef, context: &Context) {
         let found = look(&context.writer, &named).await?;
         for database in &databases {
             let is_in_use = found.as_ref().is_some_and(|found| is_bound(database, &found.data["spec"]["template"]));
-            mark(database, is_in_use, &context.writer).await?;
+            mark(database, is_in_use, context).await?;
         }
         Ok::<(), ApplyError>(())
     };
@@ -81,11 +83,33 @@ fn made_for(workload: &WorkloadRef, context: &Context) -> Vec<Value> {
     context.state.read(|_, facts| context.objects.databases_of(facts.databases_of(workload), &workload.namespace))
 }
 
-async fn mark(database: &Value, is_in_use: bool, writer: &Writer) -> Result<(), ApplyError> {
-    match marked(database, is_in_use, Timestamp::now()) {
-        Some(action) => apply(writer, &action).await,
-        None => Ok(()),
-    }
+async fn mark(database: &Value, is_in_use: bool, context: &Context) -> Result<(), ApplyError> {
+    let Some(label) = marked(database, is_in_use, Timestamp::now()) else { return Ok(()) };
+    let metadata = &database["metadata"];
+    let labels = json!({ORPHANED_SINCE_LABEL: label});
+    let change = json!({
+        "apiVersion": database["apiVersion"], "kind": database["kind"],
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "labels": labels}
+    });
+    apply(&context.writer, &Action::Merge(change)).await?;
+    note_marked(database, &label, context);
+    Ok(())
+}
+
+/// Notes the label before the watch tells of it, unless that has told of something newer.
+fn note_marked(database: &Value, label: &Value, context: &Context) {
+    let (Some(api), text) = (api_of(database), |field: &Value| field.as_str().unwrap_or_default().to_owned()) else {
+        return;
+    };
+    let metadata = &database["metadata"];
+    let of = (api.provider, (text(&metadata["namespace"]), text(&metadata["name"])));
+    context.objects.note(|kinds| {
+        if kinds.databases.get(&of).as_ref() == Some(database) {
+            let mut marked = database.clone();
+            marked["metadata"]["labels"][ORPHANED_SINCE_LABEL] = label.clone();
+            kinds.databases.insert(of, &marked);
+        }
+    });
 }
 
 /// Tells whether a database is what is wanted, or may be as soon as that can be had.
@@ -104,20 +128,13 @@ fn is_bound(database: &Value, template: &Value) -> bool {
     database["metadata"]["name"].as_str().is_some_and(|name| template.to_string().contains(name))
 }
 
-/// Returns what to do so that the label says whether a database is used.
-fn marked(database: &Value, is_in_use: bool, now: Timestamp) -> Option<Action> {
-    let metadata = &database["metadata"];
-    let since = match (is_in_use, metadata["labels"][ORPHANED_SINCE_LABEL].is_null()) {
-        (true, false) => Value::Null,
-        (false, true) => now.strftime("%Y-%m-%dT%H-%M-%SZ").to_string().into(),
-        _ => return None,
-    };
-    Some(Action::Merge(json!({
-        "apiVersion": database["apiVersion"], "kind": database["kind"],
-        "metadata": {
-            "name": metadata["name"], "namespace": metadata["namespace"], "labels": {ORPHANED_SINCE_LABEL: since}
-        }
-    })))
+/// Returns what the label is to be so that it says whether a database is used: null where it is to go, none where it is right.
+fn marked(database: &Value, is_in_use: bool, now: Timestamp) -> Option<Value> {
+    match (is_in_use, database["metadata"]["labels"][ORPHANED_SINCE_LABEL].is_null()) {
+        (true, false) => Some(Value::Null),
+        (false, true) => Some(now.strftime("%Y-%m-%dT%H-%M-%SZ").to_string().into()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -131,16 +148,11 @@ mod tests {
 
     #[test]
     fn the_label_comes_once_and_goes_when_the_workload_is_back() {
-        let label = |labels: Value, is_in_use: bool| {
-            marked(&database(&labels), is_in_use, Timestamp::UNIX_EPOCH).map(|action| match action {
-                Action::Merge(object) => object["metadata"]["labels"].clone(),
-                other => panic!("{other:?} is more than a label"),
-            })
-        };
+        let label = |labels: Value, is_in_use: bool| marked(&database(&labels), is_in_use, Timestamp::UNIX_EPOCH);
         let orphaned = json!({ORPHANED_SINCE_LABEL: "2020-01-01T00-00-00Z"});
-        assert_eq!(label(json!({}), false), Some(json!({ORPHANED_SINCE_LABEL: "1970-01-01T00-00-00Z"})));
+        assert_eq!(label(json!({}), false), Some(json!("1970-01-01T00-00-00Z")));
         assert_eq!(label(orphaned.clone(), false), None, "it is so since then");
-        assert_eq!(label(orphaned, true), Some(json!({ORPHANED_SINCE_LABEL: null})));
+        assert_eq!(label(orphaned, true), Some(Value::Null));
         assert_eq!(label(json!({}), true), None);
     }
 

@@ -92,7 +92,7 @@ async fn reconcile(object: &Value, context: &Context) -> Result<Requeue, ApplyEr
     }
     let mut turn = None;
     if planned.makes_database() {
-        turn = Some(context.making.lock().await);
+        turn = Some(context.databases.lock().await);
         // Others may have made theirs while this one waited for its turn.
         let Some(again) = self::planned(&workload, context) else { return Ok(Requeue::await_change()) };
         planned = again;

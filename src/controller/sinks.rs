@@ -10,11 +10,11 @@ use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 
-use super::observed::Objects;
+use super::observed::{Objects, described_by};
 use super::watch::{Key, Sink, follow};
 use super::workloads::WholeNamespaces;
 use super::{Queue, raw, resource};
-use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, names};
+use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION};
 use crate::facts::{Namespace, WorkloadRef};
 use crate::server::health::Step;
 use crate::state::State;
@@ -96,10 +96,7 @@ struct ModelServers {
 impl ModelServers {
     fn look_at(&self, key: &Key) {
         // Both that may have a ModelServer of this name: the other is not there, or is looked at for nothing.
-        for workload in names::described_by(&key.1) {
-            let (kind, name) = (workload.0.to_owned(), workload.1.to_owned());
-            self.watches.queue.push(&WorkloadRef { namespace: key.0.clone(), kind, name });
-        }
+        described_by(key).for_each(|workload| self.watches.queue.push(&workload));
     }
 }
 

@@ -76,12 +76,13 @@ func main() {
 func read(input string, raw []byte) vector {
 	var q resource.Quantity
 	check(json.Unmarshal(raw, &q))
-	encoded, err := json.Marshal(q)
-	check(err)
-	var stored string
-	check(json.Unmarshal(encoded, &stored))
-
-	reread := resource.MustParse(stored)
+	// What is stored is read and written again on each way out: `62.5Ki` is first `64000`, then `64k` for good.
+	first := encode(q)
+	reread := resource.MustParse(first)
+	stored := encode(reread)
+	if last := encode(resource.MustParse(stored)); last != stored {
+		log.Fatalf("%s is %s at first, then %s, then %s", input, first, stored, last)
+	}
 	nanos := exactNanos(q)
 	switch {
 	case !strings.ContainsAny(input, "0123456789") && strings.Trim(input, "+-.") == "":
@@ -90,6 +91,14 @@ func read(input string, raw []byte) vector {
 		return vector{Input: input, Error: "out of range", Server: stored}
 	}
 	return vector{Input: input, Stored: stored, Nanos: nanos.String()}
+}
+
+func encode(q resource.Quantity) string {
+	encoded, err := json.Marshal(q)
+	check(err)
+	var text string
+	check(json.Unmarshal(encoded, &text))
+	return text
 }
 
 func exactNanos(q resource.Quantity) *big.Int {
@@ -152,7 +161,7 @@ const spelling = `
 const binary = `
 1Ki 1Mi 1Gi 1Ti 1Pi 1Ei 200Mi 256Mi 512Mi 1000Mi 1023Mi 1024Mi 1025Mi 1536Mi 2048Mi 64Gi 80Gi 1000Gi 1024Gi 1048576Ki 1000Ki
 1.5Ki 1.5Mi 1.5Gi 1.1Ki 1.1Gi 0.5Ki 0.25Ki 0.5Mi 0.5Gi 0.1Gi 0.0001Ki 0.001Ki 0.9765625Ki 1.Gi .5Gi +1Gi +1.5Gi 8Ki 8Gi 0Ki 0.0Ki 0Ei
--1Ki -1.5Gi -0.5Ki -0.0001Ki -1024Mi -1023.5Ki
+-1Ki -1.5Gi -0.5Ki -0.0001Ki -1024Mi -1023.5Ki 62.5Ki 62.5Mi 125Ki 1000.5Ki -62.5Ki
 7Ei 7.5Ei 8Ei 16Ei -8Ei -16Ei 7.9999999999999999999Ei 8191Pi 8192Pi 8388607Ti 8388608Ti 9007199254740991Ki 9007199254740992Ki
 12345678901Ki 123456789012Ki 1234567Gi 12345678Gi 123Ti
 `
