@@ -1,5 +1,5 @@
-//! Objects as they are kept in memory: as text, which takes a fraction of the room that their parsed form takes. They are
-//! read far more seldom than they are there.
+//! Objects as they are kept in memory: as compressed text, which takes a small part of the room that their parsed form
+//! takes. They are read far more seldom than they are there.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,16 +9,32 @@ use std::sync::Arc;
 use kube::Resource;
 use kube::api::{DynamicObject, ObjectMeta};
 use kube::core::{ApiResource, DynamicResourceScope};
+use lz4_flex::{compress_prepend_size, decompress_size_prepended};
 use serde_json::Value;
 
 use super::raw;
 use super::watch::Key;
 
-/// An object of the cluster: its name, and the rest as text.
+/// An object as compressed JSON.
+#[derive(Debug)]
+struct Packed(Box<[u8]>);
+
+impl Packed {
+    fn new(object: &Value) -> Self {
+        Self(compress_prepend_size(object.to_string().as_bytes()).into())
+    }
+
+    fn to_json(&self) -> Value {
+        let text = decompress_size_prepended(&self.0).expect("what is kept was compressed");
+        serde_json::from_slice(&text).expect("what is kept was written as JSON")
+    }
+}
+
+/// An object of the cluster: its name, and all of it packed.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     metadata: ObjectMeta,
-    text: Arc<str>,
+    packed: Arc<Packed>,
 }
 
 impl Kept {
@@ -26,12 +42,12 @@ impl Kept {
     pub(super) fn new(object: DynamicObject, kind: &ApiResource) -> Self {
         let (name, namespace) = (object.metadata.name.clone(), object.metadata.namespace.clone());
         let metadata = ObjectMeta { name, namespace, ..ObjectMeta::default() };
-        Self { metadata, text: raw(object, kind).to_string().into() }
+        Self { metadata, packed: Arc::new(Packed::new(&raw(object, kind))) }
     }
 
     /// Returns the object.
     pub(super) fn to_json(&self) -> Value {
-        parsed(&self.text)
+        self.packed.to_json()
     }
 }
 
@@ -61,7 +77,7 @@ impl Resource for Kept {
 
 /// Objects by namespace and name, or by what else tells them apart.
 #[derive(Debug)]
-pub(super) struct Shelf<K = Key>(HashMap<K, Box<str>>);
+pub(super) struct Shelf<K = Key>(HashMap<K, Packed>);
 
 impl<K> Default for Shelf<K> {
     fn default() -> Self {
@@ -72,17 +88,17 @@ impl<K> Default for Shelf<K> {
 impl<K: Eq + Hash> Shelf<K> {
     /// Keeps an object; returns the one that was there before.
     pub(super) fn insert(&mut self, key: K, object: &Value) -> Option<Value> {
-        self.0.insert(key, object.to_string().into()).map(|before| parsed(&before))
+        self.0.insert(key, Packed::new(object)).map(|before| before.to_json())
     }
 
     /// Takes an object away.
     pub(super) fn remove(&mut self, key: &K) -> Option<Value> {
-        self.0.remove(key).map(|before| parsed(&before))
+        self.0.remove(key).map(|before| before.to_json())
     }
 
     /// Returns an object that is there.
     pub(super) fn get(&self, key: &K) -> Option<Value> {
-        self.0.get(key).map(|text| parsed(text))
+        self.0.get(key).map(Packed::to_json)
     }
 
     /// Tells whether an object is there.
@@ -104,10 +120,6 @@ impl<K: Eq + Hash> Shelf<K> {
     pub(super) fn retain(&mut self, stays: impl Fn(&K) -> bool) {
         self.0.retain(|key, _| stays(key));
     }
-}
-
-fn parsed(text: &str) -> Value {
-    serde_json::from_str(text).expect("what is kept was written as JSON")
 }
 
 #[cfg(test)]
