@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::de::Error as _;
@@ -588,4 +589,7 @@ pub struct Condition {
     pub reason: String,
     /// A sentence for people.
     pub message: String,
+    /// Since when `status` is as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<Time>,
 }

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::Queue;
 use super::apply::{ApplyError, Writer, apply_status};
 use super::leader::Leadership;
+use super::status::timed;
 use super::strangers::Strangers;
 use super::watch::Key;
 use crate::companions::contains;
@@ -276,6 +277,7 @@ impl Book {
         let told = |(key, page): (&Key, &Page<Exception>)| (page.object.clone(), pages.of_exception(key, page, now));
         let of_exceptions = pages.exceptions.iter().map(told);
         for (object, status) in of_policies.chain(of_exceptions) {
+            let status = timed(status, &object["status"], now);
             if !contains(&object["status"], &status) {
                 let metadata =
                     json!({"name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"]});

@@ -190,7 +190,7 @@ pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context)
     if owner["kind"] != reference.kind || owner["name"] != reference.name {
         return;
     }
-    let status = status::of_former(&found);
+    let status = status::of_former(&found, Timestamp::now());
     if context.writer.leads() && is_there(&found, &context.writer).await && !contains(&found, &status) {
         let written = apply_status(&context.writer, &status).await;
         written.unwrap_or_else(|error| warn!(error = report::chain(&error), "a ModelServer was not written"));
@@ -282,7 +282,9 @@ async fn write_model_server(
         apply(&context.writer, &Action::Apply(wanted.clone())).await?;
     }
     let status: Value = serde_json::to_value(status::of_model_server(workload, decision, plan))?;
-    if found.is_some_and(|found| found["status"] == status) {
+    let before = found.map_or(&Value::Null, |found| &found["status"]);
+    let status = status::timed(status, before, Timestamp::now());
+    if *before == status {
         return Ok(());
     }
     let metadata = json!({"name": wanted["metadata"]["name"], "namespace": workload.namespace()});

@@ -1,5 +1,6 @@
 //! What is written about a model server and about a policy, for people to read.
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::plan::{Plan, Standing};
@@ -30,15 +31,20 @@ pub(super) fn model_server(workload: &Workload) -> Value {
 }
 
 /// Returns the status of a model server whose workload is one no longer.
-pub(super) fn of_former(found: &Value) -> Value {
+pub(super) fn of_former(found: &Value, now: Timestamp) -> Value {
     let message = "the workload no longer has the label of model servers: what tidegate made for it is left as it is";
     let condition = |type_: &str| condition(type_, "Unknown", "Unmanaged", message);
     let types = ["Ready", "Managed", "Conforming", "AutoscalerReady", "DisruptionBudgetReady", "DatabaseReady"];
     let conditions = types.map(condition);
+    let status = json!(ModelServerStatus {
+        conforms: Some("Unknown".into()),
+        conditions: conditions.into(),
+        ..Default::default()
+    });
     json!({
         "apiVersion": found["apiVersion"], "kind": found["kind"],
         "metadata": {"name": found["metadata"]["name"], "namespace": found["metadata"]["namespace"]},
-        "status": ModelServerStatus { conforms: Some("Unknown".into()), conditions: conditions.into(), ..Default::default() }
+        "status": timed(status, &found["status"], now)
     })
 }
 
@@ -66,7 +72,25 @@ pub(super) fn of_model_server(workload: &Workload, decision: &Decision, plan: &P
 }
 
 fn condition(type_: &str, status: &str, reason: &str, message: impl Into<String>) -> Condition {
-    Condition { type_: type_.into(), status: status.into(), reason: reason.into(), message: message.into() }
+    Condition {
+        type_: type_.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message: message.into(),
+        last_transition_time: None,
+    }
+}
+
+/// Notes in each condition of a status since when it is as it is: since now where it was not so before.
+pub(super) fn timed(mut status: Value, before: &Value, now: Timestamp) -> Value {
+    let now = Value::from(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let before = before["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        let same = before.iter().find(|found| ["type", "status"].iter().all(|field| found[field] == condition[field]));
+        let since = same.map(|same| &same["lastTransitionTime"]).filter(|since| since.is_string());
+        condition["lastTransitionTime"] = since.unwrap_or(&now).clone();
+    }
+    status
 }
 
 /// Tells whether Tidegate keeps the workload: whether it injects into it and makes companions for it.
@@ -267,7 +291,6 @@ mod tests {
     use super::*;
     use crate::engine::{Operation, Request, User, decide};
     use crate::testing::{facts, policies, with_container};
-    use k8s_openapi::jiff::Timestamp;
 
     /// The conditions of a model server as it is stored, under a policy.
     fn conditions(spec: Value, plan: &Plan) -> Vec<Condition> {
@@ -299,6 +322,26 @@ mod tests {
             assert!(conforming.message.contains(told), "{}", conforming.message);
             assert!(!conforming.message.contains("update"), "{}", conforming.message);
         }
+    }
+
+    #[test]
+    fn a_condition_tells_since_when_it_is_so() {
+        let is = |type_: &str, status: &str| json!({"type": type_, "status": status});
+        let since = |type_: &str, status: &str, time: &str| json!({"type": type_, "status": status, "lastTransitionTime": time});
+        let (early, now) = ("1969-07-20T20:17:40Z", "1970-01-01T00:00:00Z");
+        let before =
+            json!({"conditions": [since("Same", "True", early), since("Other", "True", early), is("Untimed", "True")]});
+        let status =
+            json!({"conditions": [is("Same", "True"), is("Other", "False"), is("New", "True"), is("Untimed", "True")]});
+        let wanted = [
+            since("Same", "True", early),
+            since("Other", "False", now),
+            since("New", "True", now),
+            since("Untimed", "True", now),
+        ];
+        assert_eq!(timed(status.clone(), &before, Timestamp::UNIX_EPOCH), json!({"conditions": wanted}));
+        assert_eq!(timed(json!({}), &before, Timestamp::UNIX_EPOCH), json!({}));
+        assert_eq!(timed(status, &Value::Null, Timestamp::UNIX_EPOCH)["conditions"][0], since("Same", "True", now));
     }
 
     #[test]
