@@ -28,6 +28,10 @@ test: prerequisites control-plane ## Run every test, those on the real control p
 test-fast: ## Run the unit and case tests only: no control plane.
 	cargo test --locked --no-fail-fast
 
+.PHONY: test-skew
+test-skew: ## Run every test on another version of Kubernetes: make test-skew KUBERNETES=1.37.2
+	TIDEGATE_KUBERNETES=$(KUBERNETES) $(MAKE) test
+
 .PHONY: lint
 lint: prerequisites $(CARGO_DENY) ## Check format, lints, docs, licences and generated files.
 	cargo fmt --check

@@ -150,6 +150,12 @@ fn what_ran_before_tidegate_is_listed_until_it_is_adopted_and_restarts_no_pod() 
     tidegate(&sandbox, &["adopt", "deployment/none"]).fails().says("there is no Deployment none in namespace adopted");
 }
 
+/// Has the API of custom metrics alone: it comes and goes for the whole control plane.
+fn custom_metrics_alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A metrics adapter that serves what is written to it, gone when the test is.
 struct Adapter {
     process: Child,
@@ -183,15 +189,21 @@ impl Adapter {
         adapter
     }
 
-    /// Says how much there is of a metric for a pod.
-    fn write(&self, namespace: &str, pod: &str, metric: &str, value: &str) {
-        let (path, body) = (format!("/write-metrics/namespaces/{namespace}/pods/{pod}/{metric}"), format!("{value:?}"));
+    /// Says how much there is of a metric for an object, such as `pods/api-1`.
+    fn write(&self, namespace: &str, object: &str, metric: &str, value: &str) {
+        let (path, body) = (format!("/write-metrics/namespaces/{namespace}/{object}/{metric}"), format!("{value:?}"));
         let mut stream = TcpStream::connect(self.write).unwrap();
         let head = "host: adapter\r\ncontent-type: application/json\r\nconnection: close";
         write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    /// Takes the adapter away, and its API.
+    fn stop(self, plane: &ControlPlane) {
+        drop(self);
+        plane.kubectl(&["delete", "apiservice", "v1beta2.custom.metrics.k8s.io"], "").succeeds();
     }
 }
 
@@ -251,6 +263,7 @@ fn pods(sandbox: &Sandbox) -> Vec<String> {
 #[test]
 #[ignore = "needs the control plane"]
 fn a_queue_scales_once_an_adapter_serves_it_and_as_slowly_as_the_server_starts() {
+    let _turn = custom_metrics_alone();
     let sandbox = Sandbox::without_policy("queues");
     let spec = json!({"autoscaling": {"maxReplicas": 4, "queue": {}}, "probes": {"startupBudget": "20m"}});
     sandbox.put_policy(&policy("queues", &spec));
@@ -271,13 +284,13 @@ fn a_queue_scales_once_an_adapter_serves_it_and_as_slowly_as_the_server_starts()
         json!([{"type": "Pods", "value": 1, "periodSeconds": 1200}])
     );
     for pod in pods(&sandbox) {
-        adapter.write("queues", &pod, "vllm_num_requests_waiting", "20");
+        adapter.write("queues", &format!("pods/{pod}"), "vllm_num_requests_waiting", "20");
     }
     sandbox.scaled_to("llm", 2);
     let limited = wait_for("the autoscaler to say that it may scale no faster", SOON, || {
         let found = sandbox.autoscaler("llm");
         for pod in pods(&sandbox) {
-            adapter.write("queues", &pod, "vllm_num_requests_waiting", "20");
+            adapter.write("queues", &format!("pods/{pod}"), "vllm_num_requests_waiting", "20");
         }
         Some(condition(&found, "ScalingLimited").clone()).filter(|limited| limited["status"] == "True")
     });
@@ -288,10 +301,49 @@ fn a_queue_scales_once_an_adapter_serves_it_and_as_slowly_as_the_server_starts()
     });
 
     // An adapter that is away takes no autoscaler along.
-    drop(adapter);
-    sandbox.plane.kubectl(&["delete", "apiservice", "v1beta2.custom.metrics.k8s.io"], "").succeeds();
+    adapter.stop(sandbox.plane);
     sandbox.apply(&llm("later")).succeeds().says("the cluster does not serve custom.metrics.k8s.io");
     assert_eq!(autoscalers(&sandbox), ["llm-tidegate"]);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn an_autoscaler_goes_to_zero_and_back_where_the_api_server_lets_it() {
+    let _turn = custom_metrics_alone();
+    let sandbox = Sandbox::without_policy("zero");
+    let adapter = Adapter::start(sandbox.plane);
+    let gateway = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "gateway"},
+        "spec": {"ports": [{"port": 80}]}});
+    sandbox.apply(&gateway).succeeds();
+    adapter.write("zero", "services/gateway", "waiting", "0");
+    let waiting = json!({
+        "describedObject": {"apiVersion": "v1", "kind": "Service", "name": "gateway"}, "metric": {"name": "waiting"},
+        "target": {"type": "AverageValue", "averageValue": "10"}
+    });
+    let autoscaling = json!({"minReplicas": 0, "maxReplicas": 3, "metrics": [{"type": "Object", "object": waiting}],
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}});
+    sandbox.put_policy(&policy("zero", &json!({"autoscaling": autoscaling})));
+    let answer = sandbox.apply(&model_server("api")).succeeds();
+    if minor_version(sandbox.plane) < 37 {
+        answer.says("the API server takes minReplicas 0 from Kubernetes 1.37 on");
+        sandbox.model_server("api", "that it cannot go to zero", |server| {
+            condition(server, "AutoscalerReady")["reason"] == "ScaleToZeroNotServed"
+        });
+        assert!(autoscalers(&sandbox).is_empty());
+    } else {
+        sandbox.scaled_to("api", 0);
+        adapter.write("zero", "services/gateway", "waiting", "25");
+        sandbox.scaled_to("api", 3);
+        adapter.write("zero", "services/gateway", "waiting", "0");
+        sandbox.scaled_to("api", 0);
+    }
+    adapter.stop(sandbox.plane);
+}
+
+fn minor_version(plane: &ControlPlane) -> u32 {
+    let version: Value =
+        serde_json::from_str(&plane.kubectl(&["get", "--raw", "/version"], "").succeeds().stdout).unwrap();
+    version["minor"].as_str().unwrap().trim_end_matches('+').parse().unwrap()
 }
 
 /// Has the API of KEDA alone: it comes and goes for the whole control plane.
