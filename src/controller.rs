@@ -106,7 +106,8 @@ struct Context {
 }
 
 impl Context {
-    /// Returns the workloads, there or not, that databases were made for or ModelServers tell of.
+    /// Returns the workloads, there or not, that databases were made for or ModelServers tell of: one that has gone while
+    /// nobody led has left something behind.
     fn described(&self) -> BTreeSet<WorkloadRef> {
         let with_database = self.state.read(|_, facts| facts.with_database().collect::<Vec<_>>());
         with_database.into_iter().chain(self.objects.described()).collect()
@@ -212,9 +213,8 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
             // Who does not know the cluster yet is no leader.
             readiness.reached().await;
             let won = || {
-                queue.push_all();
-                // What has gone while nobody led is followed no longer, but has left something behind.
-                context.described().iter().for_each(|workload| queue.push(workload));
+                let described = context.described();
+                queue.kinds().iter().for_each(|workloads| workloads.wake(&described));
                 book.tell_all();
             };
             candidate.stand(won).await;
@@ -224,11 +224,12 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     for (workloads, requests) in queue.kinds().iter().zip(requests) {
         let step = readiness.step(if workloads.kind() == "Deployment" { "deployments" } else { "stateful sets" });
         spawn(&mut tasks, "workloads", workloads.follow_labelled(client, &scope, step));
-        let (context, known, readiness) = (Arc::clone(&context), workloads.known(), readiness.clone());
+        let (context, workloads, readiness) = (Arc::clone(&context), Arc::clone(workloads), readiness.clone());
         spawn(&mut tasks, "reconciliation", async move {
             // What is looked at too early would be taken for something that nobody cares for, and not be looked at again.
             readiness.reached().await;
-            reconcile_all(context, known, requests).await;
+            workloads.wake(&context.described());
+            reconcile_all(context, workloads.known(), requests).await;
         });
     }
     Controller { tasks, candidate }

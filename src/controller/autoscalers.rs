@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tracing::{Instrument as _, info};
 
 use super::sinks::{Watches, made_for};
-use super::watch::{Key, Sink, follow};
+use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
 use crate::companions::names;
 use crate::facts::{Autoscaler, SCALED_OBJECT, WorkloadRef};
@@ -30,7 +30,7 @@ impl Watches {
     pub(super) fn scaled_objects(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
-        let only = watcher::Config::default().fields("metadata.name=scaledobjects.keda.sh");
+        let only = watch::config().fields("metadata.name=scaledobjects.keda.sh");
         let definition = Definition { watches: self.clone(), following: JoinSet::new(), step: Arc::new(step) };
         follow(watcher(api, only).default_backoff(), definition)
     }

@@ -13,7 +13,7 @@ use tracing::{Instrument as _, info};
 
 use super::observed::Objects;
 use super::sinks::{Watches, made_for};
-use super::watch::{Key, Sink, follow};
+use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
 use crate::api::DatabaseProvider;
 use crate::companions::database::Api;
@@ -26,7 +26,7 @@ impl Watches {
     pub(super) fn databases(&self, api: &'static Api, step: Step) -> impl Future<Output = ()> + use<> {
         let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let definitions: KubeApi<DynamicObject> = KubeApi::all_with(self.client.clone(), &kind);
-        let only = watcher::Config::default().fields(&format!("metadata.name={}", api.definition));
+        let only = watch::config().fields(&format!("metadata.name={}", api.definition));
         let sink = Definitions { watches: self.clone(), api, following: JoinSet::new(), step: Arc::new(step) };
         follow(watcher(definitions, only).default_backoff(), sink)
     }

@@ -25,14 +25,14 @@ pub(super) const EXCEPTIONS: &str = "exceptions";
 /// Follows the policies.
 pub(super) async fn follow(client: Client, book: Arc<Book>, step: Step) {
     let kind = resource("tidegate.dev", "v1alpha1", "ServingPolicy");
-    let events = watcher(Api::all_with(client, &kind), watcher::Config::default()).default_backoff();
+    let events = watcher(Api::all_with(client, &kind), watch::config()).default_backoff();
     watch::follow(events, Policies { book, kind, step }).await;
 }
 
 /// Follows the exceptions.
 pub(super) async fn follow_exceptions(client: Client, book: Arc<Book>, step: Step) {
     let kind = resource("tidegate.dev", "v1alpha1", "ServingException");
-    let events = watcher(Api::all_with(client, &kind), watcher::Config::default()).default_backoff();
+    let events = watcher(Api::all_with(client, &kind), watch::config()).default_backoff();
     watch::follow(events, Exceptions { book, kind, step }).await;
 }
 

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::apply::{Writer, apply, read};
 use super::plan::Action;
 use super::resource;
-use super::watch::{Key, Sink, follow};
+use super::watch::{self, Key, Sink, follow};
 use crate::companions::{MANAGED_BY_LABEL, MANAGER, contains};
 use crate::engine::{Decision, Violation};
 use crate::facts::WorkloadRef;
@@ -163,7 +163,7 @@ impl Reports {
     pub(super) fn kinds(self: &Arc<Self>, client: &Client, kind: &str) -> impl Future<Output = ()> + use<> {
         let definitions = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &definitions);
-        let only = watcher::Config::default().fields(&format!("metadata.name={kind}"));
+        let only = watch::config().fields(&format!("metadata.name={kind}"));
         follow(watcher(api, only).default_backoff(), Definitions(Arc::clone(self)))
     }
 

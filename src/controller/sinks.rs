@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 
 use super::observed::{Objects, described_by};
-use super::watch::{Key, Sink, follow};
+use super::watch::{self, Key, Sink, follow};
 use super::workloads::WholeNamespaces;
 use super::{Queue, raw, resource};
 use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION};
@@ -31,8 +31,7 @@ pub(super) struct Watches {
 impl Watches {
     /// Follows the namespaces.
     pub(super) fn namespaces(&self, step: Step) -> impl Future<Output = ()> + use<> {
-        let events =
-            watcher(Api::<PartialObjectMeta<CoreNamespace>>::all(self.client.clone()), watcher::Config::default());
+        let events = watcher(Api::<PartialObjectMeta<CoreNamespace>>::all(self.client.clone()), watch::config());
         let whole = WholeNamespaces::new(self.client.clone(), self.queue.clone(), step);
         follow(events.default_backoff(), Namespaces { watches: self.clone(), whole })
     }
@@ -47,7 +46,7 @@ impl Watches {
         &self,
         kind: &ApiResource,
     ) -> impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + use<> {
-        watcher(Api::all_with(self.client.clone(), kind), watcher::Config::default()).default_backoff()
+        watcher(Api::all_with(self.client.clone(), kind), watch::config()).default_backoff()
     }
 }
 

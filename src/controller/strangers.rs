@@ -11,7 +11,7 @@ use kube::core::ApiResource;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 
-use super::watch::{Key, Sink, follow};
+use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
 use crate::engine::{Considered, Operation, Request, User};
 use crate::facts::WorkloadRef;
@@ -54,7 +54,7 @@ impl Strangers {
             }
         });
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
-        let events = watcher(api, watcher::Config::default().labels(&without)).default_backoff();
+        let events = watcher(api, watch::config().labels(&without)).default_backoff();
         let following = follow(events, OfKind { strangers: Arc::clone(self), kind, step });
         async move {
             all_else.reached().await;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::sinks::{Watches, made_for};
-use super::watch::{Key, Sink, follow};
+use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
 use crate::facts::{Apis, Claim, Facts, PodSelector};
 use crate::report;
@@ -44,7 +44,7 @@ impl Watches {
 
     /// Follows the names of the Services.
     pub(super) fn services(&self, step: Step) -> impl Future<Output = ()> + use<> {
-        let events = watcher(Api::<PartialObjectMeta<Service>>::all(self.client.clone()), watcher::Config::default());
+        let events = watcher(Api::<PartialObjectMeta<Service>>::all(self.client.clone()), watch::config());
         follow(events.default_backoff(), Services(Beside { watches: self.clone(), step, is_synced: false }))
     }
 

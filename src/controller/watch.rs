@@ -26,6 +26,14 @@ pub(super) trait Sink<K> {
     fn synced(&mut self) {}
 }
 
+/// How many objects are listed at a time: parsed, a page takes many times the room of what is kept of it.
+const PAGE: u32 = 100;
+
+/// Returns how objects are watched.
+pub(super) fn config() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
+}
+
 /// Follows a watch for as long as it goes on: it starts again by itself, and what went away in between is told.
 pub(super) async fn follow<K: Resource>(events: impl Stream<Item = watcher::Result<Event<K>>>, mut sink: impl Sink<K>) {
     let mut events = pin!(events);

@@ -2,6 +2,7 @@
 //! are labelled as a whole.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use super::kept::Kept;
-use super::watch::{Key, Sink, follow};
+use super::watch::{self, Key, Sink, follow};
 use super::{Queue, resource};
 use crate::facts::WorkloadRef;
 use crate::server::health::Step;
@@ -28,6 +29,8 @@ pub(super) struct Workloads {
     kind: ApiResource,
     known: Store<Kept>,
     sender: UnboundedSender<ReconcileRequest<Kept>>,
+    /// Whether anybody looks yet.
+    is_awake: AtomicBool,
     followed: Mutex<Followed>,
 }
 
@@ -48,7 +51,7 @@ impl Workloads {
         let known = writer.as_reader();
         let (sender, requests) = unbounded();
         let followed = Mutex::new(Followed { writer, seen_by: HashMap::new() });
-        (Arc::new(Self { kind, known, sender, followed }), requests)
+        (Arc::new(Self { kind, known, sender, is_awake: AtomicBool::default(), followed }), requests)
     }
 
     pub(super) fn kind(&self) -> &str {
@@ -69,6 +72,13 @@ impl Workloads {
         })
     }
 
+    /// Has everything looked at that is known or described by what belongs to it, and from now on what is asked for.
+    pub(super) fn wake(&self, described: &BTreeSet<WorkloadRef>) {
+        self.is_awake.store(true, Ordering::SeqCst);
+        self.push_where(|_| true);
+        described.iter().filter(|workload| workload.kind == self.kind()).for_each(|workload| self.push(workload));
+    }
+
     /// Has a workload looked at.
     pub(super) fn push(&self, workload: &WorkloadRef) {
         self.send(ObjectRef::new_with(&workload.name, self.kind.clone()).within(&workload.namespace));
@@ -82,6 +92,9 @@ impl Workloads {
     }
 
     fn send(&self, obj_ref: ObjectRef<Kept>) {
+        if !self.is_awake.load(Ordering::SeqCst) {
+            return;
+        }
         // The receiver is gone only at shutdown.
         let _ = self.sender.unbounded_send(ReconcileRequest { obj_ref, reason: ReconcileReason::Unknown });
     }
@@ -114,7 +127,7 @@ impl Workloads {
         watch: &str,
         step: Option<SharedStep>,
     ) -> impl Future<Output = ()> + use<> {
-        let events = watcher(api, watcher::Config::default().labels(labels)).default_backoff();
+        let events = watcher(api, watch::config().labels(labels)).default_backoff();
         follow(events, Sight { workloads: Arc::clone(self), watch: watch.to_owned(), step })
     }
 
