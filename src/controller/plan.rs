@@ -138,7 +138,8 @@ fn handed_over(wanted: &Wanted, ours: &[&Value], observed: &Observed) -> Option<
         let message = format!("{kind} {name}, which the other engine made, goes first");
         return Some(Course { actions: deletions(stale), standing: Standing::Pending(message) });
     }
-    let is_derived = observed.is_scaled_by_keda && object["kind"] != SCALED_OBJECT;
+    // With a ScaledObject of ours it is what KEDA made for that.
+    let is_derived = observed.is_scaled_by_keda && ours.iter().all(|found| found["kind"] != SCALED_OBJECT);
     let message = "the HorizontalPodAutoscaler that KEDA made for a ScaledObject goes first";
     is_derived.then(|| Standing::Pending(message.to_owned()).into())
 }
@@ -375,15 +376,17 @@ mod tests {
 
     #[test]
     fn what_keda_made_goes_before_an_autoscaler_is_made() {
-        let of = |object: Value| {
-            let wanted = Companions { autoscaler: Wanted::Object(object), ..Companions::default() };
-            let observed = Observed { is_scaled_by_keda: true, ..Observed::default() };
+        let of = |wanted: &Value, autoscalers: Vec<Value>| {
+            let wanted = Companions { autoscaler: Wanted::Object(wanted.clone()), ..Companions::default() };
+            let observed = Observed { autoscalers, is_scaled_by_keda: true, ..Observed::default() };
             plan(&workload(), &wanted, &observed, SETTLE, SETTLE).autoscaler
         };
-        assert!(
-            matches!(of(hpa("api-tidegate", true, 10)), Course { standing: Standing::Pending(_), actions } if actions.is_empty())
-        );
-        assert_eq!(of(scaled_object("api-tidegate", true)).actions.len(), 1);
+        let object = scaled_object("api-tidegate", true);
+        for wanted in [&hpa("api-tidegate", true, 10), &object] {
+            let course = of(wanted, vec![]);
+            assert!(course.actions.is_empty() && matches!(course.standing, Standing::Pending(_)), "{course:?}");
+        }
+        assert_eq!(of(&object, vec![object.clone()]), Standing::Ours(object).into(), "it was made for ours");
     }
 
     #[test]
