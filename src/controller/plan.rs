@@ -54,6 +54,8 @@ pub enum Standing {
     Ours(Value),
     /// Somebody else's serves instead.
     Theirs(Value),
+    /// There is none: the workload's author says that something else takes its place.
+    Declined,
     /// It is somebody else's, and that is what is wanted.
     External(Value),
     /// It is ours, but no policy asks for it any more: it is left as it is.
@@ -103,6 +105,9 @@ fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_s
         // Two autoscalers on one workload switch each other off.
         return Course { actions: deletions(ours), standing: Standing::Theirs((*theirs).clone()) };
     }
+    if *wanted == Wanted::Declined {
+        return Course { actions: deletions(ours), standing: Standing::Declined };
+    }
     if let Some(handed_over) = handed_over(wanted, &ours, observed) {
         return handed_over;
     }
@@ -123,8 +128,8 @@ fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_s
         (Wanted::Impossible { reason, message }, Some(found)) => {
             Standing::Left((*found).clone(), reason, message.clone()).into()
         }
-        (Wanted::Theirs(_) | Wanted::Nothing, Some(found)) => Standing::Unmanaged((*found).clone()).into(),
-        (Wanted::Theirs(_) | Wanted::Nothing, None) => Course::default(),
+        (_, Some(found)) => Standing::Unmanaged((*found).clone()).into(),
+        (_, None) => Course::default(),
     }
 }
 
@@ -188,8 +193,10 @@ fn database(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed) -> Cou
             Course { actions: additions(object, found).map(Action::Merge).into_iter().collect(), standing }
         }
         (Wanted::Impossible { reason, message }, _) => Standing::Impossible(reason, message.clone()).into(),
-        (Wanted::Nothing, Some(found)) if is_ours(found, workload) => Standing::Unmanaged(found.clone()).into(),
-        (Wanted::Nothing, _) => Course::default(),
+        (Wanted::Declined | Wanted::Nothing, Some(found)) if is_ours(found, workload) => {
+            Standing::Unmanaged(found.clone()).into()
+        }
+        (Wanted::Declined | Wanted::Nothing, _) => Course::default(),
     }
 }
 
@@ -387,6 +394,13 @@ mod tests {
             assert!(course.actions.is_empty() && matches!(course.standing, Standing::Pending(_)), "{course:?}");
         }
         assert_eq!(of(&object, vec![object.clone()]), Standing::Ours(object).into(), "it was made for ours");
+    }
+
+    #[test]
+    fn ours_goes_where_the_author_has_it_scaled_elsewhere() {
+        let ours = scaled_object("api-tidegate", true);
+        let course = scaled(Wanted::Declined, vec![ours.clone()], SETTLE).autoscaler;
+        assert_eq!(course, Course { actions: vec![Action::Delete(ours)], standing: Standing::Declined });
     }
 
     #[test]
