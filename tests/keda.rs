@@ -269,7 +269,22 @@ fn a_scaled_object_of_the_authors_takes_the_place_of_ours_once_they_say_so() {
     taken(&sandbox, "mine-llm");
     told(&sandbox, "llm", "Yielded");
     sandbox.kubectl(&["annotate", "deployment", "llm", "tidegate.dev/autoscaling-"]).succeeds();
+
+    // Beside what KEDA made for theirs its webhook would refuse ours, however long that stays.
+    let held = |by: &Value| {
+        let patch = json!({"metadata": {"finalizers": by}}).to_string();
+        sandbox.kubectl(&["patch", "hpa", "keda-hpa-mine-llm", "--type=merge", "--patch", &patch]).succeeds();
+    };
+    held(&json!(["tidegate.dev/held-by-a-test"]));
     sandbox.kubectl(&["delete", "scaledobject", "mine-llm"]).succeeds();
+    let is_awaited = |server: &Value| {
+        let told = condition(server, "AutoscalerReady")["message"].as_str().unwrap_or_default();
+        told == "the HorizontalPodAutoscaler that KEDA made for a ScaledObject goes first"
+    };
+    sandbox.model_server("llm", "that KEDA's autoscaler goes first", is_awaited);
+    sleep(Duration::from_secs(5));
+    assert!(is_awaited(&sandbox.get("ModelServer", "llm").unwrap()), "it waits for longer than things take to settle");
+    held(&Value::Null);
     taken(&sandbox, "llm-tidegate");
     wait_until("KEDA's autoscaler for ours", SOON, || names(&sandbox, HPA) == ["keda-hpa-llm-tidegate"]);
 }
