@@ -21,8 +21,13 @@ demo-down: ## Stop what `make demo` left running.
 	@dev/demo down
 
 .PHONY: test
-test: prerequisites control-plane ## Run every test, those on the real control plane included.
+test: prerequisites control-plane ## Run every test, those on the real control plane included; not those with KEDA itself.
 	cargo test --locked --no-fail-fast -- --include-ignored
+
+.PHONY: test-keda
+test-keda: prerequisites control-plane ## Run the tests with KEDA itself, which is built for some minutes the first time.
+	@dev/keda/build > /dev/null
+	cargo test --locked --test keda -- --include-ignored
 
 .PHONY: test-fast
 test-fast: ## Run the unit and case tests only: no control plane.
@@ -36,6 +41,7 @@ test-skew: ## Run every test on another version of Kubernetes: make test-skew KU
 lint: prerequisites $(CARGO_DENY) ## Check format, lints, docs, licences and generated files.
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test keda -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	$(CARGO_DENY) check bans licenses sources
 	cd dev/controlplane && test -z "$$(gofmt -l .)"

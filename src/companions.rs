@@ -18,7 +18,7 @@ pub use database::{Binding, Provider, Source, Variable, binding};
 use crate::facts::Facts;
 use crate::policy::Effective;
 use crate::runtimes::Recognised;
-use crate::workload::Workload;
+use crate::workload::{Wishes, Workload};
 use scaling::Scaling;
 
 /// Label on everything that Tidegate makes.
@@ -56,6 +56,8 @@ pub enum Wanted {
     Object(Value),
     /// This one, which somebody else makes.
     Theirs(Value),
+    /// None: the workload's author says that something else takes its place.
+    Declined,
     /// A policy asks for one, but it cannot be had.
     Impossible {
         /// One word for why, as a condition has it.
@@ -75,9 +77,10 @@ pub fn wanted(workload: &Workload, recognised: &Recognised, effective: &Effectiv
         return Companions::default();
     }
     let scaling = Scaling::of(workload, recognised, effective, facts);
+    let without = || if Wishes::of(workload).is_scaled_elsewhere() { Wanted::Declined } else { Wanted::Nothing };
     let (database, binding) = database::wanted(workload, recognised, effective, facts);
     Companions {
-        autoscaler: scaling.map(|scaling| scaling.wanted()).unwrap_or_default(),
+        autoscaler: scaling.map_or_else(without, |scaling| scaling.wanted()),
         budget: pdb::wanted(workload, effective, facts),
         database,
         binding,

@@ -12,8 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{
-    ControlPlane, Output, SOON, Sandbox, condition, container, free_addresses, in_tree, model_server, serving,
-    wait_for, wait_until,
+    ControlPlane, Output, SOON, Sandbox, condition, container, free_addresses, in_tree, keda_source, model_server,
+    serving, wait_for, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -354,9 +354,7 @@ fn keda_alone() -> MutexGuard<'static, ()> {
 
 /// KEDA's own definition of its ScaledObjects.
 fn keda_definition() -> String {
-    let found = Command::new(in_tree("dev/keda/crds")).stderr(Stdio::inherit()).output().unwrap();
-    assert!(found.status.success(), "dev/keda/crds fails");
-    String::from_utf8(found.stdout).unwrap().lines().last().unwrap().to_owned()
+    keda_source().join("config/crd/bases/keda.sh_scaledobjects.yaml").display().to_string()
 }
 
 fn scaled_objects(sandbox: &Sandbox) -> Vec<String> {

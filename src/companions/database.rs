@@ -273,7 +273,7 @@ mod tests {
         match &planned.0 {
             Wanted::Object(object) | Wanted::Theirs(object) => object["kind"].as_str().unwrap(),
             Wanted::Impossible { reason, .. } => reason,
-            Wanted::Nothing => "nothing",
+            Wanted::Nothing | Wanted::Declined => "nothing",
         }
     }
 

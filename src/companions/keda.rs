@@ -33,17 +33,23 @@ pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
     if let Some(threshold) = &settings.activation_threshold {
         metadata["activationThreshold"] = decimal(threshold).into();
     }
-    let cooldown = u64::try_from(settings.cooldown_period.unwrap_or(-1));
     let mut spec = json!({
         "scaleTargetRef": scaling.target(),
         "minReplicaCount": least,
         "maxReplicaCount": most,
-        "cooldownPeriod": cooldown.unwrap_or_else(|_| scaling.startup.as_secs().max(LEAST_COOLDOWN)),
         "advanced": {"horizontalPodAutoscalerConfig": {"behavior": scaling.behavior()}},
         "triggers": [{"type": "prometheus", "metadata": metadata}]
     });
     if let Some(seconds) = settings.polling_interval {
         spec["pollingInterval"] = seconds.into();
+    }
+    if least == 0 {
+        let cooldown = u64::try_from(settings.cooldown_period.unwrap_or(-1));
+        let cooldown = cooldown.unwrap_or_else(|_| scaling.startup.as_secs().max(LEAST_COOLDOWN));
+        spec["cooldownPeriod"] = cooldown.into();
+        // Until something has waited once, it is this that counts, and its default is none: what has just been deployed, or
+        // handed over, would go before its model is loaded.
+        spec["initialCooldownPeriod"] = cooldown.into();
     }
     if let Some(fallback) = &settings.fallback {
         spec["fallback"] = json!({"failureThreshold": fallback.failure_threshold, "replicas": fallback.replicas});

@@ -90,6 +90,7 @@ pub(super) fn changed(before: &Value, plan: &Plan) -> Vec<Event> {
                 (true, "Refused", format!("{subject}Refused"), format!("{what} cannot be had: {message}"))
             }
             Standing::Absent
+            | Standing::Declined
             | Standing::Ours(_)
             | Standing::External(_)
             | Standing::Unmanaged(_)

@@ -119,7 +119,7 @@ fn is_wanted(database: &Value, wanted: &Wanted) -> bool {
             object["kind"] == database["kind"] && object["metadata"]["name"] == database["metadata"]["name"]
         }
         Wanted::Impossible { .. } => true,
-        Wanted::Theirs(_) | Wanted::Nothing => false,
+        Wanted::Theirs(_) | Wanted::Declined | Wanted::Nothing => false,
     }
 }
 

@@ -54,6 +54,8 @@ pub enum Standing {
     Ours(Value),
     /// Somebody else's serves instead.
     Theirs(Value),
+    /// There is none: the workload's author says that something else takes its place.
+    Declined,
     /// It is somebody else's, and that is what is wanted.
     External(Value),
     /// It is ours, but no policy asks for it any more: it is left as it is.
@@ -103,6 +105,9 @@ fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_s
         // Two autoscalers on one workload switch each other off.
         return Course { actions: deletions(ours), standing: Standing::Theirs((*theirs).clone()) };
     }
+    if *wanted == Wanted::Declined {
+        return Course { actions: deletions(ours), standing: Standing::Declined };
+    }
     if let Some(handed_over) = handed_over(wanted, &ours, observed) {
         return handed_over;
     }
@@ -123,8 +128,8 @@ fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_s
         (Wanted::Impossible { reason, message }, Some(found)) => {
             Standing::Left((*found).clone(), reason, message.clone()).into()
         }
-        (Wanted::Theirs(_) | Wanted::Nothing, Some(found)) => Standing::Unmanaged((*found).clone()).into(),
-        (Wanted::Theirs(_) | Wanted::Nothing, None) => Course::default(),
+        (_, Some(found)) => Standing::Unmanaged((*found).clone()).into(),
+        (_, None) => Course::default(),
     }
 }
 
@@ -138,7 +143,8 @@ fn handed_over(wanted: &Wanted, ours: &[&Value], observed: &Observed) -> Option<
         let message = format!("{kind} {name}, which the other engine made, goes first");
         return Some(Course { actions: deletions(stale), standing: Standing::Pending(message) });
     }
-    let is_derived = observed.is_scaled_by_keda && object["kind"] != SCALED_OBJECT;
+    // With a ScaledObject of ours it is what KEDA made for that.
+    let is_derived = observed.is_scaled_by_keda && ours.iter().all(|found| found["kind"] != SCALED_OBJECT);
     let message = "the HorizontalPodAutoscaler that KEDA made for a ScaledObject goes first";
     is_derived.then(|| Standing::Pending(message.to_owned()).into())
 }
@@ -187,8 +193,10 @@ fn database(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed) -> Cou
             Course { actions: additions(object, found).map(Action::Merge).into_iter().collect(), standing }
         }
         (Wanted::Impossible { reason, message }, _) => Standing::Impossible(reason, message.clone()).into(),
-        (Wanted::Nothing, Some(found)) if is_ours(found, workload) => Standing::Unmanaged(found.clone()).into(),
-        (Wanted::Nothing, _) => Course::default(),
+        (Wanted::Declined | Wanted::Nothing, Some(found)) if is_ours(found, workload) => {
+            Standing::Unmanaged(found.clone()).into()
+        }
+        (Wanted::Declined | Wanted::Nothing, _) => Course::default(),
     }
 }
 
@@ -375,15 +383,24 @@ mod tests {
 
     #[test]
     fn what_keda_made_goes_before_an_autoscaler_is_made() {
-        let of = |object: Value| {
-            let wanted = Companions { autoscaler: Wanted::Object(object), ..Companions::default() };
-            let observed = Observed { is_scaled_by_keda: true, ..Observed::default() };
+        let of = |wanted: &Value, autoscalers: Vec<Value>| {
+            let wanted = Companions { autoscaler: Wanted::Object(wanted.clone()), ..Companions::default() };
+            let observed = Observed { autoscalers, is_scaled_by_keda: true, ..Observed::default() };
             plan(&workload(), &wanted, &observed, SETTLE, SETTLE).autoscaler
         };
-        assert!(
-            matches!(of(hpa("api-tidegate", true, 10)), Course { standing: Standing::Pending(_), actions } if actions.is_empty())
-        );
-        assert_eq!(of(scaled_object("api-tidegate", true)).actions.len(), 1);
+        let object = scaled_object("api-tidegate", true);
+        for wanted in [&hpa("api-tidegate", true, 10), &object] {
+            let course = of(wanted, vec![]);
+            assert!(course.actions.is_empty() && matches!(course.standing, Standing::Pending(_)), "{course:?}");
+        }
+        assert_eq!(of(&object, vec![object.clone()]), Standing::Ours(object).into(), "it was made for ours");
+    }
+
+    #[test]
+    fn ours_goes_where_the_author_has_it_scaled_elsewhere() {
+        let ours = scaled_object("api-tidegate", true);
+        let course = scaled(Wanted::Declined, vec![ours.clone()], SETTLE).autoscaler;
+        assert_eq!(course, Course { actions: vec![Action::Delete(ours)], standing: Standing::Declined });
     }
 
     #[test]

@@ -174,6 +174,9 @@ fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: impl F
     match standing {
         Standing::Absent => of("True", "NotWanted", format!("no policy in `warn` or `enforce` asks for {what}")),
         Standing::Ours(found) => of_ours(found),
+        Standing::Declined => {
+            of("True", "Declined", format!("its author says that something else takes the place of {what}"))
+        }
         Standing::Theirs(found) => of("True", "Yielded", format!("{}, which is its author's, serves", name_of(found))),
         Standing::External(found) => {
             let message =

@@ -153,7 +153,7 @@ impl AutoscalingSettings {
     /// Tells whether Tidegate makes an autoscaler for a workload, whose author may say that it is scaled elsewhere.
     #[must_use]
     pub fn is_wanted(&self, workload: &Workload) -> bool {
-        self.engine != AutoscalingEngine::None && Wishes::of(workload).scaled_elsewhere.said() != Some(true)
+        self.engine != AutoscalingEngine::None && !Wishes::of(workload).is_scaled_elsewhere()
     }
 
     /// Returns the least and the most replicas of a workload: what its author asks for where that is within the policy's

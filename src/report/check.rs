@@ -78,7 +78,7 @@ pub fn made(considered: &Considered) -> String {
     let others = considered.autoscaler_of_others();
     for (what, wanted) in made {
         let _ = match wanted {
-            Wanted::Nothing => Ok(()),
+            Wanted::Nothing | Wanted::Declined => Ok(()),
             _ if let ("autoscaler", Some(found)) = (what, others) => {
                 writeln!(text, "  {what}: {} {}, which somebody else keeps", found.kind, found.name)
             }

@@ -54,6 +54,12 @@ impl<'a> Wishes<'a> {
             scaled_elsewhere: read(workload, AUTOSCALING_ANNOTATION, |text| (text == "external").then_some(true)),
         }
     }
+
+    /// Tells whether something other than Tidegate scales the workload.
+    #[must_use]
+    pub fn is_scaled_elsewhere(&self) -> bool {
+        self.scaled_elsewhere.said() == Some(true)
+    }
 }
 
 fn read<'a, T>(workload: &Workload<'a>, key: &str, meaning: impl Fn(&str) -> Option<T>) -> Wish<'a, T> {

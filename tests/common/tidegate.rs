@@ -17,8 +17,8 @@ pub(crate) struct Tidegate {
     health: SocketAddr,
 }
 
-/// Runs Tidegate until stdin ends, then asks it to end. Interrupts are for the test binary: its end is what counts.
-const KEEP: &str = r#"
+/// Runs a program until stdin ends, then asks it to end. Interrupts are for the test binary: its end is what counts.
+pub(super) const KEEP: &str = r#"
 trap '' INT
 "$@" & echo $!
 cat > /dev/null
