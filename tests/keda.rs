@@ -35,6 +35,11 @@ fn policy(namespace: &str, prometheus: &Prometheus, autoscaling: &Value) -> Valu
     policy
 }
 
+/// What has a workload scaled to zero: a gateway counts what waits.
+fn to_zero() -> Value {
+    json!({"minReplicas": 0, "keda": {"query": r#"sum(queued{service="{name}"})"#}})
+}
+
 /// A ScaledObject of the author's.
 fn mine(workload: &str, prometheus: &Prometheus) -> Value {
     let asked = json!({"serverAddress": prometheus.url(), "query": "sum(mine)", "threshold": "5"});
@@ -71,12 +76,12 @@ fn taken(sandbox: &Sandbox, name: &str) -> Value {
 fn a_server_is_scaled_by_what_prometheus_says_to_zero_and_back() {
     Keda::shared();
     let (sandbox, prometheus) = (Sandbox::without_policy("scaled"), Prometheus::saying(20));
-    sandbox.put_policy(&policy("scaled", &prometheus, &json!({"minReplicas": 0})));
+    sandbox.put_policy(&policy("scaled", &prometheus, &to_zero()));
     sandbox.apply(&vllm("llm")).succeeds();
     taken(&sandbox, "llm-tidegate");
     sandbox.scaled_to("llm", 4);
     assert_eq!(names(&sandbox, HPA), ["keda-hpa-llm-tidegate"]);
-    assert!(prometheus.asked().contains("query=sum%28vllm%3Anum_requests_waiting%7Bnamespace%3D%22scaled%22"));
+    assert!(prometheus.asked().contains("query=sum%28queued%7Bservice%3D%22llm%22%7D%29"), "{}", prometheus.asked());
     let server = told(&sandbox, "llm", "ScalingActive");
     let autoscaler = json!({"kind": "ScaledObject", "name": "llm-tidegate", "managedBy": "tidegate"});
     assert_eq!(server["status"]["autoscaler"], autoscaler);
@@ -95,7 +100,8 @@ fn a_server_is_scaled_by_what_prometheus_says_to_zero_and_back() {
 fn a_new_server_for_which_nothing_waits_has_the_cooldown_before_it_goes() {
     Keda::shared();
     let (sandbox, prometheus) = (Sandbox::without_policy("fresh"), Prometheus::saying(0));
-    let autoscaling = json!({"minReplicas": 0, "keda": {"cooldownPeriod": 15}});
+    let mut autoscaling = to_zero();
+    autoscaling["keda"]["cooldownPeriod"] = 15.into();
     sandbox.put_policy(&policy("fresh", &prometheus, &autoscaling));
     sandbox.apply(&vllm("llm")).succeeds();
     wait_until("KEDA to see that nothing waits", SOON, || {
@@ -119,6 +125,7 @@ fn while_prometheus_does_not_answer_the_fallback_holds() {
     taken(&sandbox, "llm-tidegate");
     told(&sandbox, "llm", "ScalingActive");
     assert_eq!(sandbox.deployment("llm")["spec"]["replicas"], 1);
+    assert!(prometheus.asked().contains("query=sum%28vllm%3Anum_requests_waiting%7Bnamespace%3D%22fallback%22"));
 
     prometheus.fails();
     sandbox.scaled_to("llm", 3);

@@ -411,7 +411,8 @@ pub struct Keda {
     ))]
     pub server_address: Option<String>,
     /// What is asked, in PromQL; `{namespace}` and `{name}` stand for those of the workload, `{pods}` for a regular expression
-    /// that its pods' names match. Default: how many requests wait in its pods, as its runtime tells.
+    /// that its pods' names match. Default: how many requests wait in its pods, as its runtime tells; with `minReplicas: 0` there
+    /// is none, for then there may be no pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub query: Option<String>,

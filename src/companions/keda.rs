@@ -99,7 +99,8 @@ mod tests {
     use crate::testing::{facts, policies, with_container};
 
     fn planned(object: &Value, keda: &Value, facts: &Facts) -> Wanted {
-        let mut autoscaling = json!({"engine": "keda", "minReplicas": 0, "maxReplicas": 4, "keda": keda});
+        let least = i32::from(keda["query"].is_null());
+        let mut autoscaling = json!({"engine": "keda", "minReplicas": least, "maxReplicas": 4, "keda": keda});
         autoscaling["keda"]["serverAddress"] = "http://prometheus.monitoring:9090".into();
         let policies = policies(&[("serving", json!({"autoscaling": autoscaling}))]);
         let workload = Workload::view(object).unwrap();
@@ -137,6 +138,7 @@ mod tests {
             "activationThreshold": "2"});
         assert_eq!(spec["triggers"], json!([{"type": "prometheus", "metadata": trigger}]));
         assert_eq!((&spec["pollingInterval"], &spec["cooldownPeriod"]), (&json!(10), &json!(0)));
+        assert_eq!((&spec["minReplicaCount"], &spec["initialCooldownPeriod"]), (&json!(0), &json!(0)));
         assert_eq!(spec["fallback"], json!({"failureThreshold": 3, "replicas": 2}));
     }
 

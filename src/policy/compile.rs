@@ -417,6 +417,7 @@ mod tests {
             metric(json!({"type": "Resource", "resource": {"name": "cpu"}})),
             keda(json!({})),
             keda(json!({"serverAddress": "prometheus:9090"})),
+            json!({"autoscaling": {"engine": "keda", "minReplicas": 0, "keda": {"serverAddress": "http://prometheus:9090"}}}),
             json!({"disruptionBudget": {"maxUnavailable": 0}}),
             resources(json!({"cpu": {"requests": {"cpu": "-1"}}})),
             resources(json!({"cpu": {"requests": {"my cpu": "1"}}})),
@@ -445,6 +446,7 @@ mod tests {
         spec.autoscaling.metrics[0].resource: `target.type` is missing
         spec.autoscaling.keda: engine keda needs serverAddress, the URL of Prometheus
         spec.autoscaling.keda.serverAddress: serverAddress begins with http:// or https://
+        spec.autoscaling.keda: minReplicas 0 needs a query, for what waits in front of the pods, at a gateway or an ingress: a server without pods has no queue that would bring it back
         spec.disruptionBudget.maxUnavailable: maxUnavailable is at least 1: zero keeps nodes from being drained
         spec.resources.cpu.requests: -1 of cpu is below zero
         spec.resources: `my cpu` is no name that Kubernetes takes there: at most 63 letters, digits, `-`, `_` and `.`, after a DNS name and `/` or not

@@ -184,6 +184,12 @@ pub enum SettingsError {
         "autoscaling: minReplicas 0 needs a metric that is there without pods: of type Object or External, or engine keda"
     )]
     ScaleToZero,
+    /// The same, for the engine that asks Prometheus.
+    #[error(
+        "autoscaling.keda: minReplicas 0 needs a query, for what waits in front of the pods, at a gateway or an ingress: a \
+         server without pods has no queue that would bring it back"
+    )]
+    ScaleToZeroQuery,
     /// The engine lacks a setting.
     #[error("autoscaling.keda: engine keda needs serverAddress, the URL of Prometheus")]
     Keda,
@@ -277,6 +283,9 @@ fn autoscaling(merged: &Merged) -> Result<Option<AutoscalingSettings>, SettingsE
     let keda = keda(written);
     if engine == AutoscalingEngine::Keda && keda.is_none() {
         return Err(SettingsError::Keda);
+    }
+    if min == 0 && engine == AutoscalingEngine::Keda && keda.as_ref().is_some_and(|keda| keda.query.is_none()) {
+        return Err(SettingsError::ScaleToZeroQuery);
     }
     Ok(Some(AutoscalingSettings {
         engine,
