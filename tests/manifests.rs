@@ -70,7 +70,7 @@ fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
     let told = [
         "AutoscalerMade",
         "DatabaseMade",
-        "AutoscalerRestored",
+        "AutoscalerUpdated",
         "DatabaseExtended",
         "AutoscalerRemoved",
         "AutoscalerYielded",

@@ -68,7 +68,7 @@ pub struct ModelServerStatus {
     /// The PodDisruptionBudget for its pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption_budget: Option<DisruptionBudgetStatus>,
-    /// The database that is bound.
+    /// The database that was made for it, or is bound to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseStatus>,
     /// `Ready`, `Managed`, `Conforming`, `AutoscalerReady`, `DisruptionBudgetReady` and `DatabaseReady`.

@@ -137,7 +137,8 @@ fn ours() -> PatchParams {
 
 fn told(verb: &'static str, object: &Value, result: kube::Result<()>) -> Result<(), ApplyError> {
     result.map_err(|source| refused(verb, object, source))?;
-    info!(verb, kind = text(&object["kind"]), name = name_of(object), "changed a companion");
+    let namespace = text(&object["metadata"]["namespace"]);
+    info!(verb, kind = text(&object["kind"]), namespace, name = name_of(object), "changed a companion");
     Ok(())
 }
 

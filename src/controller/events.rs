@@ -45,6 +45,8 @@ pub(super) fn done(plan: &Plan, observed: &Observed) -> Vec<Event> {
             .into_iter()
             .any(|found| found["kind"] == object["kind"] && found["metadata"]["name"] == object["metadata"]["name"])
     };
+    let told_of = observed.model_server.as_ref().map_or(&Value::Null, |told| &told["status"]["database"]["name"]);
+    let was_there = |object: &Value| object["metadata"]["name"] == *told_of;
     let of = |subject: &str, course: &Course| -> Vec<Event> {
         if matches!(course.standing, Standing::Refused(_)) {
             return Vec::new();
@@ -52,8 +54,12 @@ pub(super) fn done(plan: &Plan, observed: &Observed) -> Vec<Event> {
         let event = |what: &str, note: String| Event { is_warning: false, reason: format!("{subject}{what}"), note };
         let told = course.actions.iter().map(|action| match action {
             Action::Apply(object) if is_there(object) => {
-                event("Restored", format!("brought {} back to what its policy says", named(object)))
+                event("Updated", format!("brought {} in step with its policy", named(object)))
             }
+            Action::Create(object) if was_there(object) => Event {
+                is_warning: true,
+                ..event("MadeAnew", format!("{} has gone: it was made anew, and holds nothing", named(object)))
+            },
             Action::Create(object) | Action::Apply(object) => event("Made", format!("made {}", named(object))),
             Action::Merge(object) => event("Extended", format!("added to {} what it lacked", named(object))),
             Action::Delete(object) => event("Removed", format!("removed {}", named(object))),
@@ -68,11 +74,13 @@ pub(super) fn done(plan: &Plan, observed: &Observed) -> Vec<Event> {
 /// Returns what stands otherwise than the last status of the ModelServer says, and that a person wants to know.
 pub(super) fn changed(before: &Value, plan: &Plan) -> Vec<Event> {
     let companions = [
-        ("Autoscaler", "an autoscaler", "AutoscalerReady", &plan.autoscaler.standing),
-        ("DisruptionBudget", "a disruption budget", "DisruptionBudgetReady", &plan.budget.standing),
-        ("Database", "a database", "DatabaseReady", &plan.database.standing),
+        ("Autoscaler", "an autoscaler", "autoscaler", &plan.autoscaler.standing),
+        ("DisruptionBudget", "a disruption budget", "disruptionBudget", &plan.budget.standing),
+        ("Database", "a database", "database", &plan.database.standing),
     ];
-    let changed = companions.into_iter().filter_map(|(subject, what, type_, standing)| {
+    let is_theirs = |standing: &Standing| matches!(standing, Standing::Theirs(_));
+    let changed = companions.into_iter().filter_map(|(subject, what, field, standing)| {
+        let type_ = &format!("{subject}Ready");
         let (is_warning, reason, event, note) = match standing {
             Standing::Theirs(found) => (
                 false,
@@ -80,9 +88,12 @@ pub(super) fn changed(before: &Value, plan: &Plan) -> Vec<Event> {
                 format!("{subject}Yielded"),
                 format!("left to {}, which is its author's", named(found)),
             ),
-            Standing::Drifted(found, told) => {
-                (true, "Drifted", format!("{subject}Drifted"), format!("{} was changed: {told}", named(found)))
-            }
+            Standing::Drifted(found, told) => (
+                true,
+                "Drifted",
+                format!("{subject}Drifted"),
+                format!("{} differs from its policy: {told}", named(found)),
+            ),
             Standing::Impossible(reason, message) | Standing::Left(_, reason, message) => {
                 (true, *reason, (*reason).to_owned(), format!("{what} cannot be had: {message}"))
             }
@@ -96,7 +107,9 @@ pub(super) fn changed(before: &Value, plan: &Plan) -> Vec<Event> {
             | Standing::Unmanaged(_)
             | Standing::Pending(_) => return None,
         };
-        (reason_of(before, type_) != Some(reason)).then_some(Event { is_warning, reason: event, note })
+        let is_known =
+            reason_of(before, type_) == Some(reason) || is_theirs(standing) && before[field]["managedBy"] == "user";
+        (!is_known).then_some(Event { is_warning, reason: event, note })
     });
     changed.collect()
 }
@@ -211,9 +224,8 @@ mod tests {
             done_to(made.clone(), none(), false),
             ["false AutoscalerMade: made HorizontalPodAutoscaler api-tidegate"]
         );
-        let restored =
-            ["false AutoscalerRestored: brought HorizontalPodAutoscaler api-tidegate back to what its policy says"];
-        assert_eq!(done_to(made, none(), true), restored);
+        let updated = ["false AutoscalerUpdated: brought HorizontalPodAutoscaler api-tidegate in step with its policy"];
+        assert_eq!(done_to(made, none(), true), updated);
         let yielded = course(vec![Action::Delete(hpa())], Standing::Theirs(hpa()));
         assert_eq!(
             done_to(yielded, none(), true),
@@ -221,6 +233,12 @@ mod tests {
         );
         let created = course(vec![Action::Create(database())], ours());
         assert_eq!(done_to(none(), created, false), ["false DatabaseMade: made postgresql acid-api"]);
+        let again = Plan { database: course(vec![Action::Create(database())], ours()), ..Plan::default() };
+        let model_server = Some(json!({"status": {"database": {"name": "acid-api"}}}));
+        assert_eq!(
+            told(&done(&again, &Observed { model_server, ..Observed::default() })),
+            ["true DatabaseMadeAnew: postgresql acid-api has gone: it was made anew, and holds nothing"]
+        );
         let merged = course(vec![Action::Merge(database())], ours());
         assert_eq!(
             done_to(none(), merged, false),
@@ -251,9 +269,13 @@ mod tests {
             assert_eq!(changed(&status("AutoscalerReady", "ScalingActive"), &plan), events);
             assert_eq!(changed(&status("AutoscalerReady", condition), &plan), []);
         }
+        let theirs = Plan { autoscaler: Standing::Theirs(hpa()).into(), ..Plan::default() };
+        let mut broken = status("AutoscalerReady", "AmbiguousSelector");
+        broken["autoscaler"] = json!({"managedBy": "user"});
+        assert_eq!(changed(&broken, &theirs), [], "it was left to it before");
         let drifted = Plan { database: Standing::Drifted(database(), "more".into()).into(), ..Plan::default() };
         let events = changed(&status("DatabaseReady", "Running"), &drifted);
-        assert_eq!(told(&events), ["true DatabaseDrifted: postgresql acid-api was changed: more"]);
+        assert_eq!(told(&events), ["true DatabaseDrifted: postgresql acid-api differs from its policy: more"]);
         assert_eq!(changed(&status("DatabaseReady", "Drifted"), &drifted), []);
         let fine =
             [Standing::Absent, Standing::Ours(hpa()), Standing::Unmanaged(hpa()), Standing::Pending("5 s".into())];

@@ -124,7 +124,7 @@ fn is_wanted(database: &Value, wanted: &Wanted) -> bool {
 }
 
 /// Tells whether pods are led to a database: its name stands somewhere among what they run with.
-fn is_bound(database: &Value, template: &Value) -> bool {
+pub(super) fn is_bound(database: &Value, template: &Value) -> bool {
     database["metadata"]["name"].as_str().is_some_and(|name| template.to_string().contains(name))
 }
 

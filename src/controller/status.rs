@@ -3,6 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::orphans::is_bound;
 use super::plan::{Plan, Standing};
 use crate::api::{
     AutoscalerStatus, Condition, DatabaseStatus, DisruptionBudgetStatus, ModelServerStatus, ReplicasStatus,
@@ -55,7 +56,7 @@ pub(super) fn of_model_server(workload: &Workload, decision: &Decision, plan: &P
     let companions = [
         autoscaler_ready(&plan.autoscaler.standing),
         budget_ready(&plan.budget.standing),
-        database_ready(&plan.database.standing, secret),
+        database_ready(&plan.database.standing, secret, workload.template()),
     ];
     let ready = ready(workload, &companions);
     ModelServerStatus {
@@ -148,6 +149,10 @@ fn budget_ready(standing: &Standing) -> Condition {
         return condition("DisruptionBudgetReady", "True", "NotWanted", message);
     }
     companion_ready("DisruptionBudgetReady", "a disruption budget", standing, |found| {
+        if lets_none_go(&found["spec"]) {
+            let message = format!("{} lets no pod go: nodes cannot be drained", name_of(found));
+            return condition("DisruptionBudgetReady", "False", "NoPodMayGo", message);
+        }
         let pods = match found["spec"]["maxUnavailable"].as_i64() {
             Some(most @ 2..) => format!("{most} pods"),
             _ => "one pod".to_owned(),
@@ -157,9 +162,24 @@ fn budget_ready(standing: &Standing) -> Condition {
     })
 }
 
-/// Returns the condition of a database; `secret` is where its credentials are.
-fn database_ready(standing: &Standing, secret: Option<&str>) -> Condition {
+/// Tells whether a budget never lets a pod go, however many are ready.
+/// <https://kubernetes.io/docs/tasks/run-application/configure-pdb/#think-about-how-your-application-reacts-to-disruptions>
+fn lets_none_go(budget: &Value) -> bool {
+    let most = &budget["maxUnavailable"];
+    *most == 0 || *most == "0" || *most == "0%" || budget["minAvailable"] == "100%"
+}
+
+/// Returns the condition of a database; `secret` is where its credentials are, `template` what is to lead pods to it.
+fn database_ready(standing: &Standing, secret: Option<&str>, template: &Value) -> Condition {
     companion_ready("DatabaseReady", "a database", standing, |database| {
+        if !is_bound(database, template) && !secret.is_some_and(|secret| template.to_string().contains(secret)) {
+            let message = format!(
+                "{} is there, but no pod is led to it until the pod template changes (`kubectl rollout restart` is a \
+                 change), or by variables of its author's own",
+                name_of(database)
+            );
+            return condition("DatabaseReady", "False", "PodsNotBound", message);
+        }
         let Health { is_ready, reason, mut message, phase } = database::health(database);
         if let Some(secret) = secret.filter(|_| phase.is_none()) {
             message = format!("{message} Until it makes the Secret {secret}, pods wait for that");
@@ -177,7 +197,12 @@ fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: impl F
         Standing::Declined => {
             of("True", "Declined", format!("its author says that something else takes the place of {what}"))
         }
-        Standing::Theirs(found) => of("True", "Yielded", format!("{}, which is its author's, serves", name_of(found))),
+        Standing::Theirs(found) => match of_ours(found) {
+            told if told.status == "True" || told.reason == "Pending" => {
+                of("True", "Yielded", format!("{}, which is its author's, serves", name_of(found)))
+            }
+            told => of("False", &told.reason, format!("{}, which is its author's: {}", name_of(found), told.message)),
+        },
         Standing::External(found) => {
             let message =
                 format!("the Secret {} is bound; where it is not there yet, pods wait for it", name_of(found));
@@ -190,9 +215,10 @@ fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: impl F
             of("False", reason, format!("{message}; {} is left as it is", name_of(found)))
         }
         // Whether it serves does not depend on who changed it.
-        Standing::Drifted(found, told) => {
-            Condition { reason: "Drifted".into(), message: told.clone(), ..of_ours(found) }
-        }
+        Standing::Drifted(found, told) => match of_ours(found) {
+            ready if ready.status == "True" => of("True", "Drifted", told.clone()),
+            missing => of("False", &missing.reason, format!("{}; it differs from the policy: {told}", missing.message)),
+        },
         Standing::Pending(message) => of("False", "Pending", message.clone()),
         Standing::Impossible(reason, message) => of("False", reason, message.clone()),
         Standing::Refused(message) => of("False", "Refused", message.clone()),
@@ -392,19 +418,59 @@ mod tests {
             let stored = json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api"}, "status": {"PostgresClusterStatus": phase}});
             let plan =
                 Plan { database: Standing::Drifted(stored, "spec.volume differs".into()).into(), ..Plan::default() };
-            let conditions = conditions(json!({}), &plan);
-            let ready = found(&conditions, "DatabaseReady");
-            (ready.status.clone(), ready.reason.clone(), ready.message.clone())
+            let ready = database_ready(&plan.database.standing, None, &led_to("acid-api"));
+            (ready.status, ready.reason, ready.message)
         };
-        let told = |status: &str| (status.to_owned(), "Drifted".to_owned(), "spec.volume differs".to_owned());
-        assert_eq!(database("Running"), told("True"));
-        assert_eq!(database(""), told("False"));
+        let told = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
+        assert_eq!(database("Running"), told("True", "Drifted", "spec.volume differs"));
+        let failed = "its operator says CreateFailed; it differs from the policy: spec.volume differs";
+        assert_eq!(database("CreateFailed"), told("False", "CreateFailed", failed));
+    }
+
+    /// A pod template that leads to a database.
+    fn led_to(name: &str) -> Value {
+        json!({"spec": {"containers": [{"env": [{"name": "PGHOST", "value": name}]}]}})
+    }
+
+    #[test]
+    fn a_database_that_no_pod_is_led_to_is_not_ready() {
+        let running = json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api"}, "status": {"PostgresClusterStatus": "Running"}});
+        let told = |template: &Value| {
+            let ready = database_ready(&Standing::Ours(running.clone()), Some("api-credentials"), template);
+            (ready.status, ready.reason)
+        };
+        assert_eq!(told(&led_to("acid-api")), ("True".into(), "Running".into()));
+        assert_eq!(told(&led_to("elsewhere")), ("False".into(), "PodsNotBound".into()));
+    }
+
+    #[test]
+    fn what_is_its_authors_is_ready_only_when_it_serves() {
+        let of = |status: &str, reason: &str| {
+            let active = json!([{"type": "ScalingActive", "status": status, "reason": reason, "message": "why"}]);
+            let theirs = json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "mine"}, "status": {"conditions": active}});
+            let ready = autoscaler_ready(&Standing::Theirs(theirs));
+            (ready.status, ready.reason, ready.message)
+        };
+        let told = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
+        assert_eq!(of("True", ""), told("True", "Yielded", "mine, which is its author's, serves"));
+        assert_eq!(
+            of("False", "AmbiguousSelector"),
+            told("False", "AmbiguousSelector", "mine, which is its author's: why")
+        );
+        let budget = |spec: Value| {
+            let ready = budget_ready(&Standing::Theirs(json!({"metadata": {"name": "mine"}, "spec": spec})));
+            (ready.status, ready.reason)
+        };
+        for none in [json!({"maxUnavailable": 0}), json!({"maxUnavailable": "0%"}), json!({"minAvailable": "100%"})] {
+            assert_eq!(budget(none), ("False".into(), "NoPodMayGo".into()));
+        }
+        assert_eq!(budget(json!({"minAvailable": 1})), ("True".into(), "Yielded".into()));
     }
 
     #[test]
     fn why_pods_wait_is_told() {
         let told = |standing: Standing| {
-            let ready = database_ready(&standing, Some("api-credentials"));
+            let ready = database_ready(&standing, Some("api-credentials"), &led_to("acid-api"));
             (ready.status, ready.reason, ready.message)
         };
         let database =
