@@ -78,7 +78,6 @@ pub(super) fn changed(before: &Value, plan: &Plan) -> Vec<Event> {
         ("DisruptionBudget", "a disruption budget", "disruptionBudget", &plan.budget.standing),
         ("Database", "a database", "database", &plan.database.standing),
     ];
-    let is_theirs = |standing: &Standing| matches!(standing, Standing::Theirs(_));
     let changed = companions.into_iter().filter_map(|(subject, what, field, standing)| {
         let type_ = &format!("{subject}Ready");
         let (is_warning, reason, event, note) = match standing {
@@ -107,17 +106,24 @@ pub(super) fn changed(before: &Value, plan: &Plan) -> Vec<Event> {
             | Standing::Unmanaged(_)
             | Standing::Pending(_) => return None,
         };
-        let is_known =
-            reason_of(before, type_) == Some(reason) || is_theirs(standing) && before[field]["managedBy"] == "user";
+        // What does not serve besides has that for its reason.
+        let is_told_with_another = match standing {
+            Standing::Theirs(_) => before[field]["managedBy"] == "user",
+            Standing::Drifted(_, told) => {
+                text_of(before, type_, "message").is_some_and(|message| message.ends_with(told))
+            }
+            _ => false,
+        };
+        let is_known = text_of(before, type_, "reason") == Some(reason) || is_told_with_another;
         (!is_known).then_some(Event { is_warning, reason: event, note })
     });
     changed.collect()
 }
 
-/// The reason of a condition in the status of a ModelServer.
-fn reason_of<'s>(status: &'s Value, type_: &str) -> Option<&'s str> {
+/// A text of a condition in the status of a ModelServer.
+fn text_of<'s>(status: &'s Value, type_: &str, field: &str) -> Option<&'s str> {
     let conditions = status["conditions"].as_array()?;
-    conditions.iter().find(|condition| condition["type"] == type_)?["reason"].as_str()
+    conditions.iter().find(|condition| condition["type"] == type_)?[field].as_str()
 }
 
 fn named(object: &Value) -> String {
@@ -277,6 +283,9 @@ mod tests {
         let events = changed(&status("DatabaseReady", "Running"), &drifted);
         assert_eq!(told(&events), ["true DatabaseDrifted: postgresql acid-api differs from its policy: more"]);
         assert_eq!(changed(&status("DatabaseReady", "Drifted"), &drifted), []);
+        let mut failed = status("DatabaseReady", "CreateFailed");
+        failed["conditions"][0]["message"] = "it failed; it differs from the policy: more".into();
+        assert_eq!(changed(&failed, &drifted), []);
         let fine =
             [Standing::Absent, Standing::Ours(hpa()), Standing::Unmanaged(hpa()), Standing::Pending("5 s".into())];
         for standing in fine {

@@ -216,7 +216,8 @@ fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: impl F
         }
         // Whether it serves does not depend on who changed it.
         Standing::Drifted(found, told) => match of_ours(found) {
-            ready if ready.status == "True" => of("True", "Drifted", told.clone()),
+            // Where its operator has said nothing yet, there is nothing to hide.
+            ready if ready.status == "True" || ready.reason == "Pending" => of(&ready.status, "Drifted", told.clone()),
             missing => of("False", &missing.reason, format!("{}; it differs from the policy: {told}", missing.message)),
         },
         Standing::Pending(message) => of("False", "Pending", message.clone()),
@@ -423,6 +424,7 @@ mod tests {
         };
         let told = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
         assert_eq!(database("Running"), told("True", "Drifted", "spec.volume differs"));
+        assert_eq!(database(""), told("False", "Drifted", "spec.volume differs"));
         let failed = "its operator says CreateFailed; it differs from the policy: spec.volume differs";
         assert_eq!(database("CreateFailed"), told("False", "CreateFailed", failed));
     }
