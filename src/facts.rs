@@ -97,7 +97,7 @@ impl Facts {
         let all =
             self.databases.iter().flat_map(|(namespace, inside)| inside.values().map(move |found| (namespace, found)));
         all.filter_map(|(namespace, found)| {
-            let (kind, name) = found.made_for.as_deref()?.split_once('/')?;
+            let (kind, name) = found.workload()?;
             Some(WorkloadRef { namespace: namespace.clone(), kind: kind.to_owned(), name: name.to_owned() })
         })
     }
@@ -364,8 +364,12 @@ impl Database {
     /// Tells whether Tidegate made it for this workload.
     #[must_use]
     pub fn is_for(&self, workload: &WorkloadRef) -> bool {
-        let made_for = self.made_for.as_deref().and_then(|made_for| made_for.split_once('/'));
-        made_for == Some((&workload.kind, &workload.name))
+        self.workload() == Some((&workload.kind, &workload.name))
+    }
+
+    /// Returns the kind and name of the workload that Tidegate made it for.
+    fn workload(&self) -> Option<(&str, &str)> {
+        self.made_for.as_deref()?.split_once('/')
     }
 }
 

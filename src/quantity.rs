@@ -372,7 +372,6 @@ impl fmt::Display for Quantity {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         const DECIMAL: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
         const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-        const ONE: i128 = 1_000_000_000;
 
         if let Some(written) = &self.written {
             return formatter.write_str(written);

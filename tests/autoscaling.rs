@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{
-    ControlPlane, Output, SOON, Sandbox, condition, container, free_addresses, in_tree, keda_source, model_server,
+    ControlPlane, Output, SOON, Sandbox, built, condition, container, free_addresses, keda_source, model_server,
     serving, wait_for, wait_until,
 };
 use serde_json::{Value, json};
@@ -168,7 +168,7 @@ impl Adapter {
         let [serve, write] = free_addresses();
         let (kubeconfig, folder) = (plane.kubeconfig(), plane.new_folder());
         let flag = |name: &str| format!("--{name}={}", kubeconfig.display());
-        let process = Command::new(metrics_adapter())
+        let process = Command::new(built("dev/metrics-adapter/build"))
             .args(["lister-kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"].map(flag))
             .arg(format!("--secure-port={}", serve.port()))
             .args(["--bind-address=127.0.0.1", &format!("--cert-dir={}", folder.display())])
@@ -212,12 +212,6 @@ impl Drop for Adapter {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn metrics_adapter() -> String {
-    let built = Command::new(in_tree("dev/metrics-adapter/build")).stderr(Stdio::inherit()).output().unwrap();
-    assert!(built.status.success(), "dev/metrics-adapter/build fails");
-    String::from_utf8(built.stdout).unwrap().lines().last().unwrap().to_owned()
 }
 
 /// Returns what leads the API server to the adapter, and lets the controller of autoscalers ask it.

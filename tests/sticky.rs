@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use common::{
-    ControlPlane, Output, SOON, Sandbox, Tidegate, condition, container, in_tree, model_server, serving, wait_until,
+    ControlPlane, Output, SOON, Sandbox, Tidegate, built, condition, container, model_server, serving, wait_until,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -80,7 +80,7 @@ impl<'a> Stage<'a> {
     fn set(plane: &'a ControlPlane, tidegate: Option<&'a Tidegate>, namespace: &'a str) -> Self {
         let sandbox = Sandbox::on(plane, tidegate, namespace);
         sandbox.put_policy(&serving(namespace));
-        Self { sandbox, helm: helm(), folder: plane.new_folder() }
+        Self { sandbox, helm: built("dev/helm/build"), folder: plane.new_folder() }
     }
 
     fn run_helm(&self, arguments: &[&str]) -> Output {
@@ -245,12 +245,6 @@ fn other_policy(name: &str, namespace: &str) -> Value {
     policy["spec"]["resources"]["cpu"]["limits"]["cpu"] = "2".into();
     policy["spec"]["probes"] = json!({"from": "runtime", "startupBudget": "20m"});
     policy
-}
-
-fn helm() -> PathBuf {
-    let built = Command::new(in_tree("dev/helm/build")).stderr(Stdio::inherit()).output().unwrap();
-    assert!(built.status.success(), "dev/helm/build fails");
-    String::from_utf8(built.stdout).unwrap().lines().last().unwrap().into()
 }
 
 fn played(event: Event, namespace: &str) {

@@ -16,7 +16,7 @@ use super::sinks::{Watches, made_for};
 use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
 use crate::api::DatabaseProvider;
-use crate::companions::database::Api;
+use crate::companions::database::{Api, api_of};
 use crate::facts::Database;
 use crate::server::health::Step;
 use crate::state::State;
@@ -105,6 +105,12 @@ fn offered_versions(definition: &Value) -> BTreeSet<String> {
     let field = "/schema/openAPIV3Schema/properties/spec/properties/postgresql/properties/version/enum";
     let listed = served.and_then(|served| served.pointer(field)).and_then(Value::as_array);
     listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// Returns the API of a database, and its namespace and name; none where it is of no provider's.
+pub(super) fn identity(database: &Value) -> Option<(&'static Api, Key)> {
+    let text = |field: &str| database["metadata"][field].as_str().unwrap_or_default().to_owned();
+    Some((api_of(database)?, (text("namespace"), text("name"))))
 }
 
 /// Notes a database of a provider for decisions and plans, and returns it as it was before.

@@ -5,9 +5,9 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use super::Context;
 use super::apply::{ApplyError, apply, look};
 use super::plan::Action;
+use super::{Context, databases};
 use crate::api::ORPHANED_SINCE_LABEL;
 use crate::companions::database::api_of;
 use crate::companions::{Companions, Wanted};
@@ -24,7 +24,7 @@ pub(super) async fn of_workload(
     let databases = made_for(&workload.reference(), context);
     note_used(workload, &databases, context);
     for database in databases {
-        let is_in_use = is_wanted(&database, &companions.database) || is_bound(&database, workload.template());
+        let is_in_use = is_wanted(&database, &companions.database) || is_bound(&database, None, workload.template());
         mark(&database, is_in_use, context).await?;
     }
     Ok(())
@@ -33,7 +33,7 @@ pub(super) async fn of_workload(
 /// Notes which databases a workload runs with: while it does, they may not be deleted where an installation guards them.
 fn note_used(workload: &Workload, databases: &[Value], context: &Context) {
     let runs = workload.object()["status"]["replicas"].as_i64().unwrap_or_default() > 0;
-    let used = databases.iter().filter(|database| runs && is_bound(database, workload.template()));
+    let used = databases.iter().filter(|database| runs && is_bound(database, None, workload.template()));
     let named =
         |database: &Value| Some((api_of(database)?.provider, database["metadata"]["name"].as_str()?.to_owned()));
     let (reference, used): (_, Vec<_>) = (workload.reference(), used.filter_map(named).collect());
@@ -68,7 +68,8 @@ pub(super) async fn of_former(workload: &WorkloadRef, context: &Context) {
     let result = async {
         let found = look(&context.writer, &named).await?;
         for database in &databases {
-            let is_in_use = found.as_ref().is_some_and(|found| is_bound(database, &found.data["spec"]["template"]));
+            let is_in_use =
+                found.as_ref().is_some_and(|found| is_bound(database, None, &found.data["spec"]["template"]));
             mark(database, is_in_use, context).await?;
         }
         Ok::<(), ApplyError>(())
@@ -98,11 +99,8 @@ async fn mark(database: &Value, is_in_use: bool, context: &Context) -> Result<()
 
 /// Notes the label before the watch tells of it, unless that has told of something newer.
 fn note_marked(database: &Value, label: &Value, context: &Context) {
-    let (Some(api), text) = (api_of(database), |field: &Value| field.as_str().unwrap_or_default().to_owned()) else {
-        return;
-    };
-    let metadata = &database["metadata"];
-    let of = (api.provider, (text(&metadata["namespace"]), text(&metadata["name"])));
+    let Some((api, key)) = databases::identity(database) else { return };
+    let of = (api.provider, key);
     context.objects.note(|kinds| {
         if kinds.databases.get(&of).as_ref() == Some(database) {
             let mut marked = database.clone();
@@ -123,9 +121,11 @@ fn is_wanted(database: &Value, wanted: &Wanted) -> bool {
     }
 }
 
-/// Tells whether pods are led to a database: its name stands somewhere among what they run with.
-pub(super) fn is_bound(database: &Value, template: &Value) -> bool {
-    database["metadata"]["name"].as_str().is_some_and(|name| template.to_string().contains(name))
+/// Tells whether pods are led to a database: its name, or that of the Secret with its credentials where that is known, stands
+/// somewhere among what they run with.
+pub(super) fn is_bound(database: &Value, secret: Option<&str>, template: &Value) -> bool {
+    let text = template.to_string();
+    database["metadata"]["name"].as_str().into_iter().chain(secret).any(|name| text.contains(name))
 }
 
 /// Returns what the label is to be so that it says whether a database is used: null where it is to go, none where it is right.
@@ -160,9 +160,13 @@ mod tests {
     fn a_database_is_used_by_pods_that_are_led_to_it() {
         let template = |env: Value| json!({"spec": {"containers": [{"env": [env]}]}});
         let of_secret = json!({"name": "U", "valueFrom": {"secretKeyRef": {"name": "api.acid-api.credentials", "key": "username"}}});
-        assert!(is_bound(&database(&json!({})), &template(of_secret)));
-        assert!(is_bound(&database(&json!({})), &template(json!({"name": "PGHOST", "value": "acid-api-pooler"}))));
-        assert!(!is_bound(&database(&json!({})), &template(json!({"name": "PGHOST", "value": "elsewhere"}))));
+        assert!(is_bound(&database(&json!({})), None, &template(of_secret)));
+        assert!(is_bound(
+            &database(&json!({})),
+            None,
+            &template(json!({"name": "PGHOST", "value": "acid-api-pooler"}))
+        ));
+        assert!(!is_bound(&database(&json!({})), None, &template(json!({"name": "PGHOST", "value": "elsewhere"}))));
     }
 
     #[test]

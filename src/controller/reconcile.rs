@@ -155,9 +155,7 @@ fn planned(workload: &Workload, context: &Context) -> Option<Planned> {
 fn note_made(course: &Course, context: &Context) {
     for action in &course.actions {
         let Action::Create(object) = action else { continue };
-        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
-        if let Some(api) = database::api_of(object) {
-            let key = (text("namespace"), text("name"));
+        if let Some((api, key)) = databases::identity(object) {
             databases::note(api, &key, object, &context.state, &context.objects);
         }
     }

@@ -138,8 +138,8 @@ fn conforming(decision: &Decision) -> Condition {
 }
 
 fn autoscaler_ready(standing: &Standing) -> Condition {
-    let of_ours = |found: &Value| if found["kind"] == SCALED_OBJECT { scaled(found) } else { scaling_active(found) };
-    companion_ready("AutoscalerReady", "an autoscaler", standing, of_ours)
+    let of_found = |found: &Value| if found["kind"] == SCALED_OBJECT { scaled(found) } else { scaling_active(found) };
+    companion_ready("AutoscalerReady", "an autoscaler", standing, of_found)
 }
 
 fn budget_ready(standing: &Standing) -> Condition {
@@ -172,7 +172,7 @@ fn lets_none_go(budget: &Value) -> bool {
 /// Returns the condition of a database; `secret` is where its credentials are, `template` what is to lead pods to it.
 fn database_ready(standing: &Standing, secret: Option<&str>, template: &Value) -> Condition {
     companion_ready("DatabaseReady", "a database", standing, |database| {
-        if !is_bound(database, template) && !secret.is_some_and(|secret| template.to_string().contains(secret)) {
+        if !is_bound(database, secret, template) {
             let message = format!(
                 "{} is there, but no pod is led to it until the pod template changes (`kubectl rollout restart` is a \
                  change), or by variables of its author's own",
@@ -188,16 +188,16 @@ fn database_ready(standing: &Standing, secret: Option<&str>, template: &Value) -
     })
 }
 
-/// Returns the condition of a companion; of one that is ours, `of_ours` knows more.
-fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: impl Fn(&Value) -> Condition) -> Condition {
+/// Returns the condition of a companion; of one that is there, ours or its author's, `of_found` knows more.
+fn companion_ready(type_: &str, what: &str, standing: &Standing, of_found: impl Fn(&Value) -> Condition) -> Condition {
     let of = |status: &str, reason: &str, message: String| condition(type_, status, reason, message);
     match standing {
         Standing::Absent => of("True", "NotWanted", format!("no policy in `warn` or `enforce` asks for {what}")),
-        Standing::Ours(found) => of_ours(found),
+        Standing::Ours(found) => of_found(found),
         Standing::Declined => {
             of("True", "Declined", format!("its author says that something else takes the place of {what}"))
         }
-        Standing::Theirs(found) => match of_ours(found) {
+        Standing::Theirs(found) => match of_found(found) {
             told if told.status == "True" || told.reason == "Pending" => {
                 of("True", "Yielded", format!("{}, which is its author's, serves", name_of(found)))
             }
@@ -215,7 +215,7 @@ fn companion_ready(type_: &str, what: &str, standing: &Standing, of_ours: impl F
             of("False", reason, format!("{message}; {} is left as it is", name_of(found)))
         }
         // Whether it serves does not depend on who changed it.
-        Standing::Drifted(found, told) => match of_ours(found) {
+        Standing::Drifted(found, told) => match of_found(found) {
             // Where its operator has said nothing yet, there is nothing to hide.
             ready if ready.status == "True" || ready.reason == "Pending" => of(&ready.status, "Drifted", told.clone()),
             missing => of("False", &missing.reason, format!("{}; it differs from the policy: {told}", missing.message)),

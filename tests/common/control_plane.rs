@@ -38,7 +38,7 @@ impl ControlPlane {
 
     /// Starts a control plane with these flags and makes Tidegate's own kinds known to it.
     pub(crate) fn start(flags: &[&str]) -> Self {
-        let programs = programs();
+        let programs = built("dev/controlplane/build");
         let folder = TempDir::with_prefix("tidegate-").unwrap().keep();
         let mut launcher = Command::new("sh")
             .args(["-c", LAUNCH, "sh"])
@@ -113,9 +113,9 @@ pub(crate) fn in_tree(path: &str) -> String {
     format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
-fn programs() -> PathBuf {
-    let built = Command::new(in_tree("dev/controlplane/build")).stderr(Stdio::inherit()).output().unwrap();
-    assert!(built.status.success(), "dev/controlplane/build fails");
-    let stdout = String::from_utf8(built.stdout).unwrap();
-    Path::new(stdout.lines().last().unwrap()).to_owned()
+/// Runs a script of this package that builds or fetches something, and returns the path that it prints as its last line.
+pub(crate) fn built(script: &str) -> PathBuf {
+    let output = Command::new(in_tree(script)).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{script} fails");
+    String::from_utf8(output.stdout).unwrap().lines().last().unwrap().into()
 }

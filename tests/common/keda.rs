@@ -12,7 +12,7 @@ use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, 
 use serde_json::{Value, json};
 
 use super::tidegate::KEEP;
-use super::{ControlPlane, SOON, free_addresses, in_tree, wait_until};
+use super::{ControlPlane, SOON, built, free_addresses, wait_until};
 
 /// KEDA's namespace, and the Service of its adapter there: its certificate is for that name.
 const NAMESPACE: &str = "keda";
@@ -128,13 +128,6 @@ impl Setting<'_> {
 /// Returns the folder of KEDA's own source, with its definitions.
 pub(crate) fn keda_source() -> PathBuf {
     built("dev/keda/source")
-}
-
-/// Runs a script that prints a path as its last line.
-fn built(script: &str) -> PathBuf {
-    let output = Command::new(in_tree(script)).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "{script} fails");
-    String::from_utf8(output.stdout).unwrap().lines().last().unwrap().into()
 }
 
 fn listens(what: &str, address: SocketAddr) {

@@ -20,7 +20,7 @@ mod wait;
 mod workloads;
 
 pub(crate) use api::Api;
-pub(crate) use control_plane::{ControlPlane, in_tree};
+pub(crate) use control_plane::{ControlPlane, built, in_tree};
 pub(crate) use installed::{ACCOUNT, Installed, kubeconfig_of_account, lead_to};
 pub(crate) use keda::{Keda, keda_source};
 pub(crate) use kubectl::{Apply, Output};
