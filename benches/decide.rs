@@ -6,12 +6,12 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use tidegate::admission::{self, Webhook};
-use tidegate::api::DatabaseProvider;
-use tidegate::engine::{Operation, Request, User, decide};
-use tidegate::facts::{Apis, Autoscaler, Database, Facts, Namespace, WorkloadRef};
+use tidegate_engine::api::DatabaseProvider;
+use tidegate_engine::decision::{Operation, Request, User, decide};
+use tidegate_engine::facts::{Apis, Autoscaler, Database, Facts, Namespace};
+use tidegate_engine::workload::{Workload, WorkloadRef};
 use tidegate::input;
-use tidegate::policy::{self, PolicySet};
-use tidegate::workload::Workload;
+use tidegate_engine::policy::{self, PolicySet};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -16,11 +16,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Considered, Operation, Request, User};
-use crate::facts::Facts;
-use crate::policy::PolicySet;
+use tidegate_engine::decision::{Considered, Operation, Request, User};
+use tidegate_engine::facts::Facts;
+use tidegate_engine::policy::PolicySet;
 use crate::report;
-use crate::workload::{Sent, ShapeError, Workload};
+use tidegate_engine::workload::{Sent, ShapeError, Workload};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -297,17 +297,6 @@ struct Status {
 #[derive(Debug, Serialize)]
 struct Details {
     causes: Vec<Cause>,
-}
-
-/// One reason of a refusal, for programs.
-#[derive(Debug, Serialize)]
-pub struct Cause {
-    /// The rule's id.
-    pub reason: String,
-    /// The field.
-    pub field: String,
-    /// What was found and what should be.
-    pub message: String,
 }
 
 impl<'a> Answer<'a> {

@@ -41,8 +41,8 @@ pub use leader::{Election, new_identity};
 pub use observed::Observed;
 pub use plan::{Action, Plan, Standing, plan};
 
-use crate::companions::{self, MANAGER};
-use crate::facts::WorkloadRef;
+use tidegate_engine::companions::{self, MANAGER};
+use tidegate_engine::workload::WorkloadRef;
 use crate::server::health::Readiness;
 use crate::state::State;
 use apply::Writer;

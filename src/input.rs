@@ -7,12 +7,13 @@ use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api::{ServingException, ServingPolicy};
-use crate::engine::{Considered, Operation, Request, User};
-use crate::facts::{Apis, Autoscaler, Claim, Facts, Namespace, PodSelector};
-use crate::policy::{Exception, Policy, PolicySet};
+use tidegate_engine::BUILTIN;
+use tidegate_engine::api::{ServingException, ServingPolicy};
+use tidegate_engine::decision::{Considered, Operation, Request, User};
+use tidegate_engine::facts::{Apis, Autoscaler, Claim, Facts, Namespace, PodSelector};
+use tidegate_engine::policy::{Exception, Policy, PolicySet};
 use crate::report;
-use crate::workload::Workload;
+use tidegate_engine::workload::Workload;
 
 /// The fields of an object of ours.
 const FIELDS: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
@@ -134,7 +135,7 @@ impl Input {
             ));
         }
         let policy: ServingPolicy = read(file, object)?;
-        let compiled = Policy::compile(&policy).map_err(|problem| senseless(file, object, report::chain(&problem)))?;
+        let compiled = Policy::compile(&policy, &BUILTIN).map_err(|problem| senseless(file, object, report::chain(&problem)))?;
         self.policies.push(Arc::new(compiled));
         Ok(())
     }
@@ -266,7 +267,7 @@ fn senseless(file: &str, object: &Value, problem: String) -> InputError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::WorkloadRef;
+    use tidegate_engine::workload::WorkloadRef;
 
     const SEVERAL: &str = "
 apiVersion: tidegate.dev/v1alpha1

@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 
-use crate::admission::Cause;
-use crate::engine::{Considered, Excepted, Verdict, Violation};
+use tidegate_engine::decision::{Considered, Excepted, Verdict, Violation};
 
 /// Writes a refusal: every violation, with its field, what was found, what is expected and what to paste.
 #[must_use]
@@ -44,6 +43,17 @@ fn paragraph(number: usize, violation: &Violation) -> String {
         let _ = writeln!(text, "     {line}");
     }
     text
+}
+
+/// One reason of a refusal, for programs.
+#[derive(Debug, Serialize)]
+pub struct Cause {
+    /// The rule's id.
+    pub reason: String,
+    /// The field.
+    pub field: String,
+    /// What was found and what should be.
+    pub message: String,
 }
 
 /// Returns the reasons of a refusal for programs.
@@ -116,11 +126,11 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
     use serde_json::{Value, json};
 
-    use crate::api::Enforcement;
-    use crate::engine::{Operation, Request, User};
-    use crate::rules::Finding;
-    use crate::testing::{facts, policies, with_container};
-    use crate::workload::Workload;
+    use tidegate_engine::api::Enforcement;
+    use tidegate_engine::decision::{Operation, Request, User};
+    use tidegate_engine::policy::Finding;
+    use tidegate_engine::testing::{facts, policies, with_container};
+    use tidegate_engine::workload::Workload;
 
     fn violation(subject: &str, instead: &str) -> Violation {
         let finding = Finding {

@@ -8,8 +8,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::facts::Facts;
-use crate::policy::PolicySet;
+use tidegate_engine::facts::Facts;
+use tidegate_engine::policy::PolicySet;
 
 /// How long a request waits for its namespace to be seen: Namespace and Deployment may come in one `kubectl apply`.
 const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
@@ -86,7 +86,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::facts::Namespace;
+    use tidegate_engine::facts::Namespace;
 
     fn state() -> Arc<State> {
         Arc::new(State::new(PolicySet::new([].into(), Vec::new())))

@@ -6,10 +6,10 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::companions::{Wanted, contains};
-use crate::engine::{Considered, Violation};
+use tidegate_engine::companions::{Wanted, contains};
+use tidegate_engine::decision::{Considered, Violation};
 use crate::input::{Found, Input, InputError, considered};
-use crate::workload::Path;
+use tidegate_engine::workload::Path;
 
 /// A file of tests.
 #[derive(Clone, Debug, Deserialize)]

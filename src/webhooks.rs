@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::api::MODEL_SERVERS_LABEL;
-use crate::companions::database::{APIS, Api};
-use crate::companions::{MANAGED_BY_LABEL, MANAGER};
+use tidegate_engine::api::MODEL_SERVERS_LABEL;
+use tidegate_engine::companions::database::{APIS, Api};
+use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER};
 
 /// The name of both webhook configurations.
 pub const NAME: &str = "tidegate";

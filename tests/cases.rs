@@ -10,13 +10,14 @@ use std::sync::LazyLock;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use tidegate::api::Enforcement;
-use tidegate::engine::{Decision, Operation, Request, User, Violation, decide};
-use tidegate::facts::{Apis, Facts, Namespace};
+use tidegate_engine::api::Enforcement;
+use tidegate_engine::decision::{Decision, Operation, Request, User, Violation, decide};
+use tidegate_engine::facts::{Apis, Facts, Namespace};
 use tidegate::input::{self, Input};
-use tidegate::policy::PolicySet;
-use tidegate::rules::{self, Finding};
-use tidegate::workload::{Workload, key_of};
+use tidegate_engine::policy::PolicySet;
+use tidegate_engine::policy::Finding;
+use tidegate_engine::rules;
+use tidegate_engine::workload::{Workload, key_of};
 
 const SCOPE: (&str, &str) = ("app.kubernetes.io/component", "model-server");
 

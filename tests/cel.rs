@@ -12,11 +12,12 @@ use common::{ControlPlane, SCOPE, SOON, Sandbox, wait_until};
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tidegate::api::ServingPolicy;
-use tidegate::engine::{Operation, Request, User, Violation, decide};
-use tidegate::facts::{Facts, Namespace};
-use tidegate::policy::{Policy, PolicySet};
-use tidegate::workload::Workload;
+use tidegate_engine::BUILTIN;
+use tidegate_engine::api::ServingPolicy;
+use tidegate_engine::decision::{Operation, Request, User, Violation, decide};
+use tidegate_engine::facts::{Facts, Namespace};
+use tidegate_engine::policy::{Policy, PolicySet};
+use tidegate_engine::workload::Workload;
 
 const TABLE: &str = "tests/cases/cel/expressions.yaml";
 
@@ -91,7 +92,7 @@ fn judged(rule: &Value) -> Result<Vec<Violation>, String> {
         "spec": {"customRules": [rule]}
     });
     let policy: ServingPolicy = serde_json::from_value(policy).unwrap();
-    let policy = Policy::compile(&policy).map_err(|error| error.to_string())?;
+    let policy = Policy::compile(&policy, &BUILTIN).map_err(|error| error.to_string())?;
     let scope = [(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into();
     let policies = PolicySet::new(scope, vec![Arc::new(policy)]);
     let mut object = object();

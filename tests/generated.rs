@@ -17,9 +17,9 @@ use proptest::sample::select;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tidegate::engine::{Decision, Operation, Request, User, decide};
-use tidegate::facts::{Apis, Facts};
-use tidegate::workload::Workload;
+use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
+use tidegate_engine::facts::{Apis, Facts};
+use tidegate_engine::workload::Workload;
 
 fn runner(cases: u32) -> TestRunner {
     let given = ProptestConfig::default();

@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 use policies::{SCOPE, all_in_force};
 use serde_json::{Map, Value, json};
-use tidegate::companions::Wanted;
-use tidegate::engine::{Decision, Operation, Request, User, decide};
-use tidegate::facts::{Apis, Facts, Namespace};
-use tidegate::workload::Workload;
+use tidegate_engine::companions::Wanted;
+use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
+use tidegate_engine::facts::{Apis, Facts, Namespace};
+use tidegate_engine::workload::Workload;
 
 /// The rules that the plain reading knows; of the others nothing is said here.
 const RULES: [&str; 3] = ["floating-tag", "privileged-container", "missing-memory-limit"];
@@ -291,7 +291,7 @@ fn decided(decision: &Decision, object: &Value) -> naive::Outcome {
     json_patch::patch(&mut stored, &decision.patch).unwrap();
     let resources = &stored["spec"]["template"]["spec"]["containers"][0]["resources"];
     let verdict = &decision.verdict;
-    let ids = |of: &[tidegate::engine::Violation]| {
+    let ids = |of: &[tidegate_engine::decision::Violation]| {
         let ids = of.iter().map(|violation| &violation.rule).filter(|id| RULES.contains(&id.as_str()));
         ids.cloned().collect()
     };

@@ -14,10 +14,10 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 use tidegate::admission::{self, Webhook};
-use tidegate::api::RECEIPT_ANNOTATION;
-use tidegate::engine::{Decision, Operation, Request, User, decide};
-use tidegate::facts::{Apis, Facts, Namespace};
-use tidegate::workload::Workload;
+use tidegate_engine::api::RECEIPT_ANNOTATION;
+use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
+use tidegate_engine::facts::{Apis, Facts, Namespace};
+use tidegate_engine::workload::Workload;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 

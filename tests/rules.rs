@@ -8,7 +8,7 @@ use std::fs;
 
 use common::{SOON, Sandbox, in_tree, wait_for, wait_until};
 use serde_json::{Value, json};
-use tidegate::rules;
+use tidegate_engine::rules;
 
 /// A rule of each subject, such as the API server itself does not refuse.
 const RULES: [&str; 12] = [

@@ -7,8 +7,8 @@ use std::fs;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tidegate::runtimes::{Endpoint, Handler, Recognised, Runtimes};
-use tidegate::workload::Workload;
+use tidegate_engine::runtimes::{Endpoint, Handler, Recognised, Runtimes};
+use tidegate_engine::workload::Workload;
 
 /// A model server as the page shows it.
 #[derive(Deserialize)]

@@ -4,8 +4,9 @@
 use serde_json::Value;
 
 use super::{Answer, BadReview, Envelope};
-use crate::companions::database::api_of;
-use crate::facts::{Facts, WorkloadRef};
+use tidegate_engine::companions::database::api_of;
+use tidegate_engine::facts::Facts;
+use tidegate_engine::workload::WorkloadRef;
 
 /// Who deletes what the deletion of something else leaves behind: never stood in the way of.
 const COLLECTORS: [&str; 2] = [
@@ -55,8 +56,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::DatabaseProvider;
-    use crate::testing::{facts, reference};
+    use tidegate_engine::api::DatabaseProvider;
+    use tidegate_engine::testing::{facts, reference};
 
     fn used() -> Facts {
         let databases = vec![(DatabaseProvider::Zalando, "acid-api".to_owned())];

@@ -5,8 +5,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Answer, BadReview, Envelope};
-use crate::api::{ServingException, ServingPolicy};
-use crate::policy::{Exception, Meeting, Policy, PolicySet};
+use tidegate_engine::BUILTIN;
+use tidegate_engine::api::{ServingException, ServingPolicy};
+use tidegate_engine::policy::{Exception, Meeting, Policy, PolicySet};
 use crate::report;
 
 /// What is said of an object: the warnings, or why it is refused.
@@ -45,7 +46,7 @@ fn of_policy(object: &Value, old: Option<&Value>, policies: &PolicySet) -> Judge
 }
 
 fn compiled(object: &Value) -> Result<Policy, String> {
-    Policy::compile(&read::<ServingPolicy>(object)?).map_err(|problem| report::chain(&problem))
+    Policy::compile(&read::<ServingPolicy>(object)?, &BUILTIN).map_err(|problem| report::chain(&problem))
 }
 
 fn of_exception(object: &Value, now: Timestamp, policies: &PolicySet) -> Judgement {
@@ -55,7 +56,7 @@ fn of_exception(object: &Value, now: Timestamp, policies: &PolicySet) -> Judgeme
     if exception.expires() <= now {
         warnings.push(format!("it expired {}: it excuses nothing", exception.expires()));
     }
-    let unknown = exception.unknown_rules().filter(|id| !policies.policies().iter().any(|policy| policy.has_rule(id)));
+    let unknown = exception.unknown_rules(&BUILTIN).filter(|id| !policies.policies().iter().any(|policy| policy.has_rule(id)));
     warnings
         .extend(unknown.map(|id| format!("there is no rule `{id}`: `tidegate explain` lists those that there are")));
     for policy in policies.policies() {
@@ -76,7 +77,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testing::policies;
+    use tidegate_engine::testing::policies;
 
     /// What is said of an object of one of our kinds, as the API server tells it.
     fn told(kind: &str, spec: &Value, old: Option<&Value>) -> String {

@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use super::cluster::{connect, list, policies_of, resource, workload_kind};
 use super::files::say;
 use super::serve::{DEFAULT_SELECTOR, Scope};
-use crate::api::ADOPTED_ANNOTATION;
-use crate::engine::{Considered, Operation, Request, User};
-use crate::facts::{Apis, Facts, SCALED_OBJECT};
+use tidegate_engine::api::ADOPTED_ANNOTATION;
+use tidegate_engine::decision::{Considered, Operation, Request, User};
+use tidegate_engine::facts::{Apis, Facts, SCALED_OBJECT};
 use crate::input::Input;
-use crate::policy::PolicySet;
+use tidegate_engine::policy::PolicySet;
 use crate::report::{check, plural};
-use crate::workload::Workload;
+use tidegate_engine::workload::Workload;
 
 /// The arguments of `tidegate adopt`.
 #[derive(Debug, clap::Args)]

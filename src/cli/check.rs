@@ -10,7 +10,7 @@ use super::files::{add_objects, add_policies, exit_code, say};
 use super::serve::{DEFAULT_SELECTOR, Scope};
 use crate::input::{Input, considered};
 use crate::report::check::{self, Tally};
-use crate::workload::Workload;
+use tidegate_engine::workload::Workload;
 
 /// The arguments of `tidegate check`.
 #[derive(Debug, clap::Args)]

@@ -11,12 +11,12 @@ use serde_json::Value;
 use super::cluster::{connect, json, policies_of, resource, workload_kind};
 use super::files::{add_objects, add_policies, say};
 use super::serve::{DEFAULT_SELECTOR, Scope};
-use crate::engine::{Considered, Operation, Request, User};
+use tidegate_engine::BUILTIN;
+use tidegate_engine::decision::{Considered, Operation, Request, User};
 use crate::input::Input;
-use crate::policy::PolicySet;
+use tidegate_engine::policy::PolicySet;
 use crate::report::explain;
-use crate::rules;
-use crate::workload::Workload;
+use tidegate_engine::workload::Workload;
 
 /// The arguments of `tidegate explain`.
 #[derive(Debug, clap::Args)]
@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn rule(id: &str) -> anyhow::Result<String> {
-    let Some(rule) = rules::named(id) else {
+    let Some(rule) = BUILTIN.rule(id) else {
         bail!("there is no rule `{id}`; `tidegate explain` lists the rules; a workload is written as deployment/NAME");
     };
     Ok(explain::rule(rule))

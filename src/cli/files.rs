@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 
 use crate::input::Input;
-use crate::policy::{SHIPPED, shipped};
+use tidegate_engine::policy::{SHIPPED, shipped};
 
 /// Adds policies: the shipped one of this name, a file, or every YAML file of a folder.
 pub(super) fn add_policies(input: &mut Input, name: &str, folder: &Path) -> anyhow::Result<()> {

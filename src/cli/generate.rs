@@ -11,7 +11,7 @@ use serde_json::Value;
 use tracing::{error, info};
 
 use super::serve::DEFAULT_SELECTOR;
-use crate::api;
+use tidegate_engine::api;
 use crate::report::docs;
 use crate::webhooks::{self, Endpoint};
 

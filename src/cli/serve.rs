@@ -25,7 +25,7 @@ use super::files::add_policies;
 use crate::certs::{self, Certificates};
 use crate::controller::{self, Election};
 use crate::input::Input;
-use crate::policy::{Policy, PolicySet};
+use tidegate_engine::policy::{Policy, PolicySet};
 use crate::server::health::{self, Readiness};
 use crate::server::{Limits, ServerCertificate, handlers, serve_plain, serve_tls};
 use crate::state::State;

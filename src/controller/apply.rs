@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::leader::Leadership;
 use super::plan::Action;
-use crate::companions::MANAGER;
+use tidegate_engine::companions::MANAGER;
 
 /// Why an action could not be carried out.
 #[derive(Debug, thiserror::Error)]

@@ -14,8 +14,9 @@ use tracing::{Instrument as _, info};
 use super::sinks::{Watches, made_for};
 use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
-use crate::companions::names;
-use crate::facts::{Autoscaler, SCALED_OBJECT, WorkloadRef};
+use tidegate_engine::companions::names;
+use tidegate_engine::facts::{Autoscaler, SCALED_OBJECT};
+use tidegate_engine::workload::WorkloadRef;
 use crate::server::health::Step;
 
 impl Watches {

@@ -18,10 +18,11 @@ use super::leader::Leadership;
 use super::status::timed;
 use super::strangers::Strangers;
 use super::watch::Key;
-use crate::companions::contains;
-use crate::engine::Decision;
-use crate::facts::WorkloadRef;
-use crate::policy::{Broken, Exception, Meeting, Policy, PolicySet};
+use tidegate_engine::BUILTIN;
+use tidegate_engine::companions::contains;
+use tidegate_engine::decision::Decision;
+use tidegate_engine::workload::WorkloadRef;
+use tidegate_engine::policy::{Broken, Exception, Meeting, Policy, PolicySet};
 use crate::report;
 use crate::state::State;
 
@@ -377,7 +378,7 @@ impl Pages {
     /// Returns the rules that an exception names and that neither Tidegate nor a policy has.
     fn unknown_rules<'e>(&self, exception: &'e Exception) -> Vec<&'e str> {
         let policies = || self.policies.values().filter_map(|page| page.in_force.as_ref()).chain(&self.from_files);
-        exception.unknown_rules().filter(|id| !policies().any(|policy| policy.has_rule(id))).collect()
+        exception.unknown_rules(&BUILTIN).filter(|id| !policies().any(|policy| policy.has_rule(id))).collect()
     }
 }
 

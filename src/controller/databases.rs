@@ -15,9 +15,9 @@ use super::observed::Objects;
 use super::sinks::{Watches, made_for};
 use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
-use crate::api::DatabaseProvider;
-use crate::companions::database::{Api, api_of};
-use crate::facts::Database;
+use tidegate_engine::api::DatabaseProvider;
+use tidegate_engine::companions::database::{Api, api_of};
+use tidegate_engine::facts::Database;
 use crate::server::health::Step;
 use crate::state::State;
 

@@ -15,9 +15,9 @@ use tracing::debug;
 use super::Observed;
 use super::apply::{Writer, record};
 use super::plan::{Action, Course, Plan, Standing};
-use crate::companions::MANAGER;
+use tidegate_engine::companions::MANAGER;
 use crate::report;
-use crate::workload::Workload;
+use tidegate_engine::workload::Workload;
 
 /// For how long a workload is not told the same again, however often it changes to and fro. It holds for twice as long at
 /// most.

@@ -20,7 +20,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::companions::{MANAGED_BY_LABEL, MANAGER};
+use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER};
 use crate::report;
 
 /// How a leader is elected.

@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::kept::Shelf;
 use super::watch::Key;
-use crate::api::DatabaseProvider;
-use crate::companions::names;
-use crate::facts::{DatabaseOf, WorkloadRef};
+use tidegate_engine::api::DatabaseProvider;
+use tidegate_engine::companions::names;
+use tidegate_engine::facts::DatabaseOf;
+use tidegate_engine::workload::WorkloadRef;
 
 /// What exists around one workload.
 #[derive(Clone, Debug, Default)]

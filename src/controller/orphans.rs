@@ -8,12 +8,11 @@ use tracing::warn;
 use super::apply::{ApplyError, apply, look};
 use super::plan::Action;
 use super::{Context, databases};
-use crate::api::ORPHANED_SINCE_LABEL;
-use crate::companions::database::api_of;
-use crate::companions::{Companions, Wanted};
-use crate::facts::WorkloadRef;
+use tidegate_engine::api::ORPHANED_SINCE_LABEL;
+use tidegate_engine::companions::database::api_of;
+use tidegate_engine::companions::{Companions, Wanted};
+use tidegate_engine::workload::{Workload, WorkloadRef};
 use crate::report;
-use crate::workload::Workload;
 
 /// Marks the databases of a workload that is there: those that it does not use any more, and no longer those that it does.
 pub(super) async fn of_workload(

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::Observed;
-use crate::companions::{Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, contains, names};
-use crate::facts::{Autoscaler, SCALED_OBJECT, WorkloadRef};
+use tidegate_engine::companions::{Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, contains, names};
+use tidegate_engine::facts::{Autoscaler, SCALED_OBJECT};
+use tidegate_engine::workload::WorkloadRef;
 
 /// One change to the cluster.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,8 +13,9 @@ use serde_json::Value;
 use super::book::Book;
 use super::watch::{self, Key, Sink};
 use super::{raw, resource};
-use crate::api::{ServingException, ServingPolicy};
-use crate::policy::{Exception, Policy};
+use tidegate_engine::BUILTIN;
+use tidegate_engine::api::{ServingException, ServingPolicy};
+use tidegate_engine::policy::{Exception, Policy};
 use crate::report;
 use crate::server::health::Step;
 
@@ -46,7 +47,7 @@ impl Sink<DynamicObject> for Policies {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let compile = |object: &Value| {
             let policy: ServingPolicy = read(object)?;
-            Policy::compile(&policy).map_err(|error| report::chain(&error))
+            Policy::compile(&policy, &BUILTIN).map_err(|error| report::chain(&error))
         };
         self.book.put_policy(&key.1, raw(object, &self.kind), compile);
     }

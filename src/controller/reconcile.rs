@@ -19,11 +19,11 @@ use super::kept::Kept;
 use super::observed::{Names, Observed};
 use super::plan::{Action, Course, Plan, Standing, plan};
 use super::{Context, databases, events, orphans, status};
-use crate::companions::{Wanted, contains, database, names};
-use crate::engine::{Decision, Operation, Request, User, decide};
-use crate::facts::{Facts, SCALED_OBJECT, WorkloadRef};
+use tidegate_engine::companions::{Wanted, contains, database, names};
+use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
+use tidegate_engine::facts::{Facts, SCALED_OBJECT};
+use tidegate_engine::workload::{Workload, WorkloadRef};
 use crate::report;
-use crate::workload::Workload;
 
 /// How long to wait after a failure before looking again: long enough for a hiccup of the API server to pass.
 const RETRY: Duration = Duration::from_secs(5);

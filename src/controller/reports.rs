@@ -17,11 +17,10 @@ use super::apply::{Writer, apply, read};
 use super::plan::Action;
 use super::resource;
 use super::watch::{self, Key, Sink, follow};
-use crate::companions::{MANAGED_BY_LABEL, MANAGER, contains};
-use crate::engine::{Decision, Violation};
-use crate::facts::WorkloadRef;
+use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER, contains};
+use tidegate_engine::decision::{Decision, Violation};
+use tidegate_engine::workload::{Workload, WorkloadRef};
 use crate::report;
-use crate::workload::Workload;
 
 /// How often reports are written that have changed: a namespace's changes at most so often.
 const TICK: Duration = Duration::from_secs(5);
@@ -238,7 +237,7 @@ impl Definitions {
 
 impl Sink<DynamicObject> for Definitions {
     fn put(&mut self, _: Key, definition: DynamicObject) {
-        let mut conditions = crate::workload::items(&definition.data["status"]["conditions"]);
+        let mut conditions = tidegate_engine::workload::items(&definition.data["status"]["conditions"]);
         let established = conditions.any(|found| found["type"] == "Established" && found["status"] == "True");
         self.note(&definition.name_any(), established);
     }
@@ -253,8 +252,8 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
-    use crate::engine::{Operation, Request, User, decide};
-    use crate::testing::{facts, policies, with_container};
+    use tidegate_engine::decision::{Operation, Request, User, decide};
+    use tidegate_engine::testing::{facts, policies, with_container};
 
     fn judged(name: &str, fields: &Value) -> (WorkloadRef, Judged) {
         let mut object = with_container(fields);

@@ -8,7 +8,7 @@ use tracing::info;
 use super::resource;
 use super::sinks::Watches;
 use super::watch::{Key, Sink, follow};
-use crate::facts::Apis;
+use tidegate_engine::facts::Apis;
 use crate::server::health::Step;
 
 const CUSTOM: &str = "custom.metrics.k8s.io";

@@ -14,8 +14,9 @@ use super::observed::{Objects, described_by};
 use super::watch::{self, Key, Sink, follow};
 use super::workloads::WholeNamespaces;
 use super::{Queue, raw, resource};
-use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION};
-use crate::facts::{Namespace, WorkloadRef};
+use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION};
+use tidegate_engine::facts::Namespace;
+use tidegate_engine::workload::WorkloadRef;
 use crate::server::health::Step;
 use crate::state::State;
 

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 
 use super::orphans::is_bound;
 use super::plan::{Plan, Standing};
-use crate::api::{
+use tidegate_engine::api::{
     AutoscalerStatus, Condition, DatabaseStatus, DisruptionBudgetStatus, ModelServerStatus, ReplicasStatus,
 };
-use crate::companions::database::{self, Health};
-use crate::companions::{MANAGER, names};
-use crate::engine::{Decision, Violation};
-use crate::facts::{Autoscaler, SCALED_OBJECT};
-use crate::workload::Workload;
+use tidegate_engine::companions::database::{self, Health};
+use tidegate_engine::companions::{MANAGER, names};
+use tidegate_engine::decision::{Decision, Violation};
+use tidegate_engine::facts::{Autoscaler, SCALED_OBJECT};
+use tidegate_engine::workload::Workload;
 
 /// Returns the ModelServer of a workload, without its status.
 pub(super) fn model_server(workload: &Workload) -> Value {
@@ -319,8 +319,8 @@ fn name_of(object: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Operation, Request, User, decide};
-    use crate::testing::{facts, policies, with_container};
+    use tidegate_engine::decision::{Operation, Request, User, decide};
+    use tidegate_engine::testing::{facts, policies, with_container};
 
     /// The conditions of a model server as it is stored, under a policy.
     fn conditions(spec: Value, plan: &Plan) -> Vec<Condition> {

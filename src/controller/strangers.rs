@@ -13,11 +13,10 @@ use serde_json::Value;
 
 use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
-use crate::engine::{Considered, Operation, Request, User};
-use crate::facts::WorkloadRef;
+use tidegate_engine::decision::{Considered, Operation, Request, User};
+use tidegate_engine::workload::{Workload, WorkloadRef};
 use crate::server::health::{Readiness, Step};
 use crate::state::State;
-use crate::workload::Workload;
 
 /// The most that are kept: whoever has more learns enough from these.
 const MOST: usize = 1000;

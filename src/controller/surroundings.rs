@@ -13,7 +13,7 @@ use tracing::warn;
 use super::sinks::{Watches, made_for};
 use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
-use crate::facts::{Apis, Claim, Facts, PodSelector};
+use tidegate_engine::facts::{Apis, Claim, Facts, PodSelector};
 use crate::report;
 use crate::server::health::Step;
 

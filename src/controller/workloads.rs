@@ -18,7 +18,7 @@ use tracing::Instrument as _;
 use super::kept::Kept;
 use super::watch::{self, Key, Sink, follow};
 use super::{Queue, resource};
-use crate::facts::WorkloadRef;
+use tidegate_engine::workload::WorkloadRef;
 use crate::server::health::Step;
 
 /// What the reconciliation of one kind is asked to look at.

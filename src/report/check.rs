@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{causes_text, plural};
-use crate::companions::Wanted;
-use crate::engine::{Considered, Receipt};
-use crate::workload::Workload;
+use tidegate_engine::companions::Wanted;
+use tidegate_engine::decision::{Considered, Receipt};
+use tidegate_engine::workload::Workload;
 
 /// How many workloads came to what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::api::{Runtime, RuntimeProbe};
-use crate::rules::{self, Rule};
-use crate::runtimes::{self, Runtimes};
+use tidegate_engine::api::{Runtime, RuntimeProbe};
+use tidegate_engine::policy::Rule;
+use tidegate_engine::rules;
+use tidegate_engine::runtimes::{self, Runtimes};
 
 /// Writes the page of all rules.
 #[must_use]

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::api::Enforcement;
-use crate::engine::{Considered, Receipt, Violation};
-use crate::policy::{Effective, Selected};
-use crate::rules::{self, Rule};
-use crate::workload::Workload;
+use tidegate_engine::decision::{Considered, Receipt, Violation};
+use tidegate_engine::policy::{Effective, Selected};
+use tidegate_engine::policy::Rule;
+use tidegate_engine::rules;
+use tidegate_engine::workload::Workload;
 
 /// Spells out a rule: its page, and how strict it is by itself.
 #[must_use]
@@ -139,26 +139,16 @@ fn table(heading: [&str; 3], rows: impl IntoIterator<Item = [String; 3]>) -> Str
     })
 }
 
-impl std::fmt::Display for Enforcement {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Off => "off",
-            Self::Audit => "audit",
-            Self::Warn => "warn",
-            Self::Enforce => "enforce",
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::jiff::Timestamp;
     use serde_json::json;
 
     use super::*;
-    use crate::engine::{Operation, Request, User};
-    use crate::policy::PolicySet;
-    use crate::testing::{exception, facts, with_container};
+    use tidegate_engine::BUILTIN;
+    use tidegate_engine::decision::{Operation, Request, User};
+    use tidegate_engine::policy::PolicySet;
+    use tidegate_engine::testing::{exception, facts, with_container};
 
     fn set() -> PolicySet {
         let serving = json!({
@@ -167,12 +157,12 @@ mod tests {
             "environments": {"prod": {"autoscaling": {"minReplicas": 2}}}
         });
         let team = json!({"priority": 1, "enforcement": "warn", "autoscaling": {"maxReplicas": 4}});
-        crate::testing::policies(&[("serving", serving), ("team", team)])
+        tidegate_engine::testing::policies(&[("serving", serving), ("team", team)])
     }
 
     #[test]
     fn a_rule_is_spelt_out_with_its_page() {
-        insta::assert_snapshot!(rule(rules::named("floating-tag").unwrap()) + "\n" + &all_rules());
+        insta::assert_snapshot!(rule(BUILTIN.rule("floating-tag").unwrap()) + "\n" + &all_rules());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::NAME;
-use crate::companions::{MANAGER, contains};
+use tidegate_engine::companions::{MANAGER, contains};
 use crate::report;
 
 /// Why the webhook configurations are not as they should be.

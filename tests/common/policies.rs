@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidegate::api::ServingPolicy;
-use tidegate::policy::{Policy, PolicySet};
+use tidegate_engine::BUILTIN;
+use tidegate_engine::api::ServingPolicy;
+use tidegate_engine::policy::{Policy, PolicySet};
 
 /// The label that makes a workload a model server.
 pub(crate) const SCOPE: (&str, &str) = ("app.kubernetes.io/component", "model-server");
@@ -20,7 +21,7 @@ pub(crate) fn in_force(policy: &Value) -> PolicySet {
 pub(crate) fn all_in_force<'p>(policies: impl IntoIterator<Item = &'p Value>) -> PolicySet {
     let compiled = policies.into_iter().map(|policy| {
         let policy: ServingPolicy = serde_json::from_value(policy.clone()).expect("this is a ServingPolicy");
-        Arc::new(Policy::compile(&policy).expect("this policy makes sense"))
+        Arc::new(Policy::compile(&policy, &BUILTIN).expect("this policy makes sense"))
     });
     PolicySet::new([(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into(), compiled.collect())
 }

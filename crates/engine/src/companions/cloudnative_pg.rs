@@ -1,0 +1,245 @@
+//! A database from CloudNativePG: one `Cluster` object for each model server.
+//!
+//! <https://cloudnative-pg.io/documentation/current/cloudnative-pg.v1/#postgresql-cnpg-io-v1-Cluster>
+
+use serde_json::{Value, json};
+
+use super::database::{Api, Health, made, taken};
+use super::{Binding, MANAGED_BY_LABEL, MANAGER, Problem, Provider, Source, WORKLOAD_ANNOTATION, names};
+use crate::api::{DatabasePart, DatabaseProvider};
+use crate::facts::{Database, Facts};
+use crate::workload::WorkloadRef;
+use crate::policy::CloudNativePgSettings;
+
+/// The operator's objects.
+pub const API: Api = Api {
+    provider: DatabaseProvider::CloudNativePg,
+    definition: "clusters.postgresql.cnpg.io",
+    kind: ("postgresql.cnpg.io", "v1", "Cluster"),
+    served: |apis| &mut apis.cloudnative_pg,
+    read: |_| Database::default(),
+    health,
+};
+
+/// The image of which a version is a tag.
+const IMAGE: &str = "ghcr.io/cloudnative-pg/postgresql";
+
+/// The operator's `Cluster` objects, under one policy's settings.
+pub struct Cluster<'s> {
+    /// The settings; none where the policy has none any more, but the cluster is there.
+    pub settings: Option<&'s CloudNativePgSettings>,
+}
+
+impl Cluster<'_> {
+    /// Returns the name of a workload's cluster.
+    fn cluster(workload: &WorkloadRef, facts: &Facts) -> String {
+        let name = names::cloudnative_pg_cluster(&workload.name);
+        made(&API, &name, workload, facts).map(str::to_owned).unwrap_or(name)
+    }
+
+    fn spec(&self, workload: &WorkloadRef) -> Value {
+        let Some(settings) = self.settings else { return json!({}) };
+        let name = names::postgres_database(&workload.name);
+        let mut spec = json!({
+            "instances": settings.instances,
+            "storage": settings.storage,
+            "bootstrap": {"initdb": {"database": name, "owner": name}}
+        });
+        let of_version = || settings.version.as_ref().map(|version| format!("{IMAGE}:{version}"));
+        if let Some(image) = settings.image_name.clone().or_else(of_version) {
+            spec["imageName"] = image.into();
+        }
+        if let Some(resources) = &settings.resources {
+            spec["resources"] = json!(resources);
+        }
+        spec
+    }
+}
+
+impl Provider for Cluster<'_> {
+    fn api(&self) -> &'static str {
+        "clusters.postgresql.cnpg.io, the API of CloudNativePG"
+    }
+
+    fn is_served(&self, facts: &Facts) -> bool {
+        facts.apis.cloudnative_pg
+    }
+
+    fn problem(&self, workload: &WorkloadRef, facts: &Facts) -> Option<Problem> {
+        taken(&API, &Self::cluster(workload, facts), workload, facts)
+    }
+
+    /// The operator writes a Secret `<cluster>-app`; its `uri` has the password as an address must have it.
+    fn binding(&self, workload: &WorkloadRef, facts: &Facts) -> Binding {
+        let name = Self::cluster(workload, facts);
+        let key = |name: &str| Source::Key(name.to_owned());
+        let parts = [
+            (DatabasePart::Host, Source::Value(format!("{name}-rw"))),
+            (DatabasePart::Port, Source::Value("5432".to_owned())),
+            (DatabasePart::Database, Source::Value(names::postgres_database(&workload.name))),
+            (DatabasePart::User, key("username")),
+            (DatabasePart::Password, key("password")),
+            (DatabasePart::Uri, key("uri")),
+            // The operator's PostgreSQL has a certificate always, of an authority of its own.
+            (DatabasePart::SslMode, Source::Value("require".to_owned())),
+        ];
+        Binding { secret: format!("{name}-app"), name, parts: parts.into() }
+    }
+
+    /// The object has no owner, so that the garbage collector does not take the data away together with the workload. Nor
+    /// has it any of the workload's labels, by which a GitOps tool would prune it.
+    fn object(&self, workload: &WorkloadRef, facts: &Facts) -> Value {
+        json!({
+            "apiVersion": "postgresql.cnpg.io/v1",
+            "kind": "Cluster",
+            "metadata": {
+                "name": Self::cluster(workload, facts),
+                "namespace": workload.namespace,
+                "labels": {MANAGED_BY_LABEL: MANAGER},
+                "annotations": {WORKLOAD_ANNOTATION: format!("{}/{}", workload.kind, workload.name)}
+            },
+            "spec": self.spec(workload)
+        })
+    }
+}
+
+/// The condition `Ready` counts; the phase is a sentence for people.
+fn health(cluster: &Value) -> Health {
+    let conditions = cluster["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
+    let is_ready = ready.is_some_and(|ready| ready["status"] == "True");
+    let text = |field: &'static str| ready.and_then(|ready| ready[field].as_str()).filter(|text| !text.is_empty());
+    let reason = text("reason").unwrap_or(if is_ready { "Ready" } else { "NotReady" });
+    let phase = cluster["status"]["phase"].as_str().filter(|phase| !phase.is_empty());
+    Health::of(is_ready, reason, phase.or_else(|| text("message")).or_else(|| ready.map(|_| reason)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{facts, made_for, reference, with_database_of};
+
+    fn settings(more: &Value) -> CloudNativePgSettings {
+        let mut settings = json!({"storage": {"size": "10Gi"}});
+        json_patch::merge(&mut settings, more);
+        serde_json::from_value(settings).unwrap()
+    }
+
+    fn named(name: &str) -> WorkloadRef {
+        WorkloadRef { name: name.into(), ..reference() }
+    }
+
+    #[test]
+    fn the_object_of_a_plain_model_server() {
+        let settings = settings(&json!({}));
+        insta::assert_json_snapshot!(Cluster { settings: Some(&settings) }.object(&named("ai-model-serving"), &facts()), @r#"
+        {
+          "apiVersion": "postgresql.cnpg.io/v1",
+          "kind": "Cluster",
+          "metadata": {
+            "annotations": {
+              "tidegate.dev/workload": "Deployment/ai-model-serving"
+            },
+            "labels": {
+              "app.kubernetes.io/managed-by": "tidegate"
+            },
+            "name": "db-ai-model-serving",
+            "namespace": "ml"
+          },
+          "spec": {
+            "bootstrap": {
+              "initdb": {
+                "database": "ai_model_serving",
+                "owner": "ai_model_serving"
+              }
+            },
+            "instances": 1,
+            "storage": {
+              "size": "10Gi"
+            }
+          }
+        }
+        "#);
+    }
+
+    #[test]
+    fn settings_are_handed_on() {
+        let spec = |more: &Value| {
+            let settings = settings(more);
+            Cluster { settings: Some(&settings) }.object(&reference(), &facts())["spec"].take()
+        };
+        let resources = json!({"requests": {"cpu": "500m", "memory": "1Gi"}});
+        let found = spec(
+            &json!({"instances": 3, "version": "17", "storage": {"storageClass": "fast"}, "resources": resources}),
+        );
+        assert_eq!(
+            (&found["instances"], &found["imageName"]),
+            (&json!(3), &json!("ghcr.io/cloudnative-pg/postgresql:17"))
+        );
+        assert_eq!(found["storage"], json!({"size": "10Gi", "storageClass": "fast"}));
+        assert_eq!(found["resources"], resources);
+        assert_eq!(
+            spec(&json!({"imageName": "registry.example.com/pg:17"}))["imageName"],
+            "registry.example.com/pg:17"
+        );
+    }
+
+    #[test]
+    fn the_object_has_no_owner_and_nothing_of_the_workloads() {
+        let settings = settings(&json!({}));
+        let metadata = Cluster { settings: Some(&settings) }.object(&reference(), &facts())["metadata"].take();
+        assert_eq!(metadata["ownerReferences"], json!(null));
+        assert_eq!(metadata["labels"], json!({MANAGED_BY_LABEL: MANAGER}));
+        assert_eq!(metadata["annotations"], json!({WORKLOAD_ANNOTATION: "Deployment/api"}));
+    }
+
+    #[test]
+    fn the_binding_names_what_the_operator_makes() {
+        let settings = settings(&json!({}));
+        let binding = Cluster { settings: Some(&settings) }.binding(&named("ai-model-serving"), &facts());
+        assert_eq!((&*binding.name, &*binding.secret), ("db-ai-model-serving", "db-ai-model-serving-app"));
+        assert_eq!(binding.parts[&DatabasePart::Host], Source::Value("db-ai-model-serving-rw".to_owned()));
+        assert_eq!(binding.parts[&DatabasePart::Uri], Source::Key("uri".to_owned()));
+    }
+
+    #[test]
+    fn only_an_object_that_was_made_for_the_workload_is_its_own() {
+        let settings = settings(&json!({}));
+        let provider = Cluster { settings: Some(&settings) };
+        let with = |made_for: Database| with_database_of(DatabaseProvider::CloudNativePg, "ml", "db-api", made_for);
+        assert_eq!(provider.problem(&reference(), &facts()), None);
+        assert_eq!(provider.problem(&reference(), &with(made_for("Deployment/api"))), None);
+        let (reason, message) = provider.problem(&reference(), &with(Database::default())).unwrap();
+        assert_eq!(reason, "NameTaken");
+        assert_eq!(message, "Cluster db-api is there already and was not made by tidegate for Deployment/api");
+    }
+
+    #[test]
+    fn the_condition_counts_and_the_phase_is_told() {
+        let of = |status: Value| {
+            let health = health(&json!({"status": status}));
+            (health.is_ready, health.reason, health.phase)
+        };
+        let ready = |status: &str, reason: &str| json!([{"type": "Backup", "status": "True"}, {"type": "Ready", "status": status, "reason": reason}]);
+        let phase = |text: &str| Some(text.to_owned());
+        let healthy = "Cluster in healthy state";
+        assert_eq!(
+            of(json!({"phase": healthy, "conditions": ready("True", "ClusterIsReady")})),
+            (true, "ClusterIsReady".into(), phase(healthy))
+        );
+        assert_eq!(
+            of(json!({"phase": "Setting up primary", "conditions": ready("False", "ClusterIsNotReady")})),
+            (false, "ClusterIsNotReady".into(), phase("Setting up primary"))
+        );
+        assert_eq!(
+            of(json!({"phase": healthy})),
+            (false, "NotReady".into(), phase(healthy)),
+            "the phase alone says little"
+        );
+        assert_eq!(of(json!({"conditions": ready("True", "")})), (true, "Ready".into(), phase("Ready")));
+        for nothing in [json!(null), json!({}), json!({"phase": ""}), json!("Running"), json!({"conditions": "Ready"})]
+        {
+            assert_eq!(of(nothing), (false, "Pending".into(), None));
+        }
+    }
+}

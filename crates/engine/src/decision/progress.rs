@@ -1,0 +1,98 @@
+//! The progress deadline: a rollout is not given up while a model loads.
+//!
+//! <https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#progress-deadline-seconds>
+
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, PatchOperation};
+use serde_json::Value;
+
+use super::Request;
+use crate::policy::Effective;
+use crate::workload::{PROGRESS_DEADLINE, Workload, wrote};
+
+/// What a rollout takes beside the start of its containers: scheduling, pulling images.
+const BESIDE: i64 = 60;
+
+/// Returns the change of a workload to a progress deadline.
+pub(super) fn set(seconds: i64) -> PatchOperation {
+    let path = PointerBuf::from_tokens(["spec", "progressDeadlineSeconds"]);
+    PatchOperation::Add(AddOperation { path, value: seconds.into() })
+}
+
+/// Returns the deadline that a Deployment with this template needs, where it has a shorter one that is not its author's.
+///
+/// It restarts nothing, so no receipt is needed: what is exactly as long as the old template needed is Tidegate's.
+pub(super) fn deadline(request: &Request, template: &Value, effective: &Effective) -> Option<i64> {
+    let workload = &request.workload;
+    effective.pod().filter(|(settings, _)| settings.progress_deadline && workload.kind() == "Deployment")?;
+    let needed = needed(&workload.with_template(template))?;
+    let written = workload.progress_deadline();
+    let is_default = written.is_none_or(|seconds| seconds == PROGRESS_DEADLINE)
+        && !wrote(workload, &["spec", "progressDeadlineSeconds"]);
+    let is_ours = || written.is_some() && request.old.as_ref().and_then(self::needed) == written;
+    (written.unwrap_or(PROGRESS_DEADLINE) < needed && (is_default || is_ours())).then_some(needed)
+}
+
+/// Returns the deadline that a workload needs, where the API server's is too short.
+fn needed(workload: &Workload) -> Option<i64> {
+    let windows = workload.long_running().filter_map(|container| container.probe("startupProbe"));
+    let longest = windows.map(|probe| i64::try_from(probe.window()).unwrap_or(i64::MAX)).max()?;
+    // The API server takes no more than an i32.
+    let needed = longest.saturating_add(BESIDE).min(i32::MAX.into());
+    (needed > PROGRESS_DEADLINE).then_some(needed)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::decision::{Operation, decide};
+    use crate::facts::User;
+    use crate::testing::{facts, policies, with_container};
+
+    /// The deadline that comes out of a Deployment whose container may take so long to start.
+    fn after(budget: &str, written: Option<i64>, old: Option<&Value>) -> (Option<i64>, Value) {
+        let mut object = with_container(&json!({"ports": [{"containerPort": 80}]}));
+        object["metadata"]["managedFields"] = json!([]);
+        object["spec"]["progressDeadlineSeconds"] = written.into();
+        if old.is_some() {
+            // Else everything stays as it was.
+            object["spec"]["template"]["spec"]["containers"][0]["image"] = json!("registry.example.com/api:2");
+        }
+        let policies =
+            policies(&[("serving", json!({"enforcement": "warn", "pod": {}, "probes": {"startupBudget": budget}}))]);
+        let workload = Workload::view(&object).unwrap();
+        let operation = if old.is_some() { Operation::Update } else { Operation::Create };
+        let old = old.map(|old| Workload::view(old).unwrap());
+        let request = Request { operation, workload, old, user: User::named("jane"), now: Timestamp::UNIX_EPOCH };
+        let patch = decide(&request, &policies, &facts()).patch;
+        json_patch::patch(&mut object, &patch).unwrap();
+        (object["spec"]["progressDeadlineSeconds"].as_i64(), object)
+    }
+
+    #[test]
+    fn a_rollout_is_given_the_start_up_budget_and_a_minute() {
+        assert_eq!(after("20m", Some(600), None).0, Some(1260));
+        assert_eq!(after("20m", None, None).0, Some(1260));
+        assert_eq!(after("9m", Some(600), None).0, Some(600));
+        assert_eq!(after("9m", None, None).0, None);
+    }
+
+    #[test]
+    fn what_somebody_wrote_stays() {
+        assert_eq!(after("20m", Some(900), None).0, Some(900));
+        assert_eq!(after("20m", Some(3600), None).0, Some(3600));
+    }
+
+    #[test]
+    fn ours_follows_a_longer_budget_and_is_never_cut() {
+        let (_, old) = after("20m", Some(600), None);
+        let mut changed = old.clone();
+        changed["spec"]["template"]["spec"]["containers"][0]["startupProbe"]["failureThreshold"] = json!(1);
+        assert_eq!(after("30m", Some(1260), Some(&old)).0, Some(1860));
+        assert_eq!(after("15m", Some(1260), Some(&old)).0, Some(1260));
+        assert_eq!(after("30m", Some(1260), Some(&changed)).0, Some(1260), "not what the old one needed");
+    }
+}

@@ -1,0 +1,381 @@
+//! What becomes of findings: refused, warned of or recorded; and what an update did not make worse only warns.
+
+use crate::api::Enforcement;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::policy::{ActiveRule, Exception};
+use crate::policy::{Context, Finding};
+
+/// A finding of a rule, as strict as the policies make it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule's id.
+    pub rule: String,
+    /// The policy that is strictest about the rule.
+    pub policy: String,
+    /// How strict it is.
+    pub enforcement: Enforcement,
+    /// What was found, and where.
+    pub finding: Finding,
+}
+
+/// What the rules say of a workload.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// What the workload is refused for.
+    pub violations: Vec<Violation>,
+    /// Violations that are only warned of: by their enforcement, or for an update did not make them.
+    pub warned: Vec<Violation>,
+    /// Violations that are only reported, for their policy is in audit.
+    pub audited: Vec<Violation>,
+    /// Violations that an exception excuses.
+    pub excepted: Vec<Excepted>,
+    /// What the author should know: one line each.
+    pub warnings: Vec<String>,
+}
+
+/// A violation that an exception excuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excepted {
+    /// The violation.
+    pub violation: Violation,
+    /// The exception's name, in the workload's namespace.
+    pub exception: String,
+    /// Why it was made.
+    pub reason: String,
+    /// When it counts no more.
+    pub until: Timestamp,
+}
+
+impl Verdict {
+    /// Tells whether the workload may be stored.
+    #[must_use]
+    pub fn allows(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+/// Runs the rules over a workload.
+pub(super) fn judge(context: &Context) -> Verdict {
+    let mut judged = Verdict::default();
+    let found = violations(context);
+    if found.is_empty() {
+        return judged;
+    }
+    let recognised = context.old.map(|old| context.effective.runtimes().recognise(&old)).unwrap_or_default();
+    let before = context.before(&recognised).map(|before| violations(&before)).unwrap_or_default();
+    let exceptions: Vec<&Exception> = context.policies.exceptions_for(&context.workload).collect();
+    for violation in found {
+        if let Some(excepted) = excepted(&violation, &exceptions, context) {
+            judged.warnings.push(excepted.told());
+            judged.excepted.push(excepted);
+            continue;
+        }
+        let existing = before.iter().any(|old| old.is_same(&violation));
+        match violation.enforcement {
+            Enforcement::Enforce if existing => {
+                judged.warnings.push(violation.existing());
+                judged.warned.push(violation);
+            }
+            Enforcement::Enforce => judged.violations.push(violation),
+            Enforcement::Warn => {
+                judged.warnings.push(violation.told());
+                judged.warned.push(violation);
+            }
+            Enforcement::Audit => judged.audited.push(violation),
+            Enforcement::Off => {}
+        }
+    }
+    judged
+}
+
+/// Returns a violation as excused, where an exception does so.
+fn excepted(violation: &Violation, exceptions: &[&Exception], context: &Context) -> Option<Excepted> {
+    let limits = context.effective.exceptions();
+    let excusing = exceptions.iter().find(|exception| exception.excuses(&violation.rule, context.now, limits))?;
+    Some(Excepted {
+        violation: violation.clone(),
+        exception: excusing.name.clone(),
+        reason: excusing.reason.clone(),
+        until: excusing.until(limits),
+    })
+}
+
+/// Returns what the rules find, each thing once, as strictly as any rule has it.
+fn violations(context: &Context) -> Vec<Violation> {
+    let mut violations: Vec<Violation> = Vec::new();
+    let judging = |active: &&ActiveRule| active.rule.concerns() == context.membership;
+    for ActiveRule { rule, enforcement, policy } in context.effective.rules().iter().filter(judging) {
+        for finding in rule.check(context) {
+            let (rule, policy) = (rule.id().to_owned(), policy.to_string());
+            let violation = Violation { rule, policy, enforcement: *enforcement, finding };
+            match violations.iter_mut().find(|known| known.is_same(&violation)) {
+                Some(known) if known.enforcement < violation.enforcement => *known = violation,
+                Some(_) => {}
+                None => violations.push(violation),
+            }
+        }
+    }
+    violations
+}
+
+impl Violation {
+    /// Tells whether both say the same of the same field of the same container, wherever that stands in its list.
+    fn is_same(&self, other: &Self) -> bool {
+        let parts = |of: &Self| {
+            let Finding { subject, field, found, .. } = &of.finding;
+            [&of.rule, subject, field, found].map(Clone::clone)
+        };
+        parts(self) == parts(other)
+    }
+
+    /// Tells what was found, and where, in one line.
+    #[must_use]
+    pub fn told(&self) -> String {
+        format!("{}: {}: {}; expected {}", self.rule, self.finding.place, self.finding.found, self.finding.expected)
+    }
+
+    fn existing(&self) -> String {
+        format!("{} (as before this update, so it is admitted)", self.told())
+    }
+}
+
+impl Excepted {
+    fn told(&self) -> String {
+        format!(
+            "{} (excused by ServingException {} until {}: {})",
+            self.violation.told(),
+            self.exception,
+            self.until,
+            self.reason
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::decision::{Decision, Operation, Request, User, decide};
+    use crate::testing::{self, deployment, facts, policies};
+    use crate::workload::Workload;
+
+    fn decided(spec: &Value, old: &Value, new: &Value) -> Decision {
+        let (workload, old) = (Workload::view(new).unwrap(), Workload::view(old).unwrap());
+        let request = Request {
+            operation: Operation::Update,
+            workload,
+            old: Some(old),
+            user: User::named("jane"),
+            now: Timestamp::UNIX_EPOCH,
+        };
+        decide(&request, &policies(&[("serving", spec.clone())]), &facts())
+    }
+
+    /// How many violations are refused, and how many only warned of, in an update of containers.
+    fn counts(old: &Value, new: &Value) -> (usize, usize) {
+        let spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
+        let decision = decided(&spec, &deployment(old), &deployment(new));
+        (decision.verdict.violations.len(), decision.verdict.warnings.len())
+    }
+
+    fn container(name: &str, image: &str) -> Value {
+        json!({"name": name, "image": image})
+    }
+
+    #[test]
+    fn what_was_violated_before_is_told_to_have_been() {
+        let spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
+        let object = deployment(&json!([container("a", "x:latest")]));
+        let told = decided(&spec, &object, &object).verdict.warnings;
+        let place = "spec.template.spec.containers[0].image";
+        let expected = "a tag that is never moved, or a digest (as before this update, so it is admitted)";
+        assert_eq!(told, [format!("floating-tag: {place}: `x:latest`; expected {expected}")]);
+    }
+
+    #[test]
+    fn what_was_violated_before_is_warned_of() {
+        let old = json!([container("a", "x:latest")]);
+        assert_eq!(counts(&old, &old), (0, 1));
+        let moved = json!([container("b", "y:1"), container("a", "x:latest")]);
+        assert_eq!(counts(&old, &moved), (0, 1), "wherever it stands");
+    }
+
+    #[test]
+    fn what_gets_worse_is_refused() {
+        let old = json!([container("a", "x:latest")]);
+        let refused = (1, 0);
+        assert_eq!(counts(&json!([container("a", "x:1")]), &old), refused);
+        assert_eq!(counts(&old, &json!([container("a", "x:main")])), refused, "another value");
+        assert_eq!(counts(&old, &json!([container("b", "x:latest")])), refused, "another container");
+        let both = json!([container("a", "x:latest"), container("b", "x:latest")]);
+        assert_eq!(counts(&old, &both), (1, 1));
+    }
+
+    #[test]
+    fn what_several_policies_find_is_told_once_as_the_strictest_has_it() {
+        let object = deployment(&json!([container("a", "x:blue")]));
+        let workload = Workload::view(&object).unwrap();
+        let request = Request {
+            operation: Operation::Create,
+            workload,
+            old: None,
+            user: User::default(),
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let found = |of_a: &str, of_b: &str| {
+            let spec = |enforcement: &str| {
+                json!({"rules": {
+                    "floating-tag": {"enforcement": enforcement, "params": {"tags": ["blue"]}},
+                    "missing-memory-limit": {"enforcement": "off"}
+                }})
+            };
+            let verdict = decide(&request, &policies(&[("a", spec(of_a)), ("b", spec(of_b))]), &facts()).verdict;
+            let all = verdict.violations.into_iter().chain(verdict.warned);
+            all.map(|found| (found.policy, found.enforcement)).collect::<Vec<_>>()
+        };
+        let by = |policy: &str, enforcement: Enforcement| vec![(policy.to_owned(), enforcement)];
+        assert_eq!(found("warn", "enforce"), by("b", Enforcement::Enforce));
+        assert_eq!(found("enforce", "warn"), by("a", Enforcement::Enforce));
+        assert_eq!(found("warn", "warn"), by("a", Enforcement::Warn));
+    }
+
+    #[test]
+    fn the_same_value_in_another_field_is_another_violation() {
+        let spec = json!({
+            "rules": {"missing-memory-limit": {"enforcement": "off"}},
+            "resources": {"bounds": {"memory": {"max": "1Gi"}, "ephemeral-storage": {"max": "1Gi"}}}
+        });
+        let limited = |limits: &Value| {
+            deployment(&json!([{"name": "a", "image": "x:1", "resources": {"limits": limits, "requests": limits}}]))
+        };
+        let (one, two) =
+            (limited(&json!({"memory": "2Gi"})), limited(&json!({"memory": "2Gi", "ephemeral-storage": "2Gi"})));
+        let verdict = decided(&spec, &one, &two).verdict;
+        assert_eq!((verdict.violations.len(), verdict.warnings.len()), (2, 2));
+        assert!(verdict.violations.iter().all(|new| new.finding.place.contains("ephemeral-storage")));
+    }
+
+    #[test]
+    fn another_rule_is_another_violation() {
+        let violation = |rule: &str| Violation {
+            rule: rule.into(),
+            policy: "serving".into(),
+            enforcement: Enforcement::Enforce,
+            finding: Finding { found: "nothing".into(), ..Finding::default() },
+        };
+        assert!(violation("a").is_same(&violation("a")) && !violation("a").is_same(&violation("b")));
+    }
+
+    #[test]
+    fn the_old_object_is_judged_by_todays_policies() {
+        let (old, new) =
+            (json!([container("a", "x:latest")]), json!([container("a", "x:latest"), container("b", "y:1")]));
+        let warn = json!({"enforcement": "warn"});
+        let decision = decided(&warn, &deployment(&old), &deployment(&new));
+        assert!(
+            decision.verdict.violations.is_empty()
+                && !decision.verdict.warnings.iter().any(|text| text.contains("as before"))
+        );
+        let off = json!({"rules": {"floating-tag": {"enforcement": "off"}, "missing-memory-limit": {"enforcement": "audit"}}});
+        let decision = decided(&off, &deployment(&old), &deployment(&new));
+        assert_eq!(
+            (decision.verdict.violations.len(), decision.verdict.warnings.len(), decision.verdict.audited.len()),
+            (0, 0, 2)
+        );
+    }
+
+    #[test]
+    fn more_strictness_does_not_refuse_what_is_there() {
+        let object = deployment(&json!([container("a", "x:latest")]));
+        let decision = decided(&json!({"resources": {"bounds": {"cpu": {"max": "1"}}}}), &object, &object);
+        assert!(decision.verdict.allows());
+    }
+
+    #[test]
+    fn each_policy_gives_a_rule_its_own_parameters_and_strictness() {
+        let tags = |enforcement: &str, tag: &str| {
+            let own = json!({"enforcement": "off"});
+            json!({"enforcement": enforcement, "rules": {"floating-tag": {"params": {"tags": [tag]}}, "missing-memory-limit": own}})
+        };
+        let set = policies(&[("a", tags("warn", "blue")), ("b", tags("enforce", "green"))]);
+        let judged = |image: &str| {
+            let object = deployment(&json!([container("a", image)]));
+            let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
+            decide(
+                &Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now },
+                &set,
+                &facts(),
+            )
+            .verdict
+        };
+        let counts = |image: &str| (judged(image).violations.len(), judged(image).warnings.len());
+        assert_eq!(
+            [counts("x:blue"), counts("x:green"), counts("x:latest"), counts("x:1")],
+            [(0, 1), (1, 0), (1, 0), (0, 0)]
+        );
+        assert_eq!(judged("x:latest").violations[0].policy, "b");
+    }
+
+    /// Judges a new Deployment with a floating tag, under a policy and an exception, on a day of January 1970.
+    fn excused(policy: &Value, exception: &Value, day: i64) -> Verdict {
+        let mut object = deployment(&json!([container("a", "x:latest")]));
+        object["metadata"]["labels"]["team"] = "search".into();
+        let mut spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
+        json_patch::merge(&mut spec, policy);
+        let mut whole = json!({"workloads": {"names": ["api"]}, "rules": ["floating-tag"], "reason": "a pilot",
+            "expires": "1970-01-10T00:00:00Z"});
+        json_patch::merge(&mut whole, exception);
+        let set = policies(&[("serving", spec)]).with_exceptions([testing::exception("pilot", &whole)]);
+        let now = Timestamp::from_second((day - 1) * 86_400).unwrap();
+        let workload = Workload::view(&object).unwrap();
+        decide(
+            &Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now },
+            &set,
+            &facts(),
+        )
+        .verdict
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the tests read better")]
+    fn is_excused(policy: Value, exception: Value, day: i64) -> bool {
+        let verdict = excused(&policy, &exception, day);
+        assert_eq!(verdict.excepted.len() + verdict.violations.len(), 1);
+        verdict.allows()
+    }
+
+    #[test]
+    fn an_exception_excuses_until_it_expires() {
+        assert!(is_excused(json!({}), json!({}), 1) && is_excused(json!({}), json!({}), 9));
+        assert!(!is_excused(json!({}), json!({}), 10) && !is_excused(json!({}), json!({}), 11));
+        let told = excused(&json!({}), &json!({}), 1).warnings;
+        assert_eq!(
+            told,
+            [
+                "floating-tag: spec.template.spec.containers[0].image: `x:latest`; expected a tag that is never moved, or a \
+             digest (excused by ServingException pilot until 1970-01-10T00:00:00Z: a pilot)"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_exception_is_for_its_workloads_and_rules_alone() {
+        let named = |names: Value| json!({"workloads": {"names": names}});
+        let labelled = |team: &str| json!({"workloads": {"names": [], "selector": {"matchLabels": {"team": team}}}});
+        assert!(!is_excused(json!({}), named(json!(["web"])), 1));
+        assert!(is_excused(json!({}), labelled("search"), 1) && !is_excused(json!({}), labelled("maps"), 1));
+        assert!(!is_excused(json!({}), json!({"rules": ["privileged-container"]}), 1));
+    }
+
+    #[test]
+    fn a_policy_bounds_what_exceptions_may_do() {
+        let never = json!({"exceptions": {"never": ["floating-tag"]}});
+        assert!(!is_excused(never, json!({}), 1));
+        let short = json!({"exceptions": {"maxDuration": "48h"}});
+        assert!(is_excused(short.clone(), json!({}), 2) && !is_excused(short, json!({}), 3));
+        let long = json!({"exceptions": {"maxDuration": "4800h"}});
+        assert!(is_excused(long.clone(), json!({}), 9) && !is_excused(long, json!({}), 10));
+    }
+}

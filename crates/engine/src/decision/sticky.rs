@@ -1,0 +1,349 @@
+//! What an update keeps: nobody's pods restart because a policy changed.
+//!
+//! What the receipt says is ours is taken out of the old and the new template; what is left is the user's part. While
+//! that stays the same, the injected values stay too, byte for byte. Once it changes, the pods restart anyway, and
+//! everything of ours is computed afresh from today's policies.
+
+use serde_json::Value;
+
+use super::receipt::{Entry, Receipt};
+use super::{Operation, Request};
+use crate::api::ADOPTED_ANNOTATION;
+use crate::digest;
+use crate::workload::{Authors, Path, Workload, complete_probe};
+
+/// What becomes of the template of a request.
+pub(super) enum Template {
+    /// It was here before Tidegate, or before it was a model server, and is not changed now: it is left alone.
+    Unmanaged,
+    /// It is exactly what was admitted with this receipt.
+    Kept(Receipt),
+    /// The user's part is as before: the template as it was, with the old injected values.
+    Restored(Value, Receipt),
+    /// The user's part is new: the template with everything of ours taken out.
+    Fresh(Value),
+}
+
+/// Says what becomes of the template of a request.
+pub(super) fn template_of(request: &Request) -> Template {
+    let new = &request.workload;
+    if request.operation == Operation::Observe {
+        return Receipt::of(new).or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
+    }
+    let Some(old) = request.old else {
+        return Template::Fresh(users_part(new, &[Receipt::of(new)]));
+    };
+    let (receipt, before) = (Receipt::of(new), Receipt::of(&old));
+    if new.template() == old.template() && receipt == before {
+        return before.or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
+    }
+    // `kubectl rollout undo` brings back the annotations of the ReplicaSet together with its template.
+    if let Some(receipt) = receipt.clone().filter(|receipt| before.is_some() && receipt.fits(new.template())) {
+        return Template::Kept(receipt);
+    }
+    let Some(before) = before else {
+        let same = digest::of_template(new.template()) == digest::of_template(old.template());
+        if same {
+            return adopted(new).map_or(Template::Unmanaged, Template::Kept);
+        }
+        return Template::Fresh(users_part(new, &[receipt]));
+    };
+    let users_before = users_part(&old, &[Some(before.clone())]);
+    let users_now = users_part(new, &[receipt.filter(|receipt| *receipt != before), Some(before.clone())]);
+    if digest::of_template(&users_now) == digest::of_template(&users_before) {
+        return Template::Restored(old.template().clone(), before);
+    }
+    Template::Fresh(users_now)
+}
+
+/// Returns the receipt of a workload that somebody has adopted: it was here before Tidegate, and is kept as it is.
+fn adopted(workload: &Workload) -> Option<Receipt> {
+    let is_adopted = workload.annotation(ADOPTED_ANNOTATION) == Some("true");
+    is_adopted.then(|| Receipt::of_nothing(workload.template()))
+}
+
+/// Tells the author of an update why nothing is injected into a workload that was here before.
+pub(super) fn unmanaged(workload: &Workload) -> String {
+    format!(
+        "{} {} was not admitted by tidegate: nothing is injected until its pod template changes \
+         (`kubectl rollout restart` is a change), nor anything made beside it until then or `tidegate adopt`",
+        workload.kind(),
+        workload.name()
+    )
+}
+
+/// Returns the template without what the receipts say is ours and which nobody has declared since.
+fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
+    let mut template = workload.template().clone();
+    let entries: Vec<Entry> = receipts.iter().flatten().flat_map(Receipt::entries).collect();
+    if entries.is_empty() {
+        return template;
+    }
+    let authors = Authors::of(workload, injected);
+    let pod = &mut template["spec"];
+    let is_ours = |entry: &&Entry| entry.is_in(workload.pod_spec()) && !authors.wrote(&entry.path);
+    let ours: Vec<&Entry> = entries.iter().filter(is_ours).collect();
+    let keep = |path: &Path| authors.wrote(path);
+    for entry in &ours {
+        entry.path.remove(pod, &keep);
+    }
+    // The author's own probe in place of ours: the API server fills in what went with ours, after the receipt is written.
+    for entry in &ours {
+        complete_probe(pod, &entry.path);
+    }
+    template
+}
+
+/// Returns what the receipt of an object says was injected, as far as the object has it so.
+fn injected(workload: &Workload) -> Vec<Path> {
+    let entries = Receipt::of(workload).map(|receipt| receipt.entries()).unwrap_or_default();
+    entries.into_iter().filter(|entry| entry.is_in(workload.pod_spec())).map(|entry| entry.path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::RECEIPT_ANNOTATION;
+    use crate::decision::Injection;
+    use crate::facts::User;
+    use crate::policy::PolicyRef;
+    use crate::testing::with_container;
+
+    /// The Deployment with a limit that was injected, and its receipt.
+    fn admitted(limit: &str) -> Value {
+        let mut object = with_container(&json!({"resources": {"limits": {"cpu": limit}}}));
+        let injection = Injection {
+            path: Path::new(["containers", "api", "resources", "limits", "cpu"]),
+            value: limit.into(),
+            policy: PolicyRef { name: "serving".into(), generation: 1 },
+        };
+        let receipt = receipt(&object["spec"]["template"], &[injection]);
+        object["metadata"]["annotations"] = json!({RECEIPT_ANNOTATION: receipt.to_string()});
+        object
+    }
+
+    fn receipt(template: &Value, injections: &[Injection]) -> Receipt {
+        let mut receipt = Receipt::of_injections(injections);
+        receipt.sign(template);
+        receipt
+    }
+
+    fn container(object: &mut Value) -> &mut Value {
+        &mut object["spec"]["template"]["spec"]["containers"][0]
+    }
+
+    fn changed(mut object: Value, field: &str, value: Value) -> Value {
+        container(&mut object)[field] = value;
+        object
+    }
+
+    fn without_receipt(mut object: Value) -> Value {
+        object["metadata"]["annotations"] = json!({});
+        object
+    }
+
+    /// What becomes of an update, as a word and the container that comes out.
+    fn update(old: &Value, new: &Value) -> (&'static str, Value) {
+        let (workload, old) = (Workload::view(new).unwrap(), Workload::view(old).unwrap());
+        told(&Request {
+            operation: Operation::Update,
+            workload,
+            old: Some(old),
+            user: User::named("jane"),
+            now: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    fn told(request: &Request) -> (&'static str, Value) {
+        let (word, mut template) = match template_of(request) {
+            Template::Unmanaged => ("unmanaged", request.workload.template().clone()),
+            Template::Kept(_) => ("kept", request.workload.template().clone()),
+            Template::Restored(template, _) => ("restored", template),
+            Template::Fresh(template) => ("fresh", template),
+        };
+        (word, template["spec"]["containers"][0].take())
+    }
+
+    fn bare() -> Value {
+        container(&mut with_container(&json!({}))).take()
+    }
+
+    #[test]
+    fn what_was_there_before_tidegate_is_left_alone_until_it_changes() {
+        let old = with_container(&json!({}));
+        assert_eq!(update(&old, &old).0, "unmanaged");
+        assert_eq!(update(&old, &changed(old.clone(), "image", json!("api:2"))).0, "fresh");
+        // What is empty is no change.
+        assert_eq!(update(&old, &changed(old.clone(), "resources", json!({}))).0, "unmanaged");
+    }
+
+    /// The Deployment as it is when somebody adopts it.
+    fn adopted_now() -> Value {
+        let mut object = with_container(&json!({}));
+        object["metadata"]["annotations"] = json!({crate::api::ADOPTED_ANNOTATION: "true"});
+        object
+    }
+
+    #[test]
+    fn what_is_adopted_is_kept_as_it_is_with_a_receipt_of_nothing() {
+        let (before, adopted) = (with_container(&json!({})), adopted_now());
+        assert_eq!(update(&before, &adopted), ("kept", bare()));
+        let workload = Workload::view(&adopted).unwrap();
+        let (user, now) = (User::default(), Timestamp::UNIX_EPOCH);
+        let observed = Request { operation: Operation::Observe, workload, old: None, user, now };
+        assert_eq!(told(&observed).0, "kept", "also where no webhook was there to write the receipt");
+        let Template::Kept(receipt) = template_of(&observed) else { panic!("it is kept") };
+        assert!(receipt.entries().is_empty() && receipt.fits(workload.template()));
+        let mut refused = adopted.clone();
+        refused["metadata"]["annotations"][crate::api::ADOPTED_ANNOTATION] = "false".into();
+        assert_eq!(update(&before, &refused).0, "unmanaged");
+    }
+
+    #[test]
+    fn what_was_adopted_gets_what_it_lacks_with_its_next_change() {
+        let adopted = adopted_now();
+        assert_eq!(update(&adopted, &changed(adopted.clone(), "image", json!("api:2"))).0, "fresh");
+    }
+
+    #[test]
+    fn who_is_left_alone_is_told_what_to_do() {
+        let object = with_container(&json!({}));
+        let told = unmanaged(&Workload::view(&object).unwrap());
+        assert!(
+            told.starts_with("Deployment api was not admitted by tidegate") && told.contains("rollout restart"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn what_was_admitted_is_kept_as_it_is() {
+        let old = admitted("1");
+        assert_eq!(update(&old, &old), ("kept", container(&mut old.clone()).take()));
+    }
+
+    #[test]
+    fn an_earlier_revision_comes_back_with_its_own_receipt() {
+        let (now, earlier) = (admitted("1"), admitted("2"));
+        assert_eq!(update(&now, &earlier), ("kept", container(&mut earlier.clone()).take()));
+    }
+
+    #[test]
+    fn what_a_put_leaves_out_is_put_back() {
+        let old = admitted("1");
+        let stored = container(&mut old.clone()).take();
+        assert_eq!(update(&old, &with_container(&json!({}))), ("restored", stored.clone()));
+        assert_eq!(update(&old, &without_receipt(old.clone())), ("restored", stored));
+    }
+
+    #[test]
+    fn a_change_takes_out_what_is_ours() {
+        let old = admitted("1");
+        let (word, container) = update(&old, &changed(old.clone(), "image", json!("api:2")));
+        assert_eq!((word, container), ("fresh", json!({"name": "api", "image": "api:2"})));
+    }
+
+    #[test]
+    fn what_is_applied_as_it_was_read_is_still_ours() {
+        let old = admitted("1");
+        let mut dumped = changed(old.clone(), "image", json!("api:2"));
+        dumped["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] =
+            dumped.to_string().into();
+        let (word, container) = update(&old, &dumped);
+        assert_eq!((word, container), ("fresh", json!({"name": "api", "image": "api:2"})));
+    }
+
+    #[test]
+    fn a_value_that_somebody_changed_is_theirs() {
+        let old = admitted("1");
+        let limit = json!({"limits": {"cpu": "3"}});
+        let (word, container) = update(&old, &changed(old.clone(), "resources", limit.clone()));
+        assert_eq!((word, &container["resources"]), ("fresh", &limit));
+    }
+
+    #[test]
+    fn a_value_that_somebody_declared_is_theirs_even_where_it_is_the_same() {
+        let mut new = changed(admitted("1"), "image", json!("api:2"));
+        let applied = without_receipt(new.clone()).to_string();
+        new["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = applied.into();
+        let (word, container) = update(&admitted("1"), &new);
+        assert_eq!((word, &container["resources"]), ("fresh", &json!({"limits": {"cpu": "1"}})));
+    }
+
+    #[test]
+    fn a_receipt_means_nothing_on_what_was_never_admitted() {
+        let old = with_container(&json!({}));
+        assert_eq!(update(&old, &admitted("1")), ("fresh", bare()));
+        let same = without_receipt(admitted("1"));
+        assert_eq!(update(&same, &admitted("1")).0, "unmanaged");
+    }
+
+    #[test]
+    fn a_receipt_for_another_template_is_not_believed() {
+        let old = admitted("1");
+        let mut new = changed(old.clone(), "resources", json!({"limits": {"cpu": "2"}}));
+        new["metadata"]["annotations"] = admitted("3")["metadata"]["annotations"].clone();
+        assert_eq!(update(&old, &new).0, "fresh");
+    }
+
+    #[test]
+    fn what_the_new_objects_own_receipt_names_is_ours_too() {
+        let earlier = changed(admitted("2"), "image", json!("api:2"));
+        assert_eq!(update(&admitted("1"), &earlier), ("fresh", json!({"name": "api", "image": "api:2"})));
+    }
+
+    #[test]
+    fn a_variable_that_somebody_declared_without_a_value_stays() {
+        let injection = Injection {
+            path: Path::new(["containers", "api", "env", "PGHOST", "value"]),
+            value: "db".into(),
+            policy: PolicyRef { name: "serving".into(), generation: 1 },
+        };
+        let mut object = with_container(&json!({"env": [{"name": "PGHOST", "value": "db"}]}));
+        let receipt = receipt(&object["spec"]["template"], &[injection]);
+        let applied = with_container(&json!({"env": [{"name": "PGHOST"}]})).to_string();
+        object["metadata"]["annotations"] = json!({
+            RECEIPT_ANNOTATION: receipt.to_string(), "kubectl.kubernetes.io/last-applied-configuration": applied
+        });
+        let (_, container) = update(&object, &changed(object.clone(), "image", json!("api:2")));
+        assert_eq!(container["env"], json!([{"name": "PGHOST"}]));
+    }
+
+    #[test]
+    fn a_copy_of_something_admitted_is_begun_afresh() {
+        let object = admitted("1");
+        let workload = Workload::view(&object).unwrap();
+        let request = Request {
+            operation: Operation::Create,
+            workload,
+            old: None,
+            user: User::named("jane"),
+            now: Timestamp::UNIX_EPOCH,
+        };
+        assert_eq!(told(&request), ("fresh", bare()));
+    }
+
+    #[test]
+    fn a_probe_that_takes_the_place_of_ours_is_left_as_the_api_server_stores_it() {
+        let probe = |handler: Value| {
+            let pod = json!({"containers": [{"name": "api", "readinessProbe": handler}]});
+            json!({"spec": {"template": {"spec": pod}}})
+        };
+        let policy = PolicyRef { name: "serving".into(), generation: 1 };
+        let injection = |field: &str, value: Value| Injection {
+            path: Path::new(["containers", "api", "readinessProbe", field]),
+            value,
+            policy: policy.clone(),
+        };
+        let ours = [injection("httpGet", json!({"port": 8000})), injection("timeoutSeconds", json!(5))];
+        let receipt = receipt(&Value::Null, &ours);
+        let mut object = probe(json!({"httpGet": {"port": 8000}, "tcpSocket": {"port": 8000}, "timeoutSeconds": 5}));
+        object["metadata"]["annotations"][RECEIPT_ANNOTATION] = receipt.to_string().into();
+        let left = users_part(&Workload::view(&object).unwrap(), &[Some(receipt)]);
+        let stored = json!({"tcpSocket": {"port": 8000}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1,
+            "failureThreshold": 3});
+        assert_eq!(left["spec"]["containers"][0]["readinessProbe"], stored);
+    }
+}

@@ -1,0 +1,539 @@
+//! Policies, compiled: selectors ready to match, quantities parsed, settings known to make sense.
+
+mod builtin;
+mod compile;
+mod custom;
+mod databases;
+mod effective;
+mod exception;
+mod finding;
+mod meeting;
+mod merge;
+mod rule;
+mod schema;
+mod settings;
+mod shipped;
+
+use std::cell::LazyCell;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use kube::core::{Selector, SelectorExt};
+use serde_json::{Map, Value};
+
+pub use builtin::Builtin;
+pub use compile::{AutoscalingError, PolicyError};
+pub(crate) use databases::secret_name;
+pub use databases::{CloudNativePgSettings, DatabaseSettings, SecretSettings, WORKLOAD, ZalandoSettings};
+pub use effective::{ActiveRule, Effective, Selected};
+pub use custom::{CustomRule, CustomRuleError};
+pub use exception::{Exception, ExceptionError, ExceptionLimits};
+pub use finding::Finding;
+pub use meeting::Meeting;
+pub use merge::{Conflict, Merged};
+pub use rule::{Context, Membership, Rule};
+pub use settings::{
+    AutoscalingSettings, BudgetSettings, Class, Defaults, KedaSettings, PodSettings, ProbeSettings, QueueSettings,
+    RequestAndLimit, SettingsError,
+};
+pub use shipped::{SHIPPED, shipped};
+
+use crate::api::{Bound, Enforcement, Runtime, ServingPolicy};
+use crate::facts::Facts;
+use crate::workload::Workload;
+
+/// Names the policy, and the generation of it, that set a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRef {
+    /// The policy's name.
+    pub name: Arc<str>,
+    /// Its `metadata.generation`.
+    pub generation: i64,
+}
+
+impl fmt::Display for PolicyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.name, self.generation)
+    }
+}
+
+/// Which workloads a policy is for.
+#[derive(Clone, Debug)]
+struct Selection {
+    selector: Selector,
+    namespaces: Selector,
+    kinds: BTreeSet<String>,
+}
+
+impl Selection {
+    fn is_for(
+        &self,
+        kind: &str,
+        labels: &LazyCell<BTreeMap<String, String>, impl FnOnce() -> BTreeMap<String, String>>,
+        namespace: Option<&BTreeMap<String, String>>,
+    ) -> bool {
+        self.kinds.contains(kind)
+            && (self.selector.selects_all() || self.selector.matches(labels))
+            && (self.namespaces.selects_all() || namespace.is_some_and(|labels| self.namespaces.matches(labels)))
+    }
+}
+
+/// A policy that makes no sense and of which no version ever did, as far as is known: its workloads are told.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    name: String,
+    why: String,
+    /// None where not even that makes sense: it may be for any workload.
+    selection: Option<Selection>,
+}
+
+impl Broken {
+    /// Notes a policy, as it is written where it can be read, and why it makes no sense.
+    #[must_use]
+    pub fn of(name: &str, policy: Option<&ServingPolicy>, why: &str) -> Self {
+        let selection = policy.and_then(|policy| Selection::compile(&policy.spec).ok());
+        Self { name: name.to_owned(), why: why.to_owned(), selection }
+    }
+}
+
+/// A policy that is ready to decide.
+#[derive(Debug)]
+pub struct Policy {
+    reference: PolicyRef,
+    builtin: &'static Builtin,
+    priority: i32,
+    selection: Selection,
+    /// The label of a namespace that names its environment.
+    environment_label: String,
+    /// What exceptions to the policy may do.
+    exceptions: ExceptionLimits,
+    /// The runtimes that it brings.
+    runtimes: Vec<Arc<Runtime>>,
+    /// What the policy says; first where nothing is said of the environment, then in each that it knows, by name.
+    variants: Vec<Variant>,
+}
+
+/// What a policy says in one environment.
+#[derive(Debug)]
+struct Variant {
+    environment: Option<String>,
+    enforcement: Enforcement,
+    /// What is injected and made, as it is written.
+    settings: Value,
+    bounds: BTreeMap<String, Bound>,
+    rules: BTreeMap<String, Enforcement>,
+    /// The built-in rules with the parameters that the policy gives them.
+    configured: BTreeMap<String, Arc<dyn Rule>>,
+    /// The policy's own rules.
+    custom: Vec<Arc<dyn Rule>>,
+}
+
+impl Policy {
+    /// Returns the policy's name and generation.
+    #[must_use]
+    pub fn reference(&self) -> &PolicyRef {
+        &self.reference
+    }
+
+    /// Tells whether no exception excuses from a rule under this policy.
+    #[must_use]
+    pub fn never_excepts(&self, rule: &str) -> bool {
+        self.exceptions.never.contains_key(rule)
+    }
+
+    /// Tells whether a rule is one of the policy's own.
+    #[must_use]
+    pub fn has_rule(&self, id: &str) -> bool {
+        self.variants.iter().any(|variant| variant.custom.iter().any(|rule| rule.id() == id))
+    }
+
+    /// Returns the label of a namespace that names its environment.
+    #[must_use]
+    pub fn environment_label(&self) -> &str {
+        &self.environment_label
+    }
+
+    /// Returns the environments that the policy knows, by name.
+    pub fn environments(&self) -> impl Iterator<Item = &str> {
+        self.variants.iter().filter_map(|variant| variant.environment.as_deref())
+    }
+
+    /// Returns the place of the variant for a namespace with these labels.
+    fn variant_for(&self, labels: Option<&BTreeMap<String, String>>) -> usize {
+        self.variant_in(labels.and_then(|labels| labels.get(&self.environment_label)).map(String::as_str))
+    }
+
+    /// Returns the place of the variant for an environment; the first where the policy says nothing of it.
+    fn variant_in(&self, environment: Option<&str>) -> usize {
+        let place = |name| self.variants.iter().position(|variant| variant.environment.as_deref() == Some(name));
+        environment.and_then(place).unwrap_or(0)
+    }
+}
+
+impl Variant {
+    /// A rule is as strict as the policy says of it, or else as it is by itself, but never stricter than the policy.
+    fn enforcement_of(&self, rule: &dyn Rule) -> Enforcement {
+        self.rules.get(rule.id()).copied().unwrap_or_else(|| rule.enforcement()).min(self.enforcement)
+    }
+}
+
+/// All policies in force, and which workloads are Tidegate's at all.
+pub struct PolicySet {
+    scope: BTreeMap<String, String>,
+    /// In the order of precedence: by priority, the highest first, then by name.
+    policies: Vec<Arc<Policy>>,
+    /// By namespace.
+    exceptions: HashMap<String, Vec<Arc<Exception>>>,
+    broken: Vec<Broken>,
+    /// What was made of policies together before. Which policies a workload is under differs far less than workloads do.
+    known: RwLock<HashMap<Vec<Choice>, Arc<Effective>>>,
+}
+
+/// A policy and one of its variants, by their places.
+type Choice = (usize, usize);
+
+/// How many combinations of policies are remembered, so that memory is bounded whatever the labels of workloads.
+const MOST_KNOWN: usize = 1024;
+
+impl PolicySet {
+    /// Makes a set of policies for the workloads with all of the labels in `scope`.
+    #[must_use]
+    pub fn new(scope: BTreeMap<String, String>, mut policies: Vec<Arc<Policy>>) -> Self {
+        policies.sort_by(|a, b| if meeting::precedes(a, b) { Ordering::Less } else { Ordering::Greater });
+        Self { scope, policies, exceptions: HashMap::new(), broken: Vec::new(), known: RwLock::default() }
+    }
+
+    /// Returns the set with these exceptions, and no others.
+    #[must_use]
+    pub fn with_exceptions(mut self, exceptions: impl IntoIterator<Item = Arc<Exception>>) -> Self {
+        self.exceptions.clear();
+        for exception in exceptions {
+            self.exceptions.entry(exception.namespace.clone()).or_default().push(exception);
+        }
+        // The answer must not depend on the order in which they were made.
+        self.exceptions.values_mut().for_each(|of_namespace| of_namespace.sort_by(|a, b| a.name.cmp(&b.name)));
+        self
+    }
+
+    /// Returns the set with these policies that are not in force, and no others.
+    #[must_use]
+    pub fn with_broken(self, broken: Vec<Broken>) -> Self {
+        Self { broken, ..self }
+    }
+
+    /// Tells of each policy that would be for a workload, but makes no sense.
+    pub fn broken_for<'s>(&'s self, workload: &Workload, facts: &'s Facts) -> impl Iterator<Item = String> + 's {
+        let (kind, labels) = (workload.kind().to_owned(), workload.labels().map(text_map).unwrap_or_default());
+        let labels = LazyCell::new(move || labels);
+        let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
+        let is_for = move |selection: &Selection| selection.is_for(&kind, &labels, namespace);
+        let broken = self.broken.iter().filter(move |broken| broken.selection.as_ref().is_none_or(&is_for));
+        broken.map(|Broken { name, why, .. }| format!("policy {name} makes no sense, so it is not in force: {why}"))
+    }
+
+    /// Returns the exceptions that are for a workload, expired or not.
+    pub fn exceptions_for(&self, workload: &Workload) -> impl Iterator<Item = &Exception> {
+        let of_namespace = self.exceptions.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
+        of_namespace.iter().map(AsRef::as_ref).filter(|exception| exception.is_for(workload))
+    }
+
+    /// Returns the labels that make a workload a model server.
+    #[must_use]
+    pub fn scope(&self) -> &BTreeMap<String, String> {
+        &self.scope
+    }
+
+    /// Returns the policies, in the order of their precedence.
+    #[must_use]
+    pub fn policies(&self) -> &[Arc<Policy>] {
+        &self.policies
+    }
+
+    /// Tells whether a workload is a model server: by its own labels, or for its namespace says so of all in it.
+    #[must_use]
+    pub fn covers(&self, workload: &Workload, facts: &Facts) -> bool {
+        let labels = workload.labels();
+        let has = |(key, value): (&String, &String)| {
+            labels.and_then(|labels| labels.get(key)).is_some_and(|found| found == value)
+        };
+        self.scope.iter().all(has) || facts.is_for_model_servers(workload.namespace())
+    }
+
+    /// Returns the policies of these names as one, as they are in an environment.
+    ///
+    /// # Errors
+    /// Names the policy that there is not.
+    pub fn named<'n>(&self, names: &[&'n str], environment: Option<&str>) -> Result<Arc<Effective>, &'n str> {
+        let place =
+            |&name: &&'n str| self.policies.iter().position(|policy| *policy.reference.name == *name).ok_or(name);
+        let mut places = names.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        places.sort_unstable();
+        places.dedup();
+        Ok(self.make(places.into_iter().map(|place| (place, self.policies[place].variant_in(environment))).collect()))
+    }
+
+    /// Returns the policies that are for a workload, as one; none where there is no such policy.
+    #[must_use]
+    pub fn resolve(&self, workload: &Workload, facts: &Facts) -> Option<Arc<Effective>> {
+        let choice = self.choice(workload, facts);
+        if choice.is_empty() {
+            return None;
+        }
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&choice).cloned();
+        Some(known.unwrap_or_else(|| self.make(choice)))
+    }
+
+    /// Returns the policies that are for a workload, each with its variant for the namespace's environment.
+    fn choice(&self, workload: &Workload, facts: &Facts) -> Vec<Choice> {
+        // Few policies ask for them.
+        let labels = LazyCell::new(|| workload.labels().map(text_map).unwrap_or_default());
+        let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
+        let chosen = self.policies.iter().enumerate().filter_map(|(place, policy)| {
+            let is_for = policy.selection.is_for(workload.kind(), &labels, namespace);
+            let variant = is_for.then(|| policy.variant_for(namespace))?;
+            (policy.variants[variant].enforcement > Enforcement::Off).then_some((place, variant))
+        });
+        chosen.collect()
+    }
+
+    fn make(&self, choice: Vec<Choice>) -> Arc<Effective> {
+        let policies: Vec<(&Policy, &Variant)> = choice
+            .iter()
+            .map(|&(place, variant)| (&*self.policies[place], &self.policies[place].variants[variant]))
+            .collect();
+        let effective = Arc::new(Effective::of(&policies));
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        known.insert(choice, Arc::clone(&effective));
+        effective
+    }
+}
+
+fn text_map(map: &Map<String, Value>) -> BTreeMap<String, String> {
+    map.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::facts::Namespace;
+    use crate::testing::{LABEL, deployment, facts, policies};
+
+    fn names(set: &PolicySet, facts: &Facts) -> Vec<String> {
+        let object = deployment(&json!([]));
+        let workload = Workload::view(&object).unwrap();
+        set.resolve(&workload, facts).map(|effective| effective.names()).unwrap_or_default()
+    }
+
+    /// Asks something of the policies for the Deployment `ml/api`.
+    fn ask<T>(specs: &[(&str, Value)], ask: impl FnOnce(&Effective) -> T) -> T {
+        let set = policies(specs);
+        let object = deployment(&json!([]));
+        let workload = Workload::view(&object).unwrap();
+        ask(&set.resolve(&workload, &facts()).unwrap())
+    }
+
+    fn strictness(specs: &[(&str, Value)], id: &str) -> (Enforcement, String) {
+        ask(specs, |effective| {
+            let active = effective.rules().iter().find(|active| active.rule.id() == id);
+            active.map_or((Enforcement::Off, String::new()), |active| (active.enforcement, active.policy.to_string()))
+        })
+    }
+
+    #[test]
+    fn a_model_server_has_the_label_with_its_value() {
+        let set = policies(&[]);
+        let mut object = deployment(&json!([]));
+        assert!(set.covers(&Workload::view(&object).unwrap(), &facts()));
+        object["metadata"]["labels"][LABEL] = "web".into();
+        assert!(!set.covers(&Workload::view(&object).unwrap(), &facts()));
+        let labels = [("tidegate.dev/model-servers".to_owned(), "all".to_owned())].into();
+        let whole = Facts { namespaces: [("ml".into(), Namespace { labels, terminating: false })].into(), ..facts() };
+        assert!(set.covers(&Workload::view(&object).unwrap(), &whole));
+        object["metadata"]["labels"] = json!(null);
+        assert!(!set.covers(&Workload::view(&object).unwrap(), &facts()));
+    }
+
+    #[test]
+    fn a_policy_without_a_selector_is_for_all_and_one_that_is_off_for_none() {
+        let set = policies(&[("a", json!({})), ("b", json!({"enforcement": "off"}))]);
+        assert_eq!(names(&set, &facts()), ["a"]);
+        assert_eq!(names(&policies(&[]), &facts()), [""; 0]);
+    }
+
+    #[test]
+    fn a_selector_wants_all_that_it_says() {
+        let selecting =
+            |selector: Value| names(&policies(&[("a", json!({"match": {"selector": selector}}))]), &facts());
+        assert_eq!(selecting(json!({})), ["a"]);
+        assert_eq!(selecting(json!({"matchLabels": {LABEL: "model-server"}})), ["a"]);
+        assert_eq!(selecting(json!({"matchLabels": {LABEL: "model-server", "team": "x"}})), [""; 0]);
+        let expression = |operator: &str| json!({"matchExpressions": [{"key": "team", "operator": operator}]});
+        assert_eq!(selecting(expression("DoesNotExist")), ["a"]);
+        assert_eq!(selecting(expression("Exists")), [""; 0]);
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_known_is_not_selected_by_what_it_may_lack() {
+        let expression = json!({"matchExpressions": [{"key": "stage", "operator": "DoesNotExist"}]});
+        let set = policies(&[("a", json!({"match": {"namespaceSelector": expression}}))]);
+        assert_eq!(names(&set, &facts()), ["a"]);
+        assert_eq!(names(&set, &Facts::default()), [""; 0]);
+        let labels = [("stage".to_owned(), "prod".to_owned())].into();
+        let prod = Facts { namespaces: [("ml".into(), Namespace { labels, terminating: false })].into(), ..facts() };
+        assert_eq!(names(&set, &prod), [""; 0]);
+    }
+
+    #[test]
+    fn a_setting_comes_from_the_first_policy_by_name_that_has_it() {
+        let budget = |text: &str| json!({"probes": {"startupBudget": text}});
+        let of = |specs: &[(&str, Value)]| {
+            ask(specs, |effective| effective.probes().map(|(probes, from)| (probes.startup_budget, from.to_string())))
+        };
+        let first = Some((Some(Duration::from_mins(1)), "a@1".to_owned()));
+        assert_eq!(of(&[("b", budget("2m")), ("a", budget("1m"))]), first);
+        assert_eq!(of(&[("b", budget("1m")), ("a", json!({}))]).unwrap().1, "b@1");
+        let audited = json!({"enforcement": "audit", "probes": {}});
+        assert_eq!(of(&[("a", audited.clone()), ("b", budget("2m"))]).unwrap().1, "b@1");
+        assert_eq!(of(&[("a", audited)]), None);
+    }
+
+    #[test]
+    fn each_class_has_the_defaults_of_its_own_policy() {
+        let defaults = |class: &str| json!({"resources": {class: {"requests": {"cpu": "1"}}}});
+        let found = ask(&[("a", defaults("gpu")), ("b", defaults("cpu"))], |effective| {
+            let of = |defaults: &Defaults| defaults.by_resource["cpu"].request.as_ref().unwrap().1.to_string();
+            effective.container_defaults().map(|(class, defaults)| (class, of(defaults))).collect::<Vec<_>>()
+        });
+        assert_eq!(found, [(Class::Cpu, "b@1".to_owned()), (Class::Gpu, "a@1".to_owned())]);
+    }
+
+    #[test]
+    fn a_rule_that_is_off_everywhere_does_not_apply() {
+        let off = json!({"rules": {"floating-tag": {"enforcement": "off"}}});
+        let applies = |specs: &[(&str, Value)]| {
+            ask(specs, |effective| effective.rules().iter().any(|active| active.rule.id() == "floating-tag"))
+        };
+        assert!(!applies(&[("a", off.clone())]) && applies(&[("a", off), ("b", json!({}))]));
+    }
+
+    #[test]
+    fn bounds_are_as_strict_as_the_policy_that_sets_them() {
+        let bounds = json!({"resources": {"bounds": {"memory": {"max": "1Gi"}}}, "enforcement": "audit"});
+        let rules: Vec<(String, Enforcement, String)> = ask(&[("a", json!({})), ("b", bounds)], |effective| {
+            let found = effective.rules().iter().filter(|active| active.rule.id() == "resources-out-of-bounds");
+            found.map(|active| (format!("{:?}", active.rule), active.enforcement, active.policy.to_string())).collect()
+        });
+        assert!(rules[0].0.contains("max: Some") && rules.len() == 2, "{rules:?}");
+        assert_eq!((rules[0].1, &*rules[0].2), (Enforcement::Audit, "b"));
+    }
+
+    #[test]
+    fn the_strictest_policy_wins_and_none_is_stricter_than_itself() {
+        let of = |enforcement: &str| json!({"enforcement": enforcement});
+        let (enforce, warn) = (Enforcement::Enforce, Enforcement::Warn);
+        assert_eq!(strictness(&[("a", of("warn")), ("b", of("enforce"))], "floating-tag"), (enforce, "b".into()));
+        assert_eq!(strictness(&[("a", of("enforce")), ("b", of("enforce"))], "floating-tag"), (enforce, "a".into()));
+        let strict = json!({"enforcement": "warn", "rules": {"floating-tag": {"enforcement": "enforce"}}});
+        assert_eq!(strictness(&[("a", strict)], "floating-tag"), (warn, "a".into()));
+        let mild = json!({"rules": {"floating-tag": {"enforcement": "off"}, "privileged-container": {}}});
+        assert_eq!(strictness(&[("a", mild.clone())], "floating-tag").0, Enforcement::Off);
+        assert_eq!(strictness(&[("a", mild)], "privileged-container").0, enforce);
+    }
+
+    #[test]
+    fn a_rule_is_as_strict_as_it_is_by_itself_where_no_policy_says() {
+        let id = "replicas-under-autoscaler";
+        assert_eq!(strictness(&[("a", json!({}))], id).0, Enforcement::Warn);
+        let strict = json!({"rules": {id: {"enforcement": "enforce"}}});
+        assert_eq!(strictness(&[("a", strict)], id).0, Enforcement::Enforce);
+    }
+
+    #[test]
+    fn the_bounds_of_every_policy_hold_even_of_one_in_audit() {
+        let bound =
+            |enforcement: &str| json!({"enforcement": enforcement, "resources": {"bounds": {"cpu": {"max": "1"}}}});
+        let of = |resource: &str| {
+            ask(&[("a", bound("audit")), ("b", bound("enforce"))], |effective| {
+                effective.bounds(resource).map(|(_, policy)| policy.to_owned()).collect::<Vec<_>>()
+            })
+        };
+        assert_eq!((of("cpu"), of("memory")), (vec!["a".to_owned(), "b".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn replicas_are_preserved_unless_a_policy_says_otherwise() {
+        let lets_go = |spec: Value| ask(&[("a", spec)], |effective| !effective.preserves_replicas());
+        assert!(!lets_go(json!({})) && !lets_go(json!({"autoscaling": {}})));
+        assert!(lets_go(json!({"autoscaling": {"preserveReplicas": false}})));
+    }
+
+    fn in_environment(specs: &[(&str, Value)], labels: &[(&str, &str)]) -> Vec<(i32, Enforcement)> {
+        let set = policies(specs);
+        let object = deployment(&json!([]));
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let namespaces = [("ml".into(), Namespace { labels, terminating: false })].into();
+        let effective = set.resolve(&Workload::view(&object).unwrap(), &Facts { namespaces, ..facts() });
+        let told = effective
+            .map(|effective| (effective.autoscaling().unwrap().min_replicas, effective.selected()[0].enforcement));
+        told.into_iter().collect()
+    }
+
+    #[test]
+    fn an_environment_is_laid_over_the_rest_of_its_policy() {
+        let prod = json!({"autoscaling": {"minReplicas": 3}});
+        let dev = json!({"enforcement": "warn"});
+        let spec = json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 20}, "environments": {"prod": prod, "dev": dev,
+            "off": {"enforcement": "off"}}});
+        let of = |labels: &[(&str, &str)]| in_environment(&[("a", spec.clone())], labels);
+        assert_eq!(of(&[("environment", "prod")]), [(3, Enforcement::Enforce)]);
+        assert_eq!(of(&[("environment", "dev")]), [(2, Enforcement::Warn)]);
+        assert_eq!(of(&[("environment", "elsewhere")]), [(2, Enforcement::Enforce)]);
+        assert_eq!(of(&[("stage", "prod")]), [(2, Enforcement::Enforce)]);
+        assert_eq!(of(&[("environment", "off")]), []);
+        let mut by_stage = spec.clone();
+        by_stage["environment"] = json!({"namespaceLabel": "stage"});
+        assert_eq!(in_environment(&[("a", by_stage)], &[("stage", "prod")]), [(3, Enforcement::Enforce)]);
+    }
+
+    #[test]
+    fn the_highest_priority_comes_first_whatever_the_names() {
+        let spec = |priority: i32, max: i32| json!({"priority": priority, "autoscaling": {"maxReplicas": max}});
+        let max = |specs: &[(&str, Value)]| {
+            ask(specs, |effective| (effective.autoscaling().unwrap().max_replicas, effective.problems().len()))
+        };
+        assert_eq!(max(&[("a", spec(1, 10)), ("b", spec(2, 20))]), (20, 0));
+        assert_eq!(max(&[("a", spec(2, 10)), ("b", spec(-1, 20))]), (10, 0));
+        assert_eq!(max(&[("a", spec(1, 10)), ("b", spec(1, 20))]), (10, 1));
+        assert_eq!(max(&[("a", spec(1, 10)), ("b", spec(1, 10))]), (10, 0));
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_left_out_and_told() {
+        let (least, most) =
+            (json!({"autoscaling": {"minReplicas": 5}}), json!({"priority": 1, "autoscaling": {"maxReplicas": 2}}));
+        let told =
+            ask(&[("a", least), ("b", most)], |effective| (effective.autoscaling().cloned(), effective.problems()));
+        let problem = "the policies together make no sense: autoscaling: minReplicas 5 and maxReplicas 2 do not go together; \
+                       0 <= minReplicas <= maxReplicas";
+        assert_eq!(told, (None, vec![problem.to_owned()]));
+    }
+
+    #[test]
+    fn what_was_made_of_policies_is_remembered_within_bounds() {
+        let set = policies(&[("a", json!({})), ("b", json!({"match": {"selector": {"matchLabels": {"team": "x"}}}}))]);
+        let (one, mut two) = (deployment(&json!([])), deployment(&json!([])));
+        two["metadata"]["labels"]["team"] = "x".into();
+        let of = |object: &Value| set.resolve(&Workload::view(object).unwrap(), &facts()).unwrap();
+        assert!(Arc::ptr_eq(&of(&one), &of(&one)) && !Arc::ptr_eq(&of(&one), &of(&two)));
+        assert_eq!((of(&one).names(), of(&two).names()), (vec!["a".to_owned()], vec!["a".to_owned(), "b".to_owned()]));
+    }
+}

@@ -1,0 +1,368 @@
+//! Rules that a policy brings itself, as expressions in CEL.
+
+use std::sync::{Arc, LazyLock};
+
+use serde_json::{Map, Value, json};
+
+use super::{Builtin, Context, Finding, Rule};
+use crate::api;
+use crate::cel::{CelError, Expression, Outcome, Variables, Wanted};
+use crate::facts::User;
+use crate::workload::Workload;
+
+/// The most variables that a rule may have.
+const MAX_VARIABLES: usize = 32;
+
+/// A rule in CEL.
+#[derive(Clone, Debug)]
+pub struct CustomRule {
+    id: String,
+    field: String,
+    variables: Arc<[(String, Expression)]>,
+    expression: Arc<Expression>,
+    message: Option<String>,
+    message_expression: Option<Arc<Expression>>,
+    params: Value,
+}
+
+/// Why a custom rule cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CustomRuleError {
+    /// A built-in rule has its name.
+    #[error("there is a built-in rule of that name")]
+    BuiltIn,
+    /// A variable is no name, or is there twice.
+    #[error("variables: `{0}` is no name, or is there twice")]
+    Name(String),
+    /// There are too many variables.
+    #[error("variables: the most is {MAX_VARIABLES}")]
+    TooMany,
+    /// Nothing says what is wrong.
+    #[error("it has neither message nor messageExpression")]
+    NoMessage,
+    /// An expression makes no sense.
+    #[error("{field}: {source}")]
+    Expression {
+        /// Which.
+        field: String,
+        /// Why.
+        source: CelError,
+    },
+}
+
+impl CustomRule {
+    /// Compiles a rule.
+    ///
+    /// # Errors
+    /// Says which field makes no sense, and why.
+    pub fn compile(written: &api::CustomRule, builtin: &Builtin) -> Result<Self, CustomRuleError> {
+        if builtin.rule(&written.id).is_some() {
+            return Err(CustomRuleError::BuiltIn);
+        }
+        if written.message.is_none() && written.message_expression.is_none() {
+            return Err(CustomRuleError::NoMessage);
+        }
+        let params = written.params.clone().map_or(Value::Null, Value::Object);
+        let mut samples: Vec<Variables> = SAMPLES.iter().map(|sample| given(sample, &params)).collect();
+        let variables = compiled(&written.variables, &mut samples)?;
+        let parsed = |field: &str, text: &str, wanted: Wanted| {
+            let failed = |source| CustomRuleError::Expression { field: field.to_owned(), source };
+            Expression::parse(text, wanted, &samples).map(Arc::new).map_err(failed)
+        };
+        let of_message = written.message_expression.as_deref();
+        Ok(Self {
+            id: written.id.clone(),
+            field: written.field.clone().unwrap_or_else(|| "spec".to_owned()),
+            expression: parsed("expression", &written.expression, Wanted::Bool)?,
+            message_expression: of_message.map(|text| parsed("messageExpression", text, Wanted::String)).transpose()?,
+            message: written.message.clone(),
+            variables: variables.into(),
+            params,
+        })
+    }
+
+    fn message(&self, variables: &Variables) -> String {
+        let evaluated = self.message_expression.as_ref().map(|expression| expression.evaluate(variables));
+        match evaluated {
+            // An empty text says nothing, and neither does one of several lines in Kubernetes' own policies.
+            Some(Ok(Outcome::String(text))) if !text.trim().is_empty() => text.lines().collect::<Vec<_>>().join(" "),
+            _ => self.message.clone().unwrap_or_else(|| "the expression is false".to_owned()),
+        }
+    }
+}
+
+/// Compiles variables in their order, and gives the samples what they come to.
+fn compiled(
+    written: &[api::CustomVariable],
+    samples: &mut [Variables],
+) -> Result<Vec<(String, Expression)>, CustomRuleError> {
+    if written.len() > MAX_VARIABLES {
+        return Err(CustomRuleError::TooMany);
+    }
+    let mut variables: Vec<(String, Expression)> = Vec::new();
+    for api::CustomVariable { name, expression } in written {
+        let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !is_name || variables.iter().any(|(known, _)| known == name) {
+            return Err(CustomRuleError::Name(name.clone()));
+        }
+        let failed = |source| CustomRuleError::Expression { field: format!("variables.{name}"), source };
+        let variable = [(name.clone(), Expression::parse(expression, Wanted::Any, samples).map_err(failed)?)];
+        for sample in &mut *samples {
+            share(&variable, sample);
+        }
+        variables.extend(variable);
+    }
+    Ok(variables)
+}
+
+/// Evaluates variables and adds them to what expressions are given. Returns why some give nothing: that matters only where
+/// they are used.
+fn share(variables: &[(String, Expression)], given: &mut Variables) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, expression) in variables {
+        let outcome = expression.evaluate(given);
+        problems.extend(outcome.as_ref().err().map(|problem| format!("variables.{name}: {problem}")));
+        given.share(name, outcome.ok().map(Outcome::into_given));
+    }
+    problems
+}
+
+impl Rule for CustomRule {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+        Ok(Arc::new(Self { params: Value::Object(params.clone()), ..self.clone() }))
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let mut variables = given(&asked(context), &self.params);
+        let problems = share(&self.variables, &mut variables);
+        let found = match self.expression.evaluate(&variables) {
+            Ok(Outcome::Bool(true)) => return Vec::new(),
+            Ok(Outcome::Bool(false)) => self.message(&variables),
+            Ok(_) => "the expression gives no bool".to_owned(),
+            Err(problem) => {
+                let because = problems.first().map(|problem| format!(" ({problem})")).unwrap_or_default();
+                format!("the expression cannot be evaluated: {problem}{because}")
+            }
+        };
+        let expected = format!("`{}`", self.expression);
+        vec![Finding::at(&self.field).found(found).expected(expected)]
+    }
+}
+
+/// What expressions are told of a request.
+struct Asked {
+    object: Value,
+    old_object: Value,
+    request: Value,
+    namespace: Value,
+}
+
+fn asked(context: &Context) -> Asked {
+    let workload = &context.workload;
+    let namespace = context.facts.namespaces.get(workload.namespace());
+    let old_object = context.old.as_ref().map(as_sent);
+    Asked {
+        object: as_sent(workload),
+        request: request(workload, if context.is_new { "CREATE" } else { "UPDATE" }, context.user),
+        old_object: old_object.unwrap_or_default(),
+        namespace: namespace
+            .map_or(Value::Null, |found| json!({"metadata": {"name": workload.namespace(), "labels": found.labels}})),
+    }
+}
+
+/// Returns a workload as the API server sends it: some fields are there although nothing was said of them, which a file
+/// does not have.
+fn as_sent(workload: &Workload) -> Value {
+    let mut object = workload.to_json();
+    let pod = &mut object["spec"]["template"]["spec"];
+    for list in ["initContainers", "containers"] {
+        for container in pod[list].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            container.entry("resources").or_insert_with(|| json!({}));
+        }
+    }
+    if let Some(spec) = object["spec"].as_object_mut() {
+        spec.entry("strategy").or_insert_with(|| json!({}));
+    }
+    object
+}
+
+fn request(workload: &Workload, operation: &str, user: User) -> Value {
+    let kind = workload.kind();
+    let resource = format!("{}s", kind.to_lowercase());
+    json!({
+        "operation": operation,
+        "name": workload.name(),
+        "namespace": workload.namespace(),
+        "kind": {"group": "apps", "version": "v1", "kind": kind},
+        "resource": {"group": "apps", "version": "v1", "resource": resource},
+        "userInfo": {"username": user.name, "groups": user.groups}
+    })
+}
+
+fn given(asked: &Asked, params: &Value) -> Variables {
+    let mut variables = Variables::default();
+    variables.add("object", &asked.object);
+    variables.add("oldObject", &asked.old_object);
+    variables.add("request", &asked.request);
+    variables.add("namespaceObject", &asked.namespace);
+    variables.add("params", params);
+    variables
+}
+
+/// Workloads that expressions are tried on before they are used: one that has much of what there can be, one that has
+/// little. A field whose type varies (a port by number or name) is left out.
+static SAMPLES: LazyLock<[Asked; 2]> = LazyLock::new(|| {
+    let container = json!({
+        "name": "server", "image": "registry.example.com/server:1", "command": ["serve"], "args": ["--port", "8080"],
+        "env": [{"name": "LOG", "value": "info"}],
+        "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
+        "resources": {"requests": {"cpu": "100m", "memory": "200Mi"}, "limits": {"cpu": "500m", "memory": "500Mi"}},
+        "securityContext": {"privileged": false, "runAsNonRoot": true, "runAsUser": 1000},
+        "imagePullPolicy": "IfNotPresent"
+    });
+    let labels = json!({"app.kubernetes.io/component": "model-server", "app": "sample"});
+    let full = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "sample", "namespace": "default", "labels": labels, "annotations": {"sample": "sample"}},
+        "spec": {
+            "replicas": 1, "selector": {"matchLabels": {"app": "sample"}}, "progressDeadlineSeconds": 600,
+            "template": {
+                "metadata": {"labels": labels, "annotations": {"sample": "sample"}},
+                "spec": {
+                    "containers": [container], "initContainers": [container], "serviceAccountName": "default",
+                    "volumes": [{"name": "models", "emptyDir": {}}], "terminationGracePeriodSeconds": 30,
+                    "nodeSelector": {"sample": "sample"}, "hostNetwork": false, "restartPolicy": "Always"
+                }
+            }
+        }
+    });
+    let bare = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "sample", "namespace": "default"},
+        "spec": {"template": {"spec": {"containers": [{"name": "server", "image": "server:1"}]}}}
+    });
+    let sample = |object: &Value, old_object: &Value, operation: &str| {
+        let request = Workload::view(object)
+            .map(|workload| request(&workload, operation, User { name: "sample", groups: &["sample".into()] }));
+        Asked {
+            object: object.clone(),
+            old_object: old_object.clone(),
+            request: request.unwrap_or_default(),
+            namespace: json!({"metadata": {"name": "default", "labels": {"sample": "sample"}}}),
+        }
+    };
+    [sample(&full, &full, "UPDATE"), sample(&bare, &Value::Null, "CREATE")]
+});
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+    use crate::BUILTIN;
+    use crate::decision::{Operation, Request, Violation, decide};
+    use crate::testing::{facts, policies, with_container};
+
+    fn rule(written: &Value) -> Result<CustomRule, CustomRuleError> {
+        CustomRule::compile(&serde_json::from_value(written.clone()).unwrap(), &BUILTIN)
+    }
+
+    /// What is said of a Deployment with one container under custom rules.
+    fn refused(rules: &Value, more: &Value) -> Vec<String> {
+        let mut spec = json!({"customRules": rules, "resources": {"cpu": {"limits": {"memory": "1Gi"}}}});
+        json_patch::merge(&mut spec, more);
+        let object = with_container(&json!({}));
+        let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
+        let request = Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now };
+        let verdict = decide(&request, &policies(&[("serving", spec)]), &facts()).verdict;
+        verdict.violations.iter().map(Violation::told).chain(verdict.warnings).collect()
+    }
+
+    #[test]
+    fn a_rule_says_what_is_wrong() {
+        let team = json!({"id": "missing-team-label", "expression": "has(object.metadata.labels.team)",
+            "message": "every model server names its team", "field": "metadata.labels.team"});
+        insta::assert_snapshot!(refused(&json!([team]), &json!({})).join("\n"), @"missing-team-label: metadata.labels.team: every model server names its team; expected `has(object.metadata.labels.team)`");
+        let off = json!({"rules": {"missing-team-label": {"enforcement": "off"}}});
+        assert_eq!(refused(&json!([team]), &off), [""; 0]);
+        let warn = json!({"rules": {"missing-team-label": {"enforcement": "warn"}}});
+        assert_eq!(refused(&json!([team]), &warn).len(), 1);
+    }
+
+    #[test]
+    fn a_rule_sees_what_was_injected_and_all_the_variables() {
+        let rules = json!([{"id": "all", "message": "no",
+            "variables": [
+                {"name": "first", "expression": "object.spec.template.spec.containers[0]"},
+                {"name": "memory", "expression": "variables.first.resources.limits.memory"},
+                {"name": "missing", "expression": "object.metadata.annotations['a']"}
+            ],
+            "expression": "quantity(variables.memory).compareTo(quantity(params.most)) == 0 && oldObject == null \
+                && request.operation == 'CREATE' && request.userInfo.username == 'jane' && !('admins' in request.userInfo.groups) \
+                && request.resource.resource == 'deployments' && namespaceObject.metadata.name == 'ml'",
+            "params": {"most": "1024Mi"}}]);
+        assert_eq!(refused(&rules, &json!({})), [""; 0]);
+        let other = json!({"rules": {"all": {"params": {"most": "2Gi"}}}});
+        assert_eq!(refused(&rules, &other).len(), 1);
+    }
+
+    #[test]
+    fn messages_are_made_and_what_cannot_be_evaluated_is_told() {
+        let rules = json!([
+            {"id": "made", "expression": "object.metadata.name == 'other'",
+                "messageExpression": "'%s is not other'.format([object.metadata.name])"},
+            {"id": "failing", "expression": "object.metadata.annotations.team == 'a'", "message": "not told"},
+            {"id": "of-a-variable", "variables": [{"name": "team", "expression": "object.metadata.annotations.team"}],
+                "expression": "variables.team == 'a'", "message": "not told"},
+            {"id": "without", "expression": "object.metadata.name == 'other'", "message": "told instead",
+                "messageExpression": "object.metadata.annotations.team"}
+        ]);
+        insta::assert_snapshot!(refused(&rules, &json!({})).join("\n"), @"
+        made: spec: api is not other; expected `object.metadata.name == 'other'`
+        failing: spec: the expression cannot be evaluated: there is no `annotations`; expected `object.metadata.annotations.team == 'a'`
+        of-a-variable: spec: the expression cannot be evaluated: there is no `team` (variables.team: there is no `annotations`); expected `variables.team == 'a'`
+        without: spec: told instead; expected `object.metadata.name == 'other'`
+        ");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told_with_its_place() {
+        let told = |more: Value| {
+            let mut written = json!({"id": "a-rule", "expression": "true", "message": "m"});
+            json_patch::merge(&mut written, &more);
+            rule(&written).map(drop).unwrap_err().to_string()
+        };
+        let variable = |name: &str, expression: &str| json!({"variables": [{"name": name, "expression": expression}]});
+        let problems = [
+            told(json!({"id": "floating-tag"})),
+            told(json!({"message": null})),
+            told(json!({"expression": "object.metadata.name"})),
+            told(json!({"expression": "objects.metadata.name == 'a'"})),
+            told(json!({"expression": "variables.a == 1 +"})),
+            told(json!({"expression": "object.spec.replicas > '1'"})),
+            told(json!({"messageExpression": "object.spec.replicas"})),
+            told(variable("a-b", "1")),
+            told(variable("a", "variable.b")),
+            told(variable("a", "variables.a + 1")),
+            told(json!({"expression": "variables.team == 'a'"})),
+        ];
+        insta::assert_snapshot!(problems.join("\n"), @"
+        there is a built-in rule of that name
+        it has neither message nor messageExpression
+        expression: it gives a string, not a bool
+        expression: there is no variable `objects`; the variables are object, oldObject, request, namespaceObject, params, variables
+        expression: it cannot be read: Syntax error: mismatched input '<EOF>', at line 1 column 19
+        expression: its types do not go together: an operator or function does not go with what it is given
+        messageExpression: it gives an int, not a string
+        variables: `a-b` is no name, or is there twice
+        variables.a: there is no variable `variable`; the variables are object, oldObject, request, namespaceObject, params, variables
+        variables.a: there is no variable `variables.a`; a variable is declared before it is used
+        expression: there is no variable `variables.team`; a variable is declared before it is used
+        ");
+        assert!(rule(&json!({"id": "a", "expression": "true", "message": "m"})).is_ok());
+    }
+}

@@ -1,0 +1,289 @@
+//! The policies that a workload is under, as one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::databases::DatabaseSettings;
+use super::merge::{Conflict, Layer, Merged};
+use super::settings::{AutoscalingSettings, BudgetSettings, Class, Defaults, PodSettings, ProbeSettings, Settings};
+use super::{ExceptionLimits, Policy, PolicyRef, Rule, Variant};
+use crate::api::{Bound, Enforcement};
+use crate::facts::Facts;
+use crate::runtimes::Runtimes;
+use crate::workload::Workload;
+
+/// One policy, as it is in one environment.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    /// Its name and generation.
+    pub policy: PolicyRef,
+    /// The environment that is laid over it; none where it says nothing of the workload's.
+    pub environment: Option<String>,
+    /// How strict it is there.
+    pub enforcement: Enforcement,
+}
+
+/// A rule as strict as the policies make it, with the parameters that they give it.
+#[derive(Clone)]
+pub struct ActiveRule {
+    /// The rule.
+    pub rule: Arc<dyn Rule>,
+    /// How strict it is.
+    pub enforcement: Enforcement,
+    /// The policy that is strictest about it.
+    pub policy: Arc<str>,
+}
+
+/// The policies that are for one workload, as one. A setting comes from the policy with the highest priority that has it,
+/// then from the first by name; the rules of all apply, the strictest enforcement wins.
+pub struct Effective {
+    selected: Vec<Selected>,
+    merged: Merged,
+    settings: Settings,
+    contradictions: Vec<String>,
+    bounds: Vec<(Arc<str>, BTreeMap<String, Bound>)>,
+    rules: Vec<ActiveRule>,
+    exceptions: ExceptionLimits,
+    /// None where only those count that come with Tidegate.
+    runtimes: Option<Runtimes>,
+}
+
+impl Effective {
+    /// Makes one of policies, in the order of their precedence, each with its variant for the environment.
+    pub(super) fn of(policies: &[(&Policy, &Variant)]) -> Self {
+        let layers = policies.iter().filter(|(_, variant)| variant.enforcement >= Enforcement::Warn);
+        let merged = Merged::of(layers.map(|(policy, variant)| Layer {
+            policy: &policy.reference,
+            priority: policy.priority,
+            settings: &variant.settings,
+        }));
+        let (settings, problems) = Settings::read(&merged);
+        let problems = problems.iter().map(|problem| format!("the policies together make no sense: {problem}"));
+        let mut effective = Self {
+            selected: policies.iter().map(|(policy, variant)| selected(policy, variant)).collect(),
+            contradictions: problems.collect(),
+            merged,
+            settings,
+            bounds: policies
+                .iter()
+                .map(|(policy, variant)| (Arc::clone(&policy.reference.name), variant.bounds.clone()))
+                .collect(),
+            rules: active(policies),
+            exceptions: limits(policies),
+            runtimes: runtimes(policies),
+        };
+        let out_of_bounds = effective.defaults_out_of_bounds();
+        effective.contradictions.extend(out_of_bounds);
+        effective
+    }
+
+    /// Tells of defaults that a bound refuses: whoever says nothing would be refused for what was injected.
+    fn defaults_out_of_bounds(&self) -> Vec<String> {
+        let refuses = |policy: &str| {
+            let refusing = self.rules.iter().filter(|active| active.enforcement == Enforcement::Enforce);
+            refusing.into_iter().any(|active| active.rule.id() == OUT_OF_BOUNDS && *active.policy == *policy)
+        };
+        let defaults = self.container_defaults().flat_map(|(class, defaults)| {
+            defaults.by_resource.iter().flat_map(move |(resource, pair)| {
+                let (request, limit) = (pair.request.as_ref(), pair.limit.as_ref());
+                let given = [("request", request), ("limit", limit)];
+                given.into_iter().filter_map(move |(of, given)| Some((class, resource, of, given?)))
+            })
+        });
+        let told = defaults.flat_map(|(class, resource, of, (default, from))| {
+            let broken = self.bounds(resource).filter(|(bound, policy)| !bound.allows(default) && refuses(policy));
+            broken.map(move |(_, of_policy)| {
+                format!(
+                    "the default {of} {default} of {resource} for class {}, which policy {} sets, is out of the bounds \
+                     that policy {of_policy} sets: what says nothing of it would be refused",
+                    class.name(),
+                    from.name
+                )
+            })
+        });
+        told.collect()
+    }
+
+    /// Returns the policies.
+    #[must_use]
+    pub fn selected(&self) -> &[Selected] {
+        &self.selected
+    }
+
+    /// Returns the policies' names.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.selected.iter().map(|selected| selected.policy.name.to_string()).collect()
+    }
+
+    /// Returns all settings, with where each comes from.
+    #[must_use]
+    pub fn merged(&self) -> &Merged {
+        &self.merged
+    }
+
+    /// Returns the settings about which policies of one priority disagree.
+    #[must_use]
+    pub fn conflicts(&self) -> &[Conflict] {
+        self.merged.conflicts()
+    }
+
+    /// Returns what makes no sense of the policies together, a sentence each.
+    #[must_use]
+    pub fn contradictions(&self) -> &[String] {
+        &self.contradictions
+    }
+
+    /// Returns conflicts and contradictions, a sentence each.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.conflicts().iter().map(Conflict::to_string).chain(self.contradictions.iter().cloned()).collect()
+    }
+
+    /// Tells whether anything is injected: a policy in audit changes nothing.
+    #[must_use]
+    pub fn injects(&self) -> bool {
+        self.selected.iter().any(|selected| selected.enforcement >= Enforcement::Warn)
+    }
+
+    /// Returns the resources of each class.
+    pub fn container_defaults(&self) -> impl Iterator<Item = (Class, &Defaults)> {
+        self.settings.resources.iter().map(|(class, defaults)| (*class, defaults))
+    }
+
+    /// Returns how probes are injected, with the policy that says so.
+    #[must_use]
+    pub fn probes(&self) -> Option<(&ProbeSettings, &PolicyRef)> {
+        self.settings.probes.as_ref().map(|(settings, policy)| (settings, policy))
+    }
+
+    /// Returns what else is injected into pods, with the policy that says so.
+    #[must_use]
+    pub fn pod(&self) -> Option<(&PodSettings, &PolicyRef)> {
+        self.settings.pod.as_ref().map(|(settings, policy)| (settings, policy))
+    }
+
+    /// Returns the runtimes that can be recognised.
+    #[must_use]
+    pub fn runtimes(&self) -> &Runtimes {
+        self.runtimes.as_ref().unwrap_or_else(|| Runtimes::shipped())
+    }
+
+    /// Returns the least and the most replicas that a workload runs with: an autoscaler's, whoever made it or will make it,
+    /// else those that are written.
+    #[must_use]
+    pub fn replicas(&self, workload: &Workload, facts: &Facts) -> (i64, i64) {
+        if let Some(found) = facts.autoscalers_of(&workload.reference()).first() {
+            return (found.min, found.max);
+        }
+        if let Some(settings) = self.autoscaling().filter(|settings| settings.is_wanted(workload)) {
+            let (least, most) = settings.replicas(workload);
+            return (least.into(), most.into());
+        }
+        let written = workload.replicas().unwrap_or(1);
+        (written, written)
+    }
+
+    /// Returns the autoscaling, where a policy has it.
+    #[must_use]
+    pub fn autoscaling(&self) -> Option<&AutoscalingSettings> {
+        self.settings.autoscaling.as_ref()
+    }
+
+    /// Returns the PodDisruptionBudget, where a policy has one.
+    #[must_use]
+    pub fn budget(&self) -> Option<&BudgetSettings> {
+        self.settings.budget.as_ref()
+    }
+
+    /// Returns the database, with the policy that wants it.
+    #[must_use]
+    pub fn database(&self) -> Option<(&DatabaseSettings, &PolicyRef)> {
+        self.settings.database.as_ref().map(|(settings, policy)| (settings, policy))
+    }
+
+    /// Tells whether updates leave `spec.replicas` to an autoscaler that holds them.
+    #[must_use]
+    pub fn preserves_replicas(&self) -> bool {
+        self.autoscaling().is_none_or(|settings| settings.preserve_replicas)
+    }
+
+    /// Returns the bounds that hold for a resource, with the names of the policies that set them.
+    pub fn bounds<'s>(&'s self, resource: &'s str) -> impl Iterator<Item = (&'s Bound, &'s str)> + 's {
+        self.bounds.iter().filter_map(move |(policy, bounds)| Some((bounds.get(resource)?, &**policy)))
+    }
+
+    /// Returns every bound with the policy that sets it and the resource that it is for.
+    pub fn all_bounds(&self) -> impl Iterator<Item = (&str, &str, &Bound)> {
+        self.bounds.iter().flat_map(|(policy, bounds)| {
+            bounds.iter().map(move |(resource, bound)| (&**policy, resource.as_str(), bound))
+        })
+    }
+
+    /// Returns what exceptions may do: all that every policy lets them.
+    #[must_use]
+    pub fn exceptions(&self) -> &ExceptionLimits {
+        &self.exceptions
+    }
+
+    /// Returns the rules that apply.
+    #[must_use]
+    pub fn rules(&self) -> &[ActiveRule] {
+        &self.rules
+    }
+}
+
+/// The rule that holds workloads to the bounds.
+const OUT_OF_BOUNDS: &str = "resources-out-of-bounds";
+
+fn limits(policies: &[(&Policy, &Variant)]) -> ExceptionLimits {
+    let each = || policies.iter().map(|(policy, _)| &policy.exceptions);
+    ExceptionLimits {
+        never: each().flat_map(|limits| limits.never.clone()).collect(),
+        longest: each().filter_map(|limits| limits.longest).min(),
+    }
+}
+
+fn selected(policy: &Policy, variant: &Variant) -> Selected {
+    Selected {
+        policy: policy.reference.clone(),
+        environment: variant.environment.clone(),
+        enforcement: variant.enforcement,
+    }
+}
+
+/// Returns the rules that apply: each once, as strict as the strictest policy about it; but for each policy that
+/// gives it parameters with those, as strict as that policy; then each policy's own.
+fn active(policies: &[(&Policy, &Variant)]) -> Vec<ActiveRule> {
+    let mut active = Vec::new();
+    let builtin = policies.first().map_or(&[][..], |(policy, _)| policy.builtin.rules);
+    for rule in builtin {
+        let of = |(policy, variant): &(&Policy, &Variant)| {
+            (variant.enforcement_of(*rule), Arc::clone(&policy.reference.name))
+        };
+        // The first of equals, so that the answer does not depend on how many agree.
+        let plainly = policies.iter().filter(|(_, variant)| !variant.configured.contains_key(rule.id()));
+        let strictest = plainly.map(of).reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let plain = strictest.map(|(enforcement, policy)| ActiveRule { rule: Arc::new(*rule), enforcement, policy });
+        let configured = policies.iter().filter_map(|(policy, variant)| {
+            let (enforcement, policy) = of(&(policy, variant));
+            Some(ActiveRule { rule: Arc::clone(variant.configured.get(rule.id())?), enforcement, policy })
+        });
+        active.extend(configured.chain(plain));
+    }
+    let custom = policies.iter().flat_map(|(policy, variant)| {
+        variant.custom.iter().map(|rule| ActiveRule {
+            rule: Arc::clone(rule),
+            enforcement: variant.enforcement_of(&**rule),
+            policy: Arc::clone(&policy.reference.name),
+        })
+    });
+    active.extend(custom);
+    active.retain(|active| active.enforcement > Enforcement::Off);
+    active
+}
+/// Returns the runtimes of policies before those that come with Tidegate.
+fn runtimes(policies: &[(&Policy, &Variant)]) -> Option<Runtimes> {
+    let own: Vec<_> = policies.iter().flat_map(|(policy, _)| policy.runtimes.iter().cloned()).collect();
+    (!own.is_empty()).then(|| Runtimes::with(own))
+}

@@ -1,0 +1,113 @@
+//! Exceptions: who may break which rules, and until when.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::core::{ParseExpressionError, Selector, SelectorExt};
+
+use super::compile::label_selector;
+use super::{Builtin, text_map};
+use crate::api::ServingException;
+use crate::workload::Workload;
+
+/// An exception that is ready to be asked.
+#[derive(Debug)]
+pub struct Exception {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Why it was made.
+    pub reason: String,
+    names: BTreeSet<String>,
+    selector: Option<Selector>,
+    rules: BTreeSet<String>,
+    created: Option<Timestamp>,
+    expires: Timestamp,
+}
+
+/// Why an exception cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ExceptionError {
+    /// It has no name or no namespace.
+    #[error("the exception has no metadata.name or no metadata.namespace")]
+    Unnamed,
+    /// It is for nobody.
+    #[error("spec.workloads: an exception names workloads, or selects them by label")]
+    ForNobody,
+    /// Its selector does not make sense.
+    #[error("spec.workloads.selector is no label selector")]
+    Selector(#[source] ParseExpressionError),
+}
+
+/// What the policies of a workload let exceptions do.
+#[derive(Clone, Debug, Default)]
+pub struct ExceptionLimits {
+    /// The rules that are never excepted, each with the policy that says so.
+    pub(super) never: BTreeMap<String, String>,
+    /// The longest that an exception counts from when it was made.
+    pub(super) longest: Option<SignedDuration>,
+}
+
+impl Exception {
+    /// Compiles an exception. A rule that there is not is left to itself: it may be one of a policy's own.
+    ///
+    /// # Errors
+    /// Says which field does not make sense.
+    pub fn compile(written: &ServingException) -> Result<Self, ExceptionError> {
+        let (metadata, spec) = (&written.metadata, &written.spec);
+        let named = metadata.namespace.clone().zip(metadata.name.clone());
+        let (namespace, name) = named.ok_or(ExceptionError::Unnamed)?;
+        if spec.workloads.names.is_empty() && spec.workloads.selector.is_none() {
+            return Err(ExceptionError::ForNobody);
+        }
+        let selector = spec.workloads.selector.clone().map(label_selector).transpose();
+        Ok(Self {
+            namespace,
+            name,
+            reason: spec.reason.clone(),
+            names: spec.workloads.names.iter().cloned().collect(),
+            selector: selector.map_err(ExceptionError::Selector)?,
+            rules: spec.rules.iter().cloned().collect(),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+            expires: spec.expires.0,
+        })
+    }
+
+    /// Tells whether the exception is for a workload of its namespace.
+    #[must_use]
+    pub fn is_for(&self, workload: &Workload) -> bool {
+        let labels = || workload.labels().map(text_map).unwrap_or_default();
+        self.names.contains(workload.name())
+            || self.selector.as_ref().is_some_and(|selector| selector.matches(&labels()))
+    }
+
+    /// Tells whether the exception excuses violations of a rule at a time.
+    #[must_use]
+    pub fn excuses(&self, rule: &str, now: Timestamp, limits: &ExceptionLimits) -> bool {
+        self.rules.contains(rule) && !limits.never.contains_key(rule) && now < self.until(limits)
+    }
+
+    /// Returns when the exception counts no more.
+    #[must_use]
+    pub fn until(&self, limits: &ExceptionLimits) -> Timestamp {
+        let longest = self.created.zip(limits.longest).and_then(|(created, longest)| created.checked_add(longest).ok());
+        longest.map_or(self.expires, |longest| longest.min(self.expires))
+    }
+
+    /// Returns the rules that it names.
+    pub fn rules(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(String::as_str)
+    }
+
+    /// Returns the rules that it names and that are not built in.
+    pub fn unknown_rules<'e>(&'e self, builtin: &'e Builtin) -> impl Iterator<Item = &'e str> {
+        self.rules().filter(|id| builtin.rule(id).is_none())
+    }
+
+    /// Returns when the exception expires by itself.
+    #[must_use]
+    pub fn expires(&self) -> Timestamp {
+        self.expires
+    }
+}

@@ -1,0 +1,139 @@
+//! The rules that a model server is judged by, one file each. To add one: write its file, add it to [`ALL`], and add
+//! `tests/cases/<subject>/<rule>/{bad,good,fixed}.yaml`.
+
+pub mod annotations;
+pub mod autoscaling;
+pub mod database;
+pub mod images;
+pub mod membership;
+pub mod models;
+pub mod probes;
+pub mod resources;
+pub mod rollout;
+pub mod runtime;
+pub mod security;
+pub mod storage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use crate::policy::{Context, Finding, Rule};
+use crate::workload::Container;
+
+/// Every rule, in the order in which findings are told.
+pub static ALL: &[&dyn Rule] = &[
+    &membership::ModelServerLabelRemoved,
+    &membership::UnlabelledModelServer,
+    &images::FloatingTag { tags: Vec::new() },
+    &images::MissingDigest,
+    &images::UntrustedRegistry { registries: Vec::new() },
+    &images::UnmaintainedRuntime,
+    &models::UnpinnedModelRevision,
+    &models::RemoteCodeWithoutRevision,
+    &resources::MissingRequests,
+    &resources::MissingMemoryLimit,
+    &resources::RequestsAboveLimits,
+    &resources::LimitFarAboveRequest::DEFAULT,
+    &resources::ResourcesOutOfBounds { bounds: BTreeMap::new(), policy: String::new() },
+    &resources::GpuRequestMismatch,
+    &resources::GpuCountMismatch,
+    &resources::GpuMissing,
+    &resources::CpuLimitOnGpuServer,
+    &probes::MissingStartupProbe,
+    &probes::MissingReadinessProbe,
+    &probes::MissingLivenessProbe,
+    &probes::LivenessBeforeLoad,
+    &probes::LivenessRunsInference,
+    &probes::ReadinessBeforeLoad,
+    &probes::ProbeTimeoutTooShort,
+    &probes::ProbePortUnknown,
+    &rollout::GpuSurgeDeadlock,
+    &rollout::ProgressDeadlineTooShort,
+    &rollout::GracePeriodTooShort,
+    &rollout::MissingPreStop,
+    &rollout::SingleZone,
+    &rollout::MissingDisruptionBudget,
+    &storage::UnboundedScratch,
+    &storage::SingleWriterVolume,
+    &runtime::SmallSharedMemory,
+    &runtime::LoopbackServer,
+    &runtime::ServiceLinkCollision,
+    &security::PrivilegedContainer,
+    &security::HostNamespace,
+    &security::HostPath,
+    &security::PrivilegeEscalation,
+    &security::RunsAsRoot,
+    &security::MountedServiceAccountToken,
+    &security::SecretInEnv { names: Vec::new() },
+    &autoscaling::ReplicasUnderAutoscaler,
+    &autoscaling::AutoscalerOutOfBounds,
+    &autoscaling::DuplicateAutoscaler,
+    &autoscaling::ScalingWithoutRequest,
+    &autoscaling::MemoryScaling,
+    &autoscaling::CpuScalingOnGpu,
+    &autoscaling::ValueTargetOnQueue,
+    &database::LiteralDatabaseCredentials,
+    &database::DatabaseVariableOverridden,
+    &annotations::AnnotationOutOfBounds,
+];
+
+/// Returns the page of a rule: the front page of its source.
+#[must_use]
+pub fn page(rule: &dyn Rule) -> String {
+    let lines = rule.source().lines().map_while(|line| line.strip_prefix("//!"));
+    lines.map(|line| line.strip_prefix(' ').unwrap_or(line).to_owned() + "\n").collect()
+}
+
+/// The source of the file in which this stands.
+macro_rules! this_source {
+    () => {
+        // `file!` is relative to the workspace.
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../", file!()))
+    };
+}
+pub(crate) use this_source;
+
+/// Reads the parameters of a rule into the rule itself.
+fn parameters<R: Rule + DeserializeOwned + 'static>(params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+    match R::deserialize(&Value::Object(params.clone())) {
+        Ok(rule) => Ok(Arc::new(rule)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Writes what to paste.
+fn snippet(value: &Value) -> String {
+    serde_saphyr::to_string(value).unwrap_or_default().trim_end().to_owned()
+}
+
+/// Writes a word to add to what a container runs: to its words, or to the script of its shell.
+fn added(container: &Container, word: &str) -> String {
+    let list = if container.field("args").is_null() { "command" } else { "args" };
+    if container.runs_script() {
+        return format!("# add to the command in the script: {word}");
+    }
+    format!("{list}:\n  # beside those that are there\n  - {word}")
+}
+
+/// The finding about a variable whose value nobody should read. The value is not shown.
+fn written_out(container: &Container, name: &str, what: &str) -> Finding {
+    let reference = json!({"secretKeyRef": {"name": "<secret>", "key": "<key>"}});
+    let secret = json!({"name": name, "value": null, "valueFrom": reference});
+    Finding::of_item(container, "env", name)
+        .found(format!("`{name}` holds {what} that is written out"))
+        .expected("a reference to a Secret")
+        .instead(snippet(&json!({"env": [secret]})))
+}
+
+/// Tells whether a value says something itself, rather than referring to another variable.
+fn is_written_out(value: &str) -> bool {
+    !value.trim().is_empty() && !value.contains('$')
+}
+
+/// Returns the least and the most replicas that a workload runs with.
+fn replicas(context: &Context) -> (i64, i64) {
+    context.effective.replicas(&context.workload, context.facts)
+}

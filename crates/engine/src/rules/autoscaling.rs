@@ -1,0 +1,39 @@
+//! Rules about replicas and autoscalers.
+
+mod autoscaler_out_of_bounds;
+mod cpu_scaling_on_gpu;
+mod duplicate_autoscaler;
+mod memory_scaling;
+mod replicas_under_autoscaler;
+mod scaling_without_request;
+mod value_target_on_queue;
+
+pub use autoscaler_out_of_bounds::AutoscalerOutOfBounds;
+pub use cpu_scaling_on_gpu::CpuScalingOnGpu;
+pub use duplicate_autoscaler::DuplicateAutoscaler;
+pub use memory_scaling::MemoryScaling;
+pub use replicas_under_autoscaler::ReplicasUnderAutoscaler;
+pub use scaling_without_request::ScalingWithoutRequest;
+pub use value_target_on_queue::ValueTargetOnQueue;
+
+use crate::policy::{Context, Finding};
+use crate::facts::{Autoscaler, Metric};
+
+/// Returns the autoscalers of the workload that are not Tidegate's: what that makes is the policy's business.
+fn authors<'c>(context: &Context<'c>) -> impl Iterator<Item = &'c Autoscaler> + use<'c> {
+    let of_workload = context.facts.autoscalers_of(&context.workload.reference());
+    of_workload.iter().filter(|autoscaler| !autoscaler.ours)
+}
+
+/// Returns the metrics of those autoscalers, each with its place there.
+fn authors_metrics<'c>(context: &Context<'c>) -> impl Iterator<Item = (&'c Autoscaler, usize, &'c Metric)> + use<'c> {
+    authors(context).flat_map(|autoscaler| {
+        autoscaler.metrics.iter().enumerate().map(move |(index, metric)| (autoscaler, index, metric))
+    })
+}
+
+/// Starts a finding about a metric of an autoscaler.
+fn at_metric(autoscaler: &Autoscaler, index: usize, metric: &Metric) -> Finding {
+    let finding = Finding::beside(&autoscaler.reference(), &format!("spec.metrics[{index}]"));
+    finding.found(format!("{} `{}`", metric.kind, metric.name))
+}

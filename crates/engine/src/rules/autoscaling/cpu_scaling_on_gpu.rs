@@ -1,0 +1,46 @@
+//! ## What it checks
+//! Autoscalers of the author's own that scale a GPU server on its CPU.
+//! ## Why it matters
+//! The CPU of a server that is saturated with requests is hardly used, and one that loads a model uses all of it: replicas come
+//! when they are not needed, and do not come when they are.
+//! ## Instead
+//! Scale on how many requests wait, which every runtime for language models exports, such as `vllm:num_requests_waiting`.
+
+use crate::api::Enforcement;
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::this_source;
+
+/// Finds GPU servers that scale on what says nothing of their load.
+#[derive(Debug)]
+pub struct CpuScalingOnGpu;
+
+impl Rule for CpuScalingOnGpu {
+    fn id(&self) -> &'static str {
+        "cpu-scaling-on-gpu"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        if !context.recognised.container.is_some_and(|container| container.has_gpu()) {
+            return Vec::new();
+        }
+        let metrics = context.recognised.runtime.and_then(|runtime| runtime.metrics.as_ref());
+        let queue = metrics.and_then(|metrics| metrics.queue.as_deref()).unwrap_or("<requests waiting>");
+        let on_cpu = super::authors_metrics(context).filter(|(_, _, metric)| metric.is_of_resource("cpu"));
+        let finding = |(autoscaler, index, metric)| {
+            super::at_metric(autoscaler, index, metric).expected("a metric of how many requests wait").instead(format!(
+                "spec:\n  metrics:\n    - type: Pods\n      pods:\n        metric:\n          name: {}\n        target:\n          \
+                 type: AverageValue\n          averageValue: 5",
+                queue.replace(':', "_")
+            ))
+        };
+        on_cpu.map(finding).collect()
+    }
+}

@@ -1,0 +1,76 @@
+//! ## What it checks
+//! Autoscalers that compare the use of CPU or memory with what is requested, where a container that counts requests none:
+//! with a metric of type `Resource` all containers count, with `ContainerResource` the one that it names.
+//! ## Why it matters
+//! Kubernetes cannot compute the share of a request that is not there: the autoscaler does nothing at all
+//! (`FailedGetResourceMetric`).
+//! ## Instead
+//! Request the resource in each container, or measure the model server alone with `ContainerResource`.
+
+use crate::api::AutoscalingEngine;
+use crate::facts::Metric;
+use crate::policy::{AutoscalingSettings, Context, Finding, Rule};
+use crate::rules::this_source;
+use crate::workload::Container;
+
+/// Finds autoscalers that cannot work.
+#[derive(Debug)]
+pub struct ScalingWithoutRequest;
+
+impl Rule for ScalingWithoutRequest {
+    fn id(&self) -> &'static str {
+        "scaling-without-request"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let resources = ["cpu", "memory"].into_iter();
+        let findings = resources.flat_map(|resource| {
+            let pod = &context.workload.pod_spec()["resources"]["requests"][resource];
+            let counting = context.workload.long_running().filter(move |_| pod.is_null());
+            let unasked = counting.filter(move |container| {
+                !container.has_resource("requests", resource) && !container.has_resource("limits", resource)
+            });
+            unasked.filter_map(move |container| finding(context, &container, resource))
+        });
+        findings.collect()
+    }
+}
+
+/// Returns the finding about a container without a request, where an autoscaler looks for one.
+fn finding(context: &Context, container: &Container, resource: &str) -> Option<Finding> {
+    let theirs =
+        super::authors_metrics(context).map(|(autoscaler, _, metric)| (autoscaler.reference(), metric.clone()));
+    // KEDA asks Prometheus, whatever the metrics say.
+    let is_asked = |settings: &&AutoscalingSettings| {
+        settings.is_wanted(&context.workload) && settings.engine == AutoscalingEngine::Hpa
+    };
+    let settings = context.effective.autoscaling().filter(is_asked);
+    // A metric of one container without its name is completed with the model server's.
+    let own_container = context.recognised.container.map(|container| container.name().to_owned());
+    let ours = settings.into_iter().flat_map(|settings| &settings.metrics).map(|written| {
+        let metric = Metric::of(&serde_json::Value::Object(written.clone()));
+        (
+            "the policy's autoscaler".to_owned(),
+            Metric { container: metric.container.or_else(|| own_container.clone()), ..metric },
+        )
+    });
+    let has_gpu = context.recognised.container.is_some_and(|container| container.has_gpu());
+    // Tidegate scales no GPU server on resources, whatever the policy says.
+    let mut all = theirs.chain(ours.filter(|_| !has_gpu));
+    let (autoscaler, _) = all.find(|(_, metric)| {
+        let counts = metric.kind == "Resource" || metric.container.as_deref() == Some(container.name());
+        metric.is_of_resource(resource) && metric.target == "Utilization" && counts
+    })?;
+    let amount = if resource == "cpu" { "100m" } else { "256Mi" };
+    let finding = Finding::in_container(container, &format!("resources.requests.{resource}"));
+    Some(
+        finding
+            .found(format!("nothing, which {autoscaler} is to compare the use with"))
+            .expected(format!("a {resource} request"))
+            .instead(format!("resources:\n  requests:\n    {resource}: {amount}")),
+    )
+}

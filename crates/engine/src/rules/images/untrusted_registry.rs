@@ -1,0 +1,94 @@
+//! ## What it checks
+//! Container images, init containers' among them, from other places than the policy names. Without the parameter it checks
+//! nothing.
+//! ## Why it matters
+//! Whoever can publish an image under any name can run it beside your models and their data.
+//! ## Parameters
+//! `registries`: the repositories that are trusted, such as `registry.example.com/ml/**`. A `*` stands for one part of the name,
+//! `**` for any rest. Images of Docker Hub are `docker.io/library/name` or `docker.io/owner/name`.
+//! ## Instead
+//! Copy the image to a trusted registry, and take it from there.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::{parameters, this_source};
+use crate::workload::{Container, Image};
+
+/// Finds images that anybody may have made.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UntrustedRegistry {
+    /// Patterns of the repositories that are trusted.
+    pub registries: Vec<String>,
+}
+
+impl Rule for UntrustedRegistry {
+    fn id(&self) -> &'static str {
+        "untrusted-registry"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+        parameters::<Self>(params)
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let is_trusted = |image: &Image| {
+            let repository = image.full_repository();
+            self.registries.iter().any(|pattern| is_like(pattern, &repository))
+        };
+        let containers = context.workload.all_containers();
+        let is_meant = |container: &Container| !self.registries.is_empty() && !container.image().text().is_empty();
+        let untrusted = containers.filter(|container| is_meant(container) && !is_trusted(&container.image()));
+        let finding = |container: Container| {
+            let image = container.image();
+            let name = image.text().rsplit('/').next().unwrap_or_default();
+            let registry = self.registries[0].split('*').next().unwrap_or_default().trim_end_matches('/');
+            Finding::in_container(&container, "image")
+                .found(format!("`{}`", image.text()))
+                .expected(format!("an image from {}", self.registries.join(", ")))
+                .instead(format!("image: {registry}/{name}"))
+        };
+        untrusted.map(finding).collect()
+    }
+}
+
+/// Tells whether a repository is like a pattern, part by part.
+fn is_like(pattern: &str, repository: &str) -> bool {
+    let (mut wanted, mut found) = (pattern.split('/'), repository.split('/'));
+    loop {
+        match (wanted.next(), found.next()) {
+            (Some("**"), Some(_)) | (None, None) => return true,
+            (Some("*"), Some(_)) => {}
+            (Some(wanted), Some(found)) if wanted == found => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_read_part_by_part() {
+        let trusted = |pattern: &str, image: &str| is_like(pattern, &Image::new(image).full_repository());
+        assert!(trusted("registry.example.com/**", "registry.example.com/a/b/c:1"));
+        assert!(!trusted("registry.example.com/**", "registry.example.com.evil.io/a:1"));
+        assert!(
+            !trusted("registry.example.com/**", "registry.example.com:5000/a:1"),
+            "another port is another registry"
+        );
+        assert!(trusted("docker.io/library/*", "nginx:1") && trusted("docker.io/vllm/*", "vllm/vllm-openai:v1"));
+        assert!(!trusted("docker.io/library/*", "vllm/vllm-openai:v1"));
+        assert!(trusted("ghcr.io/*/llama.cpp", "ghcr.io/ggml-org/llama.cpp:server"));
+        assert!(!trusted("ghcr.io/*", "ghcr.io/a/b:1") && !trusted("ghcr.io/a/b", "ghcr.io/a:1"));
+    }
+}

@@ -1,0 +1,46 @@
+//! ## What it checks
+//! Updates that take the label off by which Tidegate knows a model server.
+//! ## Why it matters
+//! Without the label no policy applies any more: taking it off would be a way around all of them.
+//! ## Instead
+//! Keep the label. To take a workload out of Tidegate's care for good, delete it and create it anew without the label.
+
+use crate::policy::{Context, Finding, Membership, Rule};
+use crate::rules::this_source;
+
+/// Finds updates by which a model server leaves its policies.
+#[derive(Debug)]
+pub struct ModelServerLabelRemoved;
+
+impl Rule for ModelServerLabelRemoved {
+    fn id(&self) -> &'static str {
+        "model-server-label-removed"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn concerns(&self) -> Membership {
+        Membership::Leaving
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let was_covered = context.old.is_some_and(|old| context.policies.covers(&old, context.facts));
+        if !was_covered || context.policies.covers(&context.workload, context.facts) {
+            return Vec::new();
+        }
+        let labels = context.workload.labels();
+        let lost = context.policies.scope().iter().find(|(key, value)| {
+            labels.and_then(|labels| labels.get(*key)).is_none_or(|found| found != value.as_str())
+        });
+        let Some((key, value)) = lost else { return Vec::new() };
+        let found = labels.and_then(|labels| labels.get(key)?.as_str());
+        vec![
+            Finding::at(format!("metadata.labels[{key}]"))
+                .found(found.map_or_else(|| "nothing".to_owned(), |found| format!("`{found}`")))
+                .expected(format!("`{value}`, as before"))
+                .instead(format!("metadata:\n  labels:\n    {key}: {value}")),
+        ]
+    }
+}

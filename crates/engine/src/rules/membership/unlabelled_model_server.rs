@@ -1,0 +1,44 @@
+//! ## What it checks
+//! Workloads that run a known runtime, such as vLLM, and are not labelled as model servers; in files that are checked, and among
+//! what runs in a cluster. The webhooks are not asked about such a workload.
+//! ## Why it matters
+//! No policy applies to it: it gets neither limits nor probes, no autoscaler and no database.
+//! ## Instead
+//! Label it; or label its namespace, if all in it are model servers. What only looks like one says so with the annotation
+//! `tidegate.dev/runtime: none`.
+
+use serde_json::json;
+
+use crate::api::Enforcement;
+use crate::policy::{Context, Finding, Membership, Rule};
+use crate::rules::{snippet, this_source};
+
+/// Finds model servers that no policy applies to.
+#[derive(Debug)]
+pub struct UnlabelledModelServer;
+
+impl Rule for UnlabelledModelServer {
+    fn id(&self) -> &'static str {
+        "unlabelled-model-server"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn concerns(&self) -> Membership {
+        Membership::Never
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let Some(runtime) = context.recognised.name() else { return Vec::new() };
+        let labels = json!({"metadata": {"labels": context.policies.scope()}});
+        let finding =
+            Finding::at("metadata.labels").found(format!("{runtime}, which is not labelled as a model server"));
+        vec![finding.expected("the label of a model server").instead(snippet(&labels))]
+    }
+}

@@ -1,0 +1,69 @@
+//! Rules about probes of the model server's container.
+
+mod liveness_before_load;
+mod liveness_runs_inference;
+mod missing_liveness_probe;
+mod missing_readiness_probe;
+mod missing_startup_probe;
+mod probe_port_unknown;
+mod probe_timeout_too_short;
+mod readiness_before_load;
+
+use serde_json::json;
+
+pub use liveness_before_load::LivenessBeforeLoad;
+pub use liveness_runs_inference::LivenessRunsInference;
+pub use missing_liveness_probe::MissingLivenessProbe;
+pub use missing_readiness_probe::MissingReadinessProbe;
+pub use missing_startup_probe::MissingStartupProbe;
+pub use probe_port_unknown::ProbePortUnknown;
+pub use probe_timeout_too_short::ProbeTimeoutTooShort;
+pub use readiness_before_load::ReadinessBeforeLoad;
+
+use super::snippet;
+use crate::policy::{Context, Finding};
+use crate::runtimes::{Endpoint, Handler};
+use crate::workload::{Container, Probe};
+
+/// How long, in seconds, a startup probe waits between two questions.
+const PERIOD: u64 = 10;
+
+/// Finds a probe that is not there although it is known how to ask.
+fn missing(context: &Context, field: &str, handler: impl Fn(&Endpoint) -> &Handler, failures: u64) -> Vec<Finding> {
+    let Some(container) = context.recognised.container else { return Vec::new() };
+    if container.probe(field).is_some() {
+        return Vec::new();
+    }
+    let Ok(endpoint) = context.recognised.endpoint() else { return Vec::new() };
+    let mut probe = match handler(&endpoint) {
+        Handler::Http { path, scheme } => {
+            json!({"httpGet": {"path": path, "port": endpoint.port, "scheme": scheme}, "timeoutSeconds": 5})
+        }
+        Handler::Tcp => json!({"tcpSocket": {"port": endpoint.port}}),
+    };
+    probe["periodSeconds"] = PERIOD.into();
+    probe["failureThreshold"] = failures.into();
+    let finding = Finding::in_container(&container, field).found("nothing");
+    vec![finding.expected("a probe").instead(snippet(&json!({field: probe})))]
+}
+
+/// How long, in seconds, the model server may take to start: as the policy says, else as its runtime does.
+fn startup_budget(context: &Context) -> Option<u64> {
+    let policys = context.effective.probes().and_then(|(settings, _)| settings.startup_budget);
+    let runtimes = || context.recognised.runtime.map(|runtime| runtime.startup_budget.into());
+    policys.or_else(runtimes).map(|budget| budget.as_secs())
+}
+
+/// How many failures of a startup probe fill the start-up budget.
+fn startup_failures(context: &Context) -> u64 {
+    const FIVE_MINUTES: u64 = 300;
+    startup_budget(context).unwrap_or(FIVE_MINUTES).div_ceil(PERIOD).max(1)
+}
+
+/// Returns the liveness probe that kills the model server while it loads, and how long loading may take.
+fn liveness_kills<'c>(context: &Context<'c>) -> Option<(&'c Container<'c>, Probe<'c>, u64)> {
+    let container = context.recognised.container.as_ref()?;
+    let liveness = container.probe("livenessProbe").filter(|_| container.probe("startupProbe").is_none())?;
+    let budget = startup_budget(context).filter(|budget| liveness.window() < *budget)?;
+    Some((container, liveness, budget))
+}

@@ -1,0 +1,66 @@
+//! ## What it checks
+//! Liveness probes that ask for a path that computes, such as `/v1/chat/completions`, `/predict` or SGLang's
+//! `/health_generate`.
+//! ## Why it matters
+//! Each probe takes its turn in the queue. Under load it comes too late, and a healthy server is restarted; when idle it keeps
+//! a GPU busy for nothing.
+//! ## Instead
+//! Ask for what the server answers without computing: its health path.
+
+use crate::api::Enforcement;
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::this_source;
+use crate::runtimes::Handler;
+
+/// The paths that compute, whatever the runtime.
+const INFERENCE: [&str; 8] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/generate",
+    "/generate_stream",
+    "/predict",
+    "/predictions",
+    "/invocations",
+];
+
+/// Finds liveness probes that stand in the queue.
+#[derive(Debug)]
+pub struct LivenessRunsInference;
+
+impl Rule for LivenessRunsInference {
+    fn id(&self) -> &'static str {
+        "liveness-runs-inference"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let Some(container) = context.recognised.container else { return Vec::new() };
+        let Some(path) = container.probe("livenessProbe").and_then(|probe| probe.path()) else { return Vec::new() };
+        let own = context.recognised.runtime.map_or(&[][..], |runtime| &runtime.inference_paths);
+        let computes = own.iter().any(|known| known == path)
+            || INFERENCE
+                .iter()
+                .any(|known| path == *known || path.strip_prefix(known).is_some_and(|rest| rest.starts_with('/')));
+        if !computes {
+            return Vec::new();
+        }
+        let health = match context.recognised.endpoint().map(|endpoint| endpoint.liveness) {
+            Ok(Handler::Http { path, .. }) => path,
+            Ok(Handler::Tcp) | Err(_) => "<health path>".to_owned(),
+        };
+        let finding = Finding::in_container(&container, "livenessProbe.httpGet.path").found(format!("`{path}`"));
+        vec![
+            finding
+                .expected("a path that answers without computing")
+                .instead(format!("livenessProbe:\n  httpGet:\n    path: {health}")),
+        ]
+    }
+}

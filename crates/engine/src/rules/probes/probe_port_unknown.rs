@@ -1,0 +1,51 @@
+//! ## What it checks
+//! Model servers that lack probes because it cannot be told which container serves, or on which port. Tidegate injects none
+//! then, and says so when the workload is made: a probe on the wrong port restarts a healthy server.
+//! ## Why it matters
+//! Without probes requests reach a server that still loads its model, and one that hangs is never restarted.
+//! ## Instead
+//! Name the container in the annotation `tidegate.dev/container`, and its port `http`; or write the probes.
+
+use crate::api::{CONTAINER_ANNOTATION, Enforcement};
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::this_source;
+
+/// Finds servers for which no probes can be made.
+#[derive(Debug)]
+pub struct ProbePortUnknown;
+
+impl Rule for ProbePortUnknown {
+    fn id(&self) -> &'static str {
+        "probe-port-unknown"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Audit
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let recognised = context.recognised;
+        let Some(container) = recognised.container else {
+            let expected = "the name of the container that is the model server";
+            let instead = format!("metadata:\n  annotations:\n    {CONTAINER_ANNOTATION}: <container>");
+            let place = format!("metadata.annotations[{CONTAINER_ANNOTATION}]");
+            let found = recognised.problem.clone().unwrap_or_else(|| "several containers could be meant".to_owned());
+            return vec![Finding::at(place).found(found).expected(expected).instead(instead)];
+        };
+        let probes = ["startupProbe", "readinessProbe", "livenessProbe"];
+        if recognised.is_worker() || probes.iter().all(|field| container.probe(field).is_some()) {
+            return Vec::new();
+        }
+        let Err(problem) = recognised.endpoint() else { return Vec::new() };
+        let finding = Finding::in_container(&container, "ports").found(problem);
+        vec![
+            finding
+                .expected("a port that is named `http`")
+                .instead("ports:\n  - name: http\n    containerPort: <port>"),
+        ]
+    }
+}

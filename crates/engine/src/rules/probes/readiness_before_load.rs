@@ -1,0 +1,53 @@
+//! ## What it checks
+//! Readiness probes that are answered before the model is loaded: by a connection where the server listens at once, or by a
+//! path that says only that the process lives.
+//! ## Why it matters
+//! The pod counts as ready and gets requests that it cannot answer; a rollout takes down the old pods too early.
+//! ## Instead
+//! Ask for the path that answers once the model is loaded.
+
+use serde_json::json;
+
+use crate::api::Enforcement;
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::{snippet, this_source};
+use crate::runtimes::Handler;
+
+/// Finds servers that count as ready too early.
+#[derive(Debug)]
+pub struct ReadinessBeforeLoad;
+
+impl Rule for ReadinessBeforeLoad {
+    fn id(&self) -> &'static str {
+        "readiness-before-load"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let Some((container, runtime)) = context.recognised.known() else { return Vec::new() };
+        let Some(probe) = container.probe("readinessProbe") else { return Vec::new() };
+        let asked = if probe.is_tcp() { Some("tcp") } else { probe.path() };
+        let Some(asked) = asked.filter(|asked| runtime.not_ready.iter().any(|known| known == asked)) else {
+            return Vec::new();
+        };
+        let Ok(endpoint) = context.recognised.endpoint() else { return Vec::new() };
+        let Handler::Http { path, scheme } = endpoint.readiness else { return Vec::new() };
+        let get = json!({"path": path, "port": endpoint.port, "scheme": scheme});
+        let mut instead = json!({"readinessProbe": {"httpGet": get}});
+        if probe.is_tcp() {
+            // A probe asks in one way.
+            instead["readinessProbe"]["tcpSocket"] = json!(null);
+        }
+        let found = if probe.is_tcp() { "a connection".to_owned() } else { format!("`{asked}`") };
+        let finding = Finding::in_container(container, "readinessProbe")
+            .found(format!("{found}, which {} answers before its model is loaded", runtime.name));
+        vec![finding.expected(format!("`{path}`")).instead(snippet(&instead))]
+    }
+}

@@ -1,0 +1,40 @@
+//! ## What it checks
+//! CPU limits of containers with a GPU.
+//! ## Why it matters
+//! Tokenizing, scheduling and copying run on the CPU in bursts. A limit throttles them while the far more expensive GPU
+//! waits. A request keeps the same share for the server without that.
+//! ## Instead
+//! Request the CPUs that the server needs, and leave the limit out.
+
+use crate::api::Enforcement;
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::this_source;
+use crate::workload::Container;
+
+/// Finds GPUs that are made to wait for CPUs.
+#[derive(Debug)]
+pub struct CpuLimitOnGpuServer;
+
+impl Rule for CpuLimitOnGpuServer {
+    fn id(&self) -> &'static str {
+        "cpu-limit-on-gpu-server"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let containers = context.workload.long_running().filter(Container::has_gpu);
+        let found = containers.filter_map(|container| {
+            let limit = container.resource("limits", "cpu")?;
+            let finding = Finding::in_container(&container, "resources.limits.cpu").found(format!("`{limit}`"));
+            Some(finding.expected("no CPU limit").instead("# leave resources.limits.cpu out"))
+        });
+        found.collect()
+    }
+}

@@ -1,0 +1,77 @@
+//! ## What it checks
+//! Servers whose flags spread the model over another number of GPUs than the container has: tensor parallelism times
+//! pipelines and replicas, each 1 where nothing is said. A server that shares the work with other nodes may have fewer.
+//! ## Why it matters
+//! With too few GPUs the server does not start. With too many, those that are left over are paid for and idle.
+//! ## Instead
+//! Make the limit and the flags agree.
+
+use crate::api::Enforcement;
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::this_source;
+use crate::runtimes::Recognised;
+use crate::workload::Container;
+
+/// Finds GPUs that are missing or idle.
+#[derive(Debug)]
+pub struct GpuCountMismatch;
+
+impl Rule for GpuCountMismatch {
+    fn id(&self) -> &'static str {
+        "gpu-count-mismatch"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let found = context.recognised.container.and_then(|container| mismatch(context.recognised, &container));
+        found.into_iter().collect()
+    }
+}
+
+fn mismatch(recognised: &Recognised, container: &Container) -> Option<Finding> {
+    let resource = container.gpu_resource()?;
+    let gpus = whole(container, resource)?;
+    let (tensor, all) = wanted(recognised)?;
+    // Pipelines and replicas may run on other nodes: then each has a part.
+    let is_part = gpus % tensor == 0 && all % gpus == 0;
+    let finding = Finding::in_container(container, &format!("resources.limits[{resource}]")).found(format!("`{gpus}`"));
+    (gpus != all && !is_part).then(|| {
+        finding
+            .expected(format!("{all}, over which the server's flags spread the model"))
+            .instead(format!("resources:\n  limits:\n    {resource}: {all}"))
+    })
+}
+
+/// Over how many GPUs each layer of the model is spread, and over how many all of it; none where that cannot be told.
+fn wanted(recognised: &Recognised) -> Option<(u64, u64)> {
+    let parallel = &recognised.runtime?.parallel;
+    let is_told = !parallel.tensor.is_empty() || !parallel.env.is_empty();
+    let is_said = recognised.words.has_any(&parallel.tensor)
+        || parallel.env.iter().any(|name| recognised.container.is_some_and(|container| container.env(name).is_some()));
+    let tensor = match is_said {
+        true => recognised.tensor_parallel().filter(|count| *count > 0)?,
+        false if parallel.takes_all || !is_told => return None,
+        false => 1,
+    };
+    let others = parallel.others.iter().filter_map(|flag| recognised.words.value(flag));
+    let factors: Option<Vec<u64>> = others.map(|value| value.parse().ok().filter(|count| *count > 0)).collect();
+    let all = factors?.into_iter().try_fold(tensor, u64::checked_mul)?;
+    let nodes = match recognised.words.value_of_any(&parallel.nodes) {
+        Some(nodes) => nodes.parse().ok().filter(|nodes| *nodes > 0)?,
+        None => 1,
+    };
+    // Each node has its part of the layers, too.
+    Some(if all % nodes == 0 { ((tensor / nodes).max(1), all / nodes) } else { (tensor, all) })
+}
+
+fn whole(container: &Container, resource: &str) -> Option<u64> {
+    let nanos = container.resource("limits", resource)?.nanos();
+    (nanos > 0 && nanos % 1_000_000_000 == 0).then(|| u64::try_from(nanos / 1_000_000_000).ok())?
+}

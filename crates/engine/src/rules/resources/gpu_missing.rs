@@ -1,0 +1,64 @@
+//! ## What it checks
+//! Servers of a runtime that computes on GPUs, such as vLLM, that ask for none: neither by a limit, nor by a resource claim.
+//! Builds for CPUs are left out, and so is whatever asks for another accelerator.
+//! ## Why it matters
+//! The pod starts on any node and fails there for want of a driver, again and again.
+//! ## Instead
+//! Ask for the GPUs that the model needs: `resources.limits: {nvidia.com/gpu: 1}`.
+
+use serde_json::Value;
+
+use crate::api::{Enforcement, Runtime};
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::this_source;
+use crate::runtimes::Recognised;
+use crate::workload::Container;
+
+/// Finds GPU servers that have no GPU.
+#[derive(Debug)]
+pub struct GpuMissing;
+
+impl Rule for GpuMissing {
+    fn id(&self) -> &'static str {
+        "gpu-missing"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let Some((container, runtime)) = context.recognised.known() else { return Vec::new() };
+        let claims = context.workload.pod_spec()["resourceClaims"].as_array();
+        if !needs(context.recognised, container, runtime)
+            || has_accelerator(container)
+            || claims.is_some_and(|claims| !claims.is_empty())
+        {
+            return Vec::new();
+        }
+        let finding =
+            Finding::in_container(container, "resources.limits").found(format!("no GPU for {}", runtime.name));
+        vec![finding.expected("the GPUs that the model needs").instead("resources:\n  limits:\n    nvidia.com/gpu: 1")]
+    }
+}
+
+fn needs(recognised: &Recognised, container: &Container, runtime: &Runtime) -> bool {
+    let image = container.image().text();
+    let is_excepted = runtime.gpu.except_images.iter().any(|part| image.contains(part.as_str()))
+        || runtime.gpu.except_flags.iter().any(|(flag, value)| recognised.words.value(flag) == Some(value));
+    runtime.gpu.required && !is_excepted
+}
+
+/// Any resource with a vendor's name may be an accelerator that is not known here.
+fn has_accelerator(container: &Container) -> bool {
+    let limits = container.field("resources")["limits"].as_object();
+    let vendors = |name: &str| name.split_once('/').is_some_and(|(vendor, _)| !vendor.ends_with("kubernetes.io"));
+    container.has_gpu()
+        || limits.is_some_and(|limits| {
+            limits.iter().any(|(name, amount): (&String, &Value)| vendors(name) && !amount.is_null())
+        })
+}

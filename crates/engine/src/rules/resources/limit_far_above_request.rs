@@ -1,0 +1,89 @@
+//! ## What it checks
+//! CPU and memory limits that are many times the request of the same container: more than 10 times for CPU, 4 times for
+//! memory.
+//! ## Why it matters
+//! The scheduler counts requests. A node that looks half empty runs out of memory when several servers use what their limits
+//! allow, and the kernel kills one of them.
+//! ## Parameters
+//! `cpu`, `memory`: how many times the request the limit may be.
+//! ## Instead
+//! Request nearer to what the server uses under load, or lower the limit.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::api::Enforcement;
+use crate::quantity::Quantity;
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::{parameters, this_source};
+use crate::workload::Container;
+
+/// Finds containers that may use far more than the scheduler counts.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitFarAboveRequest {
+    /// How many times its request a CPU limit may be.
+    pub cpu: u32,
+    /// How many times its request a memory limit may be.
+    pub memory: u32,
+}
+
+impl LimitFarAboveRequest {
+    /// What is allowed where no policy says.
+    pub const DEFAULT: Self = Self { cpu: 10, memory: 4 };
+}
+
+impl Default for LimitFarAboveRequest {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl Rule for LimitFarAboveRequest {
+    fn id(&self) -> &'static str {
+        "limit-far-above-request"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+        parameters::<Self>(params)
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let most = [("cpu", self.cpu), ("memory", self.memory)];
+        let containers = context.workload.long_running();
+        containers
+            .flat_map(|container| most.into_iter().filter_map(move |(name, most)| far(&container, name, most)))
+            .collect()
+    }
+}
+
+fn far(container: &Container, name: &str, most: u32) -> Option<Finding> {
+    let (request, limit) = (container.resource("requests", name)?, container.resource("limits", name)?);
+    let allowed = request.nanos().saturating_mul(most.into());
+    if request.is_zero() || limit.nanos() <= allowed {
+        return None;
+    }
+    let finding = Finding::in_container(container, &format!("resources.requests.{name}"));
+    let suggested = needed(&limit, most);
+    Some(
+        finding
+            .found(format!("`{request}`, with a limit of `{limit}`"))
+            .expected(format!("a limit of at most {most} times the request"))
+            .instead(format!("resources:\n  requests:\n    {name}: {suggested}")),
+    )
+}
+
+/// The least request, in whole units, for a limit: thousandths for CPU, bytes for memory, as the limit is written.
+fn needed(limit: &Quantity, most: u32) -> Quantity {
+    limit.divided_by(most.max(1))
+}

@@ -1,0 +1,49 @@
+//! ## What it checks
+//! Containers without a GPU that have no memory limit, neither their own nor the pod's. GPU servers are left out: their
+//! memory follows the model that they load, and a limit guessed too low kills them.
+//! ## Why it matters
+//! A container that leaks takes memory from every pod of its node until the kernel kills one of them, not always the
+//! culprit.
+//! ## Instead
+//! Set `resources.limits.memory` to what the server needs under load, and some more.
+
+use crate::policy::{Class, Context, Finding, Rule};
+use crate::quantity::Quantity;
+use crate::rules::this_source;
+use crate::workload::Container;
+
+/// Finds containers that may use all memory of their node.
+#[derive(Debug)]
+pub struct MissingMemoryLimit;
+
+impl Rule for MissingMemoryLimit {
+    fn id(&self) -> &'static str {
+        "missing-memory-limit"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        if !context.workload.pod_spec()["resources"]["limits"]["memory"].is_null() {
+            return Vec::new();
+        }
+        let containers = context.workload.long_running();
+        let unlimited = containers
+            .filter(|container| Class::of(container) == Class::Cpu && !container.has_resource("limits", "memory"));
+        let finding = |container| {
+            Finding::in_container(&container, "resources.limits.memory")
+                .found("nothing")
+                .expected("a memory limit")
+                .instead(format!("resources:\n  limits:\n    memory: {}", suggested(&container)))
+        };
+        unlimited.map(finding).collect()
+    }
+}
+
+/// A limit to begin with; the API server takes none below the request.
+fn suggested(container: &Container) -> Quantity {
+    let least: Quantity = "512Mi".parse().expect("this is a quantity");
+    container.resource("requests", "memory").filter(|request| *request > least).unwrap_or(least)
+}

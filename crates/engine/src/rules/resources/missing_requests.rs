@@ -1,0 +1,52 @@
+//! ## What it checks
+//! Containers that run as long as the pod does and request no CPU or no memory, neither themselves nor for the whole pod. A
+//! limit counts: Kubernetes takes it for the request.
+//! ## Why it matters
+//! The scheduler packs such a pod onto any node, however full, and it is the first to be evicted there. An autoscaler that
+//! compares use with requests cannot work at all.
+//! ## Instead
+//! Request what the server needs when it is idle, with its model loaded.
+
+use crate::policy::{Class, Context, Finding, Rule};
+use crate::rules::this_source;
+use crate::workload::Container;
+
+/// Finds containers that the scheduler knows nothing of.
+#[derive(Debug)]
+pub struct MissingRequests;
+
+impl Rule for MissingRequests {
+    fn id(&self) -> &'static str {
+        "missing-requests"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let pod = &context.workload.pod_spec()["resources"];
+        let of_pod = |name: &str| !pod["requests"][name].is_null() || !pod["limits"][name].is_null();
+        let asked: Vec<&str> = ["cpu", "memory"].into_iter().filter(|name| !of_pod(name)).collect();
+        let containers = context.workload.long_running();
+        containers.flat_map(|container| asked.iter().filter_map(move |name| missing(&container, name))).collect()
+    }
+}
+
+fn missing(container: &Container, name: &str) -> Option<Finding> {
+    if container.has_resource("requests", name) || container.has_resource("limits", name) {
+        return None;
+    }
+    let suggested = match (name, Class::of(container)) {
+        ("cpu", Class::Cpu) => "100m",
+        ("cpu", Class::Gpu) => "4",
+        (_, Class::Cpu) => "256Mi",
+        (_, Class::Gpu) => "16Gi",
+    };
+    let finding = Finding::in_container(container, &format!("resources.requests.{name}")).found("nothing");
+    Some(
+        finding
+            .expected(format!("a {name} request"))
+            .instead(format!("resources:\n  requests:\n    {name}: {suggested}")),
+    )
+}

@@ -1,0 +1,45 @@
+//! ## What it checks
+//! Pods that are killed before their runtime can have finished the requests that it has.
+//! ## Why it matters
+//! A generation takes tens of seconds. Each rollout and each step down of the autoscaler cuts off those that run.
+//! ## Instead
+//! Give the pod the time that its runtime needs, the wait in `preStop` included. A policy with `pod` injects it.
+
+use std::time::Duration;
+
+use crate::api::Enforcement;
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::this_source;
+use crate::workload::GRACE_PERIOD;
+
+/// Finds pods that are killed at work.
+#[derive(Debug)]
+pub struct GracePeriodTooShort;
+
+impl Rule for GracePeriodTooShort {
+    fn id(&self) -> &'static str {
+        "grace-period-too-short"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let drain = context.recognised.drain();
+        let needed = drain.and_then(|drain| i64::try_from(Duration::from(drain.grace_period).as_secs()).ok());
+        let written = context.workload.pod_spec()["terminationGracePeriodSeconds"].as_i64().unwrap_or(GRACE_PERIOD);
+        let Some(needed) = needed.filter(|needed| written < *needed) else { return Vec::new() };
+        let finding = Finding::in_pod("terminationGracePeriodSeconds").found(format!("`{written}`"));
+        let runtime = context.recognised.name().unwrap_or_default();
+        vec![
+            finding
+                .expected(format!("at least {needed}, which {runtime} may need to finish its requests"))
+                .instead(format!("terminationGracePeriodSeconds: {needed}")),
+        ]
+    }
+}

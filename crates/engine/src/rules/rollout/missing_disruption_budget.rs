@@ -1,0 +1,82 @@
+//! ## What it checks
+//! Workloads of two replicas and more for whose pods there is no PodDisruptionBudget, where it is known which there are:
+//! in a cluster, and in files where a budget is among them. Where the policy makes one, nothing is missing.
+//! ## Why it matters
+//! An upgrade that drains nodes may take all replicas at once, each of which takes minutes to load its model elsewhere.
+//! ## Instead
+//! Add a budget that lets one go at a time, or have the policy make them: `disruptionBudget: {}`.
+
+use serde_json::json;
+
+use crate::api::Enforcement;
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::{replicas, snippet, this_source};
+
+/// Finds replicas that may all be drained at once.
+#[derive(Debug)]
+pub struct MissingDisruptionBudget;
+
+impl Rule for MissingDisruptionBudget {
+    fn id(&self) -> &'static str {
+        "missing-disruption-budget"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let workload = &context.workload;
+        let labels = &workload.template()["metadata"]["labels"];
+        let (least, _) = replicas(context);
+        let is_missing = context.facts.has_budget(workload.namespace(), labels) == Some(false);
+        let selector = workload.spec("selector");
+        if least < 2 || !is_missing || !selector.is_object() || context.effective.budget().is_some() {
+            return Vec::new();
+        }
+        let budget = json!({
+            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+            "metadata": {"name": workload.name(), "namespace": workload.namespace()},
+            "spec": {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": selector}
+        });
+        let finding =
+            Finding::at("spec.replicas").found(format!("{least} replicas and no PodDisruptionBudget for them"));
+        vec![finding.expected("a budget that lets one go at a time").instead(snippet(&budget))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use crate::decision::{Operation, Request, User, decide};
+    use crate::facts::Facts;
+    use crate::testing::{facts, policies, with_container};
+    use crate::workload::Workload;
+
+    fn warnings(spec: Value) -> usize {
+        let mut object = with_container(&json!({}));
+        object["spec"]["replicas"] = 2.into();
+        object["spec"]["selector"] = json!({"matchLabels": {"app": "api"}});
+        let workload = Workload::view(&object).unwrap();
+        let (operation, user, now) = (Operation::Observe, User::default(), Timestamp::UNIX_EPOCH);
+        let request = Request { operation, workload, old: None, user, now };
+        let facts = Facts { budgets: Some(HashMap::new()), ..facts() };
+        decide(&request, &policies(&[("serving", spec)]), &facts).verdict.warnings.len()
+    }
+
+    #[test]
+    fn what_the_policy_makes_is_not_missing() {
+        let rules = json!({"missing-disruption-budget": {}});
+        assert_eq!(warnings(json!({"rules": rules})), 1);
+        assert_eq!(warnings(json!({"rules": rules, "disruptionBudget": {}})), 0);
+        assert_eq!(warnings(json!({"rules": rules, "disruptionBudget": {"enabled": false}})), 1);
+    }
+}

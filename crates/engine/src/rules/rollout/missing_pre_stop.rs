@@ -1,0 +1,47 @@
+//! ## What it checks
+//! Model servers of a known runtime that get SIGTERM at once when their pod is stopped.
+//! ## Why it matters
+//! Load balancers learn of it at the same time, not before: for seconds they send requests to a server that takes none any
+//! more, and each fails.
+//! ## Instead
+//! Sleep before the stop. A policy with `pod` injects it.
+
+use std::time::Duration;
+
+use crate::api::Enforcement;
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::this_source;
+
+/// Finds servers that stop before the load balancers know.
+#[derive(Debug)]
+pub struct MissingPreStop;
+
+impl Rule for MissingPreStop {
+    fn id(&self) -> &'static str {
+        "missing-pre-stop"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let Some((container, drain)) = context.recognised.container.zip(context.recognised.drain()) else {
+            return Vec::new();
+        };
+        if !container.field("lifecycle")["preStop"].is_null() {
+            return Vec::new();
+        }
+        let seconds = Duration::from(drain.pre_stop).as_secs();
+        let finding = Finding::in_container(&container, "lifecycle.preStop").found("nothing");
+        vec![
+            finding
+                .expected(format!("a sleep of {seconds} seconds"))
+                .instead(format!("lifecycle:\n  preStop:\n    sleep:\n      seconds: {seconds}")),
+        ]
+    }
+}

@@ -1,0 +1,46 @@
+//! ## What it checks
+//! Deployments whose rollout counts as failed before a container's startup probe gives up.
+//! ## Why it matters
+//! The model still loads, and the Deployment says `ProgressDeadlineExceeded`: pipelines, Argo CD and Pulumi fail, and someone
+//! rolls back what would have worked.
+//! ## Instead
+//! Let the deadline be above the start-up budget. A policy with `pod` sees to it.
+
+use crate::api::Enforcement;
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::this_source;
+use crate::workload::PROGRESS_DEADLINE;
+
+/// Finds rollouts that are given up while a model loads.
+#[derive(Debug)]
+pub struct ProgressDeadlineTooShort;
+
+impl Rule for ProgressDeadlineTooShort {
+    fn id(&self) -> &'static str {
+        "progress-deadline-too-short"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let workload = &context.workload;
+        let probes = workload.long_running().filter_map(|container| container.probe("startupProbe"));
+        let longest = probes.map(|probe| i64::try_from(probe.window()).unwrap_or(i64::MAX)).max();
+        let deadline = workload.progress_deadline().unwrap_or(PROGRESS_DEADLINE);
+        let Some(longest) = longest.filter(|longest| workload.kind() == "Deployment" && deadline <= *longest) else {
+            return Vec::new();
+        };
+        let finding = Finding::at("spec.progressDeadlineSeconds").found(format!("`{deadline}`"));
+        vec![
+            finding
+                .expected(format!("more than {longest}, which a container may take to start"))
+                .instead(format!("spec:\n  progressDeadlineSeconds: {}", longest.saturating_add(60))),
+        ]
+    }
+}

@@ -1,0 +1,77 @@
+//! ## What it checks
+//! Servers that listen on localhost alone: because a flag or variable says so, or because the program does, outside of its own
+//! images, unless it is told otherwise.
+//! ## Why it matters
+//! Neither the kubelet's probes nor a Service reach it: the pod never becomes ready.
+//! ## Instead
+//! Let it listen on all addresses, `--host 0.0.0.0`; unless a proxy in the same pod is what serves.
+
+use crate::api::{Enforcement, Host};
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::{added, this_source};
+
+/// Finds servers that nobody reaches.
+#[derive(Debug)]
+pub struct LoopbackServer;
+
+impl Rule for LoopbackServer {
+    fn id(&self) -> &'static str {
+        "loopback-server"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let recognised = context.recognised;
+        let Some((container, runtime)) = recognised.known() else { return Vec::new() };
+        let Some(Host { flags, env, loopback }) = &runtime.host else { return Vec::new() };
+        let by_flag = recognised.words.value_of_any(flags);
+        let said = by_flag.or_else(|| env.iter().find_map(|name| container.env_value(name)));
+        let is_set = said.is_some() || env.iter().any(|name| container.env(name).is_some());
+        let found = match said {
+            Some(host) if is_loopback(host) => format!("`{host}`"),
+            None if *loopback && !is_set && !recognised.has_own_image() => {
+                format!("nothing, for which {} takes localhost", runtime.name)
+            }
+            _ => return Vec::new(),
+        };
+        if let (None, Some(variable)) = (flags.first(), env.first()) {
+            let finding = Finding::in_container(container, "env").found(found).expected("an address that others reach");
+            return vec![finding.instead(format!("env:\n  - name: {variable}\n    value: 0.0.0.0"))];
+        }
+        let words = if container.field("args").is_null() { "command" } else { "args" };
+        let flag = flags.first().map_or("--host", String::as_str);
+        let finding = Finding::in_container(container, words).found(found).expected("an address that others reach");
+        vec![finding.instead(added(container, &format!("{flag}=0.0.0.0")))]
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    // It may be an address: `http://127.0.0.1:11434`.
+    let host = host.split_once("://").map_or(host, |(_, rest)| rest);
+    host == "::1"
+        || host.starts_with("[::1]")
+        || host.starts_with("127.")
+        || host.split(':').next() == Some("localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn localhost_has_many_names() {
+        for host in ["127.0.0.1", "localhost", "::1", "127.0.0.1:11434", "http://localhost:80", "[::1]:80"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["0.0.0.0", "0.0.0.0:127", "::", "localhost.example.com", "http://10.0.0.1"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

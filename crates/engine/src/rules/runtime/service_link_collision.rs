@@ -1,0 +1,48 @@
+//! ## What it checks
+//! Servers that take environment variables of a prefix for settings, such as vLLM, beside a Service whose name begins so, in a
+//! pod that gets a variable for each Service; where the Services are known.
+//! ## Why it matters
+//! Kubernetes sets `VLLM_PORT=tcp://10.0.0.1:8000` for a Service called `vllm`. vLLM takes that for its port, and stops.
+//! ## Instead
+//! Switch these variables off, which hardly anything needs. A policy with `pod` does.
+
+use crate::api::Enforcement;
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::this_source;
+
+/// Finds servers that take a Service for their settings.
+#[derive(Debug)]
+pub struct ServiceLinkCollision;
+
+impl Rule for ServiceLinkCollision {
+    fn id(&self) -> &'static str {
+        "service-link-collision"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let prefix = context.recognised.runtime.and_then(|runtime| runtime.service_link_prefix.as_deref());
+        let Some(prefix) = prefix.filter(|_| context.workload.pod_spec()["enableServiceLinks"] != false) else {
+            return Vec::new();
+        };
+        let mut services = context.facts.services_in(context.workload.namespace());
+        let collides = |service: &&str| {
+            let variable = service.to_uppercase().replace('-', "_");
+            variable == prefix || variable.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'))
+        };
+        let Some(service) = services.find(collides) else { return Vec::new() };
+        let finding = Finding::in_pod("enableServiceLinks").found(format!("`true`, beside the Service `{service}`"));
+        vec![
+            finding
+                .expected(format!("`false`: variables {prefix}_* are settings"))
+                .instead("enableServiceLinks: false"),
+        ]
+    }
+}

@@ -1,0 +1,41 @@
+//! ## What it checks
+//! Volumes of type `hostPath`.
+//! ## Why it matters
+//! What is on one node is not on the next: a pod that moves finds no model, or another one. And whoever may write there changes
+//! what other pods, or the node itself, run.
+//! ## Instead
+//! Keep models in a PersistentVolumeClaim or in the image, and scratch data in an `emptyDir`.
+
+use serde_json::json;
+
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::{snippet, this_source};
+use crate::workload::items;
+
+/// Finds pods that use their node's files.
+#[derive(Debug)]
+pub struct HostPath;
+
+impl Rule for HostPath {
+    fn id(&self) -> &'static str {
+        "host-path"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let volumes = items(&context.workload.pod_spec()["volumes"]);
+        let of_host = volumes.filter(|volume| volume["hostPath"].is_object());
+        let finding = |volume: &serde_json::Value| {
+            let (name, path) = (&volume["name"], volume["hostPath"]["path"].as_str().unwrap_or_default());
+            let claim = json!({"name": name, "persistentVolumeClaim": {"claimName": "<claim>"}, "hostPath": null});
+            Finding::of_volume(volume, "hostPath")
+                .found(format!("`{path}` of whatever node the pod runs on"))
+                .expected("a volume that does not depend on the node")
+                .instead(snippet(&json!({"volumes": [claim]})))
+        };
+        of_host.map(finding).collect()
+    }
+}

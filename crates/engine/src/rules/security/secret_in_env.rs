@@ -1,0 +1,216 @@
+//! ## What it checks
+//! Tokens and API keys that are written out in environment variables, commands or arguments: variables whose names say so, such
+//! as `HF_TOKEN` and `AWS_SECRET_ACCESS_KEY`, flags such as `--api-key`, and values that look like keys of Hugging Face,
+//! NVIDIA, OpenAI, AWS or GitHub. No value is ever shown.
+//! ## Why it matters
+//! Whoever may read Deployments, their history, backups or the repository they come from has the key. It must then be replaced
+//! everywhere.
+//! ## Parameters
+//! `names`: more variables that hold secrets, such as `COMPANY_LICENSE`.
+//! ## Instead
+//! Put it in a Secret, and let the variable refer to that. An argument takes it from the variable: `$(NAME)`. Replace the key:
+//! it has been seen.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::{is_written_out, parameters, this_source, written_out};
+use crate::workload::{Container, items};
+
+/// Variables that hold secrets.
+const NAMES: [&str; 6] =
+    ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HF_API_TOKEN", "AWS_SESSION_TOKEN", "GITHUB_TOKEN"];
+
+/// How the names of variables end that hold secrets.
+const ENDINGS: [&str; 8] = [
+    "API_KEY",
+    "API_KEYS",
+    "API_TOKEN",
+    "ACCESS_TOKEN",
+    "AUTH_TOKEN",
+    "SECRET_KEY",
+    "SECRET_ACCESS_KEY",
+    "CLIENT_SECRET",
+];
+
+/// Flags whose values are secrets.
+const FLAGS: [&str; 7] =
+    ["--api-key", "--api-keys", "--hf-token", "--hf-api-token", "--auth-token", "--access-token", "--admin-api-key"];
+
+/// How keys begin, and the least number of characters after that.
+///
+/// <https://docs.github.com/en/code-security/secret-scanning/introduction/supported-secret-scanning-patterns>
+const KEYS: [(&str, usize); 8] = [
+    ("hf_", 20),
+    ("nvapi-", 20),
+    ("sk-", 20),
+    ("sk_live_", 20),
+    ("AKIA", 16),
+    ("ghp_", 36),
+    ("github_pat_", 36),
+    ("glpat-", 20),
+];
+
+/// What people write where a program demands a key that nobody checks.
+const PLACEHOLDERS: [&str; 6] = ["empty", "none", "dummy", "fake", "not-needed", "placeholder"];
+
+/// Finds keys that everybody can read.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretInEnv {
+    /// More variables that hold secrets.
+    pub names: Vec<String>,
+}
+
+impl Rule for SecretInEnv {
+    fn id(&self) -> &'static str {
+        "secret-in-env"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+        parameters::<Self>(params)
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let containers = context.workload.all_containers();
+        containers.flat_map(|container| self.in_env(&container).into_iter().chain(in_words(&container))).collect()
+    }
+}
+
+impl SecretInEnv {
+    fn in_env(&self, container: &Container) -> Vec<Finding> {
+        let entries = items(container.field("env"));
+        let found = entries.filter_map(|entry| {
+            let (name, value) = (entry["name"].as_str()?, entry["value"].as_str()?);
+            let by_name = self.names_a_secret(name) && is_secret(value);
+            (by_name || is_key(value)).then(|| written_out(container, name, "a secret"))
+        });
+        found.collect()
+    }
+
+    fn names_a_secret(&self, name: &str) -> bool {
+        let upper = name.to_uppercase();
+        NAMES.contains(&&*upper)
+            || self.names.iter().any(|known| known == name)
+            || ENDINGS.iter().any(|ending| {
+                upper.strip_suffix(ending).is_some_and(|before| before.is_empty() || before.ends_with('_'))
+            })
+    }
+}
+
+/// Finds secrets among the words of a container, as they are written: what refers to a variable shows nothing.
+fn in_words(container: &Container) -> Vec<Finding> {
+    let lists = ["command", "args"].into_iter();
+    let found = lists.filter_map(|list| {
+        let texts = items(container.field(list)).filter_map(Value::as_str);
+        let words: Vec<&str> = texts.flat_map(str::split_whitespace).map(|word| word.trim_matches(['"', '\''])).collect();
+        let what = words.iter().enumerate().find_map(|(index, word)| secret_at(word, words.get(index + 1)))?;
+        Some(
+            Finding::in_container(container, list)
+                .found(format!("{what} is followed by a secret that is written out"))
+                .expected("a variable that takes it from a Secret")
+                .instead("env:\n  - name: API_KEY\n    valueFrom:\n      secretKeyRef:\n        name: <secret>\n        key: <key>\n\
+                          # and where the secret stands: $(API_KEY)"),
+        )
+    });
+    found.collect()
+}
+
+/// Returns what a word says before the secret in it, or after it.
+fn secret_at(word: &str, next: Option<&&str>) -> Option<String> {
+    let (flag, value) = word.split_once('=').map_or((word, next.copied()), |(flag, value)| (flag, Some(value)));
+    let value = value.unwrap_or_default().trim_matches(['"', '\'']);
+    if FLAGS.contains(&&*flag.replace('_', "-")) && is_secret(value) && !value.starts_with('-') {
+        return Some(format!("`{flag}`"));
+    }
+    let is_bare = is_key(word);
+    (is_bare || (word.contains('=') && is_key(value)))
+        .then(|| if is_bare { "a word".to_owned() } else { format!("`{flag}`") })
+}
+
+/// Tells whether the value of a secret is one.
+fn is_secret(value: &str) -> bool {
+    is_written_out(value) && !PLACEHOLDERS.iter().any(|placeholder| value.trim().eq_ignore_ascii_case(placeholder))
+}
+
+fn is_key(value: &str) -> bool {
+    KEYS.iter().any(|(begin, least)| {
+        value.strip_prefix(begin).is_some_and(|rest| {
+            rest.len() >= *least && rest.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::with_container;
+    use crate::workload::Workload;
+
+    const RULE: SecretInEnv = SecretInEnv { names: Vec::new() };
+
+    fn of_env(name: &str, value: &str) -> usize {
+        let object = with_container(&json!({"env": [{"name": name, "value": value}]}));
+        let container = Workload::view(&object).unwrap().containers().next().unwrap();
+        RULE.in_env(&container).len()
+    }
+
+    fn of_args(args: &[&str]) -> Vec<Finding> {
+        let object = with_container(&json!({"args": args}));
+        let container = Workload::view(&object).unwrap().containers().next().unwrap();
+        in_words(&container)
+    }
+
+    #[test]
+    fn secrets_are_told_by_name_or_by_value() {
+        let key = format!("hf_{}", "a".repeat(34));
+        for (name, value) in
+            [("HF_TOKEN", "x"), ("OPENAI_API_KEY", "x"), ("MY_API_KEY", "x"), ("API_KEY", "x"), ("OTHER", &*key)]
+        {
+            assert_eq!(of_env(name, value), 1, "{name}");
+        }
+        for (name, value) in [
+            ("HF_TOKEN", ""),
+            ("HF_TOKEN", "$(TOKEN)"),
+            ("OPENAI_API_KEY", "EMPTY"),
+            ("MAX_TOKENS", "1"),
+            ("TOKENIZERS_PARALLELISM", "true"),
+            ("MONKEYAPI_KEY", "x"),
+            ("OTHER", "hf_home"),
+            ("OTHER", "sk-learn"),
+        ] {
+            assert_eq!(of_env(name, value), 0, "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn words_hide_secrets_in_many_ways() {
+        for args in [
+            &["--api-key", "s3cret"][..],
+            &["--api_key=s3cret"],
+            &["sh", "-c", "vllm serve m --api-key 's3cret' --port 1"],
+        ] {
+            let found = of_args(args);
+            assert_eq!(found.len(), 1, "{args:?}");
+            assert!(!format!("{found:?}").contains("s3cret"), "no value is shown");
+        }
+        for args in [
+            &["--api-key", "$(KEY)"][..],
+            &["--api-key=$KEY"],
+            &["--api-key", "--port", "1"],
+            &["--api-key"],
+            &["--port", "1"],
+        ] {
+            assert_eq!(of_args(args), [], "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Recognises model servers. What is known of each runtime is data: the presets in `policies/runtimes`, and those that
+//! policies bring.
+
+mod endpoint;
+mod recognise;
+
+use std::sync::{Arc, LazyLock};
+
+pub use endpoint::{Endpoint, Handler};
+
+use crate::api::{CONTAINER_ANNOTATION, Drain, RUNTIME_ANNOTATION, Runtime};
+use crate::workload::{Container, Words, Workload};
+
+/// The presets, a file each.
+pub const TEXTS: [&str; 17] = [
+    include_str!("../../../policies/runtimes/bentoml.yaml"),
+    include_str!("../../../policies/runtimes/infinity.yaml"),
+    include_str!("../../../policies/runtimes/kserve.yaml"),
+    include_str!("../../../policies/runtimes/llama-cpp.yaml"),
+    include_str!("../../../policies/runtimes/lmdeploy.yaml"),
+    include_str!("../../../policies/runtimes/mlserver.yaml"),
+    include_str!("../../../policies/runtimes/nim.yaml"),
+    include_str!("../../../policies/runtimes/ollama.yaml"),
+    include_str!("../../../policies/runtimes/openvino.yaml"),
+    include_str!("../../../policies/runtimes/ray-serve.yaml"),
+    include_str!("../../../policies/runtimes/sglang.yaml"),
+    include_str!("../../../policies/runtimes/tei.yaml"),
+    include_str!("../../../policies/runtimes/tensorflow-serving.yaml"),
+    include_str!("../../../policies/runtimes/tgi.yaml"),
+    include_str!("../../../policies/runtimes/torchserve.yaml"),
+    include_str!("../../../policies/runtimes/triton.yaml"),
+    include_str!("../../../policies/runtimes/vllm.yaml"),
+];
+
+static SHIPPED: LazyLock<Runtimes> = LazyLock::new(|| {
+    let read = |text| serde_saphyr::from_str::<Runtime>(text).expect("the presets are checked by a test");
+    Runtimes(TEXTS.into_iter().map(|text| Arc::new(read(text))).collect())
+});
+
+/// The value of the runtime annotation of a workload that runs no known one.
+pub const NO_RUNTIME: &str = "none";
+
+/// The runtimes that can be recognised, those that count first before the others.
+#[derive(Clone, Debug)]
+pub struct Runtimes(Vec<Arc<Runtime>>);
+
+impl Runtimes {
+    /// Returns the presets that come with Tidegate.
+    #[must_use]
+    pub fn shipped() -> &'static Self {
+        &SHIPPED
+    }
+
+    /// Returns the presets with others before them. Of two with the same name the first counts.
+    #[must_use]
+    pub fn with(own: impl IntoIterator<Item = Arc<Runtime>>) -> Self {
+        let mut all: Vec<Arc<Runtime>> = Vec::new();
+        for runtime in own.into_iter().chain(SHIPPED.0.iter().cloned()) {
+            if all.iter().all(|known| known.name != runtime.name) {
+                all.push(runtime);
+            }
+        }
+        Self(all)
+    }
+
+    /// Returns each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Runtime> {
+        self.0.iter().map(Arc::as_ref)
+    }
+
+    /// Finds the model server's container, the one that the annotation names, else the one that runs a known runtime, else
+    /// the only one; and its runtime, the one that the annotation names, else the one that is recognised.
+    #[must_use]
+    pub fn recognise<'a>(&'a self, workload: &Workload<'a>) -> Recognised<'a> {
+        let recognised = match workload.annotation(CONTAINER_ANNOTATION) {
+            None => self.only(workload),
+            Some(name) => match workload.containers().find(|container| container.name() == name) {
+                Some(container) => self.of(container),
+                None => {
+                    Recognised { problem: Some(format!("there is no container `{name}`")), ..Recognised::default() }
+                }
+            },
+        };
+        match workload.annotation(RUNTIME_ANNOTATION).filter(|_| recognised.container.is_some()) {
+            None => recognised,
+            Some(NO_RUNTIME) => Recognised { runtime: None, ..recognised },
+            Some(name) => {
+                let named = self.iter().find(|runtime| runtime.name == name);
+                Recognised { runtime: named.or(recognised.runtime), ..recognised }
+            }
+        }
+    }
+
+    /// Finds the only container that runs a known runtime, else the only one that there is.
+    fn only<'a>(&'a self, workload: &Workload<'a>) -> Recognised<'a> {
+        let mut all: Vec<Recognised> = workload.containers().map(|container| self.of(container)).collect();
+        let mut known = all.iter().enumerate().filter(|(_, found)| found.runtime.is_some()).map(|(place, _)| place);
+        let place = match (known.next(), known.next()) {
+            (Some(place), None) => Some(place),
+            _ if all.len() == 1 => Some(0),
+            _ => None,
+        };
+        place.map(|place| all.swap_remove(place)).unwrap_or_default()
+    }
+
+    fn of<'a>(&'a self, container: Container<'a>) -> Recognised<'a> {
+        let run = recognise::Run::of(&container);
+        let server = |runtime| Some((runtime, run.server(runtime)?));
+        let (runtime, words) = self.iter().find_map(server).unzip();
+        let words = words.unwrap_or_else(|| run.words());
+        Recognised { container: Some(container), runtime, words, problem: None }
+    }
+}
+
+/// Which container of a workload is the model server, and what it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Recognised<'a> {
+    /// The model server's container; none where it cannot be told.
+    pub container: Option<Container<'a>>,
+    /// Its runtime; none where that is unknown.
+    pub runtime: Option<&'a Runtime>,
+    /// What the container runs, word by word.
+    pub words: Words,
+    /// Why the container cannot be told, where there is more to say than that there are several.
+    pub problem: Option<String>,
+}
+
+impl<'a> Recognised<'a> {
+    /// Returns the model server's container.
+    ///
+    /// # Errors
+    /// Says why that cannot be told, and what its author can do.
+    pub fn server(&self) -> Result<&Container<'a>, String> {
+        self.container.as_ref().ok_or_else(|| {
+            let why = self.problem.as_deref().unwrap_or("it cannot be told which container is the model server");
+            format!(
+                "{why}; name it in the annotation {CONTAINER_ANNOTATION}, which counts once the pod template changes"
+            )
+        })
+    }
+
+    /// Returns the runtime's name.
+    #[must_use]
+    pub fn name(&self) -> Option<&'a str> {
+        self.runtime.map(|runtime| runtime.name.as_str())
+    }
+
+    /// Returns where and how the model server can be probed.
+    ///
+    /// # Errors
+    /// Says why that cannot be told, and what its author can do, in words that follow the container's name.
+    pub fn endpoint(&self) -> Result<Endpoint, String> {
+        let container = self.server()?;
+        match self.runtime {
+            Some(runtime) => endpoint::of_runtime(container, runtime, &self.words),
+            None => endpoint::unknown(container),
+        }
+    }
+
+    /// Returns the container and the runtime that it is known to run.
+    #[must_use]
+    pub fn known(&self) -> Option<(&Container<'a>, &'a Runtime)> {
+        Some((self.container.as_ref()?, self.runtime?))
+    }
+
+    /// Tells whether the container says that it serves no HTTP.
+    #[must_use]
+    pub fn is_worker(&self) -> bool {
+        self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, &self.words).is_some())
+    }
+
+    /// Tells whether the container's image is one of the runtime's own.
+    #[must_use]
+    pub fn has_own_image(&self) -> bool {
+        self.known().is_some_and(|(container, runtime)| recognise::is_named(&runtime.recognise, container.image()))
+    }
+
+    /// Returns how the runtime stops without losing requests.
+    #[must_use]
+    pub fn drain(&self) -> Option<&'a Drain> {
+        self.runtime.filter(|_| !self.is_worker())?.drain.as_ref()
+    }
+
+    /// Returns over how many GPUs of one node each layer of the model is spread; none where that is not said.
+    #[must_use]
+    pub fn tensor_parallel(&self) -> Option<u64> {
+        let (container, runtime) = self.known()?;
+        let flag = self.words.value_of_any(&runtime.parallel.tensor);
+        let said = flag.or_else(|| runtime.parallel.env.iter().find_map(|name| container.env_value(name)));
+        said?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn workload(containers: &Value, annotations: &Value) -> Value {
+        json!({"metadata": {"annotations": annotations}, "spec": {"template": {"spec": {"containers": containers}}}})
+    }
+
+    fn found(containers: &Value, annotations: &Value) -> (Option<String>, Option<&'static str>) {
+        let object = workload(containers, annotations);
+        let recognised = Runtimes::shipped().recognise(&Workload::view(&object).unwrap());
+        let name = recognised.name().and_then(|name| SHIPPED.iter().find(|runtime| runtime.name == name));
+        (recognised.container.map(|container| container.name().to_owned()), name.map(|runtime| runtime.name.as_str()))
+    }
+
+    fn vllm(name: &str) -> Value {
+        json!({"name": name, "image": "vllm/vllm-openai:v1"})
+    }
+
+    #[test]
+    fn every_preset_says_where_it_has_its_facts_from() {
+        for runtime in Runtimes::shipped().iter() {
+            let said = |name: &str| runtime.sources.get(name).is_some_and(|source| source.starts_with("https://"));
+            for (field, is_there) in [
+                ("recognise", true),
+                ("port", true),
+                ("probes", true),
+                ("startupBudget", true),
+                ("drain", runtime.drain.is_some()),
+                ("metrics", runtime.metrics.is_some()),
+                ("unmaintained", runtime.unmaintained.is_some()),
+                ("serviceLinkPrefix", runtime.service_link_prefix.is_some()),
+            ] {
+                assert_eq!(said(field), is_there, "{}: {field}", runtime.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_annotations_come_first() {
+        let containers = json!([vllm("a"), {"name": "b", "image": "app:1"}]);
+        assert_eq!(found(&containers, &json!({CONTAINER_ANNOTATION: "b"})), (Some("b".into()), None));
+        assert_eq!(found(&containers, &json!({CONTAINER_ANNOTATION: "c"})), (None, None));
+        assert_eq!(found(&containers, &json!({RUNTIME_ANNOTATION: "triton"})), (Some("a".into()), Some("triton")));
+        assert_eq!(found(&containers, &json!({RUNTIME_ANNOTATION: "none"})), (Some("a".into()), None));
+        assert_eq!(found(&containers, &json!({RUNTIME_ANNOTATION: "vlm"})), (Some("a".into()), Some("vllm")));
+    }
+
+    #[test]
+    fn a_known_runtime_is_found_beside_its_sidecars() {
+        let containers =
+            json!([{"name": "proxy", "image": "envoy:1"}, {"name": "m", "image": "mirror/vllm/vllm-openai:v1"}]);
+        assert_eq!(found(&containers, &json!({})), (Some("m".into()), Some("vllm")));
+    }
+
+    #[test]
+    fn two_of_a_kind_cannot_be_told_apart() {
+        assert_eq!(found(&json!([vllm("a"), vllm("b")]), &json!({})), (None, None));
+        let unknown = json!([{"name": "a", "image": "x:1"}, {"name": "b", "image": "y:1"}]);
+        assert_eq!(found(&unknown, &json!({})), (None, None));
+    }
+
+    #[test]
+    fn a_policys_runtime_takes_the_place_of_one_of_its_name() {
+        let own = |name: &str, image: &str| {
+            let written = json!({"name": name, "recognise": {"images": [image]}, "startupBudget": "1m"});
+            Arc::new(serde_json::from_value::<Runtime>(written).unwrap())
+        };
+        let runtimes = Runtimes::with([own("vllm", "in-house/llm"), own("scorer", "scorer"), own("scorer", "other")]);
+        let of = |image: &str| {
+            let object = workload(&json!([{"name": "a", "image": image}]), &json!({}));
+            runtimes.recognise(&Workload::view(&object).unwrap()).name().map(str::to_owned)
+        };
+        assert_eq!(of("registry.example.com/in-house/llm:1").as_deref(), Some("vllm"));
+        assert_eq!(of("scorer:1").as_deref(), Some("scorer"));
+        assert_eq!((of("vllm/vllm-openai:v1"), of("other:1")), (None, None));
+        assert_eq!(of("ollama/ollama:1").as_deref(), Some("ollama"));
+    }
+}

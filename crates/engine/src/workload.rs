@@ -1,0 +1,262 @@
+//! A view of a workload over its raw JSON: for reading. Patches are made on the JSON itself, so that fields which this
+//! version does not know survive.
+
+mod authors;
+mod container;
+mod defaults;
+mod image;
+mod keyed;
+mod parse;
+mod probe;
+mod reference;
+mod shape;
+mod shell;
+mod wishes;
+mod words;
+
+use serde_json::{Map, Value};
+
+pub use authors::{Authors, wrote};
+pub(crate) use container::is_gpu;
+pub use container::{Container, GPU_RESOURCES};
+pub use defaults::{GRACE_PERIOD, PROGRESS_DEADLINE};
+pub(crate) use defaults::{complete_probe, has_handler};
+pub use image::Image;
+pub use keyed::{Path, key_of};
+pub(crate) use keyed::{child, put};
+pub use parse::Sent;
+pub use probe::Probe;
+pub use reference::WorkloadRef;
+pub use shape::ShapeError;
+pub use wishes::{Wish, Wishes};
+pub use words::Words;
+
+
+/// Returns the items of a list; none where there is no list.
+pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+/// A Deployment or StatefulSet, seen through the fields that Tidegate reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload<'a> {
+    object: &'a Value,
+    template: &'a Value,
+    replicas: Option<i64>,
+    progress_deadline: Option<i64>,
+}
+
+impl<'a> Workload<'a> {
+    /// Returns the view, once every field that it reads is seen to have the type that Kubernetes gives it.
+    ///
+    /// # Errors
+    /// Names the first field that has another type.
+    pub fn view(object: &'a Value) -> Result<Self, ShapeError> {
+        shape::check(object)?;
+        let spec = &object["spec"];
+        Ok(Self {
+            object,
+            template: &spec["template"],
+            replicas: spec["replicas"].as_i64(),
+            progress_deadline: spec["progressDeadlineSeconds"].as_i64(),
+        })
+    }
+
+    /// Returns the JSON behind the view, without the fields that the view may have been given since.
+    #[must_use]
+    pub fn object(&self) -> &'a Value {
+        self.object
+    }
+
+    /// Returns the workload as JSON, with the fields that the view has.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut object = self.object.clone();
+        let seconds = self.progress_deadline.map(|seconds| ("progressDeadlineSeconds".to_owned(), seconds.into()));
+        let replicas = self.replicas.map(|replicas| ("replicas".to_owned(), replicas.into()));
+        let stands = &object["spec"]["template"] == self.template
+            && replicas.iter().chain(&seconds).all(|(field, value): &(String, Value)| object["spec"][field] == *value);
+        if !stands && let Some(spec) = object["spec"].as_object_mut() {
+            spec.insert("template".to_owned(), self.template.clone());
+            spec.extend(replicas.into_iter().chain(seconds));
+        }
+        object
+    }
+
+    /// Returns the view of the same object with another pod template, which keeps to Kubernetes' types as well.
+    pub(crate) fn with_template<'t>(&self, template: &'t Value) -> Workload<'t>
+    where
+        'a: 't,
+    {
+        debug_assert_eq!(shape::check_template(template), Ok(()));
+        Workload { template, ..*self }
+    }
+
+    /// Returns the view of the same object with another number of replicas.
+    pub(crate) fn with_replicas(&self, replicas: i64) -> Self {
+        Self { replicas: Some(replicas), ..*self }
+    }
+
+    /// Returns the view of the same object with another progress deadline.
+    pub(crate) fn with_progress_deadline(&self, seconds: i64) -> Self {
+        Self { progress_deadline: Some(seconds), ..*self }
+    }
+
+    /// Returns the kind, such as `Deployment`.
+    #[must_use]
+    pub fn kind(&self) -> &'a str {
+        self.object["kind"].as_str().unwrap_or("Deployment")
+    }
+
+    /// Returns the name; empty where the API server has yet to make it from `generateName`.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        self.metadata("name").as_str().unwrap_or_default()
+    }
+
+    /// Tells whether the API server makes, or has made, the name: it is not known when Tidegate injects.
+    #[must_use]
+    pub fn has_generated_name(&self) -> bool {
+        self.name().is_empty() || self.metadata("generateName").as_str().is_some_and(|prefix| !prefix.is_empty())
+    }
+
+    /// Returns the namespace; empty where it is not said.
+    #[must_use]
+    pub fn namespace(&self) -> &'a str {
+        self.metadata("namespace").as_str().unwrap_or_default()
+    }
+
+    /// Returns the UID; empty before the object is stored.
+    #[must_use]
+    pub fn uid(&self) -> &'a str {
+        self.metadata("uid").as_str().unwrap_or_default()
+    }
+
+    /// Returns what an autoscaler would call this workload.
+    #[must_use]
+    pub fn reference(&self) -> WorkloadRef {
+        WorkloadRef {
+            namespace: self.namespace().to_owned(),
+            kind: self.kind().to_owned(),
+            name: self.name().to_owned(),
+        }
+    }
+
+    /// Tells whether the object is on its way out.
+    #[must_use]
+    pub fn is_being_deleted(&self) -> bool {
+        !self.metadata("deletionTimestamp").is_null()
+    }
+
+    /// Returns the controller that owns the workload, such as `InferenceService api`.
+    #[must_use]
+    pub fn controller(&self) -> Option<String> {
+        let owners = self.metadata("ownerReferences").as_array()?;
+        let owner = owners.iter().find(|owner| owner["controller"] == true)?;
+        Some(format!("{} {}", owner["kind"].as_str()?, owner["name"].as_str()?))
+    }
+
+    /// Returns the workload's own labels.
+    #[must_use]
+    pub fn labels(&self) -> Option<&'a Map<String, Value>> {
+        self.metadata("labels").as_object()
+    }
+
+    /// Returns one of the workload's own annotations.
+    #[must_use]
+    pub fn annotation(&self, key: &str) -> Option<&'a str> {
+        self.metadata("annotations").get(key)?.as_str()
+    }
+
+    /// Returns the live or wanted number of replicas.
+    #[must_use]
+    pub fn replicas(&self) -> Option<i64> {
+        self.replicas
+    }
+
+    /// Returns after how many seconds without progress a rollout counts as failed.
+    #[must_use]
+    pub fn progress_deadline(&self) -> Option<i64> {
+        self.progress_deadline
+    }
+
+    /// Returns one of the workload's own specification; null where it is absent.
+    #[must_use]
+    pub fn spec(&self, field: &str) -> &'a Value {
+        &self.object["spec"][field]
+    }
+
+    /// Returns the pod template; null where there is none.
+    #[must_use]
+    pub fn template(&self) -> &'a Value {
+        self.template
+    }
+
+    /// Returns the pod template's spec; null where there is none.
+    #[must_use]
+    pub fn pod_spec(&self) -> &'a Value {
+        &self.template()["spec"]
+    }
+
+    /// Returns the containers, without init containers.
+    pub fn containers(&self) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        self.list("containers")
+    }
+
+    /// Returns the init containers, restartable ones (sidecars) among them.
+    pub fn init_containers(&self) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        self.list("initContainers")
+    }
+
+    /// Returns init containers and containers, in the order in which they start.
+    pub fn all_containers(&self) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        self.init_containers().chain(self.containers())
+    }
+
+    /// Returns the containers that run as long as the pod does: restartable init containers, then containers.
+    ///
+    /// <https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/>
+    pub fn long_running(&self) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        self.init_containers().filter(Container::is_restartable).chain(self.containers())
+    }
+
+    /// Tells whether each container has a name that no other in its list has, as Kubernetes wants it.
+    #[must_use]
+    pub fn names_tell_containers(&self) -> bool {
+        let tell = |names: Vec<&str>| {
+            names.iter().enumerate().all(|(index, name)| !name.is_empty() && !names[..index].contains(name))
+        };
+        tell(self.init_containers().map(|container| container.name()).collect())
+            && tell(self.containers().map(|container| container.name()).collect())
+    }
+
+    fn list(&self, list: &'static str) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        let items = self.pod_spec()[list].as_array().map_or(&[][..], Vec::as_slice);
+        items.iter().enumerate().map(move |(index, value)| Container::new(list, index, value))
+    }
+
+    /// Returns one of the workload's own metadata; null where it is absent.
+    pub(crate) fn metadata(&self, field: &str) -> &'a Value {
+        &self.object["metadata"][field]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn containers_are_told_by_names_of_their_own() {
+        let told = |init: Value, containers: Value| {
+            let object = json!({"spec": {"template": {"spec": {"initContainers": init, "containers": containers}}}});
+            Workload::view(&object).unwrap().names_tell_containers()
+        };
+        assert!(told(json!([{"name": "a"}]), json!([{"name": "a"}, {"name": "b"}])));
+        assert!(told(json!(null), json!([])));
+        assert!(!told(json!(null), json!([{"name": "a"}, {"name": "a"}])));
+        assert!(!told(json!([{"name": ""}]), json!([{"name": "a"}])));
+        assert!(!told(json!(null), json!([{}])));
+    }
+}
