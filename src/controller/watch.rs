@@ -43,6 +43,8 @@ pub(super) async fn follow<K: Resource>(events: impl Stream<Item = watcher::Resu
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => {
+                // A list that fails half-way is begun anew, and `listed` with it: what it told of is known already.
+                known.insert(key_of(&object));
                 listed.insert(key_of(&object));
                 sink.put(key_of(&object), object);
             }
@@ -85,8 +87,18 @@ fn key_of<K: Resource>(object: &K) -> Key {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use axum::http::{Request, Response};
     use futures::stream;
     use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::api::Api;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -126,5 +138,45 @@ mod tests {
         ];
         follow(stream::iter(events.map(Ok)), &mut names).await;
         assert_eq!((names.0.into_iter().collect::<Vec<_>>(), names.1), (vec!["b".to_owned()], 2));
+    }
+
+    /// An API server that answers one request after the other with these, and then no more.
+    fn api(answers: impl IntoIterator<Item = (u16, Value)>) -> Api<ConfigMap> {
+        let answers = Arc::new(Mutex::new(answers.into_iter().collect::<VecDeque<_>>()));
+        let answer = move |_: Request<Body>| {
+            let next = answers.lock().unwrap().pop_front();
+            async move {
+                let Some((status, body)) = next else { return std::future::pending().await };
+                let body = Body::from(body.to_string().into_bytes());
+                Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
+            }
+        };
+        Api::all(kube::Client::new(tower::service_fn(answer), "default"))
+    }
+
+    fn page(names: &[&str], more: &str) -> (u16, Value) {
+        let items: Vec<Value> = names.iter().map(|name| json!({"metadata": {"name": name}})).collect();
+        let metadata = json!({"resourceVersion": "7", "continue": more});
+        (200, json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": items}))
+    }
+
+    fn failure(code: u16) -> (u16, Value) {
+        (code, json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": "", "reason": "", "code": code}))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_went_away_while_a_list_was_begun_anew_is_told() {
+        // `a` was on the first page of a list that failed, twice, and was deleted before there was a whole one.
+        let answers = [
+            page(&["a", "b"], "more"),
+            failure(410),
+            page(&["b"], "more"),
+            failure(500),
+            page(&["c"], "more"),
+            page(&["d"], ""),
+        ];
+        let (mut names, events) = (Names::default(), watcher::watcher(api(answers), config()));
+        let _ = timeout(Duration::from_secs(1), follow(events, &mut names)).await;
+        assert_eq!((names.0.into_iter().collect::<Vec<_>>(), names.1), (vec!["c".to_owned(), "d".to_owned()], 1));
     }
 }
