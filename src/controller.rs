@@ -174,7 +174,13 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     });
 
     let mut tasks = JoinSet::new();
-    let watches = sinks::Watches { client: client.clone(), state: Arc::clone(state), objects, queue: queue.clone() };
+    let watches = sinks::Watches {
+        client: client.clone(),
+        state: Arc::clone(state),
+        objects,
+        queue: queue.clone(),
+        strangers: Arc::clone(&strangers),
+    };
     spawn(&mut tasks, "namespaces", watches.namespaces(readiness.step("namespaces")));
     spawn(&mut tasks, "autoscalers", watches.autoscalers(readiness.step("autoscalers")));
     spawn(&mut tasks, "scaled objects", watches.scaled_objects(readiness.step("scaled objects")));
@@ -190,6 +196,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     for kind in KINDS {
         spawn(&mut tasks, "strangers", strangers.follow(client, kind, readiness.clone()));
     }
+    spawn(&mut tasks, "strangers", strangers.decide());
     if options.watch_policies {
         let step = readiness.step(policies::POLICIES);
         spawn(&mut tasks, policies::POLICIES, policies::follow(client.clone(), Arc::clone(&book), step));

@@ -120,19 +120,26 @@ impl Book {
 
     /// Notes a policy, unless it is one that was noted before.
     pub(super) fn put_policy(&self, name: &str, object: Value, compile: impl FnOnce(&Value) -> Result<Policy, String>) {
-        let mut pages = self.pages();
-        if let Some(known) = pages.policies.get_mut(name).filter(|known| known.is(&object)) {
+        if let Some(known) = self.pages().policies.get_mut(name).filter(|known| known.is(&object)) {
             known.object = object;
             return;
         }
+        // What takes long is done while nobody waits for the pages: only this watch puts policies.
+        let compiled = compile(&object);
+        let beside = self.pages().in_force_beside(name);
+        let meetings = compiled.as_ref().ok().map(|policy| meetings(name, policy, &beside));
+        let mut pages = self.pages();
         let before = pages.policies.remove(name);
-        let page = Page::of(object.clone(), compile(&object), before);
+        let page = Page::of(object, compiled, before);
         match &page.problem {
             None => info!(policy = name, "a policy is in force"),
             Some(problem) => warn!(policy = name, error = problem, "a policy cannot be put in force"),
         }
+        // Where the last good version stays in force, so does what there is to say of it.
+        if let Some(meetings) = meetings.or_else(|| page.in_force.is_none().then(Vec::new)) {
+            pages.meet(name, meetings);
+        }
         pages.policies.insert(name.to_owned(), page);
-        pages.meet(name);
         self.put_in_force(&pages);
         self.tell(&pages);
     }
@@ -141,7 +148,7 @@ impl Book {
     pub(super) fn remove_policy(&self, name: &str) {
         let mut pages = self.pages();
         pages.policies.remove(name);
-        pages.meet(name);
+        pages.meet(name, Vec::new());
         self.put_in_force(&pages);
         self.tell(&pages);
     }
@@ -153,13 +160,14 @@ impl Book {
         object: Value,
         compile: impl FnOnce(&Value) -> Result<Exception, String>,
     ) {
-        let mut pages = self.pages();
-        if let Some(known) = pages.exceptions.get_mut(&key).filter(|known| known.is(&object)) {
+        if let Some(known) = self.pages().exceptions.get_mut(&key).filter(|known| known.is(&object)) {
             known.object = object;
             return;
         }
+        let compiled = compile(&object);
+        let mut pages = self.pages();
         let before = pages.exceptions.remove(&key);
-        let page = Page::of(object.clone(), compile(&object), before);
+        let page = Page::of(object, compiled, before);
         let (namespace, name) = (&key.0, &key.1);
         match &page.problem {
             None => info!(namespace, name, "an exception is known"),
@@ -218,6 +226,7 @@ impl Book {
             let expired = pages.expired(Timestamp::now());
             for (namespace, _) in expired.difference(&mem::take(&mut pages.expired)) {
                 self.queue.push_namespace(namespace);
+                self.strangers.decide_again_in(namespace);
             }
             pages.expired = expired;
             self.tell(&pages);
@@ -245,6 +254,7 @@ impl Book {
             PolicySet::new(scope, policies).with_exceptions(exceptions).with_broken(broken.collect()),
         );
         self.queue.push_all();
+        self.strangers.decide_all_again();
     }
 
     /// Writes every status that is not as it should be.
@@ -266,7 +276,7 @@ impl Book {
             return;
         }
         let now = Timestamp::now();
-        let (counts, strangers) = (pages.counts(), self.strangers.by_policy());
+        let (counts, used, strangers) = (pages.counts(), pages.used(), self.strangers.by_policy());
         let told = |(name, page): (&String, &Page<Policy>)| {
             let counts = counts.get(name.as_str()).copied().unwrap_or_default();
             let mut status = pages.of_policy(name, page, counts);
@@ -274,7 +284,10 @@ impl Book {
             (page.object.clone(), status)
         };
         let of_policies = pages.policies.iter().map(told);
-        let told = |(key, page): (&Key, &Page<Exception>)| (page.object.clone(), pages.of_exception(key, page, now));
+        let told = |(key, page): (&Key, &Page<Exception>)| {
+            let used = used.get(&(key.0.as_str(), key.1.as_str())).copied().unwrap_or_default();
+            (page.object.clone(), pages.of_exception(page, used, now))
+        };
         let of_exceptions = pages.exceptions.iter().map(told);
         for (object, status) in of_policies.chain(of_exceptions) {
             let status = timed(status, &object["status"], now);
@@ -292,16 +305,16 @@ impl Book {
 }
 
 impl Pages {
-    /// Looks at a policy that has changed, or gone, beside the others.
-    fn meet(&mut self, name: &str) {
+    /// Notes what there is to say of a policy that has changed, or gone, beside the others.
+    fn meet(&mut self, name: &str, meetings: Vec<((String, String), Meeting)>) {
         self.meetings.retain(|(one, other), _| one != name && other != name);
-        let Some(policy) = self.policies.get(name).and_then(|page| page.in_force.clone()) else { return };
-        for (other, page) in self.policies.iter().filter(|(other, _)| *other != name) {
-            let meeting = page.in_force.as_ref().map(|other| Meeting::of(&policy, other)).unwrap_or_default();
-            if !meeting.is_empty() {
-                self.meetings.insert((name.to_owned(), other.clone()), meeting);
-            }
-        }
+        self.meetings.extend(meetings);
+    }
+
+    /// Returns the other policies that are in force, by name.
+    fn in_force_beside(&self, name: &str) -> Vec<(String, Arc<Policy>)> {
+        let others = self.policies.iter().filter(|(other, _)| *other != name);
+        others.filter_map(|(other, page)| Some((other.clone(), page.in_force.clone()?))).collect()
     }
 
     /// Returns what there is to say of a policy beside the others.
@@ -353,7 +366,18 @@ impl Pages {
         counts
     }
 
-    fn of_exception(&self, (namespace, name): &Key, page: &Page<Exception>, now: Timestamp) -> Value {
+    /// Returns how many violations each exception excuses, by its namespace and name.
+    fn used(&self) -> HashMap<(&str, &str), i64> {
+        let mut used: HashMap<(&str, &str), i64> = HashMap::new();
+        for (workload, judged) in &self.judged {
+            for (exception, count) in &judged.excused {
+                *used.entry((&workload.namespace, exception)).or_default() += count;
+            }
+        }
+        used
+    }
+
+    fn of_exception(&self, page: &Page<Exception>, used: i64, now: Timestamp) -> Value {
         let active = match (&page.problem, &page.in_force) {
             (Some(problem), _) => condition("Active", "False", "Invalid", problem),
             (None, Some(found)) if found.expires() <= now => {
@@ -369,8 +393,6 @@ impl Pages {
             },
             (None, None) => condition("Active", "Unknown", "Unknown", "it has not been looked at yet"),
         };
-        let of_namespace = self.judged.iter().filter(|(workload, _)| workload.namespace == *namespace);
-        let used: i64 = of_namespace.filter_map(|(_, judged)| judged.excused.get(name)).sum();
         json!({"observedGeneration": page.object["metadata"]["generation"], "conditions": [active], "used": used})
     }
 
@@ -379,6 +401,12 @@ impl Pages {
         let policies = || self.policies.values().filter_map(|page| page.in_force.as_ref()).chain(&self.from_files);
         exception.unknown_rules().filter(|id| !policies().any(|policy| policy.has_rule(id))).collect()
     }
+}
+
+/// Returns what there is to say of a policy beside each of the others, where there is something.
+fn meetings(name: &str, policy: &Policy, others: &[(String, Arc<Policy>)]) -> Vec<((String, String), Meeting)> {
+    let met = others.iter().map(|(other, found)| ((name.to_owned(), other.clone()), Meeting::of(policy, found)));
+    met.filter(|(_, meeting)| !meeting.is_empty()).collect()
 }
 
 /// Tells of workloads that a policy would be for if they were labelled.

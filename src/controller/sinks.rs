@@ -11,6 +11,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 
 use super::observed::{Objects, described_by};
+use super::strangers::Strangers;
 use super::watch::{self, Key, Sink, follow};
 use super::workloads::WholeNamespaces;
 use super::{Queue, raw, resource};
@@ -26,6 +27,7 @@ pub(super) struct Watches {
     pub(super) state: Arc<State>,
     pub(super) objects: Arc<Objects>,
     pub(super) queue: Queue,
+    pub(super) strangers: Arc<Strangers>,
 }
 
 impl Watches {
@@ -64,6 +66,7 @@ impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
         // Other labels, other policies.
         if before.is_none_or(|before| before != namespace) {
             self.watches.queue.push_namespace(&key.1);
+            self.watches.strangers.decide_again_in(&key.1);
         }
     }
 
