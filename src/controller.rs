@@ -3,6 +3,7 @@
 mod apply;
 mod autoscalers;
 mod book;
+mod bound;
 mod databases;
 mod events;
 mod kept;

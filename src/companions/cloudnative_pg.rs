@@ -18,7 +18,14 @@ pub const API: Api = Api {
     served: |apis| &mut apis.cloudnative_pg,
     read: |_| Database::default(),
     health,
+    // <https://cloudnative-pg.io/documentation/current/service_management/>
+    services: &["-rw", "-ro", "-r"],
+    // <https://cloudnative-pg.io/documentation/current/applications/#secrets>, and those of its certificates
+    is_secret: |secret, name| SECRETS.iter().any(|ending| secret.strip_suffix(ending) == Some(name)),
 };
+
+/// How the names of the operator's Secrets end, behind the cluster's.
+const SECRETS: [&str; 5] = ["-app", "-superuser", "-ca", "-server", "-replication"];
 
 /// The image of which a version is a tag.
 const IMAGE: &str = "ghcr.io/cloudnative-pg/postgresql";

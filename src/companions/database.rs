@@ -50,6 +50,10 @@ pub struct Api {
     pub read: fn(&Value) -> Database,
     /// Reads what the provider says of an object.
     pub health: fn(&Value) -> Health,
+    /// How the names of the Services that lead to a database end, behind the object's own name.
+    pub services: &'static [&'static str],
+    /// Tells whether a Secret of this name is one that the provider makes for the object of that name.
+    pub is_secret: fn(&str, &str) -> bool,
 }
 
 /// The objects of each provider that makes databases.

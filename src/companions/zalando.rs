@@ -18,6 +18,10 @@ pub const API: Api = Api {
     served: |apis| &mut apis.zalando,
     read: |object| Database { is_pooled: is_pooled(object), ..Database::default() },
     health,
+    // <https://github.com/zalando/postgres-operator/blob/master/docs/user.md>
+    services: &["", "-repl", "-pooler", "-pooler-repl"],
+    // The operator's default template; where it is configured to another, the policy tells the name.
+    is_secret: |secret, name| secret.split('.').skip(1).any(|part| part == name),
 };
 
 /// The operator's `postgresql` objects, under one policy's settings.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::apply::{ApplyError, apply, look};
+use super::bound::is_bound;
 use super::plan::Action;
 use super::{Context, databases};
 use crate::api::ORPHANED_SINCE_LABEL;
@@ -22,18 +23,19 @@ pub(super) async fn of_workload(
     context: &Context,
 ) -> Result<(), ApplyError> {
     let databases = made_for(&workload.reference(), context);
-    note_used(workload, &databases, context);
+    note_used(workload, companions, &databases, context);
     for database in databases {
-        let is_in_use = is_wanted(&database, &companions.database) || is_bound(&database, None, workload.template());
+        let is_in_use =
+            is_wanted(&database, &companions.database) || is_led_to(&database, companions, workload.template());
         mark(&database, is_in_use, context).await?;
     }
     Ok(())
 }
 
 /// Notes which databases a workload runs with: while it does, they may not be deleted where an installation guards them.
-fn note_used(workload: &Workload, databases: &[Value], context: &Context) {
+fn note_used(workload: &Workload, companions: &Companions, databases: &[Value], context: &Context) {
     let runs = workload.object()["status"]["replicas"].as_i64().unwrap_or_default() > 0;
-    let used = databases.iter().filter(|database| runs && is_bound(database, None, workload.template()));
+    let used = databases.iter().filter(|database| runs && is_led_to(database, companions, workload.template()));
     let named =
         |database: &Value| Some((api_of(database)?.provider, database["metadata"]["name"].as_str()?.to_owned()));
     let (reference, used): (_, Vec<_>) = (workload.reference(), used.filter_map(named).collect());
@@ -47,6 +49,12 @@ fn note_used(workload: &Workload, databases: &[Value], context: &Context) {
             }
         });
     }
+}
+
+/// Tells whether a template leads to a database, whose Secret may have a name that only the policy knows.
+fn is_led_to(database: &Value, companions: &Companions, template: &Value) -> bool {
+    let binding = companions.binding.as_ref().filter(|binding| database["metadata"]["name"] == *binding.name);
+    is_bound(database, binding.map(|binding| &*binding.secret), template)
 }
 
 /// Marks the databases of a workload that is followed no longer. One that is there all the same may still use them.
@@ -121,13 +129,6 @@ fn is_wanted(database: &Value, wanted: &Wanted) -> bool {
     }
 }
 
-/// Tells whether pods are led to a database: its name, or that of the Secret with its credentials where that is known, stands
-/// somewhere among what they run with.
-pub(super) fn is_bound(database: &Value, secret: Option<&str>, template: &Value) -> bool {
-    let text = template.to_string();
-    database["metadata"]["name"].as_str().into_iter().chain(secret).any(|name| text.contains(name))
-}
-
 /// Returns what the label is to be so that it says whether a database is used: null where it is to go, none where it is right.
 fn marked(database: &Value, is_in_use: bool, now: Timestamp) -> Option<Value> {
     match (is_in_use, database["metadata"]["labels"][ORPHANED_SINCE_LABEL].is_null()) {
@@ -154,19 +155,6 @@ mod tests {
         assert_eq!(label(orphaned.clone(), false), None, "it is so since then");
         assert_eq!(label(orphaned, true), Some(Value::Null));
         assert_eq!(label(json!({}), true), None);
-    }
-
-    #[test]
-    fn a_database_is_used_by_pods_that_are_led_to_it() {
-        let template = |env: Value| json!({"spec": {"containers": [{"env": [env]}]}});
-        let of_secret = json!({"name": "U", "valueFrom": {"secretKeyRef": {"name": "api.acid-api.credentials", "key": "username"}}});
-        assert!(is_bound(&database(&json!({})), None, &template(of_secret)));
-        assert!(is_bound(
-            &database(&json!({})),
-            None,
-            &template(json!({"name": "PGHOST", "value": "acid-api-pooler"}))
-        ));
-        assert!(!is_bound(&database(&json!({})), None, &template(json!({"name": "PGHOST", "value": "elsewhere"}))));
     }
 
     #[test]
