@@ -412,6 +412,18 @@ mod tests {
         assert_eq!(bounds(json!({min: "3", max: "5"})), (json!(3), json!(5)));
         assert_eq!(bounds(json!({max: "2"})), (json!(2), json!(2)));
         assert_eq!(bounds(json!({min: "1", max: "9"})), (json!(2), json!(8)), "out of the policy's bounds");
+        for bad in ["1", "9", "0", "-3", "many", ""] {
+            assert_eq!(
+                bounds(json!({min: bad, max: "5"})),
+                (json!(2), json!(5)),
+                "{bad} is no reason to forget the other"
+            );
+            assert_eq!(
+                bounds(json!({min: "5", max: bad})),
+                (json!(5), json!(8)),
+                "{bad} is no reason to forget the other"
+            );
+        }
         assert_eq!(bounds(json!({min: "6", max: "4"})), (json!(2), json!(8)), "they exclude each other");
         assert_eq!(with(json!({"tidegate.dev/autoscaling": "external"})), Wanted::Nothing);
     }
