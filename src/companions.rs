@@ -31,7 +31,7 @@ pub const MANAGER: &str = "tidegate";
 pub const WORKLOAD_ANNOTATION: &str = "tidegate.dev/workload";
 
 /// Annotation on an autoscaler: the digest of what Tidegate applied.
-const APPLIED_ANNOTATION: &str = "tidegate.dev/applied";
+pub(crate) const APPLIED_ANNOTATION: &str = "tidegate.dev/applied";
 
 /// The objects that a model server should have.
 #[derive(Clone, Debug, Default, PartialEq)]

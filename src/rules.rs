@@ -85,6 +85,7 @@ pub static ALL: &[&dyn Rule] = &[
     &database::LiteralDatabaseCredentials,
     &database::DatabaseVariableOverridden,
     &annotations::AnnotationOutOfBounds,
+    &annotations::UnknownAnnotation,
 ];
 
 /// One thing that a model server can get wrong.

@@ -150,7 +150,10 @@ mod tests {
         let everywhere = |database: &Value, name: &str| {
             let led = |container: Value, volumes: Value| is_led(database, &container, &volumes);
             let found = [
-                led(json!({"env": [{"name": "V", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}}]}), json!([])),
+                led(
+                    json!({"env": [{"name": "V", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}}]}),
+                    json!([]),
+                ),
                 led(json!({"envFrom": [{"secretRef": {"name": name}}]}), json!([])),
                 led(json!({}), json!([{"name": "v", "secret": {"secretName": name}}])),
                 led(json!({}), json!([{"name": "v", "projected": {"sources": [{"secret": {"name": name}}]}}])),
@@ -158,7 +161,9 @@ mod tests {
             assert!(found.iter().all(|is_led| *is_led == found[0]), "{name}: {found:?}");
             found[0]
         };
-        for name in ["api.acid-api.credentials.postgresql.acid.zalan.do", "other-user.acid-api.credentials", "configured-api"] {
+        for name in
+            ["api.acid-api.credentials.postgresql.acid.zalan.do", "other-user.acid-api.credentials", "configured-api"]
+        {
             assert!(everywhere(&zalando(), name), "{name}");
         }
         for name in ["api.acid-api-server.credentials", "acid-api-tls", "configured-api-2", "my-configured-api"] {

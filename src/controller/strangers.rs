@@ -331,7 +331,8 @@ mod tests {
         let strangers = strangers(&[]);
         let rules = json!(["unlabelled-model-server"]);
         let until = |expires: &str| {
-            let spec = json!({"workloads": {"names": ["llm"]}, "rules": rules, "reason": "a pilot", "expires": expires});
+            let spec =
+                json!({"workloads": {"names": ["llm"]}, "rules": rules, "reason": "a pilot", "expires": expires});
             policies(&[("serving", warning())]).with_exceptions([exception("pilot", &spec)])
         };
         put(&strangers, "llm");

@@ -161,7 +161,10 @@ mod tests {
     }
 
     fn failure(code: u16) -> (u16, Value) {
-        (code, json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": "", "reason": "", "code": code}))
+        (
+            code,
+            json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": "", "reason": "", "code": code}),
+        )
     }
 
     #[tokio::test(start_paused = true)]
