@@ -34,7 +34,7 @@ use kube::runtime::controller::{self, Config, applier};
 use kube::runtime::reflector::Store;
 use kube::{Client, Resource as _};
 use serde_json::Value;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{Instrument as _, debug, info_span};
 
 pub use apply::ApplyError;
@@ -73,6 +73,8 @@ pub struct Options {
 /// A controller that runs.
 pub struct Controller {
     tasks: JoinSet<()>,
+    /// Those that write.
+    writing: Vec<AbortHandle>,
     candidate: Option<Arc<Candidate>>,
 }
 
@@ -82,12 +84,29 @@ impl Controller {
         self.tasks.join_next().await
     }
 
-    /// Ends all parts, then lets another replica lead.
-    pub async fn stop(mut self) {
-        self.tasks.shutdown().await;
-        if let Some(candidate) = self.candidate {
+    /// Ends the parts that write, then lets another replica lead. The others go on: what is decided meanwhile follows from what
+    /// is true.
+    pub async fn resign(&self) {
+        self.writing.iter().for_each(AbortHandle::abort);
+        while !self.writing.iter().all(AbortHandle::is_finished) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if let Some(candidate) = &self.candidate {
             candidate.release().await;
         }
+    }
+
+    /// Tells, after this replica has resigned, whether another leads; without an election there is no other.
+    pub async fn is_succeeded(&self) -> bool {
+        match &self.candidate {
+            Some(candidate) => candidate.is_succeeded().await,
+            None => false,
+        }
+    }
+
+    /// Ends all parts.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
     }
 }
 
@@ -174,7 +193,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         resync: options.resync,
     });
 
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut writing) = (JoinSet::new(), Vec::new());
     let watches = sinks::Watches {
         client: client.clone(),
         state: Arc::clone(state),
@@ -208,16 +227,16 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         for definition in Reports::definitions() {
             spawn(&mut tasks, "reports", reports.kinds(client, definition));
         }
-        spawn(&mut tasks, "reports", Arc::clone(reports).write());
+        writing.push(spawn(&mut tasks, "reports", Arc::clone(reports).write()));
     }
-    spawn(&mut tasks, "statuses", book::write(writer, statuses));
+    writing.push(spawn(&mut tasks, "statuses", book::write(writer, statuses)));
     spawn(&mut tasks, "counts", Arc::clone(&book).tick());
     let candidate =
         options.election.clone().map(|election| Arc::new(Candidate::new(client.clone(), election, leadership)));
     if let Some(candidate) = &candidate {
         let (candidate, context, readiness) = (Arc::clone(candidate), Arc::clone(&context), readiness.clone());
         let queue = queue.clone();
-        spawn(&mut tasks, "election", async move {
+        writing.push(spawn(&mut tasks, "election", async move {
             // Who does not know the cluster yet is no leader.
             readiness.reached().await;
             let won = || {
@@ -226,25 +245,25 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
                 book.tell_all();
             };
             candidate.stand(won).await;
-        });
+        }));
     }
     let scope = state.read(|policies, _| label_selector(policies.scope()));
     for (workloads, requests) in queue.kinds().iter().zip(requests) {
         let step = readiness.step(if workloads.kind() == "Deployment" { "deployments" } else { "stateful sets" });
         spawn(&mut tasks, "workloads", workloads.follow_labelled(client, &scope, step));
         let (context, workloads, readiness) = (Arc::clone(&context), Arc::clone(workloads), readiness.clone());
-        spawn(&mut tasks, "reconciliation", async move {
+        writing.push(spawn(&mut tasks, "reconciliation", async move {
             // What is looked at too early would be taken for something that nobody cares for, and not be looked at again.
             readiness.reached().await;
             workloads.wake(&context.described());
             reconcile_all(context, workloads.known(), requests).await;
-        });
+        }));
     }
-    Controller { tasks, candidate }
+    Controller { tasks, writing, candidate }
 }
 
-fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-    tasks.spawn(task.instrument(info_span!("controller", part = name)));
+fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    tasks.spawn(task.instrument(info_span!("controller", part = name)))
 }
 
 /// Looks at each workload of a kind that is asked for.
