@@ -11,7 +11,6 @@ mod settings;
 mod shipped;
 
 use std::cell::LazyCell;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -193,7 +192,7 @@ impl PolicySet {
     /// Makes a set of policies for the workloads with all of the labels in `scope`.
     #[must_use]
     pub fn new(scope: BTreeMap<String, String>, mut policies: Vec<Arc<Policy>>) -> Self {
-        policies.sort_by(|a, b| if meeting::precedes(a, b) { Ordering::Less } else { Ordering::Greater });
+        policies.sort_by(|one, other| meeting::order(one, other));
         Self { scope, policies, exceptions: HashMap::new(), broken: Vec::new(), known: RwLock::default() }
     }
 
@@ -338,6 +337,20 @@ mod tests {
             let active = effective.rules().iter().find(|active| active.rule.id() == id);
             active.map_or((Enforcement::Off, String::new()), |active| (active.enforcement, active.policy.to_string()))
         })
+    }
+
+    #[test]
+    fn policies_of_one_name_have_an_order_too() {
+        let of_generation = |generation: i64| {
+            let mut written = crate::testing::policy("serving", &json!({}));
+            written.metadata.generation = Some(generation);
+            Arc::new(Policy::compile(&written).unwrap())
+        };
+        // More than the standard library sorts by insertion, which asks too little to notice.
+        let generations: Vec<i64> = (0..64).map(|place| place * 37 % 64).collect();
+        let set = PolicySet::new(BTreeMap::new(), generations.into_iter().map(of_generation).collect());
+        let found: Vec<i64> = set.policies().iter().map(|policy| policy.reference.generation).collect();
+        assert_eq!(found, (0..64).collect::<Vec<i64>>());
     }
 
     #[test]
