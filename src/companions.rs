@@ -6,6 +6,7 @@ pub mod database;
 mod hpa;
 mod keda;
 pub mod names;
+mod own;
 mod pdb;
 mod scaling;
 pub mod secret;
@@ -13,7 +14,8 @@ pub mod zalando;
 
 use serde_json::{Value, json};
 
-pub use database::{Binding, Provider, Source, Variable, binding};
+pub use database::{Binding, Provider, Source, Unbound, Variable, binding};
+pub use own::{Led, note};
 
 use crate::facts::Facts;
 use crate::policy::Effective;
@@ -58,6 +60,8 @@ pub enum Wanted {
     Theirs(Value),
     /// None: the workload's author says that something else takes its place.
     Declined,
+    /// None: the workload's author has another, or may have; a sentence says what tells so.
+    Elsewhere(String),
     /// A policy asks for one, but it cannot be had.
     Impossible {
         /// One word for why, as a condition has it.
@@ -70,15 +74,21 @@ pub enum Wanted {
 /// Why a companion cannot be had: one word, as a condition has it, and a sentence for people.
 pub type Problem = (&'static str, String);
 
-/// Plans the companions of a workload.
+/// Plans the companions of a workload; `led` is how it is led to its database.
 #[must_use]
-pub fn wanted(workload: &Workload, recognised: &Recognised, effective: &Effective, facts: &Facts) -> Companions {
+pub fn wanted(
+    workload: &Workload,
+    recognised: &Recognised,
+    effective: &Effective,
+    facts: &Facts,
+    led: &Led,
+) -> Companions {
     if workload.name().is_empty() {
         return Companions::default();
     }
     let scaling = Scaling::of(workload, recognised, effective, facts);
     let without = || if Wishes::of(workload).is_scaled_elsewhere() { Wanted::Declined } else { Wanted::Nothing };
-    let (database, binding) = database::wanted(workload, recognised, effective, facts);
+    let (database, binding) = database::wanted(workload, recognised, effective, facts, led);
     Companions {
         autoscaler: scaling.map_or_else(without, |scaling| scaling.wanted()),
         budget: pdb::wanted(workload, effective, facts),

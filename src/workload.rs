@@ -28,6 +28,7 @@ pub use probe::Probe;
 pub use shape::ShapeError;
 pub use wishes::{Wish, Wishes};
 pub use words::Words;
+pub(crate) use words::refers_to;
 
 use crate::facts::WorkloadRef;
 

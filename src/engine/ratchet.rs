@@ -3,6 +3,7 @@
 use crate::api::Enforcement;
 use k8s_openapi::jiff::Timestamp;
 
+use super::receipt::{Receipt, led};
 use crate::policy::{ActiveRule, Exception};
 use crate::rules::{Context, Finding};
 
@@ -63,7 +64,8 @@ pub(super) fn judge(context: &Context) -> Verdict {
         return judged;
     }
     let recognised = context.old.map(|old| context.effective.runtimes().recognise(&old)).unwrap_or_default();
-    let before = context.before(&recognised).map(|before| violations(&before)).unwrap_or_default();
+    let led = context.old.map(|old| led(Receipt::of(&old).as_ref(), &old)).unwrap_or_default();
+    let before = context.before(&recognised, &led).map(|before| violations(&before)).unwrap_or_default();
     let exceptions: Vec<&Exception> = context.policies.exceptions_for(&context.workload).collect();
     for violation in found {
         if let Some(excepted) = excepted(&violation, &exceptions, context) {

@@ -87,7 +87,9 @@ pub fn made(considered: &Considered) -> String {
                 let (kind, name) = (text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
                 writeln!(text, "  {what}: {kind} {name}")
             }
-            Wanted::Impossible { message, .. } => writeln!(text, "  {what}: none: {message}"),
+            Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => {
+                writeln!(text, "  {what}: none: {message}")
+            }
         };
     }
     text
