@@ -478,16 +478,22 @@ mod tests {
         let object = with_container(&json!({"image": "api:1"}));
         let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
         let request = Request { operation: Operation::Create, workload, old: None, user: User::default(), now };
-        let told = |selected: &str| {
-            let spec = json!({"match": {"selector": {"matchLabels": {LABEL: selected}}}, "rules": {"no-such": {}}});
+        let told_by = |spec: Value| {
             let policy =
                 json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {}, "spec": spec});
             let policy = serde_json::from_value(policy).unwrap();
             let set = policies(&[]).with_broken(vec![Broken::of("broken", Some(&policy), "there is no rule")]);
             decide(&request, &set, &facts()).notes
         };
+        let told = |selected: &str| {
+            told_by(json!({"match": {"selector": {"matchLabels": {LABEL: selected}}}, "rules": {"no-such": {}}}))
+        };
         assert_eq!(told("model-server"), ["policy broken makes no sense, so it is not in force: there is no rule"]);
         assert!(told("web").is_empty());
+        let in_audit = |prod: &str| {
+            told_by(json!({"enforcement": "audit", "environments": {"prod": {"enforcement": prod}}, "rules": {"no-such": {}}}))
+        };
+        assert_eq!((in_audit("off").len(), in_audit("warn").len()), (0, 1), "what only records tells nobody");
         let any = policies(&[]).with_broken(vec![Broken::of("broken", None, "it cannot be read")]);
         assert_eq!(decide(&request, &any, &facts()).notes.len(), 1);
     }

@@ -79,6 +79,8 @@ pub struct Broken {
     why: String,
     /// None where not even that makes sense: it may be for any workload.
     selection: Option<Selection>,
+    /// Whether it only records wherever it is in force: then it says nothing to authors, whether it makes sense or not.
+    is_silent: bool,
 }
 
 impl Broken {
@@ -86,7 +88,11 @@ impl Broken {
     #[must_use]
     pub fn of(name: &str, policy: Option<&ServingPolicy>, why: &str) -> Self {
         let selection = policy.and_then(|policy| Selection::compile(&policy.spec).ok());
-        Self { name: name.to_owned(), why: why.to_owned(), selection }
+        let is_silent = policy.is_some_and(|policy| {
+            let environments = policy.spec.environments.values().filter_map(|environment| environment.enforcement);
+            environments.chain([policy.spec.enforcement]).all(|enforcement| enforcement <= Enforcement::Audit)
+        });
+        Self { name: name.to_owned(), why: why.to_owned(), selection, is_silent }
     }
 }
 
@@ -220,7 +226,8 @@ impl PolicySet {
         let labels = LazyCell::new(move || labels);
         let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
         let is_for = move |selection: &Selection| selection.is_for(&kind, &labels, namespace);
-        let broken = self.broken.iter().filter(move |broken| broken.selection.as_ref().is_none_or(&is_for));
+        let broken = self.broken.iter().filter(|broken| !broken.is_silent);
+        let broken = broken.filter(move |broken| broken.selection.as_ref().is_none_or(&is_for));
         broken.map(|Broken { name, why, .. }| format!("policy {name} makes no sense, so it is not in force: {why}"))
     }
 

@@ -69,7 +69,10 @@ pub(super) fn judge(context: &Context) -> Verdict {
     let exceptions: Vec<&Exception> = context.policies.exceptions_for(&context.workload).collect();
     for violation in found {
         if let Some(excepted) = excepted(&violation, &exceptions, context) {
-            judged.warnings.push(excepted.told());
+            // What is only recorded is no business of its author's, excused or not.
+            if violation.enforcement > Enforcement::Audit {
+                judged.warnings.push(excepted.told());
+            }
             judged.excepted.push(excepted);
             continue;
         }
@@ -143,7 +146,9 @@ impl Violation {
 }
 
 impl Excepted {
-    fn told(&self) -> String {
+    /// Tells what was found, and what excuses it, in one line.
+    #[must_use]
+    pub fn told(&self) -> String {
         format!(
             "{} (excused by ServingException {} until {}: {})",
             self.violation.told(),
@@ -360,6 +365,14 @@ mod tests {
              digest (excused by ServingException pilot until 1970-01-10T00:00:00Z: a pilot)"
             ]
         );
+    }
+
+    #[test]
+    fn what_is_only_recorded_is_excused_without_a_word() {
+        for policy in [json!({"enforcement": "audit"}), json!({"rules": {"floating-tag": {"enforcement": "audit"}}})] {
+            let verdict = excused(&policy, &json!({}), 1);
+            assert_eq!((verdict.warnings, verdict.audited.len(), verdict.excepted.len()), (vec![], 0, 1), "{policy}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{causes_text, plural};
+use crate::api::Enforcement;
 use crate::companions::Wanted;
 use crate::engine::{Considered, Receipt};
 use crate::workload::Workload;
@@ -57,6 +58,9 @@ pub fn workload(file: &str, workload: &Workload, considered: &Considered, tally:
     }
     for violation in &verdict.audited {
         let _ = writeln!(text, "  recorded: {}", violation.told());
+    }
+    for excepted in verdict.excepted.iter().filter(|excepted| excepted.violation.enforcement == Enforcement::Audit) {
+        let _ = writeln!(text, "  recorded: {}", excepted.told());
     }
     if verdict.allows() {
         text.push_str(&made(considered));
