@@ -491,7 +491,9 @@ mod tests {
         assert_eq!(told("model-server"), ["policy broken makes no sense, so it is not in force: there is no rule"]);
         assert!(told("web").is_empty());
         let in_audit = |prod: &str| {
-            told_by(json!({"enforcement": "audit", "environments": {"prod": {"enforcement": prod}}, "rules": {"no-such": {}}}))
+            told_by(
+                json!({"enforcement": "audit", "environments": {"prod": {"enforcement": prod}}, "rules": {"no-such": {}}}),
+            )
         };
         assert_eq!((in_audit("off").len(), in_audit("warn").len()), (0, 1), "what only records tells nobody");
         let any = policies(&[]).with_broken(vec![Broken::of("broken", None, "it cannot be read")]);

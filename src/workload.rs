@@ -2,6 +2,7 @@
 //! version does not know survive.
 
 mod authors;
+mod completed;
 mod container;
 mod defaults;
 mod image;
@@ -16,6 +17,7 @@ mod words;
 use serde_json::{Map, Value};
 
 pub use authors::{Authors, wrote};
+pub use completed::completed;
 pub(crate) use container::is_gpu;
 pub use container::{Container, GPU_RESOURCES};
 pub use defaults::{GRACE_PERIOD, PROGRESS_DEADLINE};
