@@ -378,7 +378,7 @@ mod tests {
         json!({
             "enforcement": enforcement,
             "resources": {"cpu": {"limits": {"memory": "1Gi"}}},
-            "autoscaling": {"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]}
+            "autoscaling": {"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "1"}}}]}
         })
     }
 

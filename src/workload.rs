@@ -222,6 +222,15 @@ impl<'a> Workload<'a> {
         self.init_containers().filter(Container::is_restartable).chain(self.containers())
     }
 
+    /// Returns the containers that use a resource and request none of it: neither they nor the pod as a whole do, nor have
+    /// they a limit, which counts as a request where there is none.
+    pub fn without_request(&self, resource: &str) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        let is_for_the_pod = !self.pod_spec()["resources"]["requests"][resource].is_null();
+        let resource = resource.to_owned();
+        let counting = self.long_running().filter(move |_| !is_for_the_pod);
+        counting.filter(move |container| ["requests", "limits"].iter().all(|of| !container.has_resource(of, &resource)))
+    }
+
     /// Tells whether each container has a name that no other in its list has, as Kubernetes wants it.
     #[must_use]
     pub fn names_tell_containers(&self) -> bool {
