@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 pub use database::{Binding, Provider, Source, Unbound, Variable, binding};
 pub use own::{Led, note};
 
-use crate::facts::Facts;
+use crate::facts::{Autoscaler, Facts, SCALED_OBJECT, WorkloadRef};
 use crate::policy::Effective;
 use crate::runtimes::Recognised;
 use crate::workload::{Wishes, Workload};
@@ -115,6 +115,29 @@ fn owner(workload: &Workload) -> Value {
         "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
         "controller": true, "blockOwnerDeletion": true
     })
+}
+
+/// Returns the workload that Tidegate made an object for; none where it is somebody else's.
+#[must_use]
+pub fn made_for(object: &Value) -> Option<WorkloadRef> {
+    let metadata = &object["metadata"];
+    (metadata["labels"][MANAGED_BY_LABEL] == MANAGER).then_some(())?;
+    let (kind, name) = metadata["annotations"][WORKLOAD_ANNOTATION].as_str()?.split_once('/')?;
+    let namespace = metadata["namespace"].as_str().unwrap_or_default().to_owned();
+    Some(WorkloadRef { namespace, kind: kind.to_owned(), name: name.to_owned() })
+}
+
+/// Reads an autoscaler of a workload, a HorizontalPodAutoscaler or a ScaledObject.
+#[must_use]
+pub fn autoscaler_of(object: &Value, target: &WorkloadRef) -> Autoscaler {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
+    // A copy under another name is not ours.
+    let is_ours = |ours: String| name == ours && made_for(object).is_some_and(is_for);
+    if object["kind"] == SCALED_OBJECT {
+        return Autoscaler::of_scaled_object(object, is_ours(names::scaled_object(&target.kind, &target.name)));
+    }
+    Autoscaler::of_hpa(object, is_ours(names::autoscaler(&target.kind, &target.name)))
 }
 
 /// Tells whether everything that is wanted is there; what else is there does not matter.

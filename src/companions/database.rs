@@ -81,6 +81,13 @@ impl Health {
     }
 }
 
+/// Reads what decisions know of a provider's object, whoever made it.
+#[must_use]
+pub fn read(api: &Api, object: &Value) -> Database {
+    let made_for = super::made_for(object).map(|workload| format!("{}/{}", workload.kind, workload.name));
+    Database { made_for, ..(api.read)(object) }
+}
+
 /// Returns what its provider says of a database.
 #[must_use]
 pub fn health(database: &Value) -> Health {
