@@ -6,6 +6,7 @@ pub mod database;
 mod hpa;
 mod keda;
 pub mod names;
+mod own;
 mod pdb;
 mod scaling;
 pub mod secret;
@@ -13,9 +14,10 @@ pub mod zalando;
 
 use serde_json::{Value, json};
 
-pub use database::{Binding, Provider, Source, Variable, binding};
+pub use database::{Binding, Provider, Source, Unbound, Variable, binding};
+pub use own::{Led, note};
 
-use crate::facts::Facts;
+use crate::facts::{Autoscaler, Facts, SCALED_OBJECT, WorkloadRef};
 use crate::policy::Effective;
 use crate::runtimes::Recognised;
 use crate::workload::{Wishes, Workload};
@@ -58,6 +60,8 @@ pub enum Wanted {
     Theirs(Value),
     /// None: the workload's author says that something else takes its place.
     Declined,
+    /// None: the workload's author has another, or may have; a sentence says what tells so.
+    Elsewhere(String),
     /// A policy asks for one, but it cannot be had.
     Impossible {
         /// One word for why, as a condition has it.
@@ -70,15 +74,21 @@ pub enum Wanted {
 /// Why a companion cannot be had: one word, as a condition has it, and a sentence for people.
 pub type Problem = (&'static str, String);
 
-/// Plans the companions of a workload.
+/// Plans the companions of a workload; `led` is how it is led to its database.
 #[must_use]
-pub fn wanted(workload: &Workload, recognised: &Recognised, effective: &Effective, facts: &Facts) -> Companions {
+pub fn wanted(
+    workload: &Workload,
+    recognised: &Recognised,
+    effective: &Effective,
+    facts: &Facts,
+    led: &Led,
+) -> Companions {
     if workload.name().is_empty() {
         return Companions::default();
     }
     let scaling = Scaling::of(workload, recognised, effective, facts);
     let without = || if Wishes::of(workload).is_scaled_elsewhere() { Wanted::Declined } else { Wanted::Nothing };
-    let (database, binding) = database::wanted(workload, recognised, effective, facts);
+    let (database, binding) = database::wanted(workload, recognised, effective, facts, led);
     Companions {
         autoscaler: scaling.map_or_else(without, |scaling| scaling.wanted()),
         budget: pdb::wanted(workload, effective, facts),
@@ -105,6 +115,29 @@ fn owner(workload: &Workload) -> Value {
         "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
         "controller": true, "blockOwnerDeletion": true
     })
+}
+
+/// Returns the workload that Tidegate made an object for; none where it is somebody else's.
+#[must_use]
+pub fn made_for(object: &Value) -> Option<WorkloadRef> {
+    let metadata = &object["metadata"];
+    (metadata["labels"][MANAGED_BY_LABEL] == MANAGER).then_some(())?;
+    let (kind, name) = metadata["annotations"][WORKLOAD_ANNOTATION].as_str()?.split_once('/')?;
+    let namespace = metadata["namespace"].as_str().unwrap_or_default().to_owned();
+    Some(WorkloadRef { namespace, kind: kind.to_owned(), name: name.to_owned() })
+}
+
+/// Reads an autoscaler of a workload, a HorizontalPodAutoscaler or a ScaledObject.
+#[must_use]
+pub fn autoscaler_of(object: &Value, target: &WorkloadRef) -> Autoscaler {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
+    // A copy under another name is not ours.
+    let is_ours = |ours: String| name == ours && made_for(object).is_some_and(is_for);
+    if object["kind"] == SCALED_OBJECT {
+        return Autoscaler::of_scaled_object(object, is_ours(names::scaled_object(&target.kind, &target.name)));
+    }
+    Autoscaler::of_hpa(object, is_ours(names::autoscaler(&target.kind, &target.name)))
 }
 
 /// Tells whether everything that is wanted is there; what else is there does not matter.

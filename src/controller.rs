@@ -41,6 +41,7 @@ pub use apply::ApplyError;
 pub use leader::{Election, new_identity};
 pub use observed::Observed;
 pub use plan::{Action, Plan, Standing, plan};
+pub use served::metrics_served;
 
 use crate::companions::{self, MANAGER};
 use crate::facts::WorkloadRef;

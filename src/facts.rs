@@ -299,6 +299,17 @@ impl Metric {
         }
     }
 
+    /// Tells whether the use of a container is compared with what it requests.
+    #[must_use]
+    pub fn needs_request_of(&self, container: &str) -> bool {
+        let counts = match &*self.kind {
+            "Resource" => true,
+            "ContainerResource" => self.container.as_deref() == Some(container),
+            _ => false,
+        };
+        counts && self.target == "Utilization"
+    }
+
     /// Tells whether it is the use of a resource by all containers or one of them.
     #[must_use]
     pub fn is_of_resource(&self, resource: &str) -> bool {

@@ -11,7 +11,6 @@ mod settings;
 mod shipped;
 
 use std::cell::LazyCell;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -80,6 +79,8 @@ pub struct Broken {
     why: String,
     /// None where not even that makes sense: it may be for any workload.
     selection: Option<Selection>,
+    /// Whether it only records wherever it is in force: then it says nothing to authors, whether it makes sense or not.
+    is_silent: bool,
 }
 
 impl Broken {
@@ -87,7 +88,11 @@ impl Broken {
     #[must_use]
     pub fn of(name: &str, policy: Option<&ServingPolicy>, why: &str) -> Self {
         let selection = policy.and_then(|policy| Selection::compile(&policy.spec).ok());
-        Self { name: name.to_owned(), why: why.to_owned(), selection }
+        let is_silent = policy.is_some_and(|policy| {
+            let environments = policy.spec.environments.values().filter_map(|environment| environment.enforcement);
+            environments.chain([policy.spec.enforcement]).all(|enforcement| enforcement <= Enforcement::Audit)
+        });
+        Self { name: name.to_owned(), why: why.to_owned(), selection, is_silent }
     }
 }
 
@@ -193,7 +198,7 @@ impl PolicySet {
     /// Makes a set of policies for the workloads with all of the labels in `scope`.
     #[must_use]
     pub fn new(scope: BTreeMap<String, String>, mut policies: Vec<Arc<Policy>>) -> Self {
-        policies.sort_by(|a, b| if meeting::precedes(a, b) { Ordering::Less } else { Ordering::Greater });
+        policies.sort_by(|one, other| meeting::order(one, other));
         Self { scope, policies, exceptions: HashMap::new(), broken: Vec::new(), known: RwLock::default() }
     }
 
@@ -221,7 +226,8 @@ impl PolicySet {
         let labels = LazyCell::new(move || labels);
         let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
         let is_for = move |selection: &Selection| selection.is_for(&kind, &labels, namespace);
-        let broken = self.broken.iter().filter(move |broken| broken.selection.as_ref().is_none_or(&is_for));
+        let broken = self.broken.iter().filter(|broken| !broken.is_silent);
+        let broken = broken.filter(move |broken| broken.selection.as_ref().is_none_or(&is_for));
         broken.map(|Broken { name, why, .. }| format!("policy {name} makes no sense, so it is not in force: {why}"))
     }
 
@@ -338,6 +344,20 @@ mod tests {
             let active = effective.rules().iter().find(|active| active.rule.id() == id);
             active.map_or((Enforcement::Off, String::new()), |active| (active.enforcement, active.policy.to_string()))
         })
+    }
+
+    #[test]
+    fn policies_of_one_name_have_an_order_too() {
+        let of_generation = |generation: i64| {
+            let mut written = crate::testing::policy("serving", &json!({}));
+            written.metadata.generation = Some(generation);
+            Arc::new(Policy::compile(&written).unwrap())
+        };
+        // More than the standard library sorts by insertion, which asks too little to notice.
+        let generations: Vec<i64> = (0..64).map(|place| place * 37 % 64).collect();
+        let set = PolicySet::new(BTreeMap::new(), generations.into_iter().map(of_generation).collect());
+        let found: Vec<i64> = set.policies().iter().map(|policy| policy.reference.generation).collect();
+        assert_eq!(found, (0..64).collect::<Vec<i64>>());
     }
 
     #[test]

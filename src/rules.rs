@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::api::Enforcement;
-use crate::companions::{self, Binding};
+use crate::companions::{self, Led};
 use crate::facts::{Facts, User};
 use crate::policy::{Effective, PolicySet};
 use crate::runtimes::Recognised;
@@ -235,6 +235,8 @@ pub struct Context<'a> {
     pub facts: &'a Facts,
     /// The model server's container and runtime.
     pub recognised: &'a Recognised<'a>,
+    /// How it is led to its database.
+    pub led: &'a Led,
     /// Who asks.
     pub user: User<'a>,
     /// When it is judged.
@@ -242,9 +244,10 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Returns the same for the workload as it was before an update, with what is recognised in that.
-    pub(crate) fn before<'b>(&'b self, recognised: &'b Recognised<'b>) -> Option<Context<'b>> {
-        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, ..*self })
+    /// Returns the same for the workload as it was before an update, with what is recognised in that and how it was led to
+    /// its database.
+    pub(crate) fn before<'b>(&'b self, recognised: &'b Recognised<'b>, led: &'b Led) -> Option<Context<'b>> {
+        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, led, ..*self })
     }
 
     /// Returns the least and the most replicas that the workload runs with.
@@ -252,9 +255,9 @@ impl Context<'_> {
         self.effective.replicas(&self.workload, self.facts)
     }
 
-    /// Returns how the workload reaches the database that a policy gives it.
-    fn binding(&self) -> Option<Binding> {
-        companions::binding(&self.workload, self.recognised, self.effective, self.facts).ok()?
+    /// Returns the variables that keep the model server from being bound to the database that a policy gives it.
+    fn in_the_way(&self) -> Vec<String> {
+        companions::database::in_the_way(&self.workload, self.recognised, self.effective, self.facts, self.led)
     }
 }
 

@@ -216,7 +216,7 @@ impl Expected {
                 Wanted::Object(object) | Wanted::Theirs(object) => lacking(what, object, expected),
                 _ if expected == "none" => Vec::new(),
                 Wanted::Nothing | Wanted::Declined => vec![different(what, &told(expected), "none")],
-                Wanted::Impossible { message, .. } => {
+                Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => {
                     vec![different(what, &told(expected), &format!("none: {message}"))]
                 }
             }

@@ -2,6 +2,7 @@
 //! version does not know survive.
 
 mod authors;
+mod completed;
 mod container;
 mod defaults;
 mod image;
@@ -16,6 +17,7 @@ mod words;
 use serde_json::{Map, Value};
 
 pub use authors::{Authors, wrote};
+pub use completed::completed;
 pub(crate) use container::is_gpu;
 pub use container::{Container, GPU_RESOURCES};
 pub use defaults::{GRACE_PERIOD, PROGRESS_DEADLINE};
@@ -28,6 +30,7 @@ pub use probe::Probe;
 pub use shape::ShapeError;
 pub use wishes::{Wish, Wishes};
 pub use words::Words;
+pub(crate) use words::refers_to;
 
 use crate::facts::WorkloadRef;
 
@@ -217,6 +220,15 @@ impl<'a> Workload<'a> {
     /// <https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/>
     pub fn long_running(&self) -> impl Iterator<Item = Container<'a>> + use<'a> {
         self.init_containers().filter(Container::is_restartable).chain(self.containers())
+    }
+
+    /// Returns the containers that use a resource and request none of it: neither they nor the pod as a whole do, nor have
+    /// they a limit, which counts as a request where there is none.
+    pub fn without_request(&self, resource: &str) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        let is_for_the_pod = !self.pod_spec()["resources"]["requests"][resource].is_null();
+        let resource = resource.to_owned();
+        let counting = self.long_running().filter(move |_| !is_for_the_pod);
+        counting.filter(move |container| ["requests", "limits"].iter().all(|of| !container.has_resource(of, &resource)))
     }
 
     /// Tells whether each container has a name that no other in its list has, as Kubernetes wants it.

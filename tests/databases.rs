@@ -6,8 +6,8 @@
 mod common;
 
 use common::{
-    ControlPlane, SOON, Sandbox, Tidegate, condition, env, free_addresses, in_tree, model_server, serving, wait_for,
-    wait_until,
+    ControlPlane, SOON, Sandbox, Tidegate, condition, container, env, free_addresses, in_tree, model_server, serving,
+    wait_for, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -237,6 +237,88 @@ fn a_database_without_a_workload_says_since_when_and_is_bound_again() {
     sandbox.kubectl(&["rollout", "restart", "deployment", "api"]).succeeds();
     assert_eq!(sandbox.container("api")["env"], Value::Null);
     wait_until("the database to be told of as orphaned", SOON, || label().is_string());
+}
+
+/// Annotates a model server: whether it is to have a database.
+fn say_of_databases(object: &mut Value, said: &str) {
+    object["metadata"]["annotations"] = json!({"tidegate.dev/database": said});
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_binding_is_never_mixed_with_the_authors_own() {
+    let sandbox = sandbox("own-server", &json!({}));
+    let mut object = model_server("api");
+    container(&mut object)["env"] = json!([{"name": "PGHOST", "value": "db.internal"}]);
+    let told = sandbox.apply(&object).succeeds();
+    told.says("no database is bound: container api sets PGHOST").says("tidegate.dev/database: \"true\"");
+    assert_eq!(sandbox.container("api")["env"], json!([{"name": "PGHOST", "value": "db.internal"}]));
+    let server = sandbox.model_server("api", "that it has a database", |server| reason(server) == "OwnDatabase");
+    assert_eq!(condition(&server, "DatabaseReady")["status"], "True");
+    assert!(sandbox.list("postgresql").is_empty());
+
+    // Asked for, it is made as a whole or not at all.
+    say_of_databases(&mut object, "true");
+    container(&mut object)["image"] = "registry.example.com/api:2.0.0".into();
+    let told = sandbox.apply(&object).succeeds();
+    told.says("database-variable-overridden").says("leave PGHOST out");
+    assert_eq!(sandbox.container("api")["env"], json!([{"name": "PGHOST", "value": "db.internal"}]));
+    sandbox.model_server("api", "what is in the way", |server| reason(server) == "VariablesConflict");
+    assert!(sandbox.list("postgresql").is_empty());
+
+    let mut bound = model_server("api");
+    say_of_databases(&mut bound, "true");
+    sandbox.apply(&bound).succeeds().says_nothing();
+    assert_eq!(env(&sandbox.container("api"), "PGHOST")["value"], "acid-api");
+    sandbox.database("api");
+    // Who names a server later is let go of; the data stays.
+    object["metadata"].as_object_mut().unwrap().remove("annotations");
+    sandbox.apply(&object).succeeds().says("no database is bound: container api sets PGHOST");
+    assert_eq!(sandbox.container("api")["env"], json!([{"name": "PGHOST", "value": "db.internal"}]));
+    wait_until("the database to be told of as orphaned", SOON, || {
+        sandbox.database("api")["metadata"]["labels"]["tidegate.dev/orphaned-since"].is_string()
+    });
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn what_comes_from_elsewhere_is_left_to_its_author() {
+    let sandbox = sandbox("env-from", &json!({}));
+    sandbox.kubectl(&["create", "configmap", "settings", "--from-literal=LOG_LEVEL=info"]).succeeds();
+    let mut object = model_server("api");
+    container(&mut object)["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
+    let told = sandbox.apply(&object).succeeds();
+    told.says("no database is bound: container api takes variables from `envFrom`").says("\"true\" binds tidegate's");
+    assert_eq!(sandbox.container("api")["env"], Value::Null);
+    sandbox.model_server("api", "that it may have a database", |server| reason(server) == "OwnDatabase");
+    assert!(sandbox.list("postgresql").is_empty());
+
+    let mut prefixed = model_server("prefixed");
+    container(&mut prefixed)["envFrom"] = json!([{"prefix": "MODEL_", "configMapRef": {"name": "settings"}}]);
+    sandbox.apply(&prefixed).succeeds().says_nothing();
+    assert_eq!(env(&sandbox.container("prefixed"), "PGHOST")["value"], "acid-prefixed");
+
+    let mut asking = object.clone();
+    say_of_databases(&mut asking, "true");
+    container(&mut asking)["image"] = "registry.example.com/api:2.0.0".into();
+    sandbox.apply(&asking).succeeds().says_nothing();
+    assert_eq!(env(&sandbox.container("api"), "PGHOST")["value"], "acid-api");
+    let made = sandbox.database("api");
+
+    // What is bound stays bound, whatever the author no longer says; and it finds its data when it is made again.
+    container(&mut object)["image"] = "registry.example.com/api:3.0.0".into();
+    sandbox.apply(&object).succeeds().says("the database acid-api is bound all the same");
+    assert_eq!(env(&sandbox.container("api"), "PGHOST")["value"], "acid-api");
+    sandbox.kubectl(&["delete", "deployment", "api"]).succeeds();
+    sandbox.apply(&object).succeeds().says("the database acid-api is bound all the same");
+    sandbox.model_server("api", "its database", |server| reason(server) == "Pending");
+    assert_eq!(sandbox.database("api")["metadata"]["uid"], made["metadata"]["uid"]);
+
+    sandbox.put_policy(&policy("env-from", &json!({"overEnvFrom": true})));
+    let mut later = model_server("later");
+    container(&mut later)["envFrom"] = container(&mut object)["envFrom"].clone();
+    sandbox.apply(&later).succeeds().says("the database acid-later is bound all the same");
+    assert_eq!(env(&sandbox.container("later"), "PGHOST")["value"], "acid-later");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Problem, Wanted, cloudnative_pg, zalando};
+use super::{Led, Problem, Wanted, cloudnative_pg, own, zalando};
 use crate::api::{DatabaseEnv, DatabasePart, DatabaseProvider};
 use crate::facts::{Apis, Database, Facts, WorkloadRef};
 use crate::policy::Effective;
@@ -85,6 +85,13 @@ impl Health {
     }
 }
 
+/// Reads what decisions know of a provider's object, whoever made it.
+#[must_use]
+pub fn read(api: &Api, object: &Value) -> Database {
+    let made_for = super::made_for(object).map(|workload| format!("{}/{}", workload.kind, workload.name));
+    Database { made_for, ..(api.read)(object) }
+}
+
 /// Returns what its provider says of a database.
 #[must_use]
 pub fn health(database: &Value) -> Health {
@@ -135,6 +142,13 @@ pub struct Variable {
     pub of: Vec<String>,
 }
 
+impl Variable {
+    /// Tells whether an entry of a container's `env` is this variable, with this value.
+    pub(super) fn is(&self, entry: &Value) -> bool {
+        entry["name"] == *self.name && ["value", "valueFrom"].iter().all(|field| entry[field] == self.source[field])
+    }
+}
+
 impl Binding {
     /// Returns the environment variables, each with where its value comes from. Parts that the provider does not tell are
     /// left out.
@@ -170,21 +184,62 @@ impl Binding {
     }
 }
 
-/// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one.
+/// Why a workload is not led to a database although a policy asks for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unbound {
+    /// It cannot be had.
+    Impossible(Problem),
+    /// Its author has another, or may have: a sentence says what tells so.
+    Elsewhere(String),
+}
+
+impl From<Problem> for Unbound {
+    fn from(problem: Problem) -> Self {
+        Self::Impossible(problem)
+    }
+}
+
+impl Unbound {
+    /// Returns why, in a sentence.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Impossible((_, message)) | Self::Elsewhere(message) => message,
+        }
+    }
+}
+
+/// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one. `led` is how it has
+/// been led to it so far.
 ///
 /// # Errors
-/// Says in a word and in a sentence why it can have none.
+/// Says why it can have none.
 pub fn binding(
     workload: &Workload,
     recognised: &Recognised,
     effective: &Effective,
     facts: &Facts,
-) -> Result<Option<Binding>, Problem> {
+    led: &Led,
+) -> Result<Option<Binding>, Unbound> {
     let Some((settings, _)) = effective.database().filter(|(settings, _)| settings.is_wanted(workload)) else {
         return Ok(None);
     };
     let reference = workload.reference();
     let provider = settings.provider(&reference, facts);
+    let binding = provider.binding(&reference, facts);
+    if let Some(container) = &recognised.container
+        && let Some(problem) = own::problem(workload, container, &binding, settings, led)
+    {
+        return Err(problem);
+    }
+    can_be_had(workload, &*provider, settings.max_per_namespace, facts)?;
+    recognised.server().map_err(|message| ("NotBound", message))?;
+    Ok(Some(binding))
+}
+
+/// Sees that a provider has a database for a workload.
+fn can_be_had(workload: &Workload, provider: &dyn Provider, most: Option<usize>, facts: &Facts) -> Result<(), Problem> {
+    let reference = workload.reference();
     if workload.has_generated_name() {
         let message = "its name follows from the workload's, which `generateName` leaves open";
         return Err(("NotBound", message.to_owned()));
@@ -195,11 +250,27 @@ pub fn binding(
     if let Some(problem) = provider.problem(&reference, facts) {
         return Err(problem);
     }
-    if let Some(most) = settings.max_per_namespace.filter(|_| provider.makes()) {
-        too_many(&reference, most, facts)?;
+    most.filter(|_| provider.makes()).map_or(Ok(()), |most| too_many(&reference, most, facts))
+}
+
+/// Returns the variables of the model server's container that its author sets, and that keep the database from being bound
+/// which a policy gives it: none where it is clear that another is meant.
+#[must_use]
+pub fn in_the_way(
+    workload: &Workload,
+    recognised: &Recognised,
+    effective: &Effective,
+    facts: &Facts,
+    led: &Led,
+) -> Vec<String> {
+    let wanted = effective.database().filter(|(settings, _)| settings.is_wanted(workload));
+    let (Some((settings, _)), Some(container)) = (wanted, &recognised.container) else { return Vec::new() };
+    let reference = workload.reference();
+    let binding = settings.provider(&reference, facts).binding(&reference, facts);
+    match own::problem(workload, container, &binding, settings, led) {
+        Some(Unbound::Impossible(_)) => own::in_the_way(container, &binding, settings, led),
+        _ => Vec::new(),
     }
-    recognised.server().map_err(|message| ("NotBound", message))?;
-    Ok(Some(provider.binding(&reference, facts)))
 }
 
 /// Says why no further database is made in a namespace. One that is there stays.
@@ -218,9 +289,11 @@ pub(super) fn wanted(
     recognised: &Recognised,
     effective: &Effective,
     facts: &Facts,
+    led: &Led,
 ) -> (Wanted, Option<Binding>) {
-    match (binding(workload, recognised, effective, facts), effective.database()) {
-        (Err((reason, message)), _) => (Wanted::Impossible { reason, message }, None),
+    match (binding(workload, recognised, effective, facts, led), effective.database()) {
+        (Err(Unbound::Impossible((reason, message))), _) => (Wanted::Impossible { reason, message }, None),
+        (Err(Unbound::Elsewhere(message)), _) => (Wanted::Elsewhere(message), None),
         (Ok(Some(binding)), Some((settings, _))) => {
             let reference = workload.reference();
             let provider = settings.provider(&reference, facts);
@@ -270,14 +343,14 @@ mod tests {
         let (policies, object) = (policies(&[("serving", spec(more))]), with_container(&json!({})));
         let workload = Workload::view(&object).unwrap();
         let effective = policies.resolve(&workload, facts).unwrap();
-        wanted(&workload, &Runtimes::shipped().recognise(&workload), &effective, facts)
+        wanted(&workload, &Runtimes::shipped().recognise(&workload), &effective, facts, &Led::default())
     }
 
     fn kind(planned: &(Wanted, Option<Binding>)) -> &str {
         match &planned.0 {
             Wanted::Object(object) | Wanted::Theirs(object) => object["kind"].as_str().unwrap(),
             Wanted::Impossible { reason, .. } => reason,
-            Wanted::Nothing | Wanted::Declined => "nothing",
+            Wanted::Nothing | Wanted::Declined | Wanted::Elsewhere(_) => "nothing",
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! <https://github.com/zalando/postgres-operator/blob/master/docs/reference/cluster_manifest.md>
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::database::{Api, Health, made, taken};
@@ -113,6 +115,16 @@ fn told_of(pooler: &ConnectionPooler) -> Map<String, Value> {
         ("resources", json!(resources)),
     ];
     fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Returns the versions that the definition of `postgresql` lists; none where it lists none.
+#[must_use]
+pub fn offered_versions(definition: &Value) -> BTreeSet<String> {
+    let versions = definition["spec"]["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    let served = versions.iter().find(|version| version["name"] == "v1");
+    let field = "/schema/openAPIV3Schema/properties/spec/properties/postgresql/properties/version/enum";
+    let listed = served.and_then(|served| served.pointer(field)).and_then(Value::as_array);
+    listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// Tells whether the operator puts a pooler before a cluster: one is asked for, or described.

@@ -10,10 +10,10 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 use tracing::info;
 
-use super::sinks::{Watches, made_for};
+use super::sinks::Watches;
 use super::watch::{self, Following, Key, Sink, follow};
 use super::{raw, resource};
-use crate::companions::names;
+use crate::companions::{autoscaler_of, names};
 use crate::facts::{Autoscaler, SCALED_OBJECT, WorkloadRef};
 use crate::server::health::Step;
 
@@ -92,17 +92,6 @@ impl Autoscalers {
             self.watches.queue.push(&WorkloadRef { namespace, kind, name });
         }
     }
-}
-
-fn autoscaler_of(object: &Value, target: &WorkloadRef) -> Autoscaler {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
-    // A copy under another name is not ours.
-    let is_ours = |ours: String| name == ours && made_for(object).is_some_and(is_for);
-    if object["kind"] == SCALED_OBJECT {
-        return Autoscaler::of_scaled_object(object, is_ours(names::scaled_object(&target.kind, &target.name)));
-    }
-    Autoscaler::of_hpa(object, is_ours(names::autoscaler(&target.kind, &target.name)))
 }
 
 struct Hpas {

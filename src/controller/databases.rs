@@ -15,8 +15,8 @@ use super::sinks::{Watches, made_for};
 use super::watch::{self, Following, Key, Sink, follow};
 use super::{raw, resource};
 use crate::api::DatabaseProvider;
-use crate::companions::database::{Api, api_of};
-use crate::facts::Database;
+use crate::companions::database::{self, Api, api_of};
+use crate::companions::zalando::offered_versions;
 use crate::server::health::Step;
 use crate::state::State;
 
@@ -98,15 +98,6 @@ impl Sink<DynamicObject> for Definitions {
     }
 }
 
-/// Returns the versions that the definition of `postgresql` lists; none where it lists none.
-fn offered_versions(definition: &Value) -> BTreeSet<String> {
-    let versions = definition["spec"]["versions"].as_array().map_or(&[][..], Vec::as_slice);
-    let served = versions.iter().find(|version| version["name"] == "v1");
-    let field = "/schema/openAPIV3Schema/properties/spec/properties/postgresql/properties/version/enum";
-    let listed = served.and_then(|served| served.pointer(field)).and_then(Value::as_array);
-    listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
 /// Returns the API of a database, and its namespace and name; none where it is of no provider's.
 pub(super) fn identity(database: &Value) -> Option<(&'static Api, Key)> {
     let text = |field: &str| database["metadata"][field].as_str().unwrap_or_default().to_owned();
@@ -115,9 +106,7 @@ pub(super) fn identity(database: &Value) -> Option<(&'static Api, Key)> {
 
 /// Notes a database of a provider for decisions and plans, and returns it as it was before.
 pub(super) fn note(api: &Api, key: &Key, object: &Value, state: &State, objects: &Objects) -> Option<Value> {
-    let workload = made_for(object);
-    let made_for = workload.map(|workload| format!("{}/{}", workload.kind, workload.name));
-    let database = Database { made_for, ..(api.read)(object) };
+    let database = database::read(api, object);
     let of = (api.provider, key.1.clone());
     state.note(|facts| facts.databases.entry(key.0.clone()).or_default().insert(of, database));
     objects.note(|kinds| kinds.databases.insert((api.provider, key.clone()), object))

@@ -99,6 +99,9 @@ pub(super) fn changed(before: &Value, plan: &Plan) -> Vec<Event> {
             Standing::Refused(message) => {
                 (true, "Refused", format!("{subject}Refused"), format!("{what} cannot be had: {message}"))
             }
+            Standing::Elsewhere(_, message) => {
+                (false, "OwnDatabase", "OwnDatabase".to_owned(), format!("{what} is not made: {message}"))
+            }
             Standing::Absent
             | Standing::Declined
             | Standing::Ours(_)
@@ -283,6 +286,10 @@ mod tests {
         let events = changed(&status("DatabaseReady", "Running"), &drifted);
         assert_eq!(told(&events), ["true DatabaseDrifted: postgresql acid-api differs from its policy: more"]);
         assert_eq!(changed(&status("DatabaseReady", "Drifted"), &drifted), []);
+        let own = Plan { database: Standing::Elsewhere(None, "PGHOST".into()).into(), ..Plan::default() };
+        let events = changed(&Value::Null, &own);
+        assert_eq!(told(&events), ["false OwnDatabase: a database is not made: PGHOST"]);
+        assert_eq!(changed(&status("DatabaseReady", "OwnDatabase"), &own), []);
         let mut failed = status("DatabaseReady", "CreateFailed");
         failed["conditions"][0]["message"] = "it failed; it differs from the policy: more".into();
         assert_eq!(changed(&failed, &drifted), []);

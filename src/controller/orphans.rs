@@ -125,7 +125,7 @@ fn is_wanted(database: &Value, wanted: &Wanted) -> bool {
             object["kind"] == database["kind"] && object["metadata"]["name"] == database["metadata"]["name"]
         }
         Wanted::Impossible { .. } => true,
-        Wanted::Theirs(_) | Wanted::Declined | Wanted::Nothing => false,
+        Wanted::Theirs(_) | Wanted::Declined | Wanted::Elsewhere(_) | Wanted::Nothing => false,
     }
 }
 
@@ -165,5 +165,6 @@ mod tests {
         assert!(is_wanted(&ours, &Wanted::Impossible { reason: "NotBound", message: String::new() }));
         assert!(!is_wanted(&ours, &Wanted::Nothing) && !is_wanted(&ours, &Wanted::Object(cluster)));
         assert!(!is_wanted(&ours, &Wanted::Theirs(json!({"kind": "Secret"}))));
+        assert!(!is_wanted(&ours, &Wanted::Elsewhere(String::new())));
     }
 }

@@ -56,6 +56,9 @@ pub enum Standing {
     Theirs(Value),
     /// There is none: the workload's author says that something else takes its place.
     Declined,
+    /// None is wanted: the workload's author has another, or may have, as a sentence says. Ours, where there is one, is left as
+    /// it is.
+    Elsewhere(Option<Value>, String),
     /// It is somebody else's, and that is what is wanted.
     External(Value),
     /// It is ours, but no policy asks for it any more: it is left as it is.
@@ -193,6 +196,10 @@ fn database(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed) -> Cou
             Course { actions: additions(object, found).map(Action::Merge).into_iter().collect(), standing }
         }
         (Wanted::Impossible { reason, message }, _) => Standing::Impossible(reason, message.clone()).into(),
+        (Wanted::Elsewhere(message), found) => {
+            let ours = found.clone().filter(|found| is_ours(found, workload));
+            Standing::Elsewhere(ours, message.clone()).into()
+        }
         (Wanted::Declined | Wanted::Nothing, Some(found)) if is_ours(found, workload) => {
             Standing::Unmanaged(found.clone()).into()
         }
@@ -483,6 +490,16 @@ mod tests {
         let secret = json!({"kind": "Secret", "metadata": {"name": "s"}});
         let plan = stored(Wanted::Theirs(secret.clone()), None);
         assert_eq!(plan.database, Standing::External(secret).into());
+    }
+
+    #[test]
+    fn where_the_author_has_another_ours_is_left_as_it_is() {
+        let elsewhere = |found: Option<Value>| stored(Wanted::Elsewhere("PGHOST".to_owned()), found).database;
+        let is = |found: Option<Value>| Standing::Elsewhere(found, "PGHOST".to_owned()).into();
+        let (ours, theirs) = (postgres(true, "17", &json!({})), postgres(false, "17", &json!({})));
+        assert_eq!(elsewhere(None), is(None));
+        assert_eq!(elsewhere(Some(ours.clone())), is(Some(ours)));
+        assert_eq!(elsewhere(Some(theirs)), is(None));
     }
 
     #[test]

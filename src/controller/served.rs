@@ -48,6 +48,13 @@ impl MetricsApis {
     }
 }
 
+/// Tells which APIs of metrics are served: custom and external ones.
+#[must_use]
+pub fn metrics_served(services: &[DynamicObject]) -> (bool, bool) {
+    let is_served = |group: &str| services.iter().filter_map(served).any(|found| found == group);
+    (is_served(CUSTOM), is_served(EXTERNAL))
+}
+
 /// Tells the group of an API that serves metrics and is available.
 fn served(service: &DynamicObject) -> Option<&str> {
     let group = service.data["spec"]["group"].as_str().filter(|group| [CUSTOM, EXTERNAL].contains(group))?;

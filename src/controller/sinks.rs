@@ -8,15 +8,14 @@ use kube::Client;
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use serde_json::Value;
 
 use super::observed::{Objects, described_by};
 use super::strangers::Strangers;
 use super::watch::{self, Key, Sink, follow};
 use super::workloads::WholeNamespaces;
 use super::{Queue, raw, resource};
-use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION};
-use crate::facts::{Namespace, WorkloadRef};
+pub(super) use crate::companions::made_for;
+use crate::facts::Namespace;
 use crate::server::health::Step;
 use crate::state::State;
 
@@ -78,15 +77,6 @@ impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
     fn synced(&mut self) {
         self.whole.synced();
     }
-}
-
-/// The workload that Tidegate made an object for.
-pub(super) fn made_for(object: &Value) -> Option<WorkloadRef> {
-    let metadata = &object["metadata"];
-    (metadata["labels"][MANAGED_BY_LABEL] == MANAGER).then_some(())?;
-    let (kind, name) = metadata["annotations"][WORKLOAD_ANNOTATION].as_str()?.split_once('/')?;
-    let namespace = metadata["namespace"].as_str().unwrap_or_default().to_owned();
-    Some(WorkloadRef { namespace, kind: kind.to_owned(), name: name.to_owned() })
 }
 
 struct ModelServers {

@@ -214,6 +214,10 @@ fn companion_ready(type_: &str, what: &str, standing: &Standing, of_found: impl 
         Standing::Left(found, reason, message) => {
             of("False", reason, format!("{message}; {} is left as it is", name_of(found)))
         }
+        Standing::Elsewhere(None, message) => of("True", "OwnDatabase", message.clone()),
+        Standing::Elsewhere(Some(found), message) => {
+            of("True", "OwnDatabase", format!("{message}; {} is left as it is", name_of(found)))
+        }
         // Whether it serves does not depend on who changed it.
         Standing::Drifted(found, told) => match of_found(found) {
             // Where its operator has said nothing yet, there is nothing to hide.
@@ -302,9 +306,10 @@ fn budget(standing: &Standing) -> Option<DisruptionBudgetStatus> {
 
 fn database_status(standing: &Standing) -> Option<DatabaseStatus> {
     let (found, phase) = match standing {
-        Standing::Ours(found) | Standing::Unmanaged(found) | Standing::Drifted(found, _) => {
-            (found, database::health(found).phase)
-        }
+        Standing::Ours(found)
+        | Standing::Unmanaged(found)
+        | Standing::Drifted(found, _)
+        | Standing::Elsewhere(Some(found), _) => (found, database::health(found).phase),
         Standing::External(found) => (found, None),
         _ => return None,
     };
@@ -467,6 +472,19 @@ mod tests {
             assert_eq!(budget(none), ("False".into(), "NoPodMayGo".into()));
         }
         assert_eq!(budget(json!({"minAvailable": 1})), ("True".into(), "Yielded".into()));
+    }
+
+    #[test]
+    fn a_database_of_the_authors_is_no_reason_not_to_be_ready() {
+        let told = |found: Option<Value>| {
+            let standing = Standing::Elsewhere(found, "container api sets PGHOST".into());
+            let ready = database_ready(&standing, None, &led_to("elsewhere"));
+            (ready.status, ready.reason, ready.message)
+        };
+        let own = |message: &str| ("True".into(), "OwnDatabase".into(), message.into());
+        assert_eq!(told(None), own("container api sets PGHOST"));
+        let ours = json!({"kind": "postgresql", "metadata": {"name": "acid-api"}});
+        assert_eq!(told(Some(ours)), own("container api sets PGHOST; acid-api is left as it is"));
     }
 
     #[test]
