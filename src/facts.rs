@@ -368,7 +368,8 @@ impl Database {
     }
 
     /// Returns the kind and name of the workload that Tidegate made it for.
-    fn workload(&self) -> Option<(&str, &str)> {
+    #[must_use]
+    pub fn workload(&self) -> Option<(&str, &str)> {
         self.made_for.as_deref()?.split_once('/')
     }
 }

@@ -157,6 +157,34 @@ fn a_restart_with_nothing_changed_writes_nothing() {
     nothing_is_written(&installed, "first");
 }
 
+#[test]
+#[ignore = "needs the control plane"]
+fn workloads_that_are_named_like_each_others_companions_have_their_own_and_come_to_rest() {
+    let (_turn, installed) = alone();
+    let _tidegate = installed.start_ready("first");
+    let sandbox = sandbox("alike");
+    let mut stateful = model_server("api");
+    stateful["kind"] = "StatefulSet".into();
+    stateful["spec"]["serviceName"] = "api".into();
+    let alike = [model_server("api"), stateful, model_server("api-statefulset"), model_server("api-tidegate")];
+    sandbox.apply(&json!({"apiVersion": "v1", "kind": "List", "items": alike})).succeeds();
+    complete(&sandbox, alike.len());
+    quiet(&installed);
+    let told_of = |server: &Value| {
+        let (owner, status) = (&server["metadata"]["ownerReferences"][0], &server["status"]);
+        assert_eq!((&owner["kind"], &owner["name"]), (&server["spec"]["kind"], &server["spec"]["name"]));
+        let names = [&server["metadata"]["name"], &status["autoscaler"]["name"], &status["database"]["name"]];
+        names.map(|name| name.as_str().unwrap().to_owned())
+    };
+    let servers: Vec<[String; 3]> = sandbox.list("ModelServer").iter().map(told_of).collect();
+    for index in 0..3 {
+        let named: std::collections::BTreeSet<&String> = servers.iter().map(|names| &names[index]).collect();
+        assert_eq!(named.len(), alike.len(), "{servers:?}");
+    }
+    let plain = ["api", "api-tidegate", "acid-api"].map(str::to_owned);
+    assert!(servers.contains(&plain), "{servers:?}");
+}
+
 /// Holds a replica that leads to have nothing to write.
 #[track_caller]
 fn nothing_is_written(installed: &Installed, identity: &str) {

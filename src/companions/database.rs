@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Problem, Wanted, cloudnative_pg, zalando};
+use super::{Problem, Wanted, cloudnative_pg, names, zalando};
 use crate::api::{DatabaseEnv, DatabasePart, DatabaseProvider};
 use crate::facts::{Apis, Database, Facts, WorkloadRef};
 use crate::policy::Effective;
@@ -239,9 +239,27 @@ pub(super) fn taken(api: &Api, name: &str, workload: &WorkloadRef, facts: &Facts
     })
 }
 
+/// Returns the name of a workload's object: that of the one that was made for it, whatever that is called; else this name, or
+/// the spare one where the name is another workload's by right, as of earlier releases or of another team.
+pub(super) fn object_name(
+    api: &Api,
+    name: String,
+    spare: impl Fn() -> String,
+    workload: &WorkloadRef,
+    facts: &Facts,
+) -> String {
+    if let Some(made) = made(api, &name, workload, facts) {
+        return made.to_owned();
+    }
+    let found = facts.database(api.provider, &workload.namespace, &name);
+    // A name that fits neither is more likely this workload's, with its data, under an annotation that somebody has changed.
+    let is_anothers = |(_, of): (&str, &str)| of == workload.name || names::is_cluster_of(&name, of);
+    if found.and_then(Database::workload).is_some_and(is_anothers) { spare() } else { name }
+}
+
 /// Returns the name of the object that a provider has made for a workload; none where there is none. Of several, one of
 /// this name comes first.
-pub(super) fn made<'f>(api: &Api, name: &str, workload: &WorkloadRef, facts: &'f Facts) -> Option<&'f str> {
+fn made<'f>(api: &Api, name: &str, workload: &WorkloadRef, facts: &'f Facts) -> Option<&'f str> {
     let of_provider = || facts.databases_of(workload).filter(|found| found.provider == api.provider);
     of_provider().find(|found| found.name == name).or_else(|| of_provider().next()).map(|found| found.name)
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tracing::{Instrument as _, info};
 
+use super::plan::is_autoscaler_of;
 use super::sinks::{Watches, made_for};
 use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
@@ -96,14 +97,11 @@ impl Autoscalers {
 }
 
 fn autoscaler_of(object: &Value, target: &WorkloadRef) -> Autoscaler {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
     // A copy under another name is not ours.
-    let is_ours = |ours: String| name == ours && made_for(object).is_some_and(is_for);
-    if object["kind"] == SCALED_OBJECT {
-        return Autoscaler::of_scaled_object(object, is_ours(names::scaled_object(&target.kind, &target.name)));
-    }
-    Autoscaler::of_hpa(object, is_ours(names::autoscaler(&target.kind, &target.name)))
+    let is_ours = is_autoscaler_of(object, &target.kind, &target.name) && made_for(object).is_some_and(is_for);
+    let read = if object["kind"] == SCALED_OBJECT { Autoscaler::of_scaled_object } else { Autoscaler::of_hpa };
+    read(object, is_ours)
 }
 
 struct Hpas {

@@ -98,8 +98,7 @@ pub fn plan(
 
 fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> Course {
     let (ours, others): (Vec<&Value>, Vec<&Value>) = observed.autoscalers.iter().partition(|found| {
-        let name_of = if found["kind"] == SCALED_OBJECT { names::scaled_object } else { names::autoscaler };
-        is_ours(found, workload) && found["metadata"]["name"] == name_of(&workload.kind, &workload.name)
+        is_ours(found, workload) && is_autoscaler_of(found, &workload.kind, &workload.name)
     });
     if let Some(theirs) = others.iter().find(|found| Autoscaler::target(found).as_ref() == Some(workload)) {
         // Two autoscalers on one workload switch each other off.
@@ -112,18 +111,14 @@ fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_s
         return handed_over;
     }
     match (wanted, ours.first()) {
-        (Wanted::Object(object), _) if others.iter().any(|other| other["kind"] == object["kind"]) => {
+        (Wanted::Object(object), _) if others.iter().any(|other| has_name_of(other, object)) => {
             let message = "an autoscaler of that name is there and is not tidegate's".to_owned();
             Standing::Impossible("NameTaken", message).into()
         }
         (Wanted::Object(_), None) if !is_settled => {
             Standing::Pending("it is made once it is clear that its author brings none".to_owned()).into()
         }
-        (Wanted::Object(object), found) => {
-            let is_right = found.is_some_and(|found| contains(found, object));
-            let actions = if is_right { Vec::new() } else { vec![Action::Apply(object.clone())] };
-            Course { actions, standing: Standing::Ours((*found.unwrap_or(&object)).clone()) }
-        }
+        (Wanted::Object(object), found) => kept(object, found.copied()),
         (Wanted::Impossible { reason, message }, None) => Standing::Impossible(reason, message.clone()).into(),
         (Wanted::Impossible { reason, message }, Some(found)) => {
             Standing::Left((*found).clone(), reason, message.clone()).into()
@@ -131,6 +126,33 @@ fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_s
         (_, Some(found)) => Standing::Unmanaged((*found).clone()).into(),
         (_, None) => Course::default(),
     }
+}
+
+/// Keeps an object of ours as it is wanted, under the name that it has: an earlier release may have given it another.
+fn kept(wanted: &Value, found: Option<&Value>) -> Course {
+    let mut wanted = wanted.clone();
+    if let Some(found) = found {
+        wanted["metadata"]["name"] = found["metadata"]["name"].clone();
+    }
+    let standing = Standing::Ours(found.unwrap_or(&wanted).clone());
+    let is_right = found.is_some_and(|found| contains(found, &wanted));
+    Course { actions: if is_right { Vec::new() } else { vec![Action::Apply(wanted)] }, standing }
+}
+
+/// Tells whether an object has the kind and the name of one that is wanted.
+fn has_name_of(found: &Value, wanted: &Value) -> bool {
+    found["kind"] == wanted["kind"] && found["metadata"]["name"] == wanted["metadata"]["name"]
+}
+
+/// Tells whether an autoscaler has the name that Tidegate gives to a workload's, or has given to it.
+pub(super) fn is_autoscaler_of(found: &Value, kind: &str, name: &str) -> bool {
+    let (now, before) = if found["kind"] == SCALED_OBJECT {
+        (names::scaled_object(kind, name), names::former_scaled_object(kind, name))
+    } else {
+        (names::autoscaler(kind, name), names::former_autoscaler(kind, name))
+    };
+    let found = &found["metadata"]["name"];
+    *found == now || *found == before
 }
 
 /// Hands a workload over from one engine to the other: what one has made goes, with all that KEDA made for it, before the
@@ -156,20 +178,18 @@ fn deletions(objects: Vec<&Value>) -> Vec<Action> {
 }
 
 fn budget(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> Course {
-    let name = names::disruption_budget(&workload.kind, &workload.name);
+    let (kind, name) = (&workload.kind, &workload.name);
+    let names = [names::disruption_budget(kind, name), names::former_disruption_budget(kind, name)];
+    let has_our_name = |found: &Value| names.iter().any(|name| found["metadata"]["name"] == **name);
     let (ours, others): (Vec<&Value>, Vec<&Value>) =
-        observed.budgets.iter().partition(|found| is_ours(found, workload) && found["metadata"]["name"] == *name);
+        observed.budgets.iter().partition(|found| is_ours(found, workload) && has_our_name(found));
     match (wanted, ours.first(), others.first()) {
         // With two budgets for one pod the API server evicts it no more.
         (_, _, Some(theirs)) => Course { actions: deletions(ours), standing: Standing::Theirs((*theirs).clone()) },
         (Wanted::Object(_), None, _) if !is_settled => {
             Standing::Pending("it is made once it is clear that its author brings none".to_owned()).into()
         }
-        (Wanted::Object(object), found, _) => {
-            let is_right = found.is_some_and(|found| contains(found, object));
-            let actions = if is_right { Vec::new() } else { vec![Action::Apply(object.clone())] };
-            Course { actions, standing: Standing::Ours((*found.unwrap_or(&object)).clone()) }
-        }
+        (Wanted::Object(object), found, _) => kept(object, found.copied()),
         (_, Some(found), _) => Standing::Unmanaged((*found).clone()).into(),
         (_, None, _) => Course::default(),
     }
@@ -351,6 +371,32 @@ mod tests {
         let plan = scaled(Wanted::Object(hpa("api-tidegate", true, 10)), vec![foreign], SETTLE);
         assert_eq!(plan.autoscaler.actions, []);
         assert!(matches!(plan.autoscaler.standing, Standing::Impossible("NameTaken", _)));
+    }
+
+    #[test]
+    fn what_an_earlier_release_made_keeps_its_name() {
+        let workload = WorkloadRef { name: "keda-hpa-api".into(), ..workload() };
+        let of = |name: &str, max: i64| {
+            let mut object = hpa(name, true, max);
+            object["metadata"]["annotations"][WORKLOAD_ANNOTATION] = "Deployment/keda-hpa-api".into();
+            object["spec"]["scaleTargetRef"]["name"] = "keda-hpa-api".into();
+            object
+        };
+        let (now, former) = (names::autoscaler("Deployment", "keda-hpa-api"), "keda-hpa-api-tidegate");
+        let planned = |autoscalers: Vec<Value>| {
+            let wanted = Companions { autoscaler: Wanted::Object(of(&now, 10)), ..Companions::default() };
+            let observed = Observed { autoscalers, ..Observed::default() };
+            plan(&workload, &wanted, &observed, SETTLE, SETTLE).autoscaler
+        };
+        assert_eq!(planned(vec![]).actions, [Action::Apply(of(&now, 10))]);
+        assert_eq!(planned(vec![of(former, 10)]), Standing::Ours(of(former, 10)).into());
+        assert_eq!(planned(vec![of(former, 99)]).actions, [Action::Apply(of(former, 10))]);
+        let of_keda = {
+            let mut object = hpa(former, false, 3);
+            object["spec"]["scaleTargetRef"]["name"] = "api".into();
+            object
+        };
+        assert_eq!(planned(vec![of_keda]).actions, [Action::Apply(of(&now, 10))], "it has another name");
     }
 
     #[test]

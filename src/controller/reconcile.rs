@@ -183,7 +183,7 @@ pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context)
     }
     orphans::of_former(&reference, context).await;
     let Some(found) = context.objects.around(&reference, &Names::default()).model_server else { return };
-    // A Deployment `api-statefulset` and a StatefulSet `api` have a ModelServer of one name.
+    // One whose owner was taken off tells of a workload that has gone.
     let owner = &found["metadata"]["ownerReferences"][0];
     if owner["kind"] != reference.kind || owner["name"] != reference.name {
         return;
@@ -245,10 +245,10 @@ fn around(workload: &Workload, decision: &Decision, facts: &Facts, context: &Con
     let reference = workload.reference();
     let (kind, name) = (&*reference.kind, &*reference.name);
     let mut names = Names {
-        autoscalers: [names::autoscaler(kind, name)].into(),
-        scaled_objects: [names::scaled_object(kind, name)].into(),
+        autoscalers: [names::autoscaler(kind, name), names::former_autoscaler(kind, name)].into(),
+        scaled_objects: [names::scaled_object(kind, name), names::former_scaled_object(kind, name)].into(),
         is_scaled_by_keda: facts.derived_autoscalers.contains_key(&reference),
-        budgets: [names::disruption_budget(kind, name)].into(),
+        budgets: [names::disruption_budget(kind, name), names::former_disruption_budget(kind, name)].into(),
         database: match &decision.companions.database {
             Wanted::Object(object) => {
                 let (api, name) = (database::api_of(object), object["metadata"]["name"].as_str());
@@ -274,7 +274,7 @@ async fn write_model_server(
     observed: &Observed,
     context: &Context,
 ) -> Result<(), ApplyError> {
-    let wanted = status::model_server(workload);
+    let wanted = status::model_server(workload, &observed.model_server_name);
     let found = observed.model_server.as_ref();
     if !found.is_some_and(|found| contains(found, &wanted)) {
         apply(&context.writer, &Action::Apply(wanted.clone())).await?;

@@ -8,19 +8,19 @@ use super::plan::{Plan, Standing};
 use crate::api::{
     AutoscalerStatus, Condition, DatabaseStatus, DisruptionBudgetStatus, ModelServerStatus, ReplicasStatus,
 };
+use crate::companions::MANAGER;
 use crate::companions::database::{self, Health};
-use crate::companions::{MANAGER, names};
 use crate::engine::{Decision, Violation};
 use crate::facts::{Autoscaler, SCALED_OBJECT};
 use crate::workload::Workload;
 
-/// Returns the ModelServer of a workload, without its status.
-pub(super) fn model_server(workload: &Workload) -> Value {
+/// Returns the ModelServer of a workload, which has this name, without its status.
+pub(super) fn model_server(workload: &Workload, name: &str) -> Value {
     json!({
         "apiVersion": "tidegate.dev/v1alpha1",
         "kind": "ModelServer",
         "metadata": {
-            "name": names::model_server(workload.kind(), workload.name()),
+            "name": name,
             "namespace": workload.namespace(),
             "ownerReferences": [{
                 "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
