@@ -17,6 +17,7 @@ pub use database::{Binding, Provider, Source, Variable, binding};
 
 use crate::facts::Facts;
 use crate::policy::Effective;
+use crate::quantity::fields::Fields;
 use crate::runtimes::Recognised;
 use crate::workload::{Wishes, Workload};
 use scaling::Scaling;
@@ -107,16 +108,8 @@ fn owner(workload: &Workload) -> Value {
     })
 }
 
-/// Tells whether everything that is wanted is there; what else is there does not matter.
+/// Tells whether everything that is wanted is there, as far as it means the same; what else is there does not matter.
 #[must_use]
 pub fn contains(found: &Value, wanted: &Value) -> bool {
-    match (found, wanted) {
-        (Value::Object(found), Value::Object(wanted)) => {
-            wanted.iter().all(|(field, value)| found.get(field).is_some_and(|found| contains(found, value)))
-        }
-        (Value::Array(found), Value::Array(wanted)) => {
-            found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| contains(found, wanted))
-        }
-        _ => found == wanted,
-    }
+    Fields::of(wanted).contain(found, wanted)
 }

@@ -159,6 +159,48 @@ fn a_restart_with_nothing_changed_writes_nothing() {
 
 #[test]
 #[ignore = "needs the control plane"]
+fn what_the_api_server_writes_in_its_own_way_is_applied_once() {
+    let (_turn, installed) = alone();
+    let _tidegate = installed.start_ready("first");
+    let sandbox = Sandbox::on(&PLANE, None, "canonical");
+    let mut policy = serving("canonical");
+    let metric = |name: &str, amount: Value| {
+        let target = json!({"type": "AverageValue", "averageValue": amount});
+        json!({"type": "ContainerResource", "containerResource": {"name": name, "target": target}})
+    };
+    let autoscaling = &mut policy["spec"]["autoscaling"];
+    autoscaling["metrics"] = json!([metric("cpu", json!(5)), metric("memory", json!("1024Mi"))]);
+    autoscaling["behavior"] = json!({"scaleUp": {"tolerance": 0.05}, "scaleDown": {"tolerance": "0.10"}});
+    policy["spec"]["disruptionBudget"] = json!({});
+    sandbox.put_policy(&policy);
+    installed.writes();
+    apply_all(&sandbox, &names(1));
+    complete(&sandbox, 1);
+    let stored = sandbox.autoscaler("api-0")["spec"].take();
+    let amount = |index: usize| &stored["metrics"][index]["containerResource"]["target"]["averageValue"];
+    assert_eq!((amount(0), amount(1)), (&json!("5"), &json!("1Gi")));
+    let tolerance = |direction: &str| &stored["behavior"][direction]["tolerance"];
+    assert_eq!((tolerance("scaleUp"), tolerance("scaleDown")), (&json!("50m"), &json!("100m")));
+    let writes = &quiet(&installed);
+    for (kind, name) in [
+        ("horizontalpodautoscalers", "api-0-tidegate"),
+        ("poddisruptionbudgets", "api-0-tidegate"),
+        ("postgresqls", "acid-api-0"),
+    ] {
+        assert!(of_kind(writes, kind).len() <= 1, "{name}:\n{}", told(writes));
+    }
+    // A person writes the same in other words.
+    let edit = r#"{"spec":{"volume":{"size":"10240Mi"}}}"#;
+    sandbox.kubectl(&["patch", "postgresql", "acid-api-0", "--type=merge", "--patch", edit]).succeeds();
+    sandbox.kubectl(&["annotate", "deployment", "api-0", "looked-at=again"]).succeeds();
+    let writes = about_companions(&quiet(&installed));
+    assert!(writes.is_empty(), "{}", told(&writes));
+    let server = sandbox.get("ModelServer", "api-0").unwrap();
+    assert_ne!(common::condition(&server, "DatabaseReady")["reason"], "Drifted", "{}", server["status"]);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
 fn workloads_that_are_named_like_each_others_companions_have_their_own_and_come_to_rest() {
     let (_turn, installed) = alone();
     let _tidegate = installed.start_ready("first");

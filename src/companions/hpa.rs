@@ -9,6 +9,7 @@ use super::{APPLIED_ANNOTATION, Problem, names};
 use crate::digest;
 use crate::facts::Metric;
 use crate::policy::QueueSettings;
+use crate::quantity::fields::Fields;
 use crate::workload::Container;
 
 /// Sees that a HorizontalPodAutoscaler can be had, without planning one: each admission asks.
@@ -78,11 +79,16 @@ fn metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), String> {
     let queue = scaling.settings.queue.as_ref().filter(|_| has_gpu || metrics.is_empty());
     let queue = queue.map(|settings| queue_metric(scaling, settings)).transpose();
     let (queue, without) = queue.map_or_else(|why| (None, Some(why)), |queue| (queue, None));
-    metrics.extend(queue.clone().filter(|queue| !metrics.contains(queue)));
+    // A policy may name the queue itself, and write its target otherwise.
+    let of_metric = Fields::of_kind("autoscaling", "HorizontalPodAutoscaler").below("spec").below("metrics").below("*");
+    let is_queue = |metric: &Value| queue.as_ref().is_some_and(|queue| of_metric.are_same(metric, queue));
+    if !metrics.iter().any(is_queue) {
+        metrics.extend(queue.clone());
+    }
     let (served, unserved): (Vec<Value>, Vec<Value>) =
         metrics.into_iter().partition(|metric| unserved_api(scaling, metric).is_none());
     if !served.is_empty() {
-        let has_queue = queue.is_some_and(|queue| served.contains(&queue));
+        let has_queue = served.iter().any(is_queue);
         return Ok((served, has_queue));
     }
     if let Some((metric, api)) = unserved.first().and_then(|metric| Some((metric, unserved_api(scaling, metric)?))) {
@@ -368,6 +374,29 @@ mod tests {
         let found = metrics(&with_container(&json!({})), &json!([cpu(), other, queue()])).unwrap();
         assert_eq!(found[0]["containerResource"]["container"], "api");
         assert_eq!((&found[1], &found[2]), (&other, &queue()));
+    }
+
+    #[test]
+    fn a_queue_that_a_policy_names_in_other_words_is_there_once() {
+        let mut written = queue();
+        written["pods"]["target"]["averageValue"] = json!(5);
+        let autoscaling = json!({"metrics": [written], "queue": {"metric": "queue", "averageValue": "5000m"}});
+        let Wanted::Object(object) = planned(&gpu(), &autoscaling) else { panic!("an autoscaler") };
+        assert_eq!(object["spec"]["metrics"], json!([written]));
+        assert!(object["spec"]["behavior"]["scaleDown"].is_object(), "it is scaled as suits a queue");
+    }
+
+    #[test]
+    fn what_is_null_in_a_policy_says_nothing() {
+        let mut written = queue();
+        written["pods"]["metric"]["selector"] = Value::Null;
+        let behavior = json!({"scaleUp": null, "scaleDown": {"selectPolicy": null, "tolerance": 0.05}});
+        let autoscaling = json!({"metrics": [written], "behavior": behavior});
+        let Wanted::Object(object) = planned(&with_container(&json!({})), &autoscaling) else {
+            panic!("an autoscaler")
+        };
+        assert_eq!(object["spec"]["metrics"], json!([queue()]));
+        assert_eq!(object["spec"]["behavior"], json!({"scaleDown": {"tolerance": "50m"}}));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Observed;
 use crate::companions::{Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, contains, names};
 use crate::facts::{Autoscaler, SCALED_OBJECT, WorkloadRef};
+use crate::quantity::fields::Fields;
 
 /// One change to the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,9 +98,10 @@ pub fn plan(
 }
 
 fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> Course {
-    let (ours, others): (Vec<&Value>, Vec<&Value>) = observed.autoscalers.iter().partition(|found| {
-        is_ours(found, workload) && is_autoscaler_of(found, &workload.kind, &workload.name)
-    });
+    let (ours, others): (Vec<&Value>, Vec<&Value>) = observed
+        .autoscalers
+        .iter()
+        .partition(|found| is_ours(found, workload) && is_autoscaler_of(found, &workload.kind, &workload.name));
     if let Some(theirs) = others.iter().find(|found| Autoscaler::target(found).as_ref() == Some(workload)) {
         // Two autoscalers on one workload switch each other off.
         return Course { actions: deletions(ours), standing: Standing::Theirs((*theirs).clone()) };
@@ -244,8 +246,9 @@ fn additions(wanted: &Value, found: &Value) -> Option<Value> {
 /// Names the fields in which a database is not as the policy has it.
 fn drift(wanted: &Value, found: &Value) -> Option<String> {
     let fields = wanted["spec"].as_object()?.iter().filter(|(field, _)| !ADDED.contains(&field.as_str()));
+    let of_spec = Fields::of(wanted).below("spec");
     let drifted: Vec<String> = fields
-        .filter(|(field, value)| !contains(&found["spec"][*field], value))
+        .filter(|(field, value)| !of_spec.below(field).contain(&found["spec"][*field], value))
         .map(|(field, value)| format!("spec.{field} is {}, the policy has {value}", found["spec"][field]))
         .collect();
     (!drifted.is_empty()).then(|| drifted.join("; "))
@@ -344,6 +347,39 @@ mod tests {
         let mut more = hpa("api-tidegate", true, 10);
         more["spec"]["behavior"] = json!({"scaleDown": {}});
         assert_eq!(scaled(wanted, vec![more], Duration::ZERO).autoscaler.actions, []);
+    }
+
+    #[test]
+    fn an_autoscaler_that_means_the_same_is_left_alone() {
+        let of = |value: Value, tolerance: Value| {
+            let mut object = hpa("api-tidegate", true, 10);
+            object["apiVersion"] = "autoscaling/v2".into();
+            let target = json!({"type": "AverageValue", "averageValue": value});
+            object["spec"]["metrics"] =
+                json!([{"type": "Pods", "pods": {"metric": {"name": "waiting"}, "target": target}}]);
+            object["spec"]["behavior"] = json!({"scaleUp": {"tolerance": tolerance}});
+            object
+        };
+        let (wanted, found) = (of(json!(5), json!(0.05)), of(json!("5"), json!("50m")));
+        assert_eq!(scaled(Wanted::Object(wanted.clone()), vec![found], SETTLE).autoscaler.actions, []);
+        let other = of(json!("6"), json!("50m"));
+        assert_eq!(
+            scaled(Wanted::Object(wanted.clone()), vec![other], SETTLE).autoscaler.actions,
+            [Action::Apply(wanted)]
+        );
+    }
+
+    #[test]
+    fn a_size_that_means_the_same_has_not_drifted() {
+        let of = |size: &str, cpu: &str| {
+            let mut object = postgres(true, "17", &json!({"api": []}));
+            object["spec"]["volume"] = json!({"size": size});
+            object["spec"]["resources"] = json!({"requests": {"cpu": cpu}});
+            object
+        };
+        let standing = |found: Value| stored(Wanted::Object(of("1Gi", "1")), Some(found)).database.standing;
+        assert!(matches!(standing(of("1024Mi", "1000m")), Standing::Ours(_)));
+        assert!(matches!(standing(of("2Gi", "1000m")), Standing::Drifted(..)));
     }
 
     #[test]

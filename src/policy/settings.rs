@@ -274,7 +274,7 @@ fn autoscaling(merged: &Merged) -> Result<Option<AutoscalingSettings>, SettingsE
         return Err(SettingsError::Replicas { min, max });
     }
     let engine = field(written, "engine").unwrap_or_default();
-    let metrics: Vec<Map<String, Value>> = field(written, "metrics").unwrap_or_default();
+    let metrics: Vec<Map<String, Value>> = field(&said(written), "metrics").unwrap_or_default();
     let is_there_without_pods =
         |metric: &Map<String, Value>| metric["type"] == "Object" || metric["type"] == "External";
     if min == 0 && engine == AutoscalingEngine::Hpa && !metrics.iter().any(is_there_without_pods) {
@@ -294,9 +294,32 @@ fn autoscaling(merged: &Merged) -> Result<Option<AutoscalingSettings>, SettingsE
         metrics,
         queue: queue(written),
         keda,
-        behavior: field(written, "behavior").unwrap_or_default(),
+        behavior: behavior(written),
         preserve_replicas: field(written, "preserveReplicas").unwrap_or(true),
     }))
+}
+
+/// Returns the behavior, with tolerances as texts: a ScaledObject takes no fraction there.
+fn behavior(written: &Value) -> Map<String, Value> {
+    let mut behavior: Map<String, Value> = field(&said(written), "behavior").unwrap_or_default();
+    for tolerance in behavior.values_mut().filter_map(|rules| rules.get_mut("tolerance")) {
+        if let Ok(quantity) = Quantity::from_json(tolerance) {
+            *tolerance = quantity.to_string().into();
+        }
+    }
+    behavior
+}
+
+/// Returns what is said without its nulls, which say nothing: the API server does not write them back.
+fn said(written: &Value) -> Value {
+    match written {
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            fields.map(|(name, value)| (name.clone(), said(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(said).collect(),
+        value => value.clone(),
+    }
 }
 
 /// How many requests may wait for each replica where a policy does not say.
