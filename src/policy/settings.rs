@@ -268,12 +268,13 @@ fn pod(merged: &Merged) -> Option<(PodSettings, PolicyRef)> {
 
 fn autoscaling(merged: &Merged) -> Result<Option<AutoscalingSettings>, SettingsError> {
     let Some(written) = merged.values().get("autoscaling") else { return Ok(None) };
-    let min = field(written, "minReplicas").unwrap_or(1);
-    let max = field(written, "maxReplicas").unwrap_or(10);
+    let engine = field(written, "engine").unwrap_or_default();
+    let (least, most) = default_bounds(engine);
+    let min = field(written, "minReplicas").unwrap_or(least);
+    let max = field(written, "maxReplicas").unwrap_or(most);
     if !(0..=max).contains(&min) || max == 0 {
         return Err(SettingsError::Replicas { min, max });
     }
-    let engine = field(written, "engine").unwrap_or_default();
     let metrics: Vec<Map<String, Value>> = field(&said(written), "metrics").unwrap_or_default();
     let is_there_without_pods =
         |metric: &Map<String, Value>| metric["type"] == "Object" || metric["type"] == "External";
@@ -297,6 +298,14 @@ fn autoscaling(merged: &Merged) -> Result<Option<AutoscalingSettings>, SettingsE
         behavior: behavior(written),
         preserve_replicas: field(written, "preserveReplicas").unwrap_or(true),
     }))
+}
+
+/// Returns the bounds where a policy does not say: without an autoscaler of Tidegate's there are none for those of authors.
+fn default_bounds(engine: AutoscalingEngine) -> (i32, i32) {
+    match engine {
+        AutoscalingEngine::Hpa | AutoscalingEngine::Keda => (1, 10),
+        AutoscalingEngine::None => (0, i32::MAX),
+    }
 }
 
 /// Returns the behavior, with tolerances as texts: a ScaledObject takes no fraction there.

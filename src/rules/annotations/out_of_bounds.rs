@@ -45,7 +45,9 @@ impl Rule for AnnotationOutOfBounds {
             finding(RUNTIME_ANNOTATION, name, "`none`, or a runtime that Tidegate or the policy knows", NO_RUNTIME)
         }));
         let settings = context.effective.autoscaling();
-        let (least, most) = settings.map_or((1, i32::MAX), |settings| (settings.min_replicas, settings.max_replicas));
+        // Nobody asks for no replicas: a policy's zero is for its autoscaler.
+        let (least, most) =
+            settings.map_or((1, i32::MAX), |settings| (settings.min_replicas.max(1), settings.max_replicas));
         findings.extend(of_replicas(MIN_REPLICAS_ANNOTATION, wishes.min_replicas, least..=most, least));
         findings.extend(of_replicas(MAX_REPLICAS_ANNOTATION, wishes.max_replicas, least..=most, most));
         if findings.is_empty() {
