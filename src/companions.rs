@@ -13,7 +13,7 @@ pub mod zalando;
 
 use serde_json::{Value, json};
 
-pub use database::{Binding, Provider, Source, Variable, binding};
+pub use database::{Binding, Provider, Source, Turn, Variable, binding};
 
 use crate::facts::Facts;
 use crate::policy::Effective;
@@ -45,6 +45,8 @@ pub struct Companions {
     pub database: Wanted,
     /// How it reaches that.
     pub binding: Option<Binding>,
+    /// Whether it comes before others that wait for a database.
+    pub turn: Turn,
 }
 
 /// Whether a companion should be there.
@@ -83,6 +85,7 @@ pub fn wanted(workload: &Workload, recognised: &Recognised, effective: &Effectiv
     Companions {
         autoscaler: scaling.map_or_else(without, |scaling| scaling.wanted()),
         budget: pdb::wanted(workload, effective, facts),
+        turn: Turn::of(workload, effective, facts, &database),
         database,
         binding,
     }

@@ -99,6 +99,7 @@ struct Context {
     objects: Arc<Objects>,
     wanted_since: reconcile::WantedSince,
     reports: Option<Arc<Reports>>,
+    queue: Queue,
     /// Who makes or marks databases has the turn: otherwise two would each see room for one more.
     databases: tokio::sync::Mutex<()>,
     settle: Duration,
@@ -168,6 +169,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         objects: Arc::clone(&objects),
         wanted_since: reconcile::WantedSince::default(),
         reports: options.write_reports.then(|| Reports::new(writer.clone())),
+        queue: queue.clone(),
         databases: tokio::sync::Mutex::default(),
         settle: options.settle,
         resync: options.resync,

@@ -170,6 +170,39 @@ fn a_policy_with_settings_that_no_operator_takes_is_refused() {
     }
 }
 
+/// The names of the databases of a namespace.
+fn databases(sandbox: &Sandbox) -> Vec<String> {
+    let name = |found: &Value| found["metadata"]["name"].as_str().unwrap().to_owned();
+    sandbox.list("postgresql").iter().map(name).collect()
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_place_goes_to_whoever_is_bound_already() {
+    let namespace = "places";
+    let sandbox = sandbox(namespace, &json!({"maxPerNamespace": 4}));
+    for index in 0..4 {
+        sandbox.apply(&model_server(&format!("bound{index}"))).succeeds().says_nothing();
+        database(&sandbox, "postgresql", &format!("acid-bound{index}"));
+    }
+    sandbox.put_policy(&policy(namespace, &json!({"maxPerNamespace": 2})));
+    sandbox.kubectl(&["delete", "postgresql", "acid-bound2", "acid-bound3"]).succeeds();
+    for index in 0..8 {
+        sandbox.apply(&model_server(&format!("a{index}"))).succeeds().says("no database is bound");
+    }
+    for (given_up, left) in [("bound0", 2), ("bound1", 2)] {
+        sandbox.kubectl(&["delete", "deployment", given_up]).succeeds();
+        sandbox.kubectl(&["delete", "postgresql", &format!("acid-{given_up}")]).succeeds();
+        wait_until("another to take its place", SOON, || databases(&sandbox).len() == left);
+        assert!(databases(&sandbox).iter().all(|name| name.starts_with("acid-bound")), "{:?}", databases(&sandbox));
+    }
+    assert_eq!(databases(&sandbox), ["acid-bound2", "acid-bound3"]);
+    // With nobody left who is bound, others have their turn.
+    sandbox.kubectl(&["delete", "deployment", "bound2"]).succeeds();
+    sandbox.kubectl(&["delete", "postgresql", "acid-bound2"]).succeeds();
+    wait_until("another to take its place", SOON, || databases(&sandbox).iter().any(|name| name.starts_with("acid-a")));
+}
+
 #[test]
 #[ignore = "needs the control plane"]
 fn a_namespace_gets_no_more_databases_than_it_may_have() {

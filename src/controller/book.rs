@@ -208,6 +208,11 @@ impl Book {
         self.pages().judged.remove(workload);
     }
 
+    /// Tells whether everything has been judged that was there at the start.
+    pub(super) fn is_complete(&self) -> bool {
+        self.pages().is_counted
+    }
+
     /// Looks, for as long as it is polled, at what changes without a watch telling of it.
     pub(super) async fn tick(self: Arc<Self>) {
         loop {

@@ -9,8 +9,8 @@ use super::apply::{ApplyError, apply, look};
 use super::plan::Action;
 use super::{Context, databases};
 use crate::api::ORPHANED_SINCE_LABEL;
-use crate::companions::database::api_of;
-use crate::companions::{Companions, Wanted};
+use crate::companions::database::{api_of, is_named};
+use crate::companions::{Companions, Turn, Wanted};
 use crate::facts::WorkloadRef;
 use crate::report;
 use crate::workload::Workload;
@@ -46,6 +46,23 @@ fn note_used(workload: &Workload, databases: &[Value], context: &Context) {
                 facts.used_databases.insert(reference, used);
             }
         });
+    }
+}
+
+/// Notes whether the pods of a workload are led to a database that is not there yet: it comes before others when a place is
+/// free, and others are looked at once it waits no longer.
+pub(super) fn note_turn(workload: &WorkloadRef, turn: Turn, context: &Context) {
+    let most = if let Turn::First(most) = turn { Some(most) } else { None };
+    let before = context.state.read(|_, facts| facts.awaiting.get(workload).copied());
+    if before == most {
+        return;
+    }
+    context.state.note(|facts| match most {
+        Some(most) => facts.awaiting.insert(workload.clone(), most),
+        None => facts.awaiting.remove(workload),
+    });
+    if most.is_none() {
+        context.queue.push_namespace(&workload.namespace);
     }
 }
 
@@ -124,8 +141,7 @@ fn is_wanted(database: &Value, wanted: &Wanted) -> bool {
 /// Tells whether pods are led to a database: its name, or that of the Secret with its credentials where that is known, stands
 /// somewhere among what they run with.
 pub(super) fn is_bound(database: &Value, secret: Option<&str>, template: &Value) -> bool {
-    let text = template.to_string();
-    database["metadata"]["name"].as_str().into_iter().chain(secret).any(|name| text.contains(name))
+    is_named(template, database["metadata"]["name"].as_str().into_iter().chain(secret))
 }
 
 /// Returns what the label is to be so that it says whether a database is used: null where it is to go, none where it is right.

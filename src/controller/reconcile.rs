@@ -19,7 +19,7 @@ use super::kept::Kept;
 use super::observed::{Names, Observed};
 use super::plan::{Action, Course, Plan, Standing, plan};
 use super::{Context, databases, events, orphans, status};
-use crate::companions::{Wanted, contains, database, names};
+use crate::companions::{Turn, Wanted, contains, database, names};
 use crate::engine::{Decision, Operation, Request, User, decide};
 use crate::facts::{Facts, SCALED_OBJECT, WorkloadRef};
 use crate::report;
@@ -27,6 +27,9 @@ use crate::workload::Workload;
 
 /// How long to wait after a failure before looking again: long enough for a hiccup of the API server to pass.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How long to wait before looking again at what depends on others that nobody has looked at yet.
+const RETRY_EARLY: Duration = Duration::from_millis(500);
 
 /// How long to wait after a refusal, which lasts until a person does something about it.
 const RETRY_REFUSED: Duration = Duration::from_mins(1);
@@ -91,6 +94,10 @@ async fn reconcile(object: &Value, context: &Context) -> Result<Requeue, ApplyEr
         return Ok(Requeue::await_change());
     }
     let mut turn = None;
+    if planned.makes_database() && planned.decision.companions.turn == Turn::Later && !context.book.is_complete() {
+        // A workload that has not been looked at yet may be led to a database, and comes before this one then.
+        return Ok(Requeue::requeue(RETRY_EARLY));
+    }
     if planned.makes_database() {
         turn = Some(context.databases.lock().await);
         // Others may have made theirs while this one waited for its turn.
@@ -142,6 +149,7 @@ fn planned(workload: &Workload, context: &Context) -> Option<Planned> {
     if let Some(reports) = &context.reports {
         reports.judged(workload, &decision);
     }
+    orphans::note_turn(&reference, decision.companions.turn, context);
     let observed = context.state.read(|_, facts| around(workload, &decision, facts, context));
     let is_missing = |wanted: &Wanted, found: &[Value]| matches!(wanted, Wanted::Object(_)) && found.is_empty();
     let missing = is_missing(&decision.companions.autoscaler, &observed.autoscalers)
@@ -181,6 +189,7 @@ pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context)
     if let Some(reports) = &context.reports {
         reports.forget(&reference);
     }
+    orphans::note_turn(&reference, Turn::Nobodys, context);
     orphans::of_former(&reference, context).await;
     let Some(found) = context.objects.around(&reference, &Names::default()).model_server else { return };
     // One whose owner was taken off tells of a workload that has gone.
