@@ -178,6 +178,38 @@ fn databases(sandbox: &Sandbox) -> Vec<String> {
 
 #[test]
 #[ignore = "needs the control plane"]
+fn a_database_that_an_earlier_release_named_keeps_its_name_and_is_nobody_elses() {
+    let sandbox = sandbox("named-before", &json!({}));
+    let metadata = json!({"name": "acid-api", "labels": {"app.kubernetes.io/managed-by": "tidegate"},
+        "annotations": {"tidegate.dev/workload": "StatefulSet/api"}});
+    let spec =
+        json!({"teamId": "acid", "numberOfInstances": 1, "postgresql": {"version": "17"}, "volume": {"size": "1Gi"}});
+    sandbox
+        .apply(&json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": metadata, "spec": spec}))
+        .succeeds();
+    let mut stateful = model_server("api");
+    stateful["kind"] = "StatefulSet".into();
+    stateful["spec"]["serviceName"] = "api".into();
+    let host = |object: &Value| {
+        let arguments = ["apply", "--dry-run=server", "-o", "json", "-f", "-"];
+        let tried: Value = serde_json::from_str(&sandbox.kubectl_with(&arguments, object).succeeds().stdout).unwrap();
+        env(&tried["spec"]["template"]["spec"]["containers"][0], "PGHOST")["value"].as_str().unwrap().to_owned()
+    };
+    wait_until("tidegate to see the database", SOON, || host(&stateful) == "acid-api");
+    let own = host(&model_server("api"));
+    assert!(own.starts_with("acid-api-") && own.len() == "acid-api-".len() + 8, "{own}");
+    sandbox.apply(&stateful).succeeds();
+    sandbox.apply(&model_server("api")).succeeds();
+    wait_until("both to be told of their databases", SOON, || {
+        let of =
+            |server: &str| sandbox.get("ModelServer", server).map(|found| found["status"]["database"]["name"].clone());
+        of("api-statefulset") == Some("acid-api".into()) && of("api") == Some(own.clone().into())
+    });
+    assert_eq!(databases(&sandbox), ["acid-api", &own]);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
 fn a_place_goes_to_whoever_is_bound_already() {
     let namespace = "places";
     let sandbox = sandbox(namespace, &json!({"maxPerNamespace": 4}));
