@@ -20,6 +20,7 @@ use crate::policy::Effective;
 use crate::quantity::fields::Fields;
 use crate::runtimes::Recognised;
 use crate::workload::{Wishes, Workload};
+pub use scaling::Held;
 use scaling::Scaling;
 
 /// Label on everything that Tidegate makes.
@@ -39,6 +40,8 @@ const APPLIED_ANNOTATION: &str = "tidegate.dev/applied";
 pub struct Companions {
     /// Its autoscaler.
     pub autoscaler: Wanted,
+    /// Its replicas, where they are more than its policy allows.
+    pub held: Option<Held>,
     /// Its PodDisruptionBudget.
     pub budget: Wanted,
     /// Its database.
@@ -83,6 +86,7 @@ pub fn wanted(workload: &Workload, recognised: &Recognised, effective: &Effectiv
     let without = || if Wishes::of(workload).is_scaled_elsewhere() { Wanted::Declined } else { Wanted::Nothing };
     let (database, binding) = database::wanted(workload, recognised, effective, facts);
     Companions {
+        held: scaling.as_ref().and_then(|scaling| scaling.held(effective)),
         autoscaler: scaling.map_or_else(without, |scaling| scaling.wanted()),
         budget: pdb::wanted(workload, effective, facts),
         turn: Turn::of(workload, effective, facts, &database),

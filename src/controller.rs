@@ -130,6 +130,11 @@ impl Queue {
         }
     }
 
+    /// Returns a workload that is followed.
+    fn stored(&self, workload: &WorkloadRef) -> Option<Value> {
+        self.0.iter().find(|workloads| workloads.kind() == workload.kind)?.stored(workload)
+    }
+
     fn push_all(&self) {
         self.push_where(|_| true);
     }
@@ -154,6 +159,10 @@ const KINDS: [&str; 2] = ["Deployment", "StatefulSet"];
 pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: &Readiness) -> Controller {
     let (workloads, requests): (Vec<Arc<Workloads>>, Vec<Requests>) = KINDS.map(Workloads::new).into_iter().unzip();
     let queue = Queue(workloads.into());
+    state.look_up_by({
+        let queue = queue.clone();
+        move |workload| queue.stored(workload)
+    });
     let objects = Arc::new(Objects::default());
     let from_files = (!options.watch_policies).then_some(policies::POLICIES);
     let watched = [policies::POLICIES, policies::EXCEPTIONS].into_iter().filter(|watch| Some(*watch) != from_files);

@@ -44,6 +44,12 @@ impl Facts {
         self.autoscalers.get(workload).map_or(&[], Vec::as_slice)
     }
 
+    /// Returns the workloads with an autoscaler of Tidegate's that may make more replicas than these.
+    pub fn scaled_above(&self, replicas: i64) -> impl Iterator<Item = &WorkloadRef> {
+        let is_above = move |found: &Autoscaler| found.ours && found.max > replicas;
+        self.autoscalers.iter().filter(move |(_, found)| found.iter().any(is_above)).map(|(workload, _)| workload)
+    }
+
     /// Tells whether all workloads of the namespace are model servers.
     #[must_use]
     pub fn is_for_model_servers(&self, namespace: &str) -> bool {

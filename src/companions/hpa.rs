@@ -21,7 +21,7 @@ pub(super) fn can_be_had(scaling: &Scaling) -> Result<(), Problem> {
 pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
     let (metrics, has_queue) = usable_metrics(scaling)?;
     let workload = scaling.workload;
-    let (least, most) = scaling.settings.replicas(workload);
+    let (least, most) = scaling.bounds();
     let mut object = json!({
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -424,6 +424,24 @@ mod tests {
         assert!(matches!(with(4), Wanted::Object(_)));
         let Wanted::Impossible { reason, message } = with(6) else { panic!("an autoscaler would stop two") };
         insta::assert_snapshot!(format!("{reason}: {message}"), @"ReplicasOutOfBounds: 6 replicas run, but its autoscaler's most is 4: it would stop 2 at once");
+    }
+
+    #[test]
+    fn a_policy_that_allows_fewer_replicas_than_there_are_stops_none() {
+        let most = |replicas: i64, of_autoscaler: i64, annotations: Value| {
+            let mut object = with_container(&json!({}));
+            (object["spec"]["replicas"], object["metadata"]["annotations"]) = (replicas.into(), annotations);
+            let autoscaling = json!({"maxReplicas": 4, "metrics": [cpu()]});
+            match planned_in(&object, &autoscaling, &scaled(1, of_autoscaler)) {
+                Wanted::Object(object) => object["spec"]["maxReplicas"].as_i64().unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(most(8, 10, json!({})), 8, "all that there are are kept");
+        assert_eq!((most(6, 8, json!({})), most(4, 6, json!({})), most(2, 4, json!({}))), (6, 4, 4), "and no more");
+        assert_eq!((most(12, 8, json!({})), most(12, 4, json!({}))), (8, 4), "nobody gets more by asking for more");
+        let asks = |count: &str| json!({"tidegate.dev/max-replicas": count});
+        assert_eq!((most(8, 10, asks("3")), most(8, 10, asks("9"))), (3, 8), "its author may stop them");
     }
 
     #[test]

@@ -166,6 +166,15 @@ impl AutoscalingSettings {
         let asked = (granted(wishes.min_replicas).unwrap_or(least), granted(wishes.max_replicas).unwrap_or(most));
         if asked.0 <= asked.1 { asked } else { (least, most) }
     }
+
+    /// Returns how many replicas a workload has, where those are more than the policy allows; none where its author asks for
+    /// so few.
+    #[must_use]
+    pub fn above(&self, workload: &Workload) -> Option<i64> {
+        let (_, most) = self.replicas(workload);
+        let is_asked = Wishes::of(workload).max_replicas.said() == Some(most);
+        workload.replicas().filter(|replicas| *replicas > i64::from(most) && !is_asked)
+    }
 }
 
 /// Why merged settings make no sense together.
