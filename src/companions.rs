@@ -14,13 +14,15 @@ pub mod zalando;
 
 use serde_json::{Value, json};
 
-pub use database::{Binding, Provider, Source, Unbound, Variable, binding};
+pub use database::{Binding, Provider, Source, Turn, Unbound, Variable, binding};
 pub use own::{Led, note};
 
 use crate::facts::{Autoscaler, Facts, SCALED_OBJECT, WorkloadRef};
 use crate::policy::Effective;
+use crate::quantity::fields::Fields;
 use crate::runtimes::Recognised;
 use crate::workload::{Wishes, Workload};
+pub use scaling::Held;
 use scaling::Scaling;
 
 /// Label on everything that Tidegate makes.
@@ -40,12 +42,16 @@ pub(crate) const APPLIED_ANNOTATION: &str = "tidegate.dev/applied";
 pub struct Companions {
     /// Its autoscaler.
     pub autoscaler: Wanted,
+    /// Its replicas, where they are more than its policy allows.
+    pub held: Option<Held>,
     /// Its PodDisruptionBudget.
     pub budget: Wanted,
     /// Its database.
     pub database: Wanted,
     /// How it reaches that.
     pub binding: Option<Binding>,
+    /// Whether it comes before others that wait for a database.
+    pub turn: Turn,
 }
 
 /// Whether a companion should be there.
@@ -90,8 +96,10 @@ pub fn wanted(
     let without = || if Wishes::of(workload).is_scaled_elsewhere() { Wanted::Declined } else { Wanted::Nothing };
     let (database, binding) = database::wanted(workload, recognised, effective, facts, led);
     Companions {
+        held: scaling.as_ref().and_then(|scaling| scaling.held(effective)),
         autoscaler: scaling.map_or_else(without, |scaling| scaling.wanted()),
         budget: pdb::wanted(workload, effective, facts),
+        turn: Turn::of(workload, effective, facts, &database),
         database,
         binding,
     }
@@ -130,26 +138,15 @@ pub fn made_for(object: &Value) -> Option<WorkloadRef> {
 /// Reads an autoscaler of a workload, a HorizontalPodAutoscaler or a ScaledObject.
 #[must_use]
 pub fn autoscaler_of(object: &Value, target: &WorkloadRef) -> Autoscaler {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
     // A copy under another name is not ours.
-    let is_ours = |ours: String| name == ours && made_for(object).is_some_and(is_for);
-    if object["kind"] == SCALED_OBJECT {
-        return Autoscaler::of_scaled_object(object, is_ours(names::scaled_object(&target.kind, &target.name)));
-    }
-    Autoscaler::of_hpa(object, is_ours(names::autoscaler(&target.kind, &target.name)))
+    let is_ours = names::is_autoscaler_of(object, &target.kind, &target.name) && made_for(object).is_some_and(is_for);
+    let read = if object["kind"] == SCALED_OBJECT { Autoscaler::of_scaled_object } else { Autoscaler::of_hpa };
+    read(object, is_ours)
 }
 
-/// Tells whether everything that is wanted is there; what else is there does not matter.
+/// Tells whether everything that is wanted is there, as far as it means the same; what else is there does not matter.
 #[must_use]
 pub fn contains(found: &Value, wanted: &Value) -> bool {
-    match (found, wanted) {
-        (Value::Object(found), Value::Object(wanted)) => {
-            wanted.iter().all(|(field, value)| found.get(field).is_some_and(|found| contains(found, value)))
-        }
-        (Value::Array(found), Value::Array(wanted)) => {
-            found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| contains(found, wanted))
-        }
-        _ => found == wanted,
-    }
+    Fields::of(wanted).contain(found, wanted)
 }

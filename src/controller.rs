@@ -120,6 +120,7 @@ struct Context {
     objects: Arc<Objects>,
     wanted_since: reconcile::WantedSince,
     reports: Option<Arc<Reports>>,
+    queue: Queue,
     /// Who makes or marks databases has the turn: otherwise two would each see room for one more.
     databases: tokio::sync::Mutex<()>,
     settle: Duration,
@@ -150,6 +151,11 @@ impl Queue {
         }
     }
 
+    /// Returns a workload that is followed.
+    fn stored(&self, workload: &WorkloadRef) -> Option<Value> {
+        self.0.iter().find(|workloads| workloads.kind() == workload.kind)?.stored(workload)
+    }
+
     fn push_all(&self) {
         self.push_where(|_| true);
     }
@@ -174,6 +180,10 @@ const KINDS: [&str; 2] = ["Deployment", "StatefulSet"];
 pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: &Readiness) -> Controller {
     let (workloads, requests): (Vec<Arc<Workloads>>, Vec<Requests>) = KINDS.map(Workloads::new).into_iter().unzip();
     let queue = Queue(workloads.into());
+    state.look_up_by({
+        let queue = queue.clone();
+        move |workload| queue.stored(workload)
+    });
     let objects = Arc::new(Objects::default());
     let from_files = (!options.watch_policies).then_some(policies::POLICIES);
     let watched = [policies::POLICIES, policies::EXCEPTIONS].into_iter().filter(|watch| Some(*watch) != from_files);
@@ -189,6 +199,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         objects: Arc::clone(&objects),
         wanted_since: reconcile::WantedSince::default(),
         reports: options.write_reports.then(|| Reports::new(writer.clone())),
+        queue: queue.clone(),
         databases: tokio::sync::Mutex::default(),
         settle: options.settle,
         resync: options.resync,

@@ -146,6 +146,14 @@ impl Policy {
         self.variants.iter().any(|variant| variant.custom.iter().any(|rule| rule.id() == id))
     }
 
+    /// Returns the least that the policy says of the most replicas, in whatever environment; none where it says nothing of
+    /// autoscaling.
+    #[must_use]
+    pub fn least_max_replicas(&self) -> Option<i64> {
+        let autoscaling = self.variants.iter().filter_map(|variant| variant.settings.get("autoscaling"));
+        autoscaling.map(|written| written["maxReplicas"].as_i64().unwrap_or_default()).min()
+    }
+
     /// Returns the label of a namespace that names its environment.
     #[must_use]
     pub fn environment_label(&self) -> &str {
@@ -235,6 +243,14 @@ impl PolicySet {
     pub fn exceptions_for(&self, workload: &Workload) -> impl Iterator<Item = &Exception> {
         let of_namespace = self.exceptions.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
         of_namespace.iter().map(AsRef::as_ref).filter(|exception| exception.is_for(workload))
+    }
+
+    /// Returns a set of the same policies with this one in the place of the one of its name. It has no exceptions.
+    #[must_use]
+    pub fn replacing(&self, policy: Policy) -> Self {
+        let others = self.policies.iter().filter(|other| other.reference.name != policy.reference.name).cloned();
+        let policies: Vec<Arc<Policy>> = others.collect();
+        Self::new(self.scope.clone(), policies.into_iter().chain([Arc::new(policy)]).collect())
     }
 
     /// Returns the labels that make a workload a model server.

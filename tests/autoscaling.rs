@@ -98,6 +98,63 @@ fn a_budget_gives_way_to_its_authors_and_comes_back_after_it() {
     wait_until("ours to give way", SOON, || budgets(&sandbox) == ["later-tidegate", "mine"]);
 }
 
+#[test]
+#[ignore = "needs the control plane"]
+fn a_policy_that_allows_fewer_replicas_than_there_are_stops_no_pod() {
+    let namespace = "held";
+    let sandbox = Sandbox::without_policy(namespace);
+    // Whatever the metrics say, the autoscaler takes no replica away, but for its own maxReplicas.
+    let of = |most: i64| {
+        let target = json!({"type": "AverageValue", "averageValue": "1"});
+        let metrics = json!([{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": target}}]);
+        let behavior = json!({"scaleDown": {"selectPolicy": "Disabled"}});
+        policy(namespace, &json!({"autoscaling": {"maxReplicas": most, "metrics": metrics, "behavior": behavior}}))
+    };
+    let most = |count: i64| {
+        wait_until(&format!("the autoscaler to have at most {count}"), SOON, || {
+            sandbox.autoscaler("api")["spec"]["maxReplicas"] == count
+        });
+    };
+    let scale = |count: i64| {
+        sandbox.kubectl(&["scale", "deployment", "api", &format!("--replicas={count}")]).succeeds();
+    };
+    let held = |server: &Value| condition(server, "AutoscalerReady")["message"].to_string().contains("none is stopped");
+    let in_bounds = |is: &str| {
+        wait_until(&format!("the policy's status to say {is}"), SOON, || {
+            let policy = sandbox.plane.api.get("ServingPolicy", "", namespace).unwrap();
+            condition(&policy, "ReplicasInBounds")["status"] == is
+        });
+    };
+    sandbox.put_policy(&of(6));
+    sandbox.apply(&model_server("api")).succeeds();
+    most(6);
+    scale(5);
+    sandbox.rolled_out("api");
+    in_bounds("True");
+
+    let told = "1 model server has more replicas than maxReplicas allows: Deployment held/api (5); none is stopped";
+    sandbox.kubectl_with(&["apply", "-f", "-"], &of(2)).succeeds().says(told);
+    most(5);
+    sandbox.model_server("api", "that its replicas are kept", held);
+    in_bounds("False");
+    // The controller of autoscalers looks every few seconds.
+    std::thread::sleep(std::time::Duration::from_secs(10));
+    assert_eq!((&sandbox.deployment("api")["spec"]["replicas"], pods(&sandbox).len()), (&json!(5), 5));
+
+    // What its author takes away does not come back.
+    scale(3);
+    most(3);
+    scale(6);
+    sandbox.scaled_to("api", 3);
+    scale(2);
+    most(2);
+    sandbox.model_server("api", "that it is within the policy's bounds", |server| !held(server));
+    in_bounds("True");
+    scale(4);
+    sandbox.scaled_to("api", 2);
+    most(2);
+}
+
 /// Runs tidegate as somebody at their shell.
 fn tidegate(sandbox: &Sandbox, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));

@@ -170,6 +170,71 @@ fn a_policy_with_settings_that_no_operator_takes_is_refused() {
     }
 }
 
+/// The names of the databases of a namespace.
+fn databases(sandbox: &Sandbox) -> Vec<String> {
+    let name = |found: &Value| found["metadata"]["name"].as_str().unwrap().to_owned();
+    sandbox.list("postgresql").iter().map(name).collect()
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_database_that_an_earlier_release_named_keeps_its_name_and_is_nobody_elses() {
+    let sandbox = sandbox("named-before", &json!({}));
+    let metadata = json!({"name": "acid-api", "labels": {"app.kubernetes.io/managed-by": "tidegate"},
+        "annotations": {"tidegate.dev/workload": "StatefulSet/api"}});
+    let spec =
+        json!({"teamId": "acid", "numberOfInstances": 1, "postgresql": {"version": "17"}, "volume": {"size": "1Gi"}});
+    sandbox
+        .apply(&json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": metadata, "spec": spec}))
+        .succeeds();
+    let mut stateful = model_server("api");
+    stateful["kind"] = "StatefulSet".into();
+    stateful["spec"]["serviceName"] = "api".into();
+    let host = |object: &Value| {
+        let arguments = ["apply", "--dry-run=server", "-o", "json", "-f", "-"];
+        let tried: Value = serde_json::from_str(&sandbox.kubectl_with(&arguments, object).succeeds().stdout).unwrap();
+        env(&tried["spec"]["template"]["spec"]["containers"][0], "PGHOST")["value"].as_str().unwrap().to_owned()
+    };
+    wait_until("tidegate to see the database", SOON, || host(&stateful) == "acid-api");
+    let own = host(&model_server("api"));
+    assert!(own.starts_with("acid-api-") && own.len() == "acid-api-".len() + 8, "{own}");
+    sandbox.apply(&stateful).succeeds();
+    sandbox.apply(&model_server("api")).succeeds();
+    wait_until("both to be told of their databases", SOON, || {
+        let of =
+            |server: &str| sandbox.get("ModelServer", server).map(|found| found["status"]["database"]["name"].clone());
+        of("api-statefulset") == Some("acid-api".into()) && of("api") == Some(own.clone().into())
+    });
+    assert_eq!(databases(&sandbox), ["acid-api", &own]);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_place_goes_to_whoever_is_bound_already() {
+    let namespace = "places";
+    let sandbox = sandbox(namespace, &json!({"maxPerNamespace": 4}));
+    for index in 0..4 {
+        sandbox.apply(&model_server(&format!("bound{index}"))).succeeds().says_nothing();
+        database(&sandbox, "postgresql", &format!("acid-bound{index}"));
+    }
+    sandbox.put_policy(&policy(namespace, &json!({"maxPerNamespace": 2})));
+    sandbox.kubectl(&["delete", "postgresql", "acid-bound2", "acid-bound3"]).succeeds();
+    for index in 0..8 {
+        sandbox.apply(&model_server(&format!("a{index}"))).succeeds().says("no database is bound");
+    }
+    for (given_up, left) in [("bound0", 2), ("bound1", 2)] {
+        sandbox.kubectl(&["delete", "deployment", given_up]).succeeds();
+        sandbox.kubectl(&["delete", "postgresql", &format!("acid-{given_up}")]).succeeds();
+        wait_until("another to take its place", SOON, || databases(&sandbox).len() == left);
+        assert!(databases(&sandbox).iter().all(|name| name.starts_with("acid-bound")), "{:?}", databases(&sandbox));
+    }
+    assert_eq!(databases(&sandbox), ["acid-bound2", "acid-bound3"]);
+    // With nobody left who is bound, others have their turn.
+    sandbox.kubectl(&["delete", "deployment", "bound2"]).succeeds();
+    sandbox.kubectl(&["delete", "postgresql", "acid-bound2"]).succeeds();
+    wait_until("another to take its place", SOON, || databases(&sandbox).iter().any(|name| name.starts_with("acid-a")));
+}
+
 #[test]
 #[ignore = "needs the control plane"]
 fn a_namespace_gets_no_more_databases_than_it_may_have() {

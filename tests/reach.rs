@@ -32,7 +32,7 @@ fn a_stateful_set_gets_all_that_a_deployment_gets() {
     let stored = sandbox.get("StatefulSet", "api").unwrap();
     let container = &stored["spec"]["template"]["spec"]["containers"][0];
     assert!(container["resources"]["limits"].is_object() && container["readinessProbe"].is_object(), "{container}");
-    assert_eq!(env(container, "PGHOST")["value"], "acid-api");
+    assert_eq!(env(container, "PGHOST")["value"], "acid-api-statefulset");
     let before = &stored["metadata"];
     sandbox.apply(&stateful("api")).succeeds();
     let after = &sandbox.get("StatefulSet", "api").unwrap()["metadata"];
@@ -44,7 +44,7 @@ fn a_stateful_set_gets_all_that_a_deployment_gets() {
         autoscaler["spec"]["scaleTargetRef"],
         json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "api"})
     );
-    wait_for("its database", SOON, || sandbox.get("postgresql", "acid-api"));
+    wait_for("its database", SOON, || sandbox.get("postgresql", "acid-api-statefulset"));
     let told = wait_for("its ModelServer", SOON, || {
         sandbox.get("ModelServer", "api-statefulset").filter(|found| found["status"]["autoscaler"].is_object())
     });
@@ -57,7 +57,7 @@ fn a_stateful_set_gets_all_that_a_deployment_gets() {
     wait_until("its autoscaler to go with it", SOON, || {
         sandbox.get("HorizontalPodAutoscaler", "api-tidegate-statefulset").is_none()
     });
-    assert!(sandbox.get("postgresql", "acid-api").is_some(), "its data stays");
+    assert!(sandbox.get("postgresql", "acid-api-statefulset").is_some(), "its data stays");
 }
 
 #[test]

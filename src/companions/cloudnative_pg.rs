@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::database::{Api, Health, made, taken};
+use super::database::{Api, Health, object_name, taken};
 use super::{Binding, MANAGED_BY_LABEL, MANAGER, Problem, Provider, Source, WORKLOAD_ANNOTATION, names};
 use crate::api::{DatabasePart, DatabaseProvider};
 use crate::facts::{Database, Facts, WorkloadRef};
@@ -39,8 +39,9 @@ pub struct Cluster<'s> {
 impl Cluster<'_> {
     /// Returns the name of a workload's cluster.
     fn cluster(workload: &WorkloadRef, facts: &Facts) -> String {
-        let name = names::cloudnative_pg_cluster(&workload.name);
-        made(&API, &name, workload, facts).map(str::to_owned).unwrap_or(name)
+        let (kind, of) = (&workload.kind, &workload.name);
+        let spare = || names::spare_cloudnative_pg_cluster(kind, of);
+        object_name(&API, names::cloudnative_pg_cluster(kind, of), spare, workload, facts)
     }
 
     fn spec(&self, workload: &WorkloadRef) -> Value {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Led, Problem, Wanted, cloudnative_pg, own, zalando};
+use super::{Led, Problem, Wanted, cloudnative_pg, names, own, zalando};
 use crate::api::{DatabaseEnv, DatabasePart, DatabaseProvider};
 use crate::facts::{Apis, Database, Facts, WorkloadRef};
 use crate::policy::Effective;
@@ -250,7 +250,8 @@ fn can_be_had(workload: &Workload, provider: &dyn Provider, most: Option<usize>,
     if let Some(problem) = provider.problem(&reference, facts) {
         return Err(problem);
     }
-    most.filter(|_| provider.makes()).map_or(Ok(()), |most| too_many(&reference, most, facts))
+    let most = most.filter(|_| provider.makes());
+    most.map_or(Ok(()), |most| too_many(workload, &provider.binding(&reference, facts), most, facts))
 }
 
 /// Returns the variables of the model server's container that its author sets, and that keep the database from being bound
@@ -273,14 +274,67 @@ pub fn in_the_way(
     }
 }
 
-/// Says why no further database is made in a namespace. One that is there stays.
-fn too_many(workload: &WorkloadRef, most: usize, facts: &Facts) -> Result<(), Problem> {
-    let made = facts.databases_made_in(&workload.namespace);
-    if made < most || facts.databases_of(workload).next().is_some() {
-        return Ok(());
+/// Says why no further database is made in a namespace. One that is there stays, and whose pods are led to one already comes
+/// before others.
+fn too_many(workload: &Workload, binding: &Binding, most: usize, facts: &Facts) -> Result<(), Problem> {
+    let (reference, namespace) = (workload.reference(), workload.namespace());
+    let made = facts.databases_made_in(namespace);
+    let is_there = || facts.databases_of(&reference).next().is_some();
+    if made >= most && !is_there() {
+        let message = format!("namespace {namespace} has {made} databases, and the policy's most is {most}");
+        return Err((TOO_MANY, message));
     }
-    let message = format!("namespace {} has {made} databases, and the policy's most is {most}", workload.namespace);
-    Err(("TooManyDatabases", message))
+    let (free, before) = (most.saturating_sub(made), facts.awaiting_beside(&reference));
+    let is_first = || is_there() || facts.awaiting.contains_key(&reference) || leads_to(workload.template(), binding);
+    if before >= free && !is_first() {
+        let message = format!(
+            "namespace {namespace} has {made} databases, the policy's most is {most}, and pods of others wait for theirs \
+             ({before})"
+        );
+        return Err((TOO_MANY, message));
+    }
+    Ok(())
+}
+
+/// Why a namespace has no place for another database, in one word.
+const TOO_MANY: &str = "TooManyDatabases";
+
+/// Tells whether a pod template leads to a database.
+fn leads_to(template: &Value, binding: &Binding) -> bool {
+    is_named(template, [&*binding.name, &*binding.secret])
+}
+
+/// Tells whether one of these names stands somewhere among what pods run with.
+pub(crate) fn is_named<'n>(template: &Value, names: impl IntoIterator<Item = &'n str>) -> bool {
+    let text = template.to_string();
+    names.into_iter().any(|name| text.contains(name))
+}
+
+/// Who comes first where a namespace may have only so many databases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turn {
+    /// There is nothing to wait for: the workload has its database, or wants none, or there may be any number.
+    #[default]
+    Nobodys,
+    /// The workload's pods are led to a database that is not there yet, and its namespace may have so many.
+    First(usize),
+    /// The workload's pods are led to none yet.
+    Later,
+}
+
+impl Turn {
+    /// Tells whether a workload comes first, whose database is planned like this.
+    pub(super) fn of(workload: &Workload, effective: &Effective, facts: &Facts, planned: &Wanted) -> Self {
+        let bounded = effective.database().and_then(|(settings, _)| Some((settings, settings.max_per_namespace?)));
+        let Some((settings, most)) = bounded else { return Self::Nobodys };
+        let reference = workload.reference();
+        let is_possible = matches!(planned, Wanted::Object(_) | Wanted::Impossible { reason: TOO_MANY, .. });
+        if !is_possible || facts.databases_of(&reference).next().is_some() {
+            return Self::Nobodys;
+        }
+        let binding = settings.provider(&reference, facts).binding(&reference, facts);
+        if leads_to(workload.template(), &binding) { Self::First(most) } else { Self::Later }
+    }
 }
 
 /// Plans the database of a workload, and returns how the workload reaches it.
@@ -316,9 +370,27 @@ pub(super) fn taken(api: &Api, name: &str, workload: &WorkloadRef, facts: &Facts
     })
 }
 
+/// Returns the name of a workload's object: that of the one that was made for it, whatever that is called; else this name, or
+/// the spare one where the name is another workload's by right, as of earlier releases or of another team.
+pub(super) fn object_name(
+    api: &Api,
+    name: String,
+    spare: impl Fn() -> String,
+    workload: &WorkloadRef,
+    facts: &Facts,
+) -> String {
+    if let Some(made) = made(api, &name, workload, facts) {
+        return made.to_owned();
+    }
+    let found = facts.database(api.provider, &workload.namespace, &name);
+    // A name that fits neither is more likely this workload's, with its data, under an annotation that somebody has changed.
+    let is_anothers = |(_, of): (&str, &str)| of == workload.name || names::is_cluster_of(&name, of);
+    if found.and_then(Database::workload).is_some_and(is_anothers) { spare() } else { name }
+}
+
 /// Returns the name of the object that a provider has made for a workload; none where there is none. Of several, one of
 /// this name comes first.
-pub(super) fn made<'f>(api: &Api, name: &str, workload: &WorkloadRef, facts: &'f Facts) -> Option<&'f str> {
+fn made<'f>(api: &Api, name: &str, workload: &WorkloadRef, facts: &'f Facts) -> Option<&'f str> {
     let of_provider = || facts.databases_of(workload).filter(|found| found.provider == api.provider);
     of_provider().find(|found| found.name == name).or_else(|| of_provider().next()).map(|found| found.name)
 }
@@ -484,6 +556,18 @@ mod tests {
         let of_another_provider =
             with_database_of(DatabaseProvider::CloudNativePg, "ml", "db-web", made_for("Deployment/web"));
         assert_eq!(at_most(1, &of_another_provider), "TooManyDatabases");
+        let (web, api) = (WorkloadRef { name: "web".into(), ..reference() }, reference());
+        let awaited =
+            |by: &WorkloadRef, most: usize, facts: Facts| Facts { awaiting: [(by.clone(), most)].into(), ..facts };
+        assert_eq!(
+            at_most(1, &awaited(&web, 1, facts())),
+            "TooManyDatabases",
+            "another is led to its database already"
+        );
+        assert_eq!(at_most(2, &awaited(&web, 2, facts())), "postgresql", "there is a place for both");
+        assert_eq!(at_most(1, &awaited(&web, 0, facts())), "postgresql", "the other may have none");
+        assert_eq!(at_most(1, &awaited(&api, 1, facts())), "postgresql", "it is led to its own");
+        assert_eq!(at_most(2, &awaited(&web, 2, others)), "postgresql", "the other has its own by now");
         let secret = json!({"provider": "secret", "maxPerNamespace": 0, "secret": {"name": "s", "keys": {"uri": "u"}}, "env": "url"});
         assert_eq!(kind(&planned(&secret, &facts())), "Secret");
     }

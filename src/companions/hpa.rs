@@ -9,6 +9,7 @@ use super::{APPLIED_ANNOTATION, Problem, names};
 use crate::digest;
 use crate::facts::Metric;
 use crate::policy::QueueSettings;
+use crate::quantity::fields::Fields;
 use crate::workload::Container;
 
 /// Sees that a HorizontalPodAutoscaler can be had, without planning one: each admission asks.
@@ -20,7 +21,7 @@ pub(super) fn can_be_had(scaling: &Scaling) -> Result<(), Problem> {
 pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
     let (metrics, has_queue) = usable_metrics(scaling)?;
     let workload = scaling.workload;
-    let (least, most) = scaling.settings.replicas(workload);
+    let (least, most) = scaling.bounds();
     let mut object = json!({
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -78,11 +79,16 @@ fn metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), String> {
     let queue = scaling.settings.queue.as_ref().filter(|_| has_gpu || metrics.is_empty());
     let queue = queue.map(|settings| queue_metric(scaling, settings)).transpose();
     let (queue, without) = queue.map_or_else(|why| (None, Some(why)), |queue| (queue, None));
-    metrics.extend(queue.clone().filter(|queue| !metrics.contains(queue)));
+    // A policy may name the queue itself, and write its target otherwise.
+    let of_metric = Fields::of_kind("autoscaling", "HorizontalPodAutoscaler").below("spec").below("metrics").below("*");
+    let is_queue = |metric: &Value| queue.as_ref().is_some_and(|queue| of_metric.are_same(metric, queue));
+    if !metrics.iter().any(is_queue) {
+        metrics.extend(queue.clone());
+    }
     let (usable, useless): (Vec<Value>, Vec<Value>) =
         metrics.into_iter().partition(|metric| lack(scaling, metric).is_none());
     if !usable.is_empty() {
-        let has_queue = queue.is_some_and(|queue| usable.contains(&queue));
+        let has_queue = usable.iter().any(is_queue);
         return Ok((usable, has_queue));
     }
     let lacking = useless.first().and_then(|metric| lack(scaling, metric));
@@ -422,6 +428,29 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_that_a_policy_names_in_other_words_is_there_once() {
+        let mut written = queue();
+        written["pods"]["target"]["averageValue"] = json!(5);
+        let autoscaling = json!({"metrics": [written], "queue": {"metric": "queue", "averageValue": "5000m"}});
+        let Wanted::Object(object) = planned(&gpu(), &autoscaling) else { panic!("an autoscaler") };
+        assert_eq!(object["spec"]["metrics"], json!([written]));
+        assert!(object["spec"]["behavior"]["scaleDown"].is_object(), "it is scaled as suits a queue");
+    }
+
+    #[test]
+    fn what_is_null_in_a_policy_says_nothing() {
+        let mut written = queue();
+        written["pods"]["metric"]["selector"] = Value::Null;
+        let behavior = json!({"scaleUp": null, "scaleDown": {"selectPolicy": null, "tolerance": 0.05}});
+        let autoscaling = json!({"metrics": [written], "behavior": behavior});
+        let Wanted::Object(object) = planned(&with_container(&json!({})), &autoscaling) else {
+            panic!("an autoscaler")
+        };
+        assert_eq!(object["spec"]["metrics"], json!([queue()]));
+        assert_eq!(object["spec"]["behavior"], json!({"scaleDown": {"tolerance": "50m"}}));
+    }
+
+    #[test]
     fn a_gpu_server_is_not_scaled_on_its_cpu() {
         let target = json!({"type": "Utilization", "averageUtilization": 50});
         let resource = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
@@ -446,6 +475,24 @@ mod tests {
         assert!(matches!(with(4), Wanted::Object(_)));
         let Wanted::Impossible { reason, message } = with(6) else { panic!("an autoscaler would stop two") };
         insta::assert_snapshot!(format!("{reason}: {message}"), @"ReplicasOutOfBounds: 6 replicas run, but its autoscaler's most is 4: it would stop 2 at once");
+    }
+
+    #[test]
+    fn a_policy_that_allows_fewer_replicas_than_there_are_stops_none() {
+        let most = |replicas: i64, of_autoscaler: i64, annotations: Value| {
+            let mut object = with_container(&json!({}));
+            (object["spec"]["replicas"], object["metadata"]["annotations"]) = (replicas.into(), annotations);
+            let autoscaling = json!({"maxReplicas": 4, "metrics": [cpu()]});
+            match planned_in(&object, &autoscaling, &scaled(1, of_autoscaler)) {
+                Wanted::Object(object) => object["spec"]["maxReplicas"].as_i64().unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(most(8, 10, json!({})), 8, "all that there are are kept");
+        assert_eq!((most(6, 8, json!({})), most(4, 6, json!({})), most(2, 4, json!({}))), (6, 4, 4), "and no more");
+        assert_eq!((most(12, 8, json!({})), most(12, 4, json!({}))), (8, 4), "nobody gets more by asking for more");
+        let asks = |count: &str| json!({"tidegate.dev/max-replicas": count});
+        assert_eq!((most(8, 10, asks("3")), most(8, 10, asks("9"))), (3, 8), "its author may stop them");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::database::{Api, Health, made, taken};
+use super::database::{Api, Health, object_name, taken};
 use super::{Binding, MANAGED_BY_LABEL, MANAGER, Problem, Provider, Source, WORKLOAD_ANNOTATION, names};
 use crate::api::{ConnectionPooler, DatabasePart, DatabaseProvider, PoolerMode};
 use crate::facts::{Database, Facts, WorkloadRef};
@@ -37,8 +37,9 @@ impl Postgresql<'_> {
     /// another, the workload would start with an empty database.
     fn cluster(&self, workload: &WorkloadRef, facts: &Facts) -> String {
         let team = self.settings.map_or(MANAGER, |settings| &settings.team_id);
-        let name = names::postgres_cluster(team, &workload.name);
-        made(&API, &name, workload, facts).map(str::to_owned).unwrap_or(name)
+        let (kind, of) = (&workload.kind, &workload.name);
+        let spare = || names::spare_postgres_cluster(team, kind, of);
+        object_name(&API, names::postgres_cluster(team, kind, of), spare, workload, facts)
     }
 
     /// The operator's `secret_name_template`; in it, a user's `_` becomes `-`.
@@ -288,7 +289,7 @@ mod tests {
             let settings = settings(&json!({"secretName": template}));
             Postgresql { settings: Some(&settings) }.binding(&named("a.b-c"), &facts()).secret
         };
-        let cluster = names::postgres_cluster("acid", "a.b-c");
+        let cluster = names::postgres_cluster("acid", "Deployment", "a.b-c");
         assert_eq!(secret("{cluster}/{username}"), format!("{cluster}/a-b-c"));
         assert_eq!(secret("{username}.{tprkind}.{tprgroup}"), "a-b-c.postgresql.acid.zalan.do");
     }
@@ -315,6 +316,27 @@ mod tests {
     }
 
     #[test]
+    fn workloads_of_two_kinds_or_teams_have_databases_of_their_own() {
+        let settings = settings(&json!({}));
+        let provider = Postgresql { settings: Some(&settings) };
+        let stateful = WorkloadRef { kind: "StatefulSet".into(), ..reference() };
+        assert_eq!(provider.binding(&stateful, &facts()).name, "acid-api-statefulset");
+        // An earlier release gave a StatefulSet the name that a Deployment has: it keeps that, and the Deployment gets another.
+        let there = with_database("ml", "acid-api", made_for("StatefulSet/api"));
+        assert_eq!(provider.binding(&stateful, &there).name, "acid-api");
+        let spare = names::spare_postgres_cluster("acid", "Deployment", "api");
+        assert_eq!(provider.binding(&reference(), &there).name, spare);
+        assert_eq!(provider.problem(&reference(), &there), None);
+        let (of_another_team, dashed) = (made_for("Deployment/platform-api"), named("platform-api"));
+        let facts = with_database("ml", "acid-platform-api", of_another_team);
+        assert_eq!(provider.binding(&dashed, &facts).name, "acid-platform-api");
+        let of_team = self::settings(&json!({"teamId": "acid-platform"}));
+        let other = Postgresql { settings: Some(&of_team) };
+        let spare = names::spare_postgres_cluster("acid-platform", "Deployment", "api");
+        assert_eq!(other.binding(&reference(), &facts).name, spare);
+    }
+
+    #[test]
     fn the_name_is_taken_unless_the_object_was_made_for_this_workload() {
         let settings = settings(&json!({}));
         let provider = Postgresql { settings: Some(&settings) };
@@ -324,7 +346,7 @@ mod tests {
         };
         assert_eq!(provider.problem(&reference(), &facts()), None);
         assert_eq!(problem(Some("Deployment/api")), None);
-        assert!(problem(Some("StatefulSet/api")).is_some() && problem(None).is_some());
+        assert!(problem(Some("Deployment/web")).is_some() && problem(None).is_some());
         let elsewhere = with_database("web", "acid-api", Database::default());
         assert_eq!(provider.problem(&reference(), &elsewhere), None);
         assert!(provider.is_served(&facts()) && !provider.is_served(&Facts { apis: Apis::default(), ..facts() }));

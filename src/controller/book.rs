@@ -18,7 +18,7 @@ use super::leader::Leadership;
 use super::status::timed;
 use super::strangers::Strangers;
 use super::watch::Key;
-use crate::companions::contains;
+use crate::companions::{Held, contains};
 use crate::engine::Decision;
 use crate::facts::WorkloadRef;
 use crate::policy::{Broken, Exception, Meeting, Policy, PolicySet};
@@ -81,6 +81,8 @@ struct Judged {
     warned: BTreeSet<String>,
     /// By exception: how many violations it excuses.
     excused: BTreeMap<String, i64>,
+    /// The replicas, where they are more than a policy allows.
+    held: Option<Held>,
 }
 
 impl<T> Page<T> {
@@ -200,6 +202,7 @@ impl Book {
         let verdict = &decision.verdict;
         judged.refused.extend(verdict.violations.iter().map(|violation| violation.policy.clone()));
         judged.warned.extend(verdict.warned.iter().map(|violation| violation.policy.clone()));
+        judged.held.clone_from(&decision.companions.held);
         for excepted in &verdict.excepted {
             *judged.excused.entry(excepted.exception.clone()).or_default() += 1;
         }
@@ -214,6 +217,11 @@ impl Book {
     /// Forgets a workload.
     pub(super) fn forget(&self, workload: &WorkloadRef) {
         self.pages().judged.remove(workload);
+    }
+
+    /// Tells whether everything has been judged that was there at the start.
+    pub(super) fn is_complete(&self) -> bool {
+        self.pages().is_counted
     }
 
     /// Looks, for as long as it is polled, at what changes without a watch telling of it.
@@ -348,9 +356,20 @@ impl Pages {
         };
         json!({
             "observedGeneration": page.object["metadata"]["generation"],
-            "conditions": [ready, conflicting],
+            "conditions": [ready, conflicting, self.replicas_in_bounds(name)],
             "workloads": {"matched": matched, "refused": refused, "warned": warned}
         })
+    }
+
+    /// Tells of the workloads that have more replicas than a policy allows.
+    fn replicas_in_bounds(&self, policy: &str) -> Value {
+        let held = self.judged.iter().filter_map(|(workload, judged)| Some((workload, judged.held.as_ref()?)));
+        let held: BTreeMap<&WorkloadRef, i64> =
+            held.filter(|(_, held)| held.policy == policy).map(|(workload, held)| (workload, held.replicas)).collect();
+        match report::held(&held) {
+            Some(message) => condition("ReplicasInBounds", "False", "MoreRun", &message),
+            None => condition("ReplicasInBounds", "True", "InBounds", "no autoscaler is held above maxReplicas"),
+        }
     }
 
     /// Returns how many workloads each policy selects, refuses and warns of.

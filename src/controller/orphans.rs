@@ -11,7 +11,7 @@ use super::plan::Action;
 use super::{Context, databases};
 use crate::api::ORPHANED_SINCE_LABEL;
 use crate::companions::database::api_of;
-use crate::companions::{Companions, Wanted};
+use crate::companions::{Companions, Turn, Wanted};
 use crate::facts::WorkloadRef;
 use crate::report;
 use crate::workload::Workload;
@@ -55,6 +55,23 @@ fn note_used(workload: &Workload, companions: &Companions, databases: &[Value], 
 fn is_led_to(database: &Value, companions: &Companions, template: &Value) -> bool {
     let binding = companions.binding.as_ref().filter(|binding| database["metadata"]["name"] == *binding.name);
     is_bound(database, binding.map(|binding| &*binding.secret), template)
+}
+
+/// Notes whether the pods of a workload are led to a database that is not there yet: it comes before others when a place is
+/// free, and others are looked at once it waits no longer.
+pub(super) fn note_turn(workload: &WorkloadRef, turn: Turn, context: &Context) {
+    let most = if let Turn::First(most) = turn { Some(most) } else { None };
+    let before = context.state.read(|_, facts| facts.awaiting.get(workload).copied());
+    if before == most {
+        return;
+    }
+    context.state.note(|facts| match most {
+        Some(most) => facts.awaiting.insert(workload.clone(), most),
+        None => facts.awaiting.remove(workload),
+    });
+    if most.is_none() {
+        context.queue.push_namespace(&workload.namespace);
+    }
 }
 
 /// Marks the databases of a workload that is followed no longer. One that is there all the same may still use them.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Observed;
 use crate::companions::{Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, contains, names};
 use crate::facts::{Autoscaler, SCALED_OBJECT, WorkloadRef};
+use crate::quantity::fields::Fields;
 
 /// One change to the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,10 +101,10 @@ pub fn plan(
 }
 
 fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> Course {
-    let (ours, others): (Vec<&Value>, Vec<&Value>) = observed.autoscalers.iter().partition(|found| {
-        let name_of = if found["kind"] == SCALED_OBJECT { names::scaled_object } else { names::autoscaler };
-        is_ours(found, workload) && found["metadata"]["name"] == name_of(&workload.kind, &workload.name)
-    });
+    let (ours, others): (Vec<&Value>, Vec<&Value>) = observed
+        .autoscalers
+        .iter()
+        .partition(|found| is_ours(found, workload) && names::is_autoscaler_of(found, &workload.kind, &workload.name));
     if let Some(theirs) = others.iter().find(|found| Autoscaler::target(found).as_ref() == Some(workload)) {
         // Two autoscalers on one workload switch each other off.
         return Course { actions: deletions(ours), standing: Standing::Theirs((*theirs).clone()) };
@@ -115,18 +116,14 @@ fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_s
         return handed_over;
     }
     match (wanted, ours.first()) {
-        (Wanted::Object(object), _) if others.iter().any(|other| other["kind"] == object["kind"]) => {
+        (Wanted::Object(object), _) if others.iter().any(|other| has_name_of(other, object)) => {
             let message = "an autoscaler of that name is there and is not tidegate's".to_owned();
             Standing::Impossible("NameTaken", message).into()
         }
         (Wanted::Object(_), None) if !is_settled => {
             Standing::Pending("it is made once it is clear that its author brings none".to_owned()).into()
         }
-        (Wanted::Object(object), found) => {
-            let is_right = found.is_some_and(|found| contains(found, object));
-            let actions = if is_right { Vec::new() } else { vec![Action::Apply(object.clone())] };
-            Course { actions, standing: Standing::Ours((*found.unwrap_or(&object)).clone()) }
-        }
+        (Wanted::Object(object), found) => kept(object, found.copied()),
         (Wanted::Impossible { reason, message }, None) => Standing::Impossible(reason, message.clone()).into(),
         (Wanted::Impossible { reason, message }, Some(found)) => {
             Standing::Left((*found).clone(), reason, message.clone()).into()
@@ -134,6 +131,22 @@ fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_s
         (_, Some(found)) => Standing::Unmanaged((*found).clone()).into(),
         (_, None) => Course::default(),
     }
+}
+
+/// Keeps an object of ours as it is wanted, under the name that it has: an earlier release may have given it another.
+fn kept(wanted: &Value, found: Option<&Value>) -> Course {
+    let mut wanted = wanted.clone();
+    if let Some(found) = found {
+        wanted["metadata"]["name"] = found["metadata"]["name"].clone();
+    }
+    let standing = Standing::Ours(found.unwrap_or(&wanted).clone());
+    let is_right = found.is_some_and(|found| contains(found, &wanted));
+    Course { actions: if is_right { Vec::new() } else { vec![Action::Apply(wanted)] }, standing }
+}
+
+/// Tells whether an object has the kind and the name of one that is wanted.
+fn has_name_of(found: &Value, wanted: &Value) -> bool {
+    found["kind"] == wanted["kind"] && found["metadata"]["name"] == wanted["metadata"]["name"]
 }
 
 /// Hands a workload over from one engine to the other: what one has made goes, with all that KEDA made for it, before the
@@ -159,20 +172,18 @@ fn deletions(objects: Vec<&Value>) -> Vec<Action> {
 }
 
 fn budget(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> Course {
-    let name = names::disruption_budget(&workload.kind, &workload.name);
+    let (kind, name) = (&workload.kind, &workload.name);
+    let names = [names::disruption_budget(kind, name), names::former_disruption_budget(kind, name)];
+    let has_our_name = |found: &Value| names.iter().any(|name| found["metadata"]["name"] == **name);
     let (ours, others): (Vec<&Value>, Vec<&Value>) =
-        observed.budgets.iter().partition(|found| is_ours(found, workload) && found["metadata"]["name"] == *name);
+        observed.budgets.iter().partition(|found| is_ours(found, workload) && has_our_name(found));
     match (wanted, ours.first(), others.first()) {
         // With two budgets for one pod the API server evicts it no more.
         (_, _, Some(theirs)) => Course { actions: deletions(ours), standing: Standing::Theirs((*theirs).clone()) },
         (Wanted::Object(_), None, _) if !is_settled => {
             Standing::Pending("it is made once it is clear that its author brings none".to_owned()).into()
         }
-        (Wanted::Object(object), found, _) => {
-            let is_right = found.is_some_and(|found| contains(found, object));
-            let actions = if is_right { Vec::new() } else { vec![Action::Apply(object.clone())] };
-            Course { actions, standing: Standing::Ours((*found.unwrap_or(&object)).clone()) }
-        }
+        (Wanted::Object(object), found, _) => kept(object, found.copied()),
         (_, Some(found), _) => Standing::Unmanaged((*found).clone()).into(),
         (_, None, _) => Course::default(),
     }
@@ -231,8 +242,9 @@ fn additions(wanted: &Value, found: &Value) -> Option<Value> {
 /// Names the fields in which a database is not as the policy has it.
 fn drift(wanted: &Value, found: &Value) -> Option<String> {
     let fields = wanted["spec"].as_object()?.iter().filter(|(field, _)| !ADDED.contains(&field.as_str()));
+    let of_spec = Fields::of(wanted).below("spec");
     let drifted: Vec<String> = fields
-        .filter(|(field, value)| !contains(&found["spec"][*field], value))
+        .filter(|(field, value)| !of_spec.below(field).contain(&found["spec"][*field], value))
         .map(|(field, value)| format!("spec.{field} is {}, the policy has {value}", found["spec"][field]))
         .collect();
     (!drifted.is_empty()).then(|| drifted.join("; "))
@@ -334,6 +346,39 @@ mod tests {
     }
 
     #[test]
+    fn an_autoscaler_that_means_the_same_is_left_alone() {
+        let of = |value: Value, tolerance: Value| {
+            let mut object = hpa("api-tidegate", true, 10);
+            object["apiVersion"] = "autoscaling/v2".into();
+            let target = json!({"type": "AverageValue", "averageValue": value});
+            object["spec"]["metrics"] =
+                json!([{"type": "Pods", "pods": {"metric": {"name": "waiting"}, "target": target}}]);
+            object["spec"]["behavior"] = json!({"scaleUp": {"tolerance": tolerance}});
+            object
+        };
+        let (wanted, found) = (of(json!(5), json!(0.05)), of(json!("5"), json!("50m")));
+        assert_eq!(scaled(Wanted::Object(wanted.clone()), vec![found], SETTLE).autoscaler.actions, []);
+        let other = of(json!("6"), json!("50m"));
+        assert_eq!(
+            scaled(Wanted::Object(wanted.clone()), vec![other], SETTLE).autoscaler.actions,
+            [Action::Apply(wanted)]
+        );
+    }
+
+    #[test]
+    fn a_size_that_means_the_same_has_not_drifted() {
+        let of = |size: &str, cpu: &str| {
+            let mut object = postgres(true, "17", &json!({"api": []}));
+            object["spec"]["volume"] = json!({"size": size});
+            object["spec"]["resources"] = json!({"requests": {"cpu": cpu}});
+            object
+        };
+        let standing = |found: Value| stored(Wanted::Object(of("1Gi", "1")), Some(found)).database.standing;
+        assert!(matches!(standing(of("1024Mi", "1000m")), Standing::Ours(_)));
+        assert!(matches!(standing(of("2Gi", "1000m")), Standing::Drifted(..)));
+    }
+
+    #[test]
     fn ours_yields_to_the_authors() {
         let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
         let (ours, theirs) = (hpa("api-tidegate", true, 10), hpa("mine", false, 3));
@@ -358,6 +403,32 @@ mod tests {
         let plan = scaled(Wanted::Object(hpa("api-tidegate", true, 10)), vec![foreign], SETTLE);
         assert_eq!(plan.autoscaler.actions, []);
         assert!(matches!(plan.autoscaler.standing, Standing::Impossible("NameTaken", _)));
+    }
+
+    #[test]
+    fn what_an_earlier_release_made_keeps_its_name() {
+        let workload = WorkloadRef { name: "keda-hpa-api".into(), ..workload() };
+        let of = |name: &str, max: i64| {
+            let mut object = hpa(name, true, max);
+            object["metadata"]["annotations"][WORKLOAD_ANNOTATION] = "Deployment/keda-hpa-api".into();
+            object["spec"]["scaleTargetRef"]["name"] = "keda-hpa-api".into();
+            object
+        };
+        let (now, former) = (names::autoscaler("Deployment", "keda-hpa-api"), "keda-hpa-api-tidegate");
+        let planned = |autoscalers: Vec<Value>| {
+            let wanted = Companions { autoscaler: Wanted::Object(of(&now, 10)), ..Companions::default() };
+            let observed = Observed { autoscalers, ..Observed::default() };
+            plan(&workload, &wanted, &observed, SETTLE, SETTLE).autoscaler
+        };
+        assert_eq!(planned(vec![]).actions, [Action::Apply(of(&now, 10))]);
+        assert_eq!(planned(vec![of(former, 10)]), Standing::Ours(of(former, 10)).into());
+        assert_eq!(planned(vec![of(former, 99)]).actions, [Action::Apply(of(former, 10))]);
+        let of_keda = {
+            let mut object = hpa(former, false, 3);
+            object["spec"]["scaleTargetRef"]["name"] = "api".into();
+            object
+        };
+        assert_eq!(planned(vec![of_keda]).actions, [Action::Apply(of(&now, 10))], "it has another name");
     }
 
     #[test]

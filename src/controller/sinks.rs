@@ -8,6 +8,7 @@ use kube::Client;
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt as _, watcher};
+use serde_json::Value;
 
 use super::observed::{Objects, described_by};
 use super::strangers::Strangers;
@@ -86,22 +87,24 @@ struct ModelServers {
 }
 
 impl ModelServers {
-    fn look_at(&self, key: &Key) {
-        // Both that may have a ModelServer of this name: the other is not there, or is looked at for nothing.
-        described_by(key).for_each(|workload| self.watches.queue.push(&workload));
+    fn look_at(&self, model_server: Option<&Value>) {
+        if let Some(workload) = model_server.and_then(described_by) {
+            self.watches.queue.push(&workload);
+        }
     }
 }
 
 impl Sink<DynamicObject> for ModelServers {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
-        self.watches.objects.note(|kinds| kinds.model_servers.insert(key.clone(), &object));
-        self.look_at(&key);
+        let before = self.watches.objects.note(|kinds| kinds.model_servers.insert(key, &object));
+        self.look_at(Some(&object));
+        self.look_at(before.as_ref().filter(|before| described_by(before) != described_by(&object)));
     }
 
     fn remove(&mut self, key: &Key) {
-        self.watches.objects.note(|kinds| kinds.model_servers.remove(key));
-        self.look_at(key);
+        let before = self.watches.objects.note(|kinds| kinds.model_servers.remove(key));
+        self.look_at(before.as_ref());
     }
 
     fn synced(&mut self) {

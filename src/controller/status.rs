@@ -9,18 +9,18 @@ use crate::api::{
     AutoscalerStatus, Condition, DatabaseStatus, DisruptionBudgetStatus, ModelServerStatus, ReplicasStatus,
 };
 use crate::companions::database::{self, Health};
-use crate::companions::{MANAGER, names};
+use crate::companions::{Held, MANAGER};
 use crate::engine::{Decision, Violation};
 use crate::facts::{Autoscaler, SCALED_OBJECT};
 use crate::workload::Workload;
 
-/// Returns the ModelServer of a workload, without its status.
-pub(super) fn model_server(workload: &Workload) -> Value {
+/// Returns the ModelServer of a workload, which has this name, without its status.
+pub(super) fn model_server(workload: &Workload, name: &str) -> Value {
     json!({
         "apiVersion": "tidegate.dev/v1alpha1",
         "kind": "ModelServer",
         "metadata": {
-            "name": names::model_server(workload.kind(), workload.name()),
+            "name": name,
             "namespace": workload.namespace(),
             "ownerReferences": [{
                 "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
@@ -54,7 +54,7 @@ pub(super) fn of_model_server(workload: &Workload, decision: &Decision, plan: &P
     let conforming = conforming(decision);
     let secret = decision.companions.binding.as_ref().map(|binding| binding.secret.as_str());
     let companions = [
-        autoscaler_ready(&plan.autoscaler.standing),
+        held(autoscaler_ready(&plan.autoscaler.standing), &plan.autoscaler.standing, decision.companions.held.as_ref()),
         budget_ready(&plan.budget.standing),
         database_ready(&plan.database.standing, secret, workload.template()),
     ];
@@ -140,6 +140,18 @@ fn conforming(decision: &Decision) -> Condition {
 fn autoscaler_ready(standing: &Standing) -> Condition {
     let of_found = |found: &Value| if found["kind"] == SCALED_OBJECT { scaled(found) } else { scaling_active(found) };
     companion_ready("AutoscalerReady", "an autoscaler", standing, of_found)
+}
+
+/// Adds to the condition of an autoscaler that it keeps more replicas than the policy allows.
+fn held(ready: Condition, standing: &Standing, held: Option<&Held>) -> Condition {
+    let (Standing::Ours(_), Some(Held { replicas, kept, most, policy })) = (standing, held) else { return ready };
+    let message = format!(
+        "there are {replicas} replicas, more than the maxReplicas {most} of policy {policy}: none is stopped for that, \
+         the autoscaler's maxReplicas is {kept} and goes down as they do; {}",
+        ready.message
+    );
+    let reason = if ready.status == "True" { "MaxReplicasHeld".to_owned() } else { ready.reason.clone() };
+    Condition { reason, message, ..ready }
 }
 
 fn budget_ready(standing: &Standing) -> Condition {
@@ -394,6 +406,27 @@ mod tests {
         assert_eq!(told(json!([is("Ready", "True"), is("Paused", "True")])), pair("True", "Paused"));
         assert_eq!(told(json!([is("Ready", "True"), is("Fallback", "True")])), pair("False", "Fallback"));
         assert_eq!(told(json!([is("Ready", "False")])), pair("False", "Why"));
+    }
+
+    #[test]
+    fn replicas_that_are_more_than_the_policy_allows_are_told() {
+        let told = |conditions: Value, held_by: Option<&Held>| {
+            let stored = json!({"kind": "HorizontalPodAutoscaler", "status": {"conditions": conditions}});
+            let standing = Standing::Ours(stored);
+            let ready = held(autoscaler_ready(&standing), &standing, held_by);
+            (ready.status, ready.reason, ready.message)
+        };
+        let many = Held { replicas: 8, kept: 8, most: 4, policy: "serving".to_owned() };
+        let active = json!([{"type": "ScalingActive", "status": "True"}]);
+        let (status, reason, message) = told(active.clone(), Some(&many));
+        assert_eq!((&*status, &*reason), ("True", "MaxReplicasHeld"));
+        let expected = "there are 8 replicas, more than the maxReplicas 4 of policy serving: none is stopped for that, the \
+                        autoscaler's maxReplicas is 8 and goes down as they do; it has its metrics";
+        assert_eq!(message, expected);
+        assert_eq!(told(active, None).1, "ScalingActive");
+        let (status, reason, message) = told(json!([]), Some(&many));
+        assert_eq!((&*status, &*reason), ("False", "Pending"), "that it does not serve comes first");
+        assert!(message.starts_with("there are 8 replicas"), "{message}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use kube::runtime::controller::{ReconcileReason, ReconcileRequest};
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
+use serde_json::Value;
 
 use super::kept::Kept;
 use super::watch::{self, Following, Key, Sink, follow};
@@ -69,6 +70,12 @@ impl Workloads {
             kind: self.kind.kind.clone(),
             name: known.name_any(),
         })
+    }
+
+    /// Returns a workload that is followed.
+    pub(super) fn stored(&self, workload: &WorkloadRef) -> Option<Value> {
+        let reference = ObjectRef::new_with(&workload.name, self.kind.clone()).within(&workload.namespace);
+        self.known.get(&reference).map(|known| known.to_json())
     }
 
     /// Has everything looked at that is known or described by what belongs to it, and from now on what is asked for.
