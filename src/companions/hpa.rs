@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn a_policy_that_allows_fewer_replicas_than_there_are_stops_none() {
         let most = |replicas: i64, of_autoscaler: i64, annotations: Value| {
-            let mut object = with_container(&json!({}));
+            let mut object = plain();
             (object["spec"]["replicas"], object["metadata"]["annotations"]) = (replicas.into(), annotations);
             let autoscaling = json!({"maxReplicas": 4, "metrics": [cpu()]});
             match planned_in(&object, &autoscaling, &scaled(1, of_autoscaler)) {

@@ -45,11 +45,10 @@ impl Rule for AnnotationOutOfBounds {
             finding(RUNTIME_ANNOTATION, name, "`none`, or a runtime that Tidegate or the policy knows", NO_RUNTIME)
         }));
         let settings = context.effective.autoscaling();
-        // Nobody asks for no replicas: a policy's zero is for its autoscaler.
-        let (least, most) =
-            settings.map_or((1, i32::MAX), |settings| (settings.min_replicas.max(1), settings.max_replicas));
-        let of_min = of_replicas(MIN_REPLICAS_ANNOTATION, wishes.min_replicas, least..=most, least);
-        let of_max = of_replicas(MAX_REPLICAS_ANNOTATION, wishes.max_replicas, least..=most, most);
+        let (least, most) = settings.map_or((1, i32::MAX), |settings| (settings.min_replicas, settings.max_replicas));
+        let of_min = of_replicas(MIN_REPLICAS_ANNOTATION, wishes.min_replicas, least..=most, least.max(1));
+        // Nobody may ask for no replicas at most, whatever the policy's least.
+        let of_max = of_replicas(MAX_REPLICAS_ANNOTATION, wishes.max_replicas, least.max(1)..=most, most);
         let of_both = settings.filter(|_| of_min.is_none() && of_max.is_none());
         findings.extend(of_both.and_then(|settings| self::of_both(&wishes, settings)));
         findings.extend(of_min.into_iter().chain(of_max));
