@@ -6,12 +6,12 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use tidegate::admission::{self, Webhook};
+use tidegate::input;
 use tidegate_engine::api::DatabaseProvider;
 use tidegate_engine::decision::{Operation, Request, User, decide};
 use tidegate_engine::facts::{Apis, Autoscaler, Database, Facts, Namespace};
-use tidegate_engine::workload::{Workload, WorkloadRef};
-use tidegate::input;
 use tidegate_engine::policy::{self, PolicySet};
+use tidegate_engine::workload::{Workload, WorkloadRef};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -16,10 +16,10 @@ use k8s_openapi::jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::report::{self, Cause};
 use tidegate_engine::decision::{Considered, Operation, Request, User};
 use tidegate_engine::facts::Facts;
 use tidegate_engine::policy::PolicySet;
-use crate::report;
 use tidegate_engine::workload::{Sent, ShapeError, Workload};
 
 const API_VERSION: &str = "admission.k8s.io/v1";

@@ -3,6 +3,7 @@
 mod apply;
 mod autoscalers;
 mod book;
+mod bound;
 mod databases;
 mod events;
 mod kept;
@@ -33,16 +34,15 @@ use kube::runtime::controller::{self, Config, applier};
 use kube::runtime::reflector::Store;
 use kube::{Client, Resource as _};
 use serde_json::Value;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{Instrument as _, debug, info_span};
 
 pub use apply::ApplyError;
 pub use leader::{Election, new_identity};
 pub use observed::Observed;
 pub use plan::{Action, Plan, Standing, plan};
+pub use served::metrics_served;
 
-use tidegate_engine::companions::{self, MANAGER};
-use tidegate_engine::workload::WorkloadRef;
 use crate::server::health::Readiness;
 use crate::state::State;
 use apply::Writer;
@@ -53,6 +53,8 @@ use leader::{Candidate, Leadership};
 use observed::Objects;
 use reports::Reports;
 use strangers::Strangers;
+use tidegate_engine::companions::{self, MANAGER};
+use tidegate_engine::workload::WorkloadRef;
 use workloads::{Requests, Workloads};
 
 /// What the controller needs to start.
@@ -72,6 +74,8 @@ pub struct Options {
 /// A controller that runs.
 pub struct Controller {
     tasks: JoinSet<()>,
+    /// Those that write.
+    writing: Vec<AbortHandle>,
     candidate: Option<Arc<Candidate>>,
 }
 
@@ -81,12 +85,29 @@ impl Controller {
         self.tasks.join_next().await
     }
 
-    /// Ends all parts, then lets another replica lead.
-    pub async fn stop(mut self) {
-        self.tasks.shutdown().await;
-        if let Some(candidate) = self.candidate {
+    /// Ends the parts that write, then lets another replica lead. The others go on: what is decided meanwhile follows from what
+    /// is true.
+    pub async fn resign(&self) {
+        self.writing.iter().for_each(AbortHandle::abort);
+        while !self.writing.iter().all(AbortHandle::is_finished) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if let Some(candidate) = &self.candidate {
             candidate.release().await;
         }
+    }
+
+    /// Tells, after this replica has resigned, whether another leads; without an election there is no other.
+    pub async fn is_succeeded(&self) -> bool {
+        match &self.candidate {
+            Some(candidate) => candidate.is_succeeded().await,
+            None => false,
+        }
+    }
+
+    /// Ends all parts.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
     }
 }
 
@@ -99,6 +120,7 @@ struct Context {
     objects: Arc<Objects>,
     wanted_since: reconcile::WantedSince,
     reports: Option<Arc<Reports>>,
+    queue: Queue,
     /// Who makes or marks databases has the turn: otherwise two would each see room for one more.
     databases: tokio::sync::Mutex<()>,
     settle: Duration,
@@ -129,6 +151,11 @@ impl Queue {
         }
     }
 
+    /// Returns a workload that is followed.
+    fn stored(&self, workload: &WorkloadRef) -> Option<Value> {
+        self.0.iter().find(|workloads| workloads.kind() == workload.kind)?.stored(workload)
+    }
+
     fn push_all(&self) {
         self.push_where(|_| true);
     }
@@ -153,6 +180,10 @@ const KINDS: [&str; 2] = ["Deployment", "StatefulSet"];
 pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: &Readiness) -> Controller {
     let (workloads, requests): (Vec<Arc<Workloads>>, Vec<Requests>) = KINDS.map(Workloads::new).into_iter().unzip();
     let queue = Queue(workloads.into());
+    state.look_up_by({
+        let queue = queue.clone();
+        move |workload| queue.stored(workload)
+    });
     let objects = Arc::new(Objects::default());
     let from_files = (!options.watch_policies).then_some(policies::POLICIES);
     let watched = [policies::POLICIES, policies::EXCEPTIONS].into_iter().filter(|watch| Some(*watch) != from_files);
@@ -168,13 +199,20 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         objects: Arc::clone(&objects),
         wanted_since: reconcile::WantedSince::default(),
         reports: options.write_reports.then(|| Reports::new(writer.clone())),
+        queue: queue.clone(),
         databases: tokio::sync::Mutex::default(),
         settle: options.settle,
         resync: options.resync,
     });
 
-    let mut tasks = JoinSet::new();
-    let watches = sinks::Watches { client: client.clone(), state: Arc::clone(state), objects, queue: queue.clone() };
+    let (mut tasks, mut writing) = (JoinSet::new(), Vec::new());
+    let watches = sinks::Watches {
+        client: client.clone(),
+        state: Arc::clone(state),
+        objects,
+        queue: queue.clone(),
+        strangers: Arc::clone(&strangers),
+    };
     spawn(&mut tasks, "namespaces", watches.namespaces(readiness.step("namespaces")));
     spawn(&mut tasks, "autoscalers", watches.autoscalers(readiness.step("autoscalers")));
     spawn(&mut tasks, "scaled objects", watches.scaled_objects(readiness.step("scaled objects")));
@@ -190,6 +228,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     for kind in KINDS {
         spawn(&mut tasks, "strangers", strangers.follow(client, kind, readiness.clone()));
     }
+    spawn(&mut tasks, "strangers", strangers.decide());
     if options.watch_policies {
         let step = readiness.step(policies::POLICIES);
         spawn(&mut tasks, policies::POLICIES, policies::follow(client.clone(), Arc::clone(&book), step));
@@ -200,16 +239,16 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         for definition in Reports::definitions() {
             spawn(&mut tasks, "reports", reports.kinds(client, definition));
         }
-        spawn(&mut tasks, "reports", Arc::clone(reports).write());
+        writing.push(spawn(&mut tasks, "reports", Arc::clone(reports).write()));
     }
-    spawn(&mut tasks, "statuses", book::write(writer, statuses));
+    writing.push(spawn(&mut tasks, "statuses", book::write(writer, statuses)));
     spawn(&mut tasks, "counts", Arc::clone(&book).tick());
     let candidate =
         options.election.clone().map(|election| Arc::new(Candidate::new(client.clone(), election, leadership)));
     if let Some(candidate) = &candidate {
         let (candidate, context, readiness) = (Arc::clone(candidate), Arc::clone(&context), readiness.clone());
         let queue = queue.clone();
-        spawn(&mut tasks, "election", async move {
+        writing.push(spawn(&mut tasks, "election", async move {
             // Who does not know the cluster yet is no leader.
             readiness.reached().await;
             let won = || {
@@ -218,25 +257,25 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
                 book.tell_all();
             };
             candidate.stand(won).await;
-        });
+        }));
     }
     let scope = state.read(|policies, _| label_selector(policies.scope()));
     for (workloads, requests) in queue.kinds().iter().zip(requests) {
         let step = readiness.step(if workloads.kind() == "Deployment" { "deployments" } else { "stateful sets" });
         spawn(&mut tasks, "workloads", workloads.follow_labelled(client, &scope, step));
         let (context, workloads, readiness) = (Arc::clone(&context), Arc::clone(workloads), readiness.clone());
-        spawn(&mut tasks, "reconciliation", async move {
+        writing.push(spawn(&mut tasks, "reconciliation", async move {
             // What is looked at too early would be taken for something that nobody cares for, and not be looked at again.
             readiness.reached().await;
             workloads.wake(&context.described());
             reconcile_all(context, workloads.known(), requests).await;
-        });
+        }));
     }
-    Controller { tasks, candidate }
+    Controller { tasks, writing, candidate }
 }
 
-fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-    tasks.spawn(task.instrument(info_span!("controller", part = name)));
+fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    tasks.spawn(task.instrument(info_span!("controller", part = name)))
 }
 
 /// Looks at each workload of a kind that is asked for.

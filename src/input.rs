@@ -7,12 +7,13 @@ use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::report;
 use tidegate_engine::BUILTIN;
 use tidegate_engine::api::{ServingException, ServingPolicy};
+use tidegate_engine::companions::{autoscaler_of, database};
 use tidegate_engine::decision::{Considered, Operation, Request, User};
-use tidegate_engine::facts::{Apis, Autoscaler, Claim, Facts, Namespace, PodSelector};
+use tidegate_engine::facts::{Apis, Autoscaler, Claim, Facts, Namespace, PodSelector, SCALED_OBJECT};
 use tidegate_engine::policy::{Exception, Policy, PolicySet};
-use crate::report;
 use tidegate_engine::workload::Workload;
 
 /// The fields of an object of ours.
@@ -30,7 +31,8 @@ pub struct Input {
     pub exceptions: Vec<Arc<Exception>>,
     /// Deployments and StatefulSets, labelled as model servers or not, in the order in which they came.
     pub workloads: Vec<Found>,
-    /// The namespaces, autoscalers of both kinds, claims, Services and disruption budgets among the objects. Every API counts as served.
+    /// The namespaces, autoscalers of both kinds, databases, claims, Services and disruption budgets among the objects. Every API
+    /// counts as served.
     pub facts: Facts,
     /// How many objects there were of kinds that nothing is decided about.
     pub others: usize,
@@ -135,7 +137,8 @@ impl Input {
             ));
         }
         let policy: ServingPolicy = read(file, object)?;
-        let compiled = Policy::compile(&policy, &BUILTIN).map_err(|problem| senseless(file, object, report::chain(&problem)))?;
+        let compiled =
+            Policy::compile(&policy, &BUILTIN).map_err(|problem| senseless(file, object, report::chain(&problem)))?;
         self.policies.push(Arc::new(compiled));
         Ok(())
     }
@@ -151,7 +154,8 @@ impl Input {
             let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             let labels: BTreeMap<String, String> =
                 serde_json::from_value(object["metadata"]["labels"].take()).unwrap_or_default();
-            self.facts.namespaces.insert(name.clone(), named(&name, labels));
+            let terminating = !object["metadata"]["deletionTimestamp"].is_null();
+            self.facts.namespaces.insert(name.clone(), Namespace { terminating, ..named(&name, labels) });
             return Ok(());
         }
         let named = object["metadata"]["namespace"].as_str().is_some_and(|found| !found.is_empty());
@@ -166,8 +170,7 @@ impl Input {
                 self.exceptions.push(Arc::new(compiled));
             }
             ("apps", "Deployment" | "StatefulSet") => self.add_workload(file, object)?,
-            ("autoscaling", "HorizontalPodAutoscaler") => self.add_autoscaler(&object, Autoscaler::of_hpa),
-            ("keda.sh", "ScaledObject") => self.add_autoscaler(&object, Autoscaler::of_scaled_object),
+            ("autoscaling", "HorizontalPodAutoscaler") | ("keda.sh", SCALED_OBJECT) => self.add_autoscaler(&object),
             _ => self.add_fact((group, kind), &object),
         }
         Ok(())
@@ -188,8 +191,18 @@ impl Input {
                 let budgets = self.facts.budgets.get_or_insert_default();
                 budgets.entry(namespace).or_default().insert(name, PodSelector::of(object));
             }
-            _ => self.others += 1,
+            _ => self.add_database(object, namespace, name),
         }
+    }
+
+    /// Notes a database of a provider; an object of another kind decides nothing.
+    fn add_database(&mut self, object: &Value, namespace: String, name: String) {
+        let Some(api) = database::api_of(object) else {
+            self.others += 1;
+            return;
+        };
+        let inside = self.facts.databases.entry(namespace).or_default();
+        inside.insert((api.provider, name), database::read(api, object));
     }
 
     fn add_workload(&mut self, file: &str, object: Value) -> Result<(), InputError> {
@@ -203,9 +216,10 @@ impl Input {
         Ok(())
     }
 
-    fn add_autoscaler(&mut self, object: &Value, read: fn(&Value, bool) -> Autoscaler) {
+    fn add_autoscaler(&mut self, object: &Value) {
         if let Some(target) = Autoscaler::target(object).filter(|_| !Autoscaler::is_derived(object)) {
-            self.facts.autoscalers.entry(target).or_default().push(read(object, false));
+            let found = autoscaler_of(object, &target);
+            self.facts.autoscalers.entry(target).or_default().push(found);
         }
     }
 

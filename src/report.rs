@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 
+use serde::Serialize;
+
 use tidegate_engine::decision::{Considered, Excepted, Verdict, Violation};
+use tidegate_engine::workload::WorkloadRef;
 
 /// Writes a refusal: every violation, with its field, what was found, what is expected and what to paste.
 #[must_use]
@@ -43,6 +46,28 @@ fn paragraph(number: usize, violation: &Violation) -> String {
         let _ = writeln!(text, "     {line}");
     }
     text
+}
+
+/// How many workloads are named of which there may be more.
+const MOST_NAMED: usize = 10;
+
+/// Tells of workloads, each with its replicas, that have more of them than a policy allows; none where there are none.
+#[must_use]
+pub fn held(replicas: &BTreeMap<&WorkloadRef, i64>) -> Option<String> {
+    let of = |(workload, count): (&&WorkloadRef, &i64)| {
+        format!("{} {}/{} ({count})", workload.kind, workload.namespace, workload.name)
+    };
+    let named: Vec<String> = replicas.iter().take(MOST_NAMED).map(of).collect();
+    let more = replicas.len().saturating_sub(MOST_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let (subject, verb) = (plural(replicas.len(), "model server"), if replicas.len() == 1 { "has" } else { "have" });
+    (!named.is_empty()).then(|| {
+        format!(
+            "{subject} {verb} more replicas than maxReplicas allows: {}{more}; none is stopped for that, each autoscaler's \
+             maxReplicas goes down as the replicas do",
+            named.join(", ")
+        )
+    })
 }
 
 /// One reason of a refusal, for programs.

@@ -1,15 +1,17 @@
 //! What the watches write and the webhooks read: the policies and the facts, both in memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use tidegate_engine::facts::Facts;
 use tidegate_engine::policy::PolicySet;
+use tidegate_engine::workload::WorkloadRef;
 
 /// How long a request waits for its namespace to be seen: Namespace and Deployment may come in one `kubectl apply`.
 const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
@@ -20,7 +22,11 @@ pub struct State {
     facts: RwLock<Facts>,
     changes: watch::Sender<()>,
     complete: AtomicBool,
+    stored: OnceLock<Stored>,
 }
+
+/// Looks up a workload as it is stored; none where it is not followed.
+type Stored = Box<dyn Fn(&WorkloadRef) -> Option<Value> + Send + Sync>;
 
 impl State {
     /// Starts with these policies and no facts.
@@ -31,7 +37,20 @@ impl State {
             facts: RwLock::new(Facts::default()),
             changes: watch::Sender::new(()),
             complete: AtomicBool::new(false),
+            stored: OnceLock::new(),
         }
+    }
+
+    /// Has workloads looked up where those are kept who follow them.
+    pub fn look_up_by(&self, stored: impl Fn(&WorkloadRef) -> Option<Value> + Send + Sync + 'static) {
+        // There is one controller; another would follow the same.
+        let _ = self.stored.set(Box::new(stored));
+    }
+
+    /// Returns a workload as it is stored; none where it is not followed.
+    #[must_use]
+    pub fn workload(&self, workload: &WorkloadRef) -> Option<Value> {
+        self.stored.get()?(workload)
     }
 
     /// Reads the policies and the facts, as they are now.

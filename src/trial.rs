@@ -6,9 +6,10 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use tidegate_engine::companions::{Wanted, contains};
-use tidegate_engine::decision::{Considered, Violation};
 use crate::input::{Found, Input, InputError, considered};
+use tidegate_engine::companions::Wanted;
+use tidegate_engine::decision::{Considered, Violation};
+use tidegate_engine::quantity::fields::Fields;
 use tidegate_engine::workload::Path;
 
 /// A file of tests.
@@ -195,7 +196,8 @@ impl Expected {
         let pod = &stored["spec"]["template"]["spec"];
         let differing = self.fields.iter().filter_map(|(path, expected)| {
             let found = Path::new(path.split('/')).get(pod).unwrap_or(&Value::Null);
-            (found != expected).then(|| different(path, &told(expected), &told(found)))
+            let fields = path.split('/').fold(Fields::of_pod(), |fields, field| fields.below(field));
+            (!fields.are_same(found, expected)).then(|| different(path, &told(expected), &told(found)))
         });
         differing.collect()
     }
@@ -213,10 +215,10 @@ impl Expected {
                     let found = format!("{} {}", told(&object["kind"]), told(&object["metadata"]["name"]));
                     vec![different(what, "none", &found)]
                 }
-                Wanted::Object(object) | Wanted::Theirs(object) => lacking(what, object, expected),
+                Wanted::Object(object) | Wanted::Theirs(object) => lacking(what, object, expected, &Fields::of(object)),
                 _ if expected == "none" => Vec::new(),
                 Wanted::Nothing | Wanted::Declined => vec![different(what, &told(expected), "none")],
-                Wanted::Impossible { message, .. } => {
+                Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => {
                     vec![different(what, &told(expected), &format!("none: {message}"))]
                 }
             }
@@ -226,12 +228,15 @@ impl Expected {
 }
 
 /// Returns the parts of what is expected that an object has not, by their places.
-fn lacking(place: &str, found: &Value, expected: &Value) -> Vec<String> {
+fn lacking(place: &str, found: &Value, expected: &Value, known: &Fields) -> Vec<String> {
     match expected {
         Value::Object(fields) if found.is_object() => {
-            fields.iter().flat_map(|(name, value)| lacking(&format!("{place}.{name}"), &found[name], value)).collect()
+            let lacking = |(name, value): (&String, &Value)| {
+                lacking(&format!("{place}.{name}"), &found[name], value, &known.below(name))
+            };
+            fields.iter().flat_map(lacking).collect()
         }
-        _ if contains(found, expected) => Vec::new(),
+        _ if known.contain(found, expected) => Vec::new(),
         _ => vec![different(place, &told(expected), &told(found))],
     }
 }
@@ -249,5 +254,34 @@ fn told(value: &Value) -> String {
         Value::Null => "nothing".to_owned(),
         Value::String(text) => text.clone(),
         value => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_amount_may_be_written_in_other_words() {
+        let limits = json!({"cpu": "500m", "memory": "1Gi"});
+        let container = json!({"name": "server", "resources": {"limits": limits}});
+        let stored = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+        let different = |path: &str, expected: Value| {
+            let fields = [(format!("containers/server/{path}"), expected)].into();
+            Expected { fields, ..Expected::default() }.fields(&stored)
+        };
+        assert_eq!(different("resources/limits/cpu", json!(0.5)), [""; 0]);
+        assert_eq!(different("resources", json!({"limits": {"cpu": 0.5, "memory": "1024Mi"}})), [""; 0]);
+        let told = "containers/server/resources/limits/cpu: expected 1, found 500m";
+        assert_eq!(different("resources/limits/cpu", json!(1)), [told]);
+        let target = |amount: Value| {
+            let metrics = json!([{"pods": {"target": {"averageValue": amount}}}]);
+            json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": {"metrics": metrics}})
+        };
+        let planned = target(json!("5"));
+        let lacking = |expected: &Value| lacking("autoscaler", &planned, expected, &Fields::of(&planned)).len();
+        assert_eq!((lacking(&target(json!(5))), lacking(&target(json!(6)))), (0, 1));
     }
 }

@@ -11,13 +11,13 @@ use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use tidegate_engine::api::DatabaseProvider;
-use tidegate_engine::facts::{Apis, Autoscaler, Database, Facts, Namespace};
-use tidegate_engine::workload::WorkloadRef;
 use tidegate::input;
-use tidegate_engine::policy::PolicySet;
 use tidegate::server::handlers::webhooks;
 use tidegate::state::State;
+use tidegate_engine::api::DatabaseProvider;
+use tidegate_engine::facts::{Apis, Autoscaler, Database, Facts, Namespace};
+use tidegate_engine::policy::PolicySet;
+use tidegate_engine::workload::WorkloadRef;
 use tower::ServiceExt as _;
 
 const SERVING: &str = include_str!("../policies/serving.yaml");

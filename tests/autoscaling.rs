@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -98,6 +98,63 @@ fn a_budget_gives_way_to_its_authors_and_comes_back_after_it() {
     wait_until("ours to give way", SOON, || budgets(&sandbox) == ["later-tidegate", "mine"]);
 }
 
+#[test]
+#[ignore = "needs the control plane"]
+fn a_policy_that_allows_fewer_replicas_than_there_are_stops_no_pod() {
+    let namespace = "held";
+    let sandbox = Sandbox::without_policy(namespace);
+    // Whatever the metrics say, the autoscaler takes no replica away, but for its own maxReplicas.
+    let of = |most: i64| {
+        let target = json!({"type": "AverageValue", "averageValue": "1"});
+        let metrics = json!([{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": target}}]);
+        let behavior = json!({"scaleDown": {"selectPolicy": "Disabled"}});
+        policy(namespace, &json!({"autoscaling": {"maxReplicas": most, "metrics": metrics, "behavior": behavior}}))
+    };
+    let most = |count: i64| {
+        wait_until(&format!("the autoscaler to have at most {count}"), SOON, || {
+            sandbox.autoscaler("api")["spec"]["maxReplicas"] == count
+        });
+    };
+    let scale = |count: i64| {
+        sandbox.kubectl(&["scale", "deployment", "api", &format!("--replicas={count}")]).succeeds();
+    };
+    let held = |server: &Value| condition(server, "AutoscalerReady")["message"].to_string().contains("none is stopped");
+    let in_bounds = |is: &str| {
+        wait_until(&format!("the policy's status to say {is}"), SOON, || {
+            let policy = sandbox.plane.api.get("ServingPolicy", "", namespace).unwrap();
+            condition(&policy, "ReplicasInBounds")["status"] == is
+        });
+    };
+    sandbox.put_policy(&of(6));
+    sandbox.apply(&model_server("api")).succeeds();
+    most(6);
+    scale(5);
+    sandbox.rolled_out("api");
+    in_bounds("True");
+
+    let told = "1 model server has more replicas than maxReplicas allows: Deployment held/api (5); none is stopped";
+    sandbox.kubectl_with(&["apply", "-f", "-"], &of(2)).succeeds().says(told);
+    most(5);
+    sandbox.model_server("api", "that its replicas are kept", held);
+    in_bounds("False");
+    // The controller of autoscalers looks every few seconds.
+    std::thread::sleep(std::time::Duration::from_secs(10));
+    assert_eq!((&sandbox.deployment("api")["spec"]["replicas"], pods(&sandbox).len()), (&json!(5), 5));
+
+    // What its author takes away does not come back.
+    scale(3);
+    most(3);
+    scale(6);
+    sandbox.scaled_to("api", 3);
+    scale(2);
+    most(2);
+    sandbox.model_server("api", "that it is within the policy's bounds", |server| !held(server));
+    in_bounds("True");
+    scale(4);
+    sandbox.scaled_to("api", 2);
+    most(2);
+}
+
 /// Runs tidegate as somebody at their shell.
 fn tidegate(sandbox: &Sandbox, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
@@ -148,6 +205,97 @@ fn what_ran_before_tidegate_is_listed_until_it_is_adopted_and_restarts_no_pod() 
     sandbox.kubectl(&["set", "image", "deployment", "api", "api=registry.example.com/api:2.0.0"]).succeeds();
     assert!(sandbox.container("api")["readinessProbe"].is_object());
     tidegate(&sandbox, &["adopt", "deployment/none"]).fails().says("there is no Deployment none in namespace adopted");
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn adopting_tells_what_comes_next_and_makes_no_autoscaler_that_cannot_work() {
+    let sandbox = Sandbox::without_policy("adopted-bare");
+    sandbox.apply(&model_server("api")).succeeds();
+    let metrics = json!([{"type": "ContainerResource", "containerResource":
+        {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 50}}}]);
+    let database = json!({"provider": "cloudnative-pg", "cloudNativePg": {"storage": {"size": "1Gi"}}});
+    let requests = json!({"cpu": {"requests": {"memory": "200Mi"}}});
+    let spec = json!({"autoscaling": {"metrics": metrics}, "database": database, "resources": requests});
+    sandbox.put_policy(&policy("adopted-bare", &spec));
+    sandbox.model_server("api", "that it is unmanaged", |server| condition(server, "Managed")["reason"] == "Unmanaged");
+    let shown = tidegate(&sandbox, &["adopt", "deployment/api"]).succeeds();
+    for told in [
+        "  autoscaler: none: container api requests no memory",
+        "  database: Cluster db-api\n",
+        "  with the next change of its pod template:\n",
+        "    injected: containers/api/resources/requests/memory: 200Mi\n",
+        "    injected: containers/api/env/PGHOST/value: db-api-rw\n",
+        "    autoscaler: HorizontalPodAutoscaler api-tidegate\n",
+    ] {
+        assert!(shown.stdout.contains(told), "{told} in:\n{}", shown.stdout);
+    }
+
+    tidegate(&sandbox, &["adopt", "deployment/api", "--yes"]).succeeds();
+    sandbox.model_server("api", "that its autoscaler could not work", |server| {
+        condition(server, "AutoscalerReady")["reason"] == "NoSuitableMetric"
+    });
+    assert_eq!(autoscalers(&sandbox), [""; 0]);
+    sandbox.kubectl(&["set", "image", "deployment", "api", "api=registry.example.com/api:2.0.0"]).succeeds();
+    sandbox.autoscaler("api");
+    let explained = tidegate(&sandbox, &["explain", "deployment/api"]).succeeds();
+    assert_eq!(outcome(&explained, "memory-scaling"), "conforms", "it is no autoscaler of the author's own");
+}
+
+/// What `explain` says of a rule.
+#[track_caller]
+fn outcome(explained: &Output, rule: &str) -> String {
+    let mut rows = explained.stdout.lines().filter_map(|line| line.split_once(char::is_whitespace));
+    let row = rows.find(|(found, _)| *found == rule);
+    row.unwrap_or_else(|| panic!("{rule} in:\n{}", explained.stdout)).1.trim().to_owned()
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn explain_knows_what_is_beside_a_workload() {
+    let plane = ControlPlane::start(&[]);
+    plane.kubectl(&["apply", "--server-side", "-f", &keda_definition()], "").succeeds();
+    plane.kubectl(&["wait", "--for=condition=Established", "-f", &keda_definition()], "").succeeds();
+    let sandbox = Sandbox::on(&plane, None, "explained");
+    sandbox.apply(&policy("explained", &json!({}))).succeeds();
+    let mut object = two("api");
+    object["spec"]["template"]["spec"]["volumes"] =
+        json!([{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}]);
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "models"},
+        "spec": {"accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "api"});
+    let hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "mine"},
+        "spec": {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 4}});
+    let scaled_object = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "theirs"},
+        "spec": {"scaleTargetRef": target, "triggers": [{"type": "cron", "metadata": {}}]}});
+    for object in [object, claim, hpa, scaled_object] {
+        sandbox.apply(&object).succeeds();
+    }
+    let explained = tidegate(&sandbox, &["explain", "deployment/api"]).succeeds();
+    for rule in ["duplicate-autoscaler", "missing-disruption-budget", "single-writer-volume"] {
+        assert!(outcome(&explained, rule).starts_with("warned of"), "{rule}: {}", outcome(&explained, rule));
+    }
+    let budget = json!({"apiVersion": "policy/v1", "kind": BUDGET, "metadata": {"name": "mine"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "api"}}}});
+    sandbox.apply(&budget).succeeds();
+    let explained = tidegate(&sandbox, &["explain", "deployment/api"]).succeeds();
+    assert_eq!(outcome(&explained, "missing-disruption-budget"), "conforms");
+
+    // Who may read the workload, the policies and what scales it is told of what is left out.
+    let resources = "--resource=namespaces,deployments.apps,servingpolicies.tidegate.dev,servingexceptions.tidegate.dev,\
+                     horizontalpodautoscalers.autoscaling";
+    let role = ["create", "clusterrole", "readers", "--verb=get,list", resources];
+    plane.kubectl(&role, "").succeeds();
+    plane.kubectl(&["create", "clusterrolebinding", "readers", "--clusterrole=readers", "--user=jane"], "").succeeds();
+    let text = fs::read_to_string(plane.kubeconfig()).unwrap();
+    let mut kubeconfig: Value = serde_saphyr::from_str(&text).unwrap();
+    kubeconfig["users"][0]["user"]["as"] = "jane".into();
+    let path = plane.new_folder().join("kubeconfig");
+    fs::write(&path, kubeconfig.to_string()).unwrap();
+    let explained = tidegate(&sandbox, &["explain", "deployment/api", "--kubeconfig", path.to_str().unwrap()]);
+    let explained = explained.succeeds().says("not allowed to read these objects").says("PersistentVolumeClaim");
+    assert_eq!(outcome(&explained, "single-writer-volume"), "conforms");
+    assert_eq!(outcome(&explained, "missing-disruption-budget"), "conforms", "nobody looked");
 }
 
 /// Has the API of custom metrics alone: it comes and goes for the whole control plane.

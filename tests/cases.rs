@@ -10,12 +10,12 @@ use std::sync::LazyLock;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
+use tidegate::input::{self, Input};
 use tidegate_engine::api::Enforcement;
 use tidegate_engine::decision::{Decision, Operation, Request, User, Violation, decide};
 use tidegate_engine::facts::{Apis, Facts, Namespace};
-use tidegate::input::{self, Input};
-use tidegate_engine::policy::PolicySet;
 use tidegate_engine::policy::Finding;
+use tidegate_engine::policy::PolicySet;
 use tidegate_engine::rules;
 use tidegate_engine::workload::{Workload, key_of};
 
@@ -435,7 +435,11 @@ mod of_injection {
             ("probes/two-containers", "cannot be told which container"),
             ("probes/an-annotation-that-names-nothing", "no container `server`"),
             ("database/not-served", "does not serve"),
-            ("database/variables-that-are-set", "`PGPASSWORD` is the author's own"),
+            ("database/variables-that-are-set", "container api sets PGHOST, so it has a database of its own"),
+            ("database/variables-that-are-set-otherwise", "`PGUSER` is the author's own"),
+            ("database/variables-that-are-set-otherwise", "bound as a whole or not at all"),
+            ("database/env-from", "tidegate.dev/database: \"true\" binds tidegate's"),
+            ("database/env-from-over", "none keeps it unbound"),
         ] {
             let (_, _, Decision { notes, verdict, .. }) = injected(&root().join("injection").join(case));
             let mut told = notes.iter().chain(&verdict.warnings);

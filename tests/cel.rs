@@ -11,6 +11,7 @@ use std::sync::Arc;
 use common::{ControlPlane, SCOPE, SOON, Sandbox, wait_until};
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tidegate_engine::BUILTIN;
 use tidegate_engine::api::ServingPolicy;
@@ -19,7 +20,9 @@ use tidegate_engine::facts::{Facts, Namespace};
 use tidegate_engine::policy::{Policy, PolicySet};
 use tidegate_engine::workload::Workload;
 
-const TABLE: &str = "tests/cases/cel/expressions.yaml";
+/// The objects of `tests/cases/cel`, each with the table of expressions that are asked about it.
+const TABLES: [(&str, &str); 3] =
+    [("object", "expressions"), ("bare", "bare-expressions"), ("stateful-set", "stateful-set-expressions")];
 
 /// How many expressions are asked at a time: the API server cuts off warnings after some 4,000 characters.
 const CHUNK: usize = 5;
@@ -43,13 +46,12 @@ enum Nothing {
     Error,
 }
 
-fn cases() -> Vec<Case> {
-    let table: BTreeMap<String, Vec<Case>> = serde_saphyr::from_str(&fs::read_to_string(TABLE).unwrap()).unwrap();
-    table.into_values().flatten().collect()
+fn read<T: DeserializeOwned>(name: &str) -> T {
+    serde_saphyr::from_str(&fs::read_to_string(format!("tests/cases/cel/{name}.yaml")).unwrap()).unwrap()
 }
 
-fn object() -> Value {
-    serde_saphyr::from_str(&fs::read_to_string("tests/cases/cel/object.yaml").unwrap()).unwrap()
+fn cases(table: &str) -> Vec<Case> {
+    read::<BTreeMap<String, Vec<Case>>>(table).into_values().flatten().collect()
 }
 
 /// The variables that the expressions may use, in the form that is Kubernetes' and Tidegate's.
@@ -74,19 +76,25 @@ fn given(told: Option<&str>) -> Gives {
 
 #[test]
 fn expressions_give_what_the_table_says() {
-    let cases = cases();
-    assert!(cases.len() >= 80, "{} expressions", cases.len());
-    let wrong = cases.iter().filter_map(|case| {
-        let rule = json!({"id": "case", "expression": case.expression, "message": "false", "variables": variables()});
-        let found = judged(&rule).map(|told| given(told.first().map(|violation| &*violation.finding.found)));
-        (found.as_ref() != Ok(&case.gives)).then(|| format!("{}: {found:?}, not {:?}", case.expression, case.gives))
-    });
-    let wrong: Vec<String> = wrong.collect();
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (object, table) in TABLES {
+        let object: Value = read(object);
+        for case in cases(table) {
+            count += 1;
+            let rule =
+                json!({"id": "case", "expression": case.expression, "message": "false", "variables": variables()});
+            let found = judged(&object, &rule).map(|told| given(told.first().map(|found| &*found.finding.found)));
+            if found.as_ref() != Ok(&case.gives) {
+                wrong.push(format!("{table}: {}: {found:?}, not {:?}", case.expression, case.gives));
+            }
+        }
+    }
+    assert!(count >= 130, "{count} expressions");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Judges the object by a custom rule.
-fn judged(rule: &Value) -> Result<Vec<Violation>, String> {
+/// Judges an object by a custom rule.
+fn judged(object: &Value, rule: &Value) -> Result<Vec<Violation>, String> {
     let policy = json!({
         "apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {"name": "custom"},
         "spec": {"customRules": [rule]}
@@ -95,7 +103,7 @@ fn judged(rule: &Value) -> Result<Vec<Violation>, String> {
     let policy = Policy::compile(&policy, &BUILTIN).map_err(|error| error.to_string())?;
     let scope = [(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into();
     let policies = PolicySet::new(scope, vec![Arc::new(policy)]);
-    let mut object = object();
+    let mut object = object.clone();
     object["metadata"]["namespace"] = "ml".into();
     let labels = BTreeMap::from([("kubernetes.io/metadata.name".to_owned(), "ml".to_owned())]);
     let namespaces = [("ml".to_owned(), Namespace { labels, terminating: false })].into();
@@ -117,13 +125,18 @@ fn judged(rule: &Value) -> Result<Vec<Violation>, String> {
 #[ignore = "needs the control plane"]
 fn the_api_server_gives_the_same() {
     let sandbox = Sandbox::on(ControlPlane::shared().0, None, "cel");
-    let cases = cases();
-    for (chunk, cases) in cases.chunks(CHUNK).enumerate() {
-        admission_policy(&sandbox, chunk, cases);
+    let tables = TABLES.map(|(object, table)| (object, cases(table)));
+    for (name, cases) in &tables {
+        cases
+            .chunks(CHUNK)
+            .enumerate()
+            .for_each(|(chunk, cases)| admission_policy(&sandbox, &chunk_of(name, chunk), cases));
     }
-    for (chunk, cases) in cases.chunks(CHUNK).enumerate() {
-        let mut object = object();
-        object["metadata"]["labels"]["chunk"] = format!("chunk-{chunk}").into();
+    let chunks =
+        tables.iter().flat_map(|(name, cases)| cases.chunks(CHUNK).enumerate().map(move |chunk| (name, chunk)));
+    for (name, (chunk, cases)) in chunks {
+        let mut object: Value = read(name);
+        object["metadata"]["labels"]["chunk"] = chunk_of(name, chunk).into();
         let asked = || sandbox.kubectl_with(&["create", "--dry-run=server", "-f", "-"], &object).succeeds().stderr;
         wait_until("the policy to be evaluated", SOON, || asked().contains("always told"));
         let told = asked();
@@ -134,20 +147,23 @@ fn the_api_server_gives_the_same() {
     }
 }
 
+fn chunk_of(object: &str, chunk: usize) -> String {
+    format!("{object}-{chunk}")
+}
+
 /// Makes a policy of the API server's own that warns of each expression that does not give `true`.
-fn admission_policy(sandbox: &Sandbox, chunk: usize, cases: &[Case]) {
-    let name = format!("chunk-{chunk}");
+fn admission_policy(sandbox: &Sandbox, name: &str, cases: &[Case]) {
     let validations = cases
         .iter()
         .enumerate()
         .map(|(index, case)| json!({"expression": case.expression, "message": format!("case-{index}")}));
     let sentinel = json!({"expression": "object == null", "message": "always told"});
-    let deployments =
-        json!([{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["deployments"]}]);
+    let workloads = json!([{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"],
+        "resources": ["deployments", "statefulsets"]}]);
     let policy = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
         "spec": {
-            "failurePolicy": "Fail", "matchConstraints": {"resourceRules": deployments}, "variables": variables(),
+            "failurePolicy": "Fail", "matchConstraints": {"resourceRules": workloads}, "variables": variables(),
             "validations": validations.chain([sentinel]).collect::<Vec<_>>()
         }
     });

@@ -6,8 +6,8 @@
 mod common;
 
 use common::{
-    ControlPlane, SOON, Sandbox, Tidegate, condition, env, free_addresses, in_tree, model_server, serving, wait_for,
-    wait_until,
+    ControlPlane, SOON, Sandbox, Tidegate, condition, container, env, free_addresses, in_tree, model_server, serving,
+    wait_for, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -170,6 +170,71 @@ fn a_policy_with_settings_that_no_operator_takes_is_refused() {
     }
 }
 
+/// The names of the databases of a namespace.
+fn databases(sandbox: &Sandbox) -> Vec<String> {
+    let name = |found: &Value| found["metadata"]["name"].as_str().unwrap().to_owned();
+    sandbox.list("postgresql").iter().map(name).collect()
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_database_that_an_earlier_release_named_keeps_its_name_and_is_nobody_elses() {
+    let sandbox = sandbox("named-before", &json!({}));
+    let metadata = json!({"name": "acid-api", "labels": {"app.kubernetes.io/managed-by": "tidegate"},
+        "annotations": {"tidegate.dev/workload": "StatefulSet/api"}});
+    let spec =
+        json!({"teamId": "acid", "numberOfInstances": 1, "postgresql": {"version": "17"}, "volume": {"size": "1Gi"}});
+    sandbox
+        .apply(&json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": metadata, "spec": spec}))
+        .succeeds();
+    let mut stateful = model_server("api");
+    stateful["kind"] = "StatefulSet".into();
+    stateful["spec"]["serviceName"] = "api".into();
+    let host = |object: &Value| {
+        let arguments = ["apply", "--dry-run=server", "-o", "json", "-f", "-"];
+        let tried: Value = serde_json::from_str(&sandbox.kubectl_with(&arguments, object).succeeds().stdout).unwrap();
+        env(&tried["spec"]["template"]["spec"]["containers"][0], "PGHOST")["value"].as_str().unwrap().to_owned()
+    };
+    wait_until("tidegate to see the database", SOON, || host(&stateful) == "acid-api");
+    let own = host(&model_server("api"));
+    assert!(own.starts_with("acid-api-") && own.len() == "acid-api-".len() + 8, "{own}");
+    sandbox.apply(&stateful).succeeds();
+    sandbox.apply(&model_server("api")).succeeds();
+    wait_until("both to be told of their databases", SOON, || {
+        let of =
+            |server: &str| sandbox.get("ModelServer", server).map(|found| found["status"]["database"]["name"].clone());
+        of("api-statefulset") == Some("acid-api".into()) && of("api") == Some(own.clone().into())
+    });
+    assert_eq!(databases(&sandbox), ["acid-api", &own]);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_place_goes_to_whoever_is_bound_already() {
+    let namespace = "places";
+    let sandbox = sandbox(namespace, &json!({"maxPerNamespace": 4}));
+    for index in 0..4 {
+        sandbox.apply(&model_server(&format!("bound{index}"))).succeeds().says_nothing();
+        database(&sandbox, "postgresql", &format!("acid-bound{index}"));
+    }
+    sandbox.put_policy(&policy(namespace, &json!({"maxPerNamespace": 2})));
+    sandbox.kubectl(&["delete", "postgresql", "acid-bound2", "acid-bound3"]).succeeds();
+    for index in 0..8 {
+        sandbox.apply(&model_server(&format!("a{index}"))).succeeds().says("no database is bound");
+    }
+    for (given_up, left) in [("bound0", 2), ("bound1", 2)] {
+        sandbox.kubectl(&["delete", "deployment", given_up]).succeeds();
+        sandbox.kubectl(&["delete", "postgresql", &format!("acid-{given_up}")]).succeeds();
+        wait_until("another to take its place", SOON, || databases(&sandbox).len() == left);
+        assert!(databases(&sandbox).iter().all(|name| name.starts_with("acid-bound")), "{:?}", databases(&sandbox));
+    }
+    assert_eq!(databases(&sandbox), ["acid-bound2", "acid-bound3"]);
+    // With nobody left who is bound, others have their turn.
+    sandbox.kubectl(&["delete", "deployment", "bound2"]).succeeds();
+    sandbox.kubectl(&["delete", "postgresql", "acid-bound2"]).succeeds();
+    wait_until("another to take its place", SOON, || databases(&sandbox).iter().any(|name| name.starts_with("acid-a")));
+}
+
 #[test]
 #[ignore = "needs the control plane"]
 fn a_namespace_gets_no_more_databases_than_it_may_have() {
@@ -237,6 +302,88 @@ fn a_database_without_a_workload_says_since_when_and_is_bound_again() {
     sandbox.kubectl(&["rollout", "restart", "deployment", "api"]).succeeds();
     assert_eq!(sandbox.container("api")["env"], Value::Null);
     wait_until("the database to be told of as orphaned", SOON, || label().is_string());
+}
+
+/// Annotates a model server: whether it is to have a database.
+fn say_of_databases(object: &mut Value, said: &str) {
+    object["metadata"]["annotations"] = json!({"tidegate.dev/database": said});
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_binding_is_never_mixed_with_the_authors_own() {
+    let sandbox = sandbox("own-server", &json!({}));
+    let mut object = model_server("api");
+    container(&mut object)["env"] = json!([{"name": "PGHOST", "value": "db.internal"}]);
+    let told = sandbox.apply(&object).succeeds();
+    told.says("no database is bound: container api sets PGHOST").says("tidegate.dev/database: \"true\"");
+    assert_eq!(sandbox.container("api")["env"], json!([{"name": "PGHOST", "value": "db.internal"}]));
+    let server = sandbox.model_server("api", "that it has a database", |server| reason(server) == "OwnDatabase");
+    assert_eq!(condition(&server, "DatabaseReady")["status"], "True");
+    assert!(sandbox.list("postgresql").is_empty());
+
+    // Asked for, it is made as a whole or not at all.
+    say_of_databases(&mut object, "true");
+    container(&mut object)["image"] = "registry.example.com/api:2.0.0".into();
+    let told = sandbox.apply(&object).succeeds();
+    told.says("database-variable-overridden").says("leave PGHOST out");
+    assert_eq!(sandbox.container("api")["env"], json!([{"name": "PGHOST", "value": "db.internal"}]));
+    sandbox.model_server("api", "what is in the way", |server| reason(server) == "VariablesConflict");
+    assert!(sandbox.list("postgresql").is_empty());
+
+    let mut bound = model_server("api");
+    say_of_databases(&mut bound, "true");
+    sandbox.apply(&bound).succeeds().says_nothing();
+    assert_eq!(env(&sandbox.container("api"), "PGHOST")["value"], "acid-api");
+    sandbox.database("api");
+    // Who names a server later is let go of; the data stays.
+    object["metadata"].as_object_mut().unwrap().remove("annotations");
+    sandbox.apply(&object).succeeds().says("no database is bound: container api sets PGHOST");
+    assert_eq!(sandbox.container("api")["env"], json!([{"name": "PGHOST", "value": "db.internal"}]));
+    wait_until("the database to be told of as orphaned", SOON, || {
+        sandbox.database("api")["metadata"]["labels"]["tidegate.dev/orphaned-since"].is_string()
+    });
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn what_comes_from_elsewhere_is_left_to_its_author() {
+    let sandbox = sandbox("env-from", &json!({}));
+    sandbox.kubectl(&["create", "configmap", "settings", "--from-literal=LOG_LEVEL=info"]).succeeds();
+    let mut object = model_server("api");
+    container(&mut object)["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
+    let told = sandbox.apply(&object).succeeds();
+    told.says("no database is bound: container api takes variables from `envFrom`").says("\"true\" binds tidegate's");
+    assert_eq!(sandbox.container("api")["env"], Value::Null);
+    sandbox.model_server("api", "that it may have a database", |server| reason(server) == "OwnDatabase");
+    assert!(sandbox.list("postgresql").is_empty());
+
+    let mut prefixed = model_server("prefixed");
+    container(&mut prefixed)["envFrom"] = json!([{"prefix": "MODEL_", "configMapRef": {"name": "settings"}}]);
+    sandbox.apply(&prefixed).succeeds().says_nothing();
+    assert_eq!(env(&sandbox.container("prefixed"), "PGHOST")["value"], "acid-prefixed");
+
+    let mut asking = object.clone();
+    say_of_databases(&mut asking, "true");
+    container(&mut asking)["image"] = "registry.example.com/api:2.0.0".into();
+    sandbox.apply(&asking).succeeds().says_nothing();
+    assert_eq!(env(&sandbox.container("api"), "PGHOST")["value"], "acid-api");
+    let made = sandbox.database("api");
+
+    // What is bound stays bound, whatever the author no longer says; and it finds its data when it is made again.
+    container(&mut object)["image"] = "registry.example.com/api:3.0.0".into();
+    sandbox.apply(&object).succeeds().says("the database acid-api is bound all the same");
+    assert_eq!(env(&sandbox.container("api"), "PGHOST")["value"], "acid-api");
+    sandbox.kubectl(&["delete", "deployment", "api"]).succeeds();
+    sandbox.apply(&object).succeeds().says("the database acid-api is bound all the same");
+    sandbox.model_server("api", "its database", |server| reason(server) == "Pending");
+    assert_eq!(sandbox.database("api")["metadata"]["uid"], made["metadata"]["uid"]);
+
+    sandbox.put_policy(&policy("env-from", &json!({"overEnvFrom": true})));
+    let mut later = model_server("later");
+    container(&mut later)["envFrom"] = container(&mut object)["envFrom"].clone();
+    sandbox.apply(&later).succeeds().says("the database acid-later is bound all the same");
+    assert_eq!(env(&sandbox.container("later"), "PGHOST")["value"], "acid-later");
 }
 
 #[test]

@@ -157,6 +157,76 @@ fn a_restart_with_nothing_changed_writes_nothing() {
     nothing_is_written(&installed, "first");
 }
 
+#[test]
+#[ignore = "needs the control plane"]
+fn what_the_api_server_writes_in_its_own_way_is_applied_once() {
+    let (_turn, installed) = alone();
+    let _tidegate = installed.start_ready("first");
+    let sandbox = Sandbox::on(&PLANE, None, "canonical");
+    let mut policy = serving("canonical");
+    let metric = |name: &str, amount: Value| {
+        let target = json!({"type": "AverageValue", "averageValue": amount});
+        json!({"type": "ContainerResource", "containerResource": {"name": name, "target": target}})
+    };
+    let autoscaling = &mut policy["spec"]["autoscaling"];
+    autoscaling["metrics"] = json!([metric("cpu", json!(5)), metric("memory", json!("1024Mi"))]);
+    autoscaling["behavior"] = json!({"scaleUp": {"tolerance": 0.05}, "scaleDown": {"tolerance": "0.10"}});
+    policy["spec"]["disruptionBudget"] = json!({});
+    sandbox.put_policy(&policy);
+    installed.writes();
+    apply_all(&sandbox, &names(1));
+    complete(&sandbox, 1);
+    let stored = sandbox.autoscaler("api-0")["spec"].take();
+    let amount = |index: usize| &stored["metrics"][index]["containerResource"]["target"]["averageValue"];
+    assert_eq!((amount(0), amount(1)), (&json!("5"), &json!("1Gi")));
+    let tolerance = |direction: &str| &stored["behavior"][direction]["tolerance"];
+    assert_eq!((tolerance("scaleUp"), tolerance("scaleDown")), (&json!("50m"), &json!("100m")));
+    let writes = &quiet(&installed);
+    for (kind, name) in [
+        ("horizontalpodautoscalers", "api-0-tidegate"),
+        ("poddisruptionbudgets", "api-0-tidegate"),
+        ("postgresqls", "acid-api-0"),
+    ] {
+        assert!(of_kind(writes, kind).len() <= 1, "{name}:\n{}", told(writes));
+    }
+    // A person writes the same in other words.
+    let edit = r#"{"spec":{"volume":{"size":"10240Mi"}}}"#;
+    sandbox.kubectl(&["patch", "postgresql", "acid-api-0", "--type=merge", "--patch", edit]).succeeds();
+    sandbox.kubectl(&["annotate", "deployment", "api-0", "looked-at=again"]).succeeds();
+    let writes = about_companions(&quiet(&installed));
+    assert!(writes.is_empty(), "{}", told(&writes));
+    let server = sandbox.get("ModelServer", "api-0").unwrap();
+    assert_ne!(common::condition(&server, "DatabaseReady")["reason"], "Drifted", "{}", server["status"]);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn workloads_that_are_named_like_each_others_companions_have_their_own_and_come_to_rest() {
+    let (_turn, installed) = alone();
+    let _tidegate = installed.start_ready("first");
+    let sandbox = sandbox("alike");
+    let mut stateful = model_server("api");
+    stateful["kind"] = "StatefulSet".into();
+    stateful["spec"]["serviceName"] = "api".into();
+    let alike = [model_server("api"), stateful, model_server("api-statefulset"), model_server("api-tidegate")];
+    sandbox.apply(&json!({"apiVersion": "v1", "kind": "List", "items": alike})).succeeds();
+    complete(&sandbox, alike.len());
+    quiet(&installed);
+    let told_of = |server: &Value| {
+        let (owner, status) = (&server["metadata"]["ownerReferences"][0], &server["status"]);
+        assert_eq!((&owner["kind"], &owner["name"]), (&server["spec"]["kind"], &server["spec"]["name"]));
+        let names = [&server["metadata"]["name"], &status["autoscaler"]["name"], &status["database"]["name"]];
+        names.map(|name| name.as_str().unwrap().to_owned())
+    };
+    let servers: Vec<[String; 3]> = sandbox.list("ModelServer").iter().map(told_of).collect();
+    for index in 0..3 {
+        let named: std::collections::BTreeSet<&String> = servers.iter().map(|names| &names[index]).collect();
+        assert_eq!(named.len(), alike.len(), "{servers:?}");
+    }
+    let plain = ["api", "api-tidegate", "acid-api"].map(str::to_owned);
+    assert!(servers.contains(&plain), "{servers:?}");
+}
+
 /// Holds a replica that leads to have nothing to write.
 #[track_caller]
 fn nothing_is_written(installed: &Installed, identity: &str) {

@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
 use tidegate_engine::facts::{Apis, Facts};
-use tidegate_engine::workload::Workload;
+use tidegate_engine::workload::{Workload, completed};
 
 fn runner(cases: u32) -> TestRunner {
     let given = ProptestConfig::default();
@@ -153,6 +153,29 @@ fn the_api_server_accepts_what_comes_out_whenever_it_accepted_what_went_in() {
     let cases = usize::try_from(cases).unwrap();
     assert!(accepted.get() > cases / 2, "only {} of {cases} cases say something", accepted.get());
     assert!(changed.get() > cases / 2, "only {} of {cases} are changed", changed.get());
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn what_comes_from_a_file_is_completed_as_the_api_server_does() {
+    let sandbox = Sandbox::without_policy("completed");
+    let compared = Cell::new(0);
+    let mut runner = runner(150);
+    let cases = runner.config().cases;
+    let both = (deployments("completed"), select(vec!["Deployment", "StatefulSet"]));
+    let outcome = runner.run(&both, |(mut object, kind)| {
+        object["kind"] = kind.into();
+        let Ok(stored) = stored(&sandbox, &object) else { return Ok(()) };
+        compared.set(compared.get() + 1);
+        let completed = completed(object);
+        prop_assert_eq!(difference(&stored["spec"], &completed["spec"], "spec"), None);
+        prop_assert_eq!(&stored["spec"], &completed["spec"], "what is null and what is absent");
+        prop_assert_eq!(&stored["status"], &completed["status"]);
+        Ok(())
+    });
+    tell(outcome);
+    let cases = usize::try_from(cases).unwrap();
+    assert!(compared.get() > cases / 2, "only {} of {cases} cases say something", compared.get());
 }
 
 /// What is left of the old version would show: an injected value that does not give way, or one that is not injected

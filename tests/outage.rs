@@ -4,10 +4,13 @@
 
 mod common;
 
-use std::fs;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::{fs, io, thread};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use common::{
     Apply, ControlPlane, SOON, Sandbox, Tidegate, condition, env, free_addresses, in_tree, label, model_server,
     serving, wait_for, wait_until,
@@ -326,5 +329,118 @@ fn a_second_tidegate_leaves_the_configurations_of_the_first_alone() {
     sandbox.apply(&model_server("api")).succeeds();
     assert!(sandbox.container("api")["resources"]["limits"].is_object(), "the first injects as before");
     first.stop();
+    assert_eq!(configurations(plane), 0);
+}
+
+/// Leads each connection to the first of some servers that listens, as a load balancer does; returns its own address.
+fn balanced(servers: [SocketAddr; 2]) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let copy = |mut from: TcpStream, mut to: TcpStream| {
+        thread::spawn(move || {
+            let _ = io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Both);
+        });
+    };
+    thread::spawn(move || {
+        for client in listener.incoming().map(Result::unwrap) {
+            let Some(server) = servers.iter().find_map(|server| TcpStream::connect(server).ok()) else { continue };
+            copy(client.try_clone().unwrap(), server.try_clone().unwrap());
+            copy(server, client);
+        }
+    });
+    address
+}
+
+/// Two replicas behind one URL, each with a CA of its own; the second is asked only where the first does not listen.
+struct Behind {
+    url: String,
+    addresses: [[SocketAddr; 2]; 2],
+    folders: [PathBuf; 2],
+}
+
+impl Behind {
+    fn new(plane: &ControlPlane) -> Self {
+        let addresses = [free_addresses(), free_addresses()];
+        let url = format!("https://{}", balanced(addresses.map(|[listen, _]| listen)));
+        Self { url, addresses, folders: [plane.new_folder(), plane.new_folder()] }
+    }
+
+    /// Starts one of them, and waits until it is ready.
+    fn start(&self, plane: &ControlPlane, which: usize) -> Tidegate {
+        let arguments = ["--webhook-url", &self.url, "--lease-seconds", "3"];
+        let (folder, addresses) = (&self.folders[which], self.addresses[which]);
+        let replica = Tidegate::run_in(folder, &plane.kubeconfig(), addresses, &arguments);
+        wait_until("a replica to be ready", SOON, || replica.is_ready());
+        replica
+    }
+}
+
+/// Sees that model servers are injected into as soon as the API server asks whoever is there, and never let through without.
+fn injects(sandbox: &Sandbox, name: &str) {
+    wait_until("the API server to ask who is there", SOON, || {
+        let applied = sandbox.apply(&model_server(name));
+        let stored = sandbox.get("Deployment", name);
+        assert_eq!(applied.code == 0, stored.is_some(), "{}", applied.stderr);
+        stored.is_some_and(|_| {
+            assert!(sandbox.container(name)["resources"]["limits"].is_object(), "{name} is let through");
+            true
+        })
+    });
+}
+
+/// How many CAs the webhooks trust.
+fn trusted(plane: &ControlPlane) -> Vec<usize> {
+    let kinds = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
+    let found = kinds.map(|kind| plane.api.get(kind, "", "tidegate").unwrap()["webhooks"].clone());
+    let webhooks = found.iter().flat_map(|webhooks| webhooks.as_array().unwrap());
+    let bundles = webhooks.map(|webhook| BASE64_STANDARD.decode(webhook["clientConfig"]["caBundle"].as_str().unwrap()));
+    bundles.map(|bundle| String::from_utf8(bundle.unwrap()).unwrap().matches("BEGIN").count()).collect()
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn replicas_behind_one_url_are_asked_until_the_last_of_them_stops() {
+    let (_turn, plane) = alone();
+    let sandbox = sandbox(plane, "behind");
+    let behind = Behind::new(plane);
+    let first = behind.start(plane, 0);
+    injects(&sandbox, "first");
+    let second = behind.start(plane, 1);
+    assert_eq!(trusted(plane), [2; 5]);
+    sandbox.apply(&model_server("both")).succeeds();
+
+    // The one that leads stops: the other takes its place.
+    first.stop();
+    assert_eq!((configurations(plane), trusted(plane)), (2, vec![1; 5]));
+    injects(&sandbox, "second");
+    // It comes back, and stops before the other does.
+    behind.start(plane, 0).stop();
+    assert_eq!((configurations(plane), trusted(plane)), (2, vec![1; 5]));
+    injects(&sandbox, "again");
+    second.stop();
+    assert_eq!(configurations(plane), 0);
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn what_a_killed_replica_leaves_behind_keeps_no_configurations() {
+    let (_turn, plane) = alone();
+    let sandbox = sandbox(plane, "left-behind");
+    let behind = Behind::new(plane);
+    let first = behind.start(plane, 0);
+    let second = behind.start(plane, 1);
+    // The one that leads is killed, and what it wrote last looks as if it still did.
+    first.kill();
+    injects(&sandbox, "after");
+    second.stop();
+    assert_eq!(configurations(plane), 0);
+
+    // Killed and started anew with the same flags, it is the only one all the same.
+    behind.start(plane, 0).kill();
+    let again = behind.start(plane, 0);
+    assert_eq!(trusted(plane), [1; 5]);
+    injects(&sandbox, "anew");
+    again.stop();
     assert_eq!(configurations(plane), 0);
 }

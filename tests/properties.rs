@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 use tidegate::admission::{self, Webhook};
-use tidegate_engine::api::RECEIPT_ANNOTATION;
+use tidegate_engine::api::{DatabaseEnv, RECEIPT_ANNOTATION};
 use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
 use tidegate_engine::facts::{Apis, Facts, Namespace};
 use tidegate_engine::workload::Workload;
@@ -150,7 +150,7 @@ fn change() -> impl Strategy<Value = Change> {
     let container = json!({"name": "another", "image": "registry.example.com/another:1"});
     prop_oneof![
         6 => (any::<Index>(), select(fields)).prop_map(|(container, fields)| Change::Fields(container, fields)),
-        3 => (any::<Index>(), select(vec!["NEW", "PGHOST", "PGUSER"]))
+        3 => (any::<Index>(), select(vec!["NEW", "PGHOST", "PGUSER", "DATABASE_URL", "PGSERVICE"]))
             .prop_map(|(container, name)| Change::Variable(container, name, "47")),
         1 => Just(Change::Container(container)),
     ]
@@ -380,6 +380,18 @@ proptest! {
     }
 
     #[test]
+    fn a_binding_is_whole_or_not_made(before in day(), after in day(), object in deployment(), change in change()) {
+        let stored = before.create(&object);
+        let mut changed = stored.clone();
+        change.apply(&mut changed);
+        let created = before.decide(Operation::Create, &object, None);
+        let updated = after.decide(Operation::Update, &changed, Some(&stored));
+        prop_assert_eq!(mixed(&before, created), None);
+        prop_assume!(said(template(&changed)) != said(template(&stored)));
+        prop_assert_eq!(mixed(&after, updated), None);
+    }
+
+    #[test]
     fn what_was_injected_is_never_refused(day in day(), object in deployment()) {
         let mut judging = day.clone();
         let resources = &mut judging.policy["spec"]["resources"];
@@ -417,6 +429,35 @@ proptest! {
         prop_assert_eq!(&mutation["allowed"], true);
         prop_assert!(verdict["allowed"].is_boolean());
     }
+}
+
+/// What is mixed of a binding in what came out of a request, or is there although nothing is bound.
+fn mixed(day: &Day, (object, decision): (Value, Decision)) -> Option<String> {
+    let env = serde_json::from_value::<DatabaseEnv>(day.policy["spec"]["database"]["env"].clone()).unwrap_or_default();
+    let injected: Vec<String> = decision
+        .receipt
+        .map(|receipt| receipt.entries())?
+        .iter()
+        .filter(|entry| entry.path.segments().get(2).is_some_and(|list| list == "env"))
+        .map(|entry| entry.path.to_string())
+        .collect();
+    let Some(binding) = decision.companions.binding else {
+        return (!injected.is_empty()).then(|| format!("nothing is bound, but {injected:?}"));
+    };
+    let workload = Workload::view(&object).expect("what was decided about");
+    let of_one = |name: &str, source: &Value| {
+        workload.all_containers().any(|container| {
+            let entries = container.field("env").as_array().into_iter().flatten();
+            let mut named = entries.filter(|entry| entry["name"] == name).peekable();
+            named.peek().is_some()
+                && named.all(|entry| entry["value"] == source["value"] && entry["valueFrom"] == source["valueFrom"])
+        })
+    };
+    binding
+        .variables(&env)
+        .iter()
+        .find(|variable| !of_one(&variable.name, &variable.source))
+        .map(|variable| variable.name.clone())
 }
 
 /// A policy that injects, but nothing.

@@ -32,7 +32,7 @@ fn a_stateful_set_gets_all_that_a_deployment_gets() {
     let stored = sandbox.get("StatefulSet", "api").unwrap();
     let container = &stored["spec"]["template"]["spec"]["containers"][0];
     assert!(container["resources"]["limits"].is_object() && container["readinessProbe"].is_object(), "{container}");
-    assert_eq!(env(container, "PGHOST")["value"], "acid-api");
+    assert_eq!(env(container, "PGHOST")["value"], "acid-api-statefulset");
     let before = &stored["metadata"];
     sandbox.apply(&stateful("api")).succeeds();
     let after = &sandbox.get("StatefulSet", "api").unwrap()["metadata"];
@@ -44,7 +44,7 @@ fn a_stateful_set_gets_all_that_a_deployment_gets() {
         autoscaler["spec"]["scaleTargetRef"],
         json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "api"})
     );
-    wait_for("its database", SOON, || sandbox.get("postgresql", "acid-api"));
+    wait_for("its database", SOON, || sandbox.get("postgresql", "acid-api-statefulset"));
     let told = wait_for("its ModelServer", SOON, || {
         sandbox.get("ModelServer", "api-statefulset").filter(|found| found["status"]["autoscaler"].is_object())
     });
@@ -57,7 +57,7 @@ fn a_stateful_set_gets_all_that_a_deployment_gets() {
     wait_until("its autoscaler to go with it", SOON, || {
         sandbox.get("HorizontalPodAutoscaler", "api-tidegate-statefulset").is_none()
     });
-    assert!(sandbox.get("postgresql", "acid-api").is_some(), "its data stays");
+    assert!(sandbox.get("postgresql", "acid-api-statefulset").is_some(), "its data stays");
 }
 
 #[test]
@@ -152,11 +152,13 @@ fn a_model_server_that_is_none_any_more_is_told_of() {
 #[ignore = "needs the control plane"]
 fn a_policy_tells_of_what_runs_a_known_runtime_without_the_label() {
     let namespace = "strangers";
-    let sandbox = Sandbox::new(namespace);
+    // It is there before any policy is for it.
+    let sandbox = Sandbox::without_policy(namespace);
     let mut stranger = vllm("llm");
     label(&mut stranger, None);
     sandbox.apply(&stranger).succeeds().says_nothing();
     sandbox.apply(&unlabelled("web")).succeeds();
+    sandbox.put_policy(&serving(namespace));
     let told = |expected: Value| {
         wait_until("the policy to tell of it", SOON, || {
             let policy = sandbox.plane.api.get("ServingPolicy", "", namespace).unwrap();
@@ -167,4 +169,12 @@ fn a_policy_tells_of_what_runs_a_known_runtime_without_the_label() {
     assert!(sandbox.get("ModelServer", "llm").is_none());
     sandbox.kubectl(&["annotate", "deployment", "llm", "tidegate.dev/runtime=none"]).succeeds();
     told(json!({"count": 0, "names": []}));
+    stranger["metadata"]["name"] = "later".into();
+    sandbox.apply(&stranger).succeeds();
+    told(json!({"count": 1, "names": ["strangers/later"]}));
+    // What makes a stranger a model server, or one again, is noticed too.
+    sandbox.kubectl(&["label", "namespace", namespace, "tidegate.dev/model-servers=all"]).succeeds();
+    told(json!({"count": 0, "names": []}));
+    sandbox.kubectl(&["label", "namespace", namespace, "tidegate.dev/model-servers-"]).succeeds();
+    told(json!({"count": 1, "names": ["strangers/later"]}));
 }

@@ -5,10 +5,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Answer, BadReview, Envelope};
+use crate::report;
 use tidegate_engine::BUILTIN;
 use tidegate_engine::api::{ServingException, ServingPolicy};
+use tidegate_engine::facts::Facts;
 use tidegate_engine::policy::{Exception, Meeting, Policy, PolicySet};
-use crate::report;
+use tidegate_engine::workload::{Workload, WorkloadRef};
+
+/// Looks up a workload as it is stored; none where it is not followed.
+pub type Stored<'s> = &'s dyn Fn(&WorkloadRef) -> Option<Value>;
 
 /// What is said of an object: the warnings, or why it is refused.
 type Judgement = Result<Vec<String>, String>;
@@ -17,11 +22,20 @@ type Judgement = Result<Vec<String>, String>;
 ///
 /// # Errors
 /// Says why the body is no review that could be answered.
-pub fn answer(body: &[u8], now: Timestamp, policies: &PolicySet) -> Result<Vec<u8>, BadReview> {
+pub fn answer(
+    body: &[u8],
+    now: Timestamp,
+    policies: &PolicySet,
+    facts: &Facts,
+    stored: Stored,
+) -> Result<Vec<u8>, BadReview> {
     let request = serde_json::from_slice::<Envelope<Value>>(body).map_err(BadReview::Malformed)?.request()?;
     let object = request.object.unwrap_or_default();
     let judged = match &*request.kind.kind {
-        "ServingPolicy" => of_policy(&object, request.old_object.as_ref(), policies),
+        "ServingPolicy" => of_policy(&object, request.old_object.as_ref(), policies).map(|(policy, mut warnings)| {
+            warnings.extend(held(policy, policies, facts, stored));
+            warnings
+        }),
         "ServingException" => of_exception(&object, now, policies),
         _ => Ok(Vec::new()),
     };
@@ -33,7 +47,7 @@ pub fn answer(body: &[u8], now: Timestamp, policies: &PolicySet) -> Result<Vec<u
     .encode())
 }
 
-fn of_policy(object: &Value, old: Option<&Value>, policies: &PolicySet) -> Judgement {
+fn of_policy(object: &Value, old: Option<&Value>, policies: &PolicySet) -> Result<(Policy, Vec<String>), String> {
     let policy = compiled(object)?;
     let Meeting { conflicts, contradictions } = policies.beside(&policy);
     // Like a workload, a policy is not refused for what was so before.
@@ -42,7 +56,22 @@ fn of_policy(object: &Value, old: Option<&Value>, policies: &PolicySet) -> Judge
     if !new.is_empty() {
         return Err(new.join("; "));
     }
-    Ok(contradictions.into_iter().chain(conflicts).collect())
+    Ok((policy, contradictions.into_iter().chain(conflicts).collect()))
+}
+
+/// Tells of the workloads with an autoscaler of Tidegate's that have more replicas than a policy allows.
+fn held(policy: Policy, policies: &PolicySet, facts: &Facts, stored: Stored) -> Option<String> {
+    let name = policy.reference().name.clone();
+    let scaled: Vec<&WorkloadRef> = facts.scaled_above(policy.least_max_replicas()?).collect();
+    let policies = policies.replacing(policy);
+    let replicas = |workload: &WorkloadRef| {
+        let object = stored(workload)?;
+        let workload = Workload::view(&object).ok()?;
+        let effective = policies.resolve(&workload, facts)?;
+        let is_meant = effective.bounds_replicas() == Some(&*name);
+        effective.autoscaling().filter(|settings| is_meant && settings.is_wanted(&workload))?.above(&workload)
+    };
+    report::held(&scaled.into_iter().filter_map(|workload| Some((workload, replicas(workload)?))).collect())
 }
 
 fn compiled(object: &Value) -> Result<Policy, String> {
@@ -56,7 +85,8 @@ fn of_exception(object: &Value, now: Timestamp, policies: &PolicySet) -> Judgeme
     if exception.expires() <= now {
         warnings.push(format!("it expired {}: it excuses nothing", exception.expires()));
     }
-    let unknown = exception.unknown_rules(&BUILTIN).filter(|id| !policies.policies().iter().any(|policy| policy.has_rule(id)));
+    let unknown =
+        exception.unknown_rules(&BUILTIN).filter(|id| !policies.policies().iter().any(|policy| policy.has_rule(id)));
     warnings
         .extend(unknown.map(|id| format!("there is no rule `{id}`: `tidegate explain` lists those that there are")));
     for policy in policies.policies() {
@@ -77,7 +107,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use tidegate_engine::testing::policies;
+    use tidegate_engine::testing::{policies, scaled, with_container};
 
     /// What is said of an object of one of our kinds, as the API server tells it.
     fn told(kind: &str, spec: &Value, old: Option<&Value>) -> String {
@@ -100,7 +130,13 @@ mod tests {
             }
         });
         let now = "2026-06-01T00:00:00Z".parse().unwrap();
-        let answer = answer(review.to_string().as_bytes(), now, &standing).unwrap();
+        let stored = |workload: &WorkloadRef| {
+            let mut object = with_container(&json!({}));
+            object["metadata"]["name"] = workload.name.clone().into();
+            object["spec"]["replicas"] = 3.into();
+            Some(object)
+        };
+        let answer = answer(review.to_string().as_bytes(), now, &standing, &scaled(1, 4), &stored).unwrap();
         let response = serde_json::from_slice::<Value>(&answer).unwrap()["response"].take();
         assert_eq!(response["uid"], "u-1");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -121,6 +157,10 @@ mod tests {
             told("ServingPolicy", &json!({"autoscaling": {"maxReplicas": 5}}), None),
             told("ServingPolicy", &bound, None),
             told("ServingPolicy", &bound, Some(&bound)),
+            told("ServingPolicy", &json!({"priority": 1, "autoscaling": {"maxReplicas": 2}}), None),
+            told("ServingPolicy", &json!({"priority": 1, "autoscaling": {"maxReplicas": 3}}), None),
+            told("ServingPolicy", &json!({"priority": -1, "autoscaling": {"maxReplicas": 2}}), None),
+            told("ServingPolicy", &json!({"priority": 1, "autoscaling": {"engine": "none", "maxReplicas": 2}}), None),
         ];
         insta::assert_snapshot!(told.join("\n\n"));
     }

@@ -12,15 +12,15 @@ use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::cluster::{connect, list, policies_of, resource, workload_kind};
+use super::cluster::{connect, list, read_around, resource, workload_kind};
 use super::files::say;
 use super::serve::{DEFAULT_SELECTOR, Scope};
-use tidegate_engine::api::ADOPTED_ANNOTATION;
-use tidegate_engine::decision::{Considered, Operation, Request, User};
-use tidegate_engine::facts::{Apis, Facts, SCALED_OBJECT};
 use crate::input::Input;
-use tidegate_engine::policy::PolicySet;
 use crate::report::{check, plural};
+use tidegate_engine::api::ADOPTED_ANNOTATION;
+use tidegate_engine::decision::{Considered, Operation, Receipt, Request, User};
+use tidegate_engine::facts::Facts;
+use tidegate_engine::policy::PolicySet;
 use tidegate_engine::workload::Workload;
 
 /// The arguments of `tidegate adopt`.
@@ -120,6 +120,7 @@ impl Would {
         for broken in verdict.violations.iter().chain(&verdict.warned) {
             let _ = writeln!(text, "  does not conform: {}", broken.told());
         }
+        text.push_str(&after_a_change(&marked, &check::companions(&then), policies, facts)?);
         Ok(Self::Adopt(text))
     }
 
@@ -132,6 +133,37 @@ impl Would {
         }
     }
 }
+
+/// Tells what the next change of the pod template will bring: what is injected into it, and what is made then that is not made
+/// now.
+fn after_a_change(adopted: &Value, made: &[String], policies: &PolicySet, facts: &Facts) -> anyhow::Result<String> {
+    let mut changed = adopted.clone();
+    let metadata = &mut changed["spec"]["template"]["metadata"];
+    metadata["annotations"][RESTARTED_ANNOTATION] = "soon".into();
+    let (workload, old) = (Workload::view(&changed)?, Some(Workload::view(adopted)?));
+    let (user, now) = (User::default(), Timestamp::now());
+    let next = Considered::of(Request { operation: Operation::Update, workload, old, user, now }, policies, facts);
+    let stored = next.to_json();
+    let pod = &stored["spec"]["template"]["spec"];
+    let injected = next.receipt().map(Receipt::entries).unwrap_or_default().into_iter().map(|entry| {
+        let value = entry.path.get(pod).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        format!("injected: {}: {}", entry.path, value.unwrap_or_default())
+    });
+    let told = next.notes().into_iter().map(|note| format!("warning: {note}"));
+    let made_then = check::companions(&next).into_iter().filter(|line| !made.contains(line));
+    let refused = next.verdict().violations.into_iter().map(|broken| format!("refused: {}", broken.told()));
+    let lines: Vec<String> = injected.chain(told).chain(made_then).chain(refused).collect();
+    let head = "  with the next change of its pod template:\n";
+    let text = |line: String| format!("    {line}\n");
+    Ok(if lines.is_empty() {
+        String::new()
+    } else {
+        head.to_owned() + &lines.into_iter().map(text).collect::<String>()
+    })
+}
+
+/// What `kubectl rollout restart` changes in a pod template.
+const RESTARTED_ANNOTATION: &str = "kubectl.kubernetes.io/restartedAt";
 
 fn why_not(considered: &Considered) -> &'static str {
     if considered.receipt().is_some() {
@@ -172,41 +204,11 @@ async fn mark(client: &Client, workload: &Workload<'_>) -> anyhow::Result<()> {
 /// Reads the workloads of a namespace, and what decides about them.
 async fn from_cluster(client: &Client, namespace: &str) -> anyhow::Result<Input> {
     let mut input = Input::new();
-    let apis = apis(client).await?;
-    let mut kinds = vec![
-        ("apps", "v1", "Deployment"),
-        ("apps", "v1", "StatefulSet"),
-        ("autoscaling", "v2", "HorizontalPodAutoscaler"),
-        ("policy", "v1", "PodDisruptionBudget"),
-        ("tidegate.dev", "v1alpha1", "ServingException"),
-    ];
-    if apis.keda {
-        kinds.push(("keda.sh", "v1alpha1", SCALED_OBJECT));
+    read_around(client, namespace, &mut input).await?;
+    for kind in ["Deployment", "StatefulSet"] {
+        for object in list(client, ("apps", "v1", kind), Some(namespace)).await? {
+            input.add_text("the cluster", &object.to_string(), namespace)?;
+        }
     }
-    let mut objects = policies_of(client).await?;
-    let known: Api<DynamicObject> = Api::all_with(client.clone(), &resource("", "v1", "Namespace"));
-    let found = known.get(namespace).await.with_context(|| format!("cannot read namespace {namespace}"))?;
-    objects.push(super::cluster::json(found, "v1", "Namespace")?);
-    for kind in kinds {
-        objects.extend(list(client, kind, Some(namespace)).await?);
-    }
-    for object in objects {
-        input.add_text("the cluster", &object.to_string(), namespace)?;
-    }
-    input.facts.apis = apis;
     Ok(input)
-}
-
-/// Learns which APIs the cluster serves.
-async fn apis(client: &Client) -> anyhow::Result<Apis> {
-    let groups = client.list_api_groups().await.context("cannot learn which APIs are served")?;
-    let version = client.apiserver_version().await?;
-    let is_served = |name: &str| groups.groups.iter().any(|group| group.name == name);
-    Ok(Apis {
-        zalando: is_served("acid.zalan.do"),
-        custom_metrics: is_served("custom.metrics.k8s.io"),
-        external_metrics: is_served("external.metrics.k8s.io"),
-        keda: is_served("keda.sh"),
-        ..Apis::of_version(&version.major, &version.minor)
-    })
 }

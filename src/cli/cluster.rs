@@ -1,4 +1,4 @@
-//! The way to the cluster.
+//! The way to the cluster, and what commands learn there: the same facts that the controller decides by.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,13 @@ use kube::api::{Api, DynamicObject, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
-use tracing::debug;
+use tracing::{debug, warn};
+
+use crate::controller::metrics_served;
+use crate::input::Input;
+use tidegate_engine::companions::database::APIS;
+use tidegate_engine::companions::zalando::offered_versions;
+use tidegate_engine::facts::{Apis, SCALED_OBJECT};
 
 /// Connects to the cluster of a kubeconfig, or else of the environment.
 pub(super) async fn connect(kubeconfig: Option<PathBuf>) -> anyhow::Result<Client> {
@@ -65,4 +71,97 @@ pub(super) fn json(object: DynamicObject, version: &str, kind: &str) -> anyhow::
     value["apiVersion"] = version.into();
     value["kind"] = kind.into();
     Ok(value)
+}
+
+/// Reads what decides about the workloads of a namespace, and what stands beside them. The policies are those of the cluster,
+/// unless there are some already.
+pub(super) async fn read_around(client: &Client, namespace: &str, input: &mut Input) -> anyhow::Result<()> {
+    let known: Api<DynamicObject> = Api::all_with(client.clone(), &resource("", "v1", "Namespace"));
+    let found = known.get(namespace).await.with_context(|| format!("cannot read namespace {namespace}"))?;
+    let mut objects = vec![json(found, "v1", "Namespace")?];
+    if input.policies.is_empty() {
+        objects.extend(policies_of(client).await?);
+    }
+    objects.extend(list(client, ("tidegate.dev", "v1alpha1", "ServingException"), Some(namespace)).await?);
+    objects.extend(list(client, ("autoscaling", "v2", "HorizontalPodAutoscaler"), Some(namespace)).await?);
+    let apis = apis(client).await?;
+    let mut beside = vec![("", "v1", "PersistentVolumeClaim"), ("", "v1", "Service")];
+    beside.extend(apis.keda.then_some(("keda.sh", "v1alpha1", SCALED_OBJECT)));
+    let mut served = apis;
+    beside.extend(APIS.iter().filter(|api| *(api.served)(&mut served)).map(|api| api.kind));
+    for kind in beside {
+        objects.extend(list_if_allowed(client, kind, namespace).await?.unwrap_or_default());
+    }
+    if let Some(budgets) = list_if_allowed(client, ("policy", "v1", "PodDisruptionBudget"), namespace).await? {
+        // Where there are none, that is known too.
+        input.facts.budgets.get_or_insert_default();
+        objects.extend(budgets);
+    }
+    for object in objects {
+        input.add_text("the cluster", &object.to_string(), namespace)?;
+    }
+    input.facts.apis = apis;
+    let definitions: Api<DynamicObject> =
+        Api::all_with(client.clone(), &resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition"));
+    let definition = definitions.get("postgresqls.acid.zalan.do").await;
+    input.facts.zalando_versions = definition.map(|found| offered_versions(&found.data)).unwrap_or_default();
+    Ok(())
+}
+
+/// Returns all objects of a kind in a namespace; none where whoever asks may not read them.
+async fn list_if_allowed(
+    client: &Client,
+    kind: (&str, &str, &str),
+    namespace: &str,
+) -> anyhow::Result<Option<Vec<Value>>> {
+    match list(client, kind, Some(namespace)).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_status(&error, 403) => {
+            warn!(kind = kind.2, namespace, "not allowed to read these objects: what depends on them is left out");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Tells whether the API server answered with a status.
+fn is_status(error: &anyhow::Error, code: u16) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == code)
+}
+
+/// Learns which APIs the cluster serves.
+async fn apis(client: &Client) -> anyhow::Result<Apis> {
+    let version = client.apiserver_version().await?;
+    let mut apis = Apis::of_version(&version.major, &version.minor);
+    for api in APIS {
+        *(api.served)(&mut apis) = is_served(client, api.kind).await?;
+    }
+    apis.keda = is_served(client, ("keda.sh", "v1alpha1", SCALED_OBJECT)).await?;
+    (apis.custom_metrics, apis.external_metrics) = metrics_of(client).await?;
+    Ok(apis)
+}
+
+/// Tells whether the cluster serves a kind.
+async fn is_served(client: &Client, (group, version, kind): (&str, &str, &str)) -> anyhow::Result<bool> {
+    match client.list_api_group_resources(&format!("{group}/{version}")).await {
+        Ok(found) => Ok(found.resources.iter().any(|resource| resource.kind == kind)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(error).context("cannot learn which APIs are served"),
+    }
+}
+
+/// Tells which APIs of metrics are served, custom and external ones. Who may not read what the API server knows of their servers
+/// learns whether there are any.
+async fn metrics_of(client: &Client) -> anyhow::Result<(bool, bool)> {
+    let services: Api<DynamicObject> =
+        Api::all_with(client.clone(), &resource("apiregistration.k8s.io", "v1", "APIService"));
+    match services.list(&ListParams::default()).await {
+        Ok(services) => Ok(metrics_served(&services.items)),
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            let groups = client.list_api_groups().await.context("cannot learn which APIs are served")?;
+            let is_there = |name: &str| groups.groups.iter().any(|group| group.name == name);
+            Ok((is_there("custom.metrics.k8s.io"), is_there("external.metrics.k8s.io")))
+        }
+        Err(error) => Err(error).context("cannot learn which APIs are served"),
+    }
 }

@@ -8,14 +8,14 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DynamicObject};
 use serde_json::Value;
 
-use super::cluster::{connect, json, policies_of, resource, workload_kind};
+use super::cluster::{connect, json, read_around, resource, workload_kind};
 use super::files::{add_objects, add_policies, say};
 use super::serve::{DEFAULT_SELECTOR, Scope};
+use crate::input::Input;
+use crate::report::explain;
 use tidegate_engine::BUILTIN;
 use tidegate_engine::decision::{Considered, Operation, Request, User};
-use crate::input::Input;
 use tidegate_engine::policy::PolicySet;
-use crate::report::explain;
 use tidegate_engine::workload::Workload;
 
 /// The arguments of `tidegate explain`.
@@ -112,32 +112,10 @@ fn explained(object: &Value, policies: &PolicySet, input: &Input) -> String {
 /// Reads the workload and what decides about it from the cluster.
 async fn from_cluster(args: &Args, kind: &'static str, name: &str, input: &mut Input) -> anyhow::Result<()> {
     let client = connect(args.kubeconfig.clone()).await?;
-    let of_kind = |group: &str, version: &str, kind: &str| resource(group, version, kind);
-    let namespaced =
-        |kind: &kube::core::ApiResource| Api::<DynamicObject>::namespaced_with(client.clone(), &args.namespace, kind);
-    let workload = of_kind("apps", "v1", kind);
-    let found = namespaced(&workload).get(name).await.with_context(|| format!("cannot read {kind} {name}"))?;
-    let namespace = Api::<DynamicObject>::all_with(client.clone(), &of_kind("", "v1", "Namespace"));
-    let namespace =
-        namespace.get(&args.namespace).await.with_context(|| format!("cannot read namespace {}", args.namespace))?;
-    let mut objects = vec![json(found, "apps/v1", kind)?, json(namespace, "v1", "Namespace")?];
-    let exceptions = of_kind("tidegate.dev", "v1alpha1", "ServingException");
-    for exception in
-        namespaced(&exceptions).list(&kube::api::ListParams::default()).await.context("cannot read exceptions")?
-    {
-        objects.push(json(exception, "tidegate.dev/v1alpha1", "ServingException")?);
-    }
-    let autoscalers = of_kind("autoscaling", "v2", "HorizontalPodAutoscaler");
-    for autoscaler in
-        namespaced(&autoscalers).list(&kube::api::ListParams::default()).await.context("cannot read autoscalers")?
-    {
-        objects.push(json(autoscaler, "autoscaling/v2", "HorizontalPodAutoscaler")?);
-    }
-    if input.policies.is_empty() {
-        objects.extend(policies_of(&client).await?);
-    }
-    for object in objects {
-        input.add_text("the cluster", &object.to_string(), &args.namespace)?;
-    }
+    let workloads: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), &args.namespace, &resource("apps", "v1", kind));
+    let found = workloads.get(name).await.with_context(|| format!("cannot read {kind} {name}"))?;
+    read_around(&client, &args.namespace, input).await?;
+    input.add_text("the cluster", &json(found, "apps/v1", kind)?.to_string(), &args.namespace)?;
     Ok(())
 }

@@ -11,9 +11,9 @@ use serde_json::Value;
 use tracing::{error, info};
 
 use super::serve::DEFAULT_SELECTOR;
-use tidegate_engine::api;
 use crate::report::docs;
 use crate::webhooks::{self, Endpoint};
+use tidegate_engine::api;
 
 /// The arguments of `tidegate generate`.
 #[derive(Debug, clap::Args)]

@@ -25,11 +25,12 @@ use super::files::add_policies;
 use crate::certs::{self, Certificates};
 use crate::controller::{self, Election};
 use crate::input::Input;
-use tidegate_engine::policy::{Policy, PolicySet};
 use crate::server::health::{self, Readiness};
 use crate::server::{Limits, ServerCertificate, handlers, serve_plain, serve_tls};
 use crate::state::State;
-use crate::webhooks::{Endpoint, configurations, register, with_guard};
+use crate::webhooks::register::{self, Replica};
+use crate::webhooks::{Endpoint, configurations, with_guard};
+use tidegate_engine::policy::{Policy, PolicySet};
 
 /// The label that makes a workload a model server where the installation does not say otherwise.
 pub(super) const DEFAULT_SELECTOR: &str = "app.kubernetes.io/component=model-server";
@@ -50,8 +51,8 @@ pub(super) struct Args {
     #[arg(long, env = "TIDEGATE_CERTS", default_value = "certs", value_name = "DIR")]
     certs: PathBuf,
     /// The URL under which the API server reaches a Tidegate outside of the cluster, without a path. The webhook
-    /// configurations are made at start and removed at the end. Without it the caBundle is filled into those of the
-    /// manifests.
+    /// configurations are made at start, and removed when the last replica behind that URL stops. Without it the caBundle is
+    /// filled into those of the manifests.
     #[arg(long, env = "TIDEGATE_WEBHOOK_URL", value_name = "URL")]
     webhook_url: Option<WebhookUrl>,
     /// The labels that make a workload a model server. Without --webhook-url, change the objectSelector of the manifests
@@ -170,10 +171,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let client = connect(kubeconfig).await?;
 
     let readiness = Readiness::default();
+    let identity = identity.unwrap_or_else(controller::new_identity);
     let election = leader_elect.then(|| Election {
         namespace: lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
         name: lease_name,
-        identity: identity.unwrap_or_else(controller::new_identity),
+        identity: identity.clone(),
         duration: Duration::from_secs(lease_seconds),
     });
     let options = controller::Options {
@@ -199,8 +201,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             told(stopping),
         )),
     ];
-    let registration =
-        Registration { client, url: webhook_url, scope: selector.0, guard_databases, ca_pem: certificates.ca_pem };
+    let registration = Registration {
+        client,
+        url: webhook_url,
+        scope: selector.0,
+        guard_databases,
+        ca_pem: certificates.ca_pem,
+        identity,
+    };
     tokio::select! {
         () = readiness.reached() => state.completed(),
         ended = controller.ended() => return Err(ended_early(ended)),
@@ -216,11 +224,16 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         () = registration.keep() => {}
     }
     info!("stopping");
-    registration.unmake().await?;
+    // Nobody may be asked in vain: the servers go on until the API server asks others, or nobody.
+    controller.resign().await;
+    let stays = registration.unmake(async || controller.is_succeeded().await).await?;
     controller.stop().await;
     stop.send_replace(true);
     for server in serving {
         server.await.context("a server ended badly")?;
+    }
+    if stays {
+        registration.withdraw().await?;
     }
     Ok(())
 }
@@ -265,9 +278,15 @@ struct Registration {
     scope: BTreeMap<String, String>,
     guard_databases: bool,
     ca_pem: String,
+    identity: String,
 }
 
 impl Registration {
+    fn replica(&self) -> Replica<'_> {
+        let url = self.url.as_ref().map(|url| &*url.url);
+        Replica { url, ca_pem: &self.ca_pem, identity: &self.identity }
+    }
+
     async fn make(&self) -> anyhow::Result<()> {
         match &self.url {
             Some(url) => {
@@ -275,27 +294,31 @@ impl Registration {
                 let endpoint = Endpoint::Url { url: &url.url, ca_bundle: &ca_bundle };
                 let plain = configurations(&self.scope, &endpoint);
                 let made = if self.guard_databases { with_guard(plain, &endpoint) } else { plain };
-                register::apply(&self.client, &made, &url.url).await?;
+                register::apply(&self.client, &made, &self.replica()).await?;
             }
-            None => register::fill_in(&self.client, &self.ca_pem).await?,
+            None => register::fill_in(&self.client, &self.replica()).await?,
         }
         Ok(())
     }
 
-    /// Keeps the CA in the configurations of the manifests, for as long as it is polled.
+    /// Keeps the CA in the configurations, for as long as it is polled.
     async fn keep(&self) {
-        if self.url.is_none() {
-            register::keep_filled_in(&self.client, &self.ca_pem).await;
-        }
+        register::keep_filled_in(&self.client, &self.replica()).await;
         std::future::pending::<()>().await;
     }
 
-    /// Those of the manifests stay: other replicas serve them, and a model server is not to slip in between.
-    async fn unmake(&self) -> anyhow::Result<()> {
-        if let Some(url) = &self.url {
-            register::remove(&self.client, &url.url).await?;
+    /// Removes the configurations, unless another replica serves them. Those of the manifests stay: a model server is not to
+    /// slip in between. Tells whether this replica is still to be taken out of them.
+    async fn unmake(&self, is_succeeded: impl AsyncFn() -> bool) -> anyhow::Result<bool> {
+        if self.url.is_none() {
+            return Ok(false);
         }
-        Ok(())
+        Ok(register::remove(&self.client, &self.replica(), is_succeeded).await?)
+    }
+
+    /// Takes the CA of this replica, which serves no longer, out of the configurations that others serve.
+    async fn withdraw(&self) -> anyhow::Result<()> {
+        Ok(register::take_out(&self.client, &self.replica()).await?)
     }
 }
 

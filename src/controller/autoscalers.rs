@@ -8,16 +8,15 @@ use kube::api::{Api, DynamicObject};
 use kube::core::ApiResource;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
-use tokio::task::JoinSet;
-use tracing::{Instrument as _, info};
+use tracing::info;
 
-use super::sinks::{Watches, made_for};
-use super::watch::{self, Key, Sink, follow};
+use super::sinks::Watches;
+use super::watch::{self, Following, Key, Sink, follow};
 use super::{raw, resource};
-use tidegate_engine::companions::names;
+use crate::server::health::Step;
+use tidegate_engine::companions::{autoscaler_of, names};
 use tidegate_engine::facts::{Autoscaler, SCALED_OBJECT};
 use tidegate_engine::workload::WorkloadRef;
-use crate::server::health::Step;
 
 impl Watches {
     /// Follows the HorizontalPodAutoscalers.
@@ -32,7 +31,7 @@ impl Watches {
         let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
         let only = watch::config().fields("metadata.name=scaledobjects.keda.sh");
-        let definition = Definition { watches: self.clone(), following: JoinSet::new(), step: Arc::new(step) };
+        let definition = Definition { watches: self.clone(), following: None, step: Arc::new(step) };
         follow(watcher(api, only).default_backoff(), definition)
     }
 }
@@ -96,17 +95,6 @@ impl Autoscalers {
     }
 }
 
-fn autoscaler_of(object: &Value, target: &WorkloadRef) -> Autoscaler {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
-    // A copy under another name is not ours.
-    let is_ours = |ours: String| name == ours && made_for(object).is_some_and(is_for);
-    if object["kind"] == SCALED_OBJECT {
-        return Autoscaler::of_scaled_object(object, is_ours(names::scaled_object(&target.kind, &target.name)));
-    }
-    Autoscaler::of_hpa(object, is_ours(names::autoscaler(&target.kind, &target.name)))
-}
-
 struct Hpas {
     autoscalers: Autoscalers,
     step: Step,
@@ -129,7 +117,7 @@ impl Sink<DynamicObject> for Hpas {
 /// Follows the definition of KEDA's API, and the ScaledObjects for as long as it is established.
 struct Definition {
     watches: Watches,
-    following: JoinSet<()>,
+    following: Option<Following>,
     step: Arc<Step>,
 }
 
@@ -137,20 +125,21 @@ impl Sink<DynamicObject> for Definition {
     fn put(&mut self, _: Key, definition: DynamicObject) {
         let conditions = definition.data["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
         let established = conditions.iter().any(|found| found["type"] == "Established" && found["status"] == "True");
-        if established && self.following.is_empty() {
+        if established && self.following.is_none() {
             info!(name = definition.name_any(), "the API is served");
             let kind = resource("keda.sh", "v1alpha1", SCALED_OBJECT);
             let events = self.watches.events(&kind);
             let autoscalers = Autoscalers { watches: self.watches.clone(), kind };
             let objects = ScaledObjects { autoscalers, step: Arc::clone(&self.step) };
-            self.following.spawn(follow(events, objects).in_current_span());
+            self.following = Some(Following::new(events, objects));
         }
     }
 
     fn remove(&mut self, key: &Key) {
         info!(name = key.1, "the API is no longer served");
-        self.following.abort_all();
-        self.following = JoinSet::new();
+        if let Some(mut following) = self.following.take() {
+            following.end();
+        }
         self.watches.state.note(|facts| {
             facts.apis.keda = false;
             facts.autoscalers.retain(|_, known| {
@@ -164,7 +153,7 @@ impl Sink<DynamicObject> for Definition {
 
     /// Without the API there are no ScaledObjects to be seen first.
     fn synced(&mut self) {
-        if self.following.is_empty() {
+        if self.following.is_none() {
             self.step.done();
         }
     }

@@ -18,13 +18,13 @@ use super::leader::Leadership;
 use super::status::timed;
 use super::strangers::Strangers;
 use super::watch::Key;
-use tidegate_engine::BUILTIN;
-use tidegate_engine::companions::contains;
-use tidegate_engine::decision::Decision;
-use tidegate_engine::workload::WorkloadRef;
-use tidegate_engine::policy::{Broken, Exception, Meeting, Policy, PolicySet};
 use crate::report;
 use crate::state::State;
+use tidegate_engine::BUILTIN;
+use tidegate_engine::companions::{Held, contains};
+use tidegate_engine::decision::Decision;
+use tidegate_engine::policy::{Broken, Exception, Meeting, Policy, PolicySet};
+use tidegate_engine::workload::WorkloadRef;
 
 /// How often counts are written, and exceptions looked at that may have expired: each status changes at most so often
 /// because of them.
@@ -82,6 +82,8 @@ struct Judged {
     warned: BTreeSet<String>,
     /// By exception: how many violations it excuses.
     excused: BTreeMap<String, i64>,
+    /// The replicas, where they are more than a policy allows.
+    held: Option<Held>,
 }
 
 impl<T> Page<T> {
@@ -121,19 +123,26 @@ impl Book {
 
     /// Notes a policy, unless it is one that was noted before.
     pub(super) fn put_policy(&self, name: &str, object: Value, compile: impl FnOnce(&Value) -> Result<Policy, String>) {
-        let mut pages = self.pages();
-        if let Some(known) = pages.policies.get_mut(name).filter(|known| known.is(&object)) {
+        if let Some(known) = self.pages().policies.get_mut(name).filter(|known| known.is(&object)) {
             known.object = object;
             return;
         }
+        // What takes long is done while nobody waits for the pages: only this watch puts policies.
+        let compiled = compile(&object);
+        let beside = self.pages().in_force_beside(name);
+        let meetings = compiled.as_ref().ok().map(|policy| meetings(name, policy, &beside));
+        let mut pages = self.pages();
         let before = pages.policies.remove(name);
-        let page = Page::of(object.clone(), compile(&object), before);
+        let page = Page::of(object, compiled, before);
         match &page.problem {
             None => info!(policy = name, "a policy is in force"),
             Some(problem) => warn!(policy = name, error = problem, "a policy cannot be put in force"),
         }
+        // Where the last good version stays in force, so does what there is to say of it.
+        if let Some(meetings) = meetings.or_else(|| page.in_force.is_none().then(Vec::new)) {
+            pages.meet(name, meetings);
+        }
         pages.policies.insert(name.to_owned(), page);
-        pages.meet(name);
         self.put_in_force(&pages);
         self.tell(&pages);
     }
@@ -142,7 +151,7 @@ impl Book {
     pub(super) fn remove_policy(&self, name: &str) {
         let mut pages = self.pages();
         pages.policies.remove(name);
-        pages.meet(name);
+        pages.meet(name, Vec::new());
         self.put_in_force(&pages);
         self.tell(&pages);
     }
@@ -154,13 +163,14 @@ impl Book {
         object: Value,
         compile: impl FnOnce(&Value) -> Result<Exception, String>,
     ) {
-        let mut pages = self.pages();
-        if let Some(known) = pages.exceptions.get_mut(&key).filter(|known| known.is(&object)) {
+        if let Some(known) = self.pages().exceptions.get_mut(&key).filter(|known| known.is(&object)) {
             known.object = object;
             return;
         }
+        let compiled = compile(&object);
+        let mut pages = self.pages();
         let before = pages.exceptions.remove(&key);
-        let page = Page::of(object.clone(), compile(&object), before);
+        let page = Page::of(object, compiled, before);
         let (namespace, name) = (&key.0, &key.1);
         match &page.problem {
             None => info!(namespace, name, "an exception is known"),
@@ -193,6 +203,7 @@ impl Book {
         let verdict = &decision.verdict;
         judged.refused.extend(verdict.violations.iter().map(|violation| violation.policy.clone()));
         judged.warned.extend(verdict.warned.iter().map(|violation| violation.policy.clone()));
+        judged.held.clone_from(&decision.companions.held);
         for excepted in &verdict.excepted {
             *judged.excused.entry(excepted.exception.clone()).or_default() += 1;
         }
@@ -209,6 +220,11 @@ impl Book {
         self.pages().judged.remove(workload);
     }
 
+    /// Tells whether everything has been judged that was there at the start.
+    pub(super) fn is_complete(&self) -> bool {
+        self.pages().is_counted
+    }
+
     /// Looks, for as long as it is polled, at what changes without a watch telling of it.
     pub(super) async fn tick(self: Arc<Self>) {
         loop {
@@ -219,6 +235,7 @@ impl Book {
             let expired = pages.expired(Timestamp::now());
             for (namespace, _) in expired.difference(&mem::take(&mut pages.expired)) {
                 self.queue.push_namespace(namespace);
+                self.strangers.decide_again_in(namespace);
             }
             pages.expired = expired;
             self.tell(&pages);
@@ -246,6 +263,7 @@ impl Book {
             PolicySet::new(scope, policies).with_exceptions(exceptions).with_broken(broken.collect()),
         );
         self.queue.push_all();
+        self.strangers.decide_all_again();
     }
 
     /// Writes every status that is not as it should be.
@@ -267,7 +285,7 @@ impl Book {
             return;
         }
         let now = Timestamp::now();
-        let (counts, strangers) = (pages.counts(), self.strangers.by_policy());
+        let (counts, used, strangers) = (pages.counts(), pages.used(), self.strangers.by_policy());
         let told = |(name, page): (&String, &Page<Policy>)| {
             let counts = counts.get(name.as_str()).copied().unwrap_or_default();
             let mut status = pages.of_policy(name, page, counts);
@@ -275,7 +293,10 @@ impl Book {
             (page.object.clone(), status)
         };
         let of_policies = pages.policies.iter().map(told);
-        let told = |(key, page): (&Key, &Page<Exception>)| (page.object.clone(), pages.of_exception(key, page, now));
+        let told = |(key, page): (&Key, &Page<Exception>)| {
+            let used = used.get(&(key.0.as_str(), key.1.as_str())).copied().unwrap_or_default();
+            (page.object.clone(), pages.of_exception(page, used, now))
+        };
         let of_exceptions = pages.exceptions.iter().map(told);
         for (object, status) in of_policies.chain(of_exceptions) {
             let status = timed(status, &object["status"], now);
@@ -293,16 +314,16 @@ impl Book {
 }
 
 impl Pages {
-    /// Looks at a policy that has changed, or gone, beside the others.
-    fn meet(&mut self, name: &str) {
+    /// Notes what there is to say of a policy that has changed, or gone, beside the others.
+    fn meet(&mut self, name: &str, meetings: Vec<((String, String), Meeting)>) {
         self.meetings.retain(|(one, other), _| one != name && other != name);
-        let Some(policy) = self.policies.get(name).and_then(|page| page.in_force.clone()) else { return };
-        for (other, page) in self.policies.iter().filter(|(other, _)| *other != name) {
-            let meeting = page.in_force.as_ref().map(|other| Meeting::of(&policy, other)).unwrap_or_default();
-            if !meeting.is_empty() {
-                self.meetings.insert((name.to_owned(), other.clone()), meeting);
-            }
-        }
+        self.meetings.extend(meetings);
+    }
+
+    /// Returns the other policies that are in force, by name.
+    fn in_force_beside(&self, name: &str) -> Vec<(String, Arc<Policy>)> {
+        let others = self.policies.iter().filter(|(other, _)| *other != name);
+        others.filter_map(|(other, page)| Some((other.clone(), page.in_force.clone()?))).collect()
     }
 
     /// Returns what there is to say of a policy beside the others.
@@ -336,9 +357,20 @@ impl Pages {
         };
         json!({
             "observedGeneration": page.object["metadata"]["generation"],
-            "conditions": [ready, conflicting],
+            "conditions": [ready, conflicting, self.replicas_in_bounds(name)],
             "workloads": {"matched": matched, "refused": refused, "warned": warned}
         })
+    }
+
+    /// Tells of the workloads that have more replicas than a policy allows.
+    fn replicas_in_bounds(&self, policy: &str) -> Value {
+        let held = self.judged.iter().filter_map(|(workload, judged)| Some((workload, judged.held.as_ref()?)));
+        let held: BTreeMap<&WorkloadRef, i64> =
+            held.filter(|(_, held)| held.policy == policy).map(|(workload, held)| (workload, held.replicas)).collect();
+        match report::held(&held) {
+            Some(message) => condition("ReplicasInBounds", "False", "MoreRun", &message),
+            None => condition("ReplicasInBounds", "True", "InBounds", "no autoscaler is held above maxReplicas"),
+        }
     }
 
     /// Returns how many workloads each policy selects, refuses and warns of.
@@ -354,7 +386,18 @@ impl Pages {
         counts
     }
 
-    fn of_exception(&self, (namespace, name): &Key, page: &Page<Exception>, now: Timestamp) -> Value {
+    /// Returns how many violations each exception excuses, by its namespace and name.
+    fn used(&self) -> HashMap<(&str, &str), i64> {
+        let mut used: HashMap<(&str, &str), i64> = HashMap::new();
+        for (workload, judged) in &self.judged {
+            for (exception, count) in &judged.excused {
+                *used.entry((&workload.namespace, exception)).or_default() += count;
+            }
+        }
+        used
+    }
+
+    fn of_exception(&self, page: &Page<Exception>, used: i64, now: Timestamp) -> Value {
         let active = match (&page.problem, &page.in_force) {
             (Some(problem), _) => condition("Active", "False", "Invalid", problem),
             (None, Some(found)) if found.expires() <= now => {
@@ -370,8 +413,6 @@ impl Pages {
             },
             (None, None) => condition("Active", "Unknown", "Unknown", "it has not been looked at yet"),
         };
-        let of_namespace = self.judged.iter().filter(|(workload, _)| workload.namespace == *namespace);
-        let used: i64 = of_namespace.filter_map(|(_, judged)| judged.excused.get(name)).sum();
         json!({"observedGeneration": page.object["metadata"]["generation"], "conditions": [active], "used": used})
     }
 
@@ -380,6 +421,12 @@ impl Pages {
         let policies = || self.policies.values().filter_map(|page| page.in_force.as_ref()).chain(&self.from_files);
         exception.unknown_rules(&BUILTIN).filter(|id| !policies().any(|policy| policy.has_rule(id))).collect()
     }
+}
+
+/// Returns what there is to say of a policy beside each of the others, where there is something.
+fn meetings(name: &str, policy: &Policy, others: &[(String, Arc<Policy>)]) -> Vec<((String, String), Meeting)> {
+    let met = others.iter().map(|(other, found)| ((name.to_owned(), other.clone()), Meeting::of(policy, found)));
+    met.filter(|(_, meeting)| !meeting.is_empty()).collect()
 }
 
 /// Tells of workloads that a policy would be for if they were labelled.

@@ -8,18 +8,17 @@ use kube::api::{Api as KubeApi, DynamicObject};
 use kube::core::ApiResource;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
-use tokio::task::JoinSet;
-use tracing::{Instrument as _, info};
+use tracing::info;
 
 use super::observed::Objects;
 use super::sinks::{Watches, made_for};
-use super::watch::{self, Key, Sink, follow};
+use super::watch::{self, Following, Key, Sink, follow};
 use super::{raw, resource};
-use tidegate_engine::api::DatabaseProvider;
-use tidegate_engine::companions::database::{Api, api_of};
-use tidegate_engine::facts::Database;
 use crate::server::health::Step;
 use crate::state::State;
+use tidegate_engine::api::DatabaseProvider;
+use tidegate_engine::companions::database::{self, Api, api_of};
+use tidegate_engine::companions::zalando::offered_versions;
 
 impl Watches {
     /// Follows the databases of a provider for as long as its API is served.
@@ -27,7 +26,7 @@ impl Watches {
         let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let definitions: KubeApi<DynamicObject> = KubeApi::all_with(self.client.clone(), &kind);
         let only = watch::config().fields(&format!("metadata.name={}", api.definition));
-        let sink = Definitions { watches: self.clone(), api, following: JoinSet::new(), step: Arc::new(step) };
+        let sink = Definitions { watches: self.clone(), api, following: None, step: Arc::new(step) };
         follow(watcher(definitions, only).default_backoff(), sink)
     }
 }
@@ -36,7 +35,7 @@ impl Watches {
 struct Definitions {
     watches: Watches,
     api: &'static Api,
-    following: JoinSet<()>,
+    following: Option<Following>,
     step: Arc<Step>,
 }
 
@@ -61,22 +60,23 @@ impl Sink<DynamicObject> for Definitions {
         if self.api.provider == DatabaseProvider::Zalando {
             self.note_versions(offered_versions(&definition.data));
         }
-        if established && self.following.is_empty() {
+        if established && self.following.is_none() {
             info!(name = definition.name_any(), "the API is served");
             let (group, version, kind) = self.api.kind;
             let kind = resource(group, version, kind);
             let events = self.watches.events(&kind);
             let databases =
                 Databases { watches: self.watches.clone(), api: self.api, kind, step: Arc::clone(&self.step) };
-            self.following.spawn(follow(events, databases).in_current_span());
+            self.following = Some(Following::new(events, databases));
         }
     }
 
     fn remove(&mut self, key: &Key) {
         info!(name = key.1, "the API is no longer served");
         let provider = self.api.provider;
-        self.following.abort_all();
-        self.following = JoinSet::new();
+        if let Some(mut following) = self.following.take() {
+            following.end();
+        }
         self.watches.state.note(|facts| {
             *(self.api.served)(&mut facts.apis) = false;
             if provider == DatabaseProvider::Zalando {
@@ -92,19 +92,10 @@ impl Sink<DynamicObject> for Definitions {
 
     /// Without the API there are no databases to be seen first.
     fn synced(&mut self) {
-        if self.following.is_empty() {
+        if self.following.is_none() {
             self.step.done();
         }
     }
-}
-
-/// Returns the versions that the definition of `postgresql` lists; none where it lists none.
-fn offered_versions(definition: &Value) -> BTreeSet<String> {
-    let versions = definition["spec"]["versions"].as_array().map_or(&[][..], Vec::as_slice);
-    let served = versions.iter().find(|version| version["name"] == "v1");
-    let field = "/schema/openAPIV3Schema/properties/spec/properties/postgresql/properties/version/enum";
-    let listed = served.and_then(|served| served.pointer(field)).and_then(Value::as_array);
-    listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// Returns the API of a database, and its namespace and name; none where it is of no provider's.
@@ -115,9 +106,7 @@ pub(super) fn identity(database: &Value) -> Option<(&'static Api, Key)> {
 
 /// Notes a database of a provider for decisions and plans, and returns it as it was before.
 pub(super) fn note(api: &Api, key: &Key, object: &Value, state: &State, objects: &Objects) -> Option<Value> {
-    let workload = made_for(object);
-    let made_for = workload.map(|workload| format!("{}/{}", workload.kind, workload.name));
-    let database = Database { made_for, ..(api.read)(object) };
+    let database = database::read(api, object);
     let of = (api.provider, key.1.clone());
     state.note(|facts| facts.databases.entry(key.0.clone()).or_default().insert(of, database));
     objects.note(|kinds| kinds.databases.insert((api.provider, key.clone()), object))
@@ -152,6 +141,14 @@ impl Sink<DynamicObject> for Databases {
         self.watches.state.note(|facts| *(self.api.served)(&mut facts.apis) = true);
         self.watches.queue.push_all();
         self.step.done();
+    }
+
+    /// Those that were just made are noted at once.
+    fn noted(&self) -> Vec<Key> {
+        self.watches.objects.note(|kinds| {
+            let of_provider = kinds.databases.keys().filter(|(of, _)| *of == self.api.provider);
+            of_provider.map(|(_, key)| key.clone()).collect()
+        })
     }
 }
 

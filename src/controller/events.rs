@@ -15,8 +15,8 @@ use tracing::debug;
 use super::Observed;
 use super::apply::{Writer, record};
 use super::plan::{Action, Course, Plan, Standing};
-use tidegate_engine::companions::MANAGER;
 use crate::report;
+use tidegate_engine::companions::MANAGER;
 use tidegate_engine::workload::Workload;
 
 /// For how long a workload is not told the same again, however often it changes to and fro. It holds for twice as long at
@@ -98,6 +98,9 @@ pub(super) fn changed(before: &Value, plan: &Plan) -> Vec<Event> {
             }
             Standing::Refused(message) => {
                 (true, "Refused", format!("{subject}Refused"), format!("{what} cannot be had: {message}"))
+            }
+            Standing::Elsewhere(_, message) => {
+                (false, "OwnDatabase", "OwnDatabase".to_owned(), format!("{what} is not made: {message}"))
             }
             Standing::Absent
             | Standing::Declined
@@ -283,6 +286,10 @@ mod tests {
         let events = changed(&status("DatabaseReady", "Running"), &drifted);
         assert_eq!(told(&events), ["true DatabaseDrifted: postgresql acid-api differs from its policy: more"]);
         assert_eq!(changed(&status("DatabaseReady", "Drifted"), &drifted), []);
+        let own = Plan { database: Standing::Elsewhere(None, "PGHOST".into()).into(), ..Plan::default() };
+        let events = changed(&Value::Null, &own);
+        assert_eq!(told(&events), ["false OwnDatabase: a database is not made: PGHOST"]);
+        assert_eq!(changed(&status("DatabaseReady", "OwnDatabase"), &own), []);
         let mut failed = status("DatabaseReady", "CreateFailed");
         failed["conditions"][0]["message"] = "it failed; it differs from the policy: more".into();
         assert_eq!(changed(&failed, &drifted), []);

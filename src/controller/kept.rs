@@ -101,12 +101,12 @@ impl<K: Eq + Hash> Shelf<K> {
         self.0.get(key).map(Packed::to_json)
     }
 
-    /// Tells whether an object is there.
-    pub(super) fn contains(&self, key: &K) -> bool {
-        self.0.contains_key(key)
+    /// Returns all objects.
+    pub(super) fn objects(&self) -> impl Iterator<Item = Value> {
+        self.0.values().map(Packed::to_json)
     }
 
-    /// Returns what the objects are kept by.
+    /// Returns the keys of all objects.
     pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
         self.0.keys()
     }
@@ -148,8 +148,8 @@ mod tests {
         let (mut shelf, key) = (Shelf::default(), ("ns".to_owned(), "api".to_owned()));
         assert_eq!(shelf.insert(key.clone(), &json!({"a": 1})), None);
         assert_eq!(shelf.insert(key.clone(), &json!({"a": 2})), Some(json!({"a": 1})));
-        assert_eq!((shelf.contains(&key), shelf.get(&key)), (true, Some(json!({"a": 2}))));
+        assert_eq!((shelf.get(&key), shelf.objects().count()), (Some(json!({"a": 2})), 1));
         assert_eq!(shelf.remove(&key), Some(json!({"a": 2})));
-        assert_eq!((shelf.contains(&key), shelf.get(&key), shelf.remove(&key)), (false, None, None));
+        assert_eq!((shelf.get(&key), shelf.objects().count(), shelf.remove(&key)), (None, 0, None));
     }
 }

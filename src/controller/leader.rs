@@ -20,8 +20,8 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER};
 use crate::report;
+use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER};
 
 /// How a leader is elected.
 #[derive(Clone, Debug)]
@@ -178,16 +178,69 @@ impl Candidate {
             return;
         }
         self.leadership.set(None);
-        let Some(mut lease) = self.seen().as_ref().map(|seen| seen.lease.clone()) else { return };
+        let Some(lease) = self.seen().as_ref().map(|seen| seen.lease.clone()) else { return };
+        self.give_back(lease).await;
+    }
+
+    async fn give_back(&self, mut lease: Lease) {
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = Some(String::new());
         spec.renew_time = Some(MicroTime(Timestamp::now()));
         let released = timeout(self.retry(), self.leases.replace(&self.election.name, &ours(), &lease)).await;
         match released {
-            Ok(Ok(_)) => info!(identity = self.election.identity, "gave the lease back"),
+            Ok(Ok(lease)) => {
+                info!(identity = self.election.identity, "gave the lease back");
+                *self.seen() = Some(Seen { lease, since: Instant::now() });
+            }
             // It expires by itself.
             Ok(Err(error)) => debug!(error = report::chain(&error), "the lease was not given back"),
             Err(_) => debug!("the lease was not given back in time"),
+        }
+    }
+
+    /// Tells, once this replica stands no longer, whether another does: that one takes the Lease, or renews it. Who holds it and
+    /// is silent may have been killed and does not count; it is waited for until whoever else is there would have taken it.
+    pub(super) async fn is_succeeded(&self) -> bool {
+        let mut until = None;
+        loop {
+            let read = timeout(self.deadline(), self.leases.get_opt(&self.election.name)).await;
+            let found = read.ok().and_then(Result::ok).flatten();
+            if let Some(lease) = found.as_ref().filter(|lease| self.is_anothers_news(lease)) {
+                info!(identity = self.election.identity, by = holder(lease), "this replica is succeeded");
+                return true;
+            }
+            self.give_back_late(found.as_ref()).await;
+            let free_in = || found.as_ref().map_or(Duration::ZERO, |lease| self.free_in(lease));
+            let until = *until.get_or_insert_with(|| Instant::now() + free_in() + self.retry() * 3);
+            if Instant::now() >= until {
+                return false;
+            }
+            sleep(self.retry() / 4).await;
+        }
+    }
+
+    /// Tells whether another replica has written a Lease since it was seen last.
+    fn is_anothers_news(&self, lease: &Lease) -> bool {
+        let holder = holder(lease);
+        let is_known = |seen: &Seen| seen.lease.metadata.resource_version == lease.metadata.resource_version;
+        !holder.is_empty()
+            && holder != self.election.identity
+            && self.seen().as_ref().is_some_and(|seen| !is_known(seen))
+    }
+
+    /// Gives the Lease back where what this replica wrote last arrived after that.
+    async fn give_back_late(&self, lease: Option<&Lease>) {
+        if let Some(lease) = lease.filter(|lease| holder(lease) == self.election.identity) {
+            self.give_back(lease.clone()).await;
+        }
+    }
+
+    /// Returns how long it is until a Lease may be taken by others.
+    fn free_in(&self, lease: &Lease) -> Duration {
+        let spec = lease.spec.clone().unwrap_or_default();
+        match step(Some(&spec), &self.election.identity, self.unchanged(lease), self.election.duration) {
+            Step::Wait(left) => left,
+            Step::Create | Step::Take | Step::Renew => Duration::ZERO,
         }
     }
 
@@ -266,6 +319,10 @@ impl Candidate {
     }
 }
 
+fn holder(lease: &Lease) -> &str {
+    lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
+}
+
 fn ours() -> PostParams {
     PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
 }
@@ -277,6 +334,11 @@ fn is_conflict(error: &kube::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use axum::http::{Request, Response};
+    use kube::client::Body;
+
     use super::*;
 
     const DURATION: Duration = Duration::from_secs(15);
@@ -360,5 +422,69 @@ mod tests {
         assert_eq!(leadership.write(async { 1 }).await, None);
         assert!(!leadership.set(Some(Instant::now() + DURATION)), "it had ended in between");
         assert_eq!(Leadership::new(false).write(async { 1 }).await, Some(1));
+    }
+
+    /// A replica `me` that has seen this Lease, and whose API server answers so after so many seconds.
+    fn candidate(seen: Lease, answer: impl Fn(u64) -> Lease + Send + Sync + 'static) -> Candidate {
+        let begun = Instant::now();
+        let answer = move |request: Request<Body>| {
+            let mut lease = answer(begun.elapsed().as_secs());
+            if request.method() == "PUT" {
+                // What is written takes the place of what is there; nothing else is.
+                lease = named("", "written");
+            }
+            let body = Body::from(serde_json::to_vec(&lease).unwrap());
+            async { Ok::<_, Infallible>(Response::new(body)) }
+        };
+        let client = Client::new(tower::service_fn(answer), "default");
+        let (namespace, name) = ("default".to_owned(), "tidegate".to_owned());
+        let election = Election { namespace, name, identity: "me".to_owned(), duration: DURATION };
+        let candidate = Candidate::new(client, election, Leadership::new(true));
+        *candidate.seen() = Some(Seen { lease: seen, since: Instant::now() });
+        candidate
+    }
+
+    /// The Lease, held by somebody, at a version.
+    fn named(holder: &str, version: &str) -> Lease {
+        let metadata = ObjectMeta {
+            name: Some("tidegate".to_owned()),
+            resource_version: Some(version.to_owned()),
+            ..ObjectMeta::default()
+        };
+        Lease { metadata, spec: Some(lease(Some(holder), Some(15))) }
+    }
+
+    /// Whether a replica is succeeded, and after how many seconds it knows.
+    async fn succeeded(candidate: Candidate) -> (bool, u64) {
+        let begun = Instant::now();
+        (candidate.is_succeeded().await, begun.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_or_renews_the_lease_succeeds_a_replica_that_stops() {
+        let free = || named("", "1");
+        assert_eq!(succeeded(candidate(free(), |_| named("", "1"))).await, (false, 6));
+        let taken = |after: u64| if after < 2 { named("", "1") } else { named("other", "2") };
+        assert_eq!(succeeded(candidate(free(), taken)).await, (true, 2));
+        assert_eq!(succeeded(candidate(free(), |_| named("other", "2"))).await, (true, 0), "while it was given back");
+        let renewed = |after: u64| named("other", if after < 1 { "1" } else { "2" });
+        assert_eq!(succeeded(candidate(named("other", "1"), renewed)).await, (true, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_the_lease_and_is_silent_does_not_succeed() {
+        let held = || named("killed", "1");
+        assert_eq!(succeeded(candidate(held(), |_| named("killed", "1"))).await, (false, 15 + 6));
+        let taken = |after: u64| if after < 17 { named("killed", "1") } else { named("third", "2") };
+        assert_eq!(succeeded(candidate(held(), taken)).await, (true, 17), "a third takes it when it expires");
+        let stops_too = |after: u64| named(if after < 1 { "killed" } else { "" }, if after < 1 { "1" } else { "2" });
+        assert!(!succeeded(candidate(held(), stops_too)).await.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_that_arrives_late_is_given_back() {
+        let candidate = candidate(named("", "1"), |_| named("me", "2"));
+        assert!(!candidate.is_succeeded().await);
+        assert_eq!(candidate.seen().as_ref().map(|seen| holder(&seen.lease).to_owned()), Some(String::new()));
     }
 }

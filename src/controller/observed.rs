@@ -25,15 +25,31 @@ pub struct Observed {
     pub database: Option<Value>,
     /// What was last written about it.
     pub model_server: Option<Value>,
+    /// The name of what is written about it.
+    pub model_server_name: String,
 }
 
-/// Returns the workloads that a ModelServer of this name may tell of.
-pub(super) fn described_by((namespace, name): &Key) -> impl Iterator<Item = WorkloadRef> {
-    names::described_by(name).map(|(kind, name)| WorkloadRef {
-        namespace: namespace.clone(),
-        kind: kind.to_owned(),
-        name: name.to_owned(),
-    })
+/// Returns the workload that a ModelServer tells of: its owner, or where that was taken off, whom its spec names.
+pub(super) fn described_by(model_server: &Value) -> Option<WorkloadRef> {
+    let owner = &model_server["metadata"]["ownerReferences"][0];
+    let named = if owner.is_null() { &model_server["spec"] } else { owner };
+    let text = |field: &Value| field.as_str().map(str::to_owned);
+    let namespace = text(&model_server["metadata"]["namespace"])?;
+    Some(WorkloadRef { namespace, kind: text(&named["kind"])?, name: text(&named["name"])? })
+}
+
+/// Returns the name of a workload's ModelServer, and what there is of it. One that is there keeps its name; the name that
+/// another workload's has, which an earlier release made, is not taken.
+fn model_server(workload: &WorkloadRef, known: &Shelf) -> (String, Option<Value>) {
+    let (kind, name) = (&workload.kind, &workload.name);
+    let at = |name: &String| known.get(&(workload.namespace.clone(), name.clone()));
+    let [now, spare] = [names::model_server(kind, name), names::spare_model_server(kind, name)];
+    for name in [&now, &names::former_model_server(kind, name), &spare] {
+        if let Some(found) = at(name).filter(|found| described_by(found).as_ref() == Some(workload)) {
+            return (name.clone(), Some(found));
+        }
+    }
+    (if at(&now).is_none() { now } else { spare }, None)
 }
 
 /// The names of what exists around one workload.
@@ -77,26 +93,27 @@ impl Objects {
         };
         let mut autoscalers = found(&kinds.autoscalers, &names.autoscalers);
         autoscalers.extend(found(&kinds.scaled_objects, &names.scaled_objects));
+        let (model_server_name, model_server) = model_server(workload, &kinds.model_servers);
         Observed {
             autoscalers,
             is_scaled_by_keda: names.is_scaled_by_keda,
             budgets: found(&kinds.budgets, &names.budgets),
             database: names.database.as_ref().and_then(|(provider, name)| kinds.databases.get(&(*provider, key(name)))),
-            model_server: kinds.model_servers.get(&key(&names::model_server(&workload.kind, &workload.name))),
+            model_server,
+            model_server_name,
         }
     }
 
     /// Tells whether a workload has a ModelServer.
     pub(super) fn has_model_server(&self, workload: &WorkloadRef) -> bool {
         let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
-        let name = names::model_server(&workload.kind, &workload.name);
-        kinds.model_servers.contains(&(workload.namespace.clone(), name))
+        model_server(workload, &kinds.model_servers).1.is_some()
     }
 
-    /// Returns the workloads that ModelServers tell of: where the name fits two kinds, both.
+    /// Returns the workloads that ModelServers tell of.
     pub(super) fn described(&self) -> Vec<WorkloadRef> {
         let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
-        kinds.model_servers.keys().flat_map(described_by).collect()
+        kinds.model_servers.objects().filter_map(|found| described_by(&found)).collect()
     }
 
     /// Returns the databases that Tidegate made for a workload.
@@ -108,5 +125,68 @@ impl Objects {
         let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
         let key = |found: DatabaseOf| (found.provider, (namespace.to_owned(), found.name.to_owned()));
         databases.filter_map(|found| kinds.databases.get(&key(found))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn workload(kind: &str, name: &str) -> WorkloadRef {
+        WorkloadRef { namespace: "ml".into(), kind: kind.into(), name: name.into() }
+    }
+
+    /// A ModelServer of this name that a workload owns.
+    fn told(name: &str, of: &WorkloadRef) -> Value {
+        let owner = json!([{"apiVersion": "apps/v1", "kind": of.kind, "name": of.name}]);
+        json!({"metadata": {"name": name, "namespace": "ml", "ownerReferences": owner}, "spec": {"kind": of.kind, "name": of.name}})
+    }
+
+    /// The name of a workload's ModelServer, and whether it is there, beside others.
+    fn named(of: &WorkloadRef, others: &[Value]) -> (String, bool) {
+        let mut known = Shelf::default();
+        for other in others {
+            let name = other["metadata"]["name"].as_str().unwrap().to_owned();
+            known.insert(("ml".to_owned(), name), other);
+        }
+        let (name, found) = model_server(of, &known);
+        (name, found.is_some())
+    }
+
+    #[test]
+    fn a_stateful_set_and_a_deployment_that_is_named_like_it_have_a_model_server_each() {
+        let (stateful, deployment) = (workload("StatefulSet", "api"), workload("Deployment", "api-statefulset"));
+        let (of_stateful, of_deployment) = (named(&stateful, &[]), named(&deployment, &[]));
+        assert_eq!(of_stateful, ("api-statefulset".to_owned(), false));
+        assert_ne!(of_stateful, of_deployment);
+        let there = told("api-statefulset", &stateful);
+        assert_eq!(named(&stateful, std::slice::from_ref(&there)), ("api-statefulset".to_owned(), true));
+        assert_eq!(named(&deployment, &[there]), of_deployment);
+    }
+
+    #[test]
+    fn what_an_earlier_release_made_keeps_its_name_and_is_nobody_elses() {
+        let (stateful, deployment) = (workload("StatefulSet", "api"), workload("Deployment", "api-statefulset"));
+        let there = told("api-statefulset", &deployment);
+        assert_eq!(named(&deployment, std::slice::from_ref(&there)), ("api-statefulset".to_owned(), true));
+        let (spare, is_there) = named(&stateful, std::slice::from_ref(&there));
+        assert!(spare != "api-statefulset" && !is_there, "{spare}");
+        let both = [there, told(&spare, &stateful)];
+        assert_eq!(named(&stateful, &both), (spare.clone(), true));
+        assert_eq!(named(&stateful, &both[1..]), (spare, true), "it stays where it is when the other goes");
+    }
+
+    #[test]
+    fn a_model_server_tells_of_its_owner_whatever_a_person_made_of_its_spec() {
+        let of = workload("Deployment", "api");
+        let mut edited = told("api", &of);
+        edited["spec"]["name"] = "other".into();
+        assert_eq!(described_by(&edited), Some(of.clone()));
+        let mut orphaned = told("api", &of);
+        orphaned["metadata"]["ownerReferences"] = Value::Null;
+        assert_eq!(described_by(&orphaned), Some(of));
+        assert_eq!(described_by(&json!({"metadata": {"namespace": "ml"}})), None);
     }
 }

@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::apply::{ApplyError, apply, look};
+use super::bound::is_bound;
 use super::plan::Action;
 use super::{Context, databases};
+use crate::report;
 use tidegate_engine::api::ORPHANED_SINCE_LABEL;
 use tidegate_engine::companions::database::api_of;
-use tidegate_engine::companions::{Companions, Wanted};
+use tidegate_engine::companions::{Companions, Turn, Wanted};
 use tidegate_engine::workload::{Workload, WorkloadRef};
-use crate::report;
 
 /// Marks the databases of a workload that is there: those that it does not use any more, and no longer those that it does.
 pub(super) async fn of_workload(
@@ -21,18 +22,19 @@ pub(super) async fn of_workload(
     context: &Context,
 ) -> Result<(), ApplyError> {
     let databases = made_for(&workload.reference(), context);
-    note_used(workload, &databases, context);
+    note_used(workload, companions, &databases, context);
     for database in databases {
-        let is_in_use = is_wanted(&database, &companions.database) || is_bound(&database, None, workload.template());
+        let is_in_use =
+            is_wanted(&database, &companions.database) || is_led_to(&database, companions, workload.template());
         mark(&database, is_in_use, context).await?;
     }
     Ok(())
 }
 
 /// Notes which databases a workload runs with: while it does, they may not be deleted where an installation guards them.
-fn note_used(workload: &Workload, databases: &[Value], context: &Context) {
+fn note_used(workload: &Workload, companions: &Companions, databases: &[Value], context: &Context) {
     let runs = workload.object()["status"]["replicas"].as_i64().unwrap_or_default() > 0;
-    let used = databases.iter().filter(|database| runs && is_bound(database, None, workload.template()));
+    let used = databases.iter().filter(|database| runs && is_led_to(database, companions, workload.template()));
     let named =
         |database: &Value| Some((api_of(database)?.provider, database["metadata"]["name"].as_str()?.to_owned()));
     let (reference, used): (_, Vec<_>) = (workload.reference(), used.filter_map(named).collect());
@@ -45,6 +47,29 @@ fn note_used(workload: &Workload, databases: &[Value], context: &Context) {
                 facts.used_databases.insert(reference, used);
             }
         });
+    }
+}
+
+/// Tells whether a template leads to a database, whose Secret may have a name that only the policy knows.
+fn is_led_to(database: &Value, companions: &Companions, template: &Value) -> bool {
+    let binding = companions.binding.as_ref().filter(|binding| database["metadata"]["name"] == *binding.name);
+    is_bound(database, binding.map(|binding| &*binding.secret), template)
+}
+
+/// Notes whether the pods of a workload are led to a database that is not there yet: it comes before others when a place is
+/// free, and others are looked at once it waits no longer.
+pub(super) fn note_turn(workload: &WorkloadRef, turn: Turn, context: &Context) {
+    let most = if let Turn::First(most) = turn { Some(most) } else { None };
+    let before = context.state.read(|_, facts| facts.awaiting.get(workload).copied());
+    if before == most {
+        return;
+    }
+    context.state.note(|facts| match most {
+        Some(most) => facts.awaiting.insert(workload.clone(), most),
+        None => facts.awaiting.remove(workload),
+    });
+    if most.is_none() {
+        context.queue.push_namespace(&workload.namespace);
     }
 }
 
@@ -116,15 +141,8 @@ fn is_wanted(database: &Value, wanted: &Wanted) -> bool {
             object["kind"] == database["kind"] && object["metadata"]["name"] == database["metadata"]["name"]
         }
         Wanted::Impossible { .. } => true,
-        Wanted::Theirs(_) | Wanted::Declined | Wanted::Nothing => false,
+        Wanted::Theirs(_) | Wanted::Declined | Wanted::Elsewhere(_) | Wanted::Nothing => false,
     }
-}
-
-/// Tells whether pods are led to a database: its name, or that of the Secret with its credentials where that is known, stands
-/// somewhere among what they run with.
-pub(super) fn is_bound(database: &Value, secret: Option<&str>, template: &Value) -> bool {
-    let text = template.to_string();
-    database["metadata"]["name"].as_str().into_iter().chain(secret).any(|name| text.contains(name))
 }
 
 /// Returns what the label is to be so that it says whether a database is used: null where it is to go, none where it is right.
@@ -156,19 +174,6 @@ mod tests {
     }
 
     #[test]
-    fn a_database_is_used_by_pods_that_are_led_to_it() {
-        let template = |env: Value| json!({"spec": {"containers": [{"env": [env]}]}});
-        let of_secret = json!({"name": "U", "valueFrom": {"secretKeyRef": {"name": "api.acid-api.credentials", "key": "username"}}});
-        assert!(is_bound(&database(&json!({})), None, &template(of_secret)));
-        assert!(is_bound(
-            &database(&json!({})),
-            None,
-            &template(json!({"name": "PGHOST", "value": "acid-api-pooler"}))
-        ));
-        assert!(!is_bound(&database(&json!({})), None, &template(json!({"name": "PGHOST", "value": "elsewhere"}))));
-    }
-
-    #[test]
     fn a_database_that_cannot_be_had_yet_is_wanted_all_the_same() {
         let ours = database(&json!({}));
         let cluster = json!({"kind": "Cluster", "metadata": {"name": "acid-api"}});
@@ -176,5 +181,6 @@ mod tests {
         assert!(is_wanted(&ours, &Wanted::Impossible { reason: "NotBound", message: String::new() }));
         assert!(!is_wanted(&ours, &Wanted::Nothing) && !is_wanted(&ours, &Wanted::Object(cluster)));
         assert!(!is_wanted(&ours, &Wanted::Theirs(json!({"kind": "Secret"}))));
+        assert!(!is_wanted(&ours, &Wanted::Elsewhere(String::new())));
     }
 }

@@ -5,8 +5,11 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::Observed;
-use tidegate_engine::companions::{Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, contains, names};
+use tidegate_engine::companions::{
+    Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, contains, names,
+};
 use tidegate_engine::facts::{Autoscaler, SCALED_OBJECT};
+use tidegate_engine::quantity::fields::Fields;
 use tidegate_engine::workload::WorkloadRef;
 
 /// One change to the cluster.
@@ -57,6 +60,9 @@ pub enum Standing {
     Theirs(Value),
     /// There is none: the workload's author says that something else takes its place.
     Declined,
+    /// None is wanted: the workload's author has another, or may have, as a sentence says. Ours, where there is one, is left as
+    /// it is.
+    Elsewhere(Option<Value>, String),
     /// It is somebody else's, and that is what is wanted.
     External(Value),
     /// It is ours, but no policy asks for it any more: it is left as it is.
@@ -98,10 +104,10 @@ pub fn plan(
 }
 
 fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> Course {
-    let (ours, others): (Vec<&Value>, Vec<&Value>) = observed.autoscalers.iter().partition(|found| {
-        let name_of = if found["kind"] == SCALED_OBJECT { names::scaled_object } else { names::autoscaler };
-        is_ours(found, workload) && found["metadata"]["name"] == name_of(&workload.kind, &workload.name)
-    });
+    let (ours, others): (Vec<&Value>, Vec<&Value>) = observed
+        .autoscalers
+        .iter()
+        .partition(|found| is_ours(found, workload) && names::is_autoscaler_of(found, &workload.kind, &workload.name));
     if let Some(theirs) = others.iter().find(|found| Autoscaler::target(found).as_ref() == Some(workload)) {
         // Two autoscalers on one workload switch each other off.
         return Course { actions: deletions(ours), standing: Standing::Theirs((*theirs).clone()) };
@@ -113,18 +119,14 @@ fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_s
         return handed_over;
     }
     match (wanted, ours.first()) {
-        (Wanted::Object(object), _) if others.iter().any(|other| other["kind"] == object["kind"]) => {
+        (Wanted::Object(object), _) if others.iter().any(|other| has_name_of(other, object)) => {
             let message = "an autoscaler of that name is there and is not tidegate's".to_owned();
             Standing::Impossible("NameTaken", message).into()
         }
         (Wanted::Object(_), None) if !is_settled => {
             Standing::Pending("it is made once it is clear that its author brings none".to_owned()).into()
         }
-        (Wanted::Object(object), found) => {
-            let is_right = found.is_some_and(|found| contains(found, object));
-            let actions = if is_right { Vec::new() } else { vec![Action::Apply(object.clone())] };
-            Course { actions, standing: Standing::Ours((*found.unwrap_or(&object)).clone()) }
-        }
+        (Wanted::Object(object), found) => kept(object, found.copied()),
         (Wanted::Impossible { reason, message }, None) => Standing::Impossible(reason, message.clone()).into(),
         (Wanted::Impossible { reason, message }, Some(found)) => {
             Standing::Left((*found).clone(), reason, message.clone()).into()
@@ -132,6 +134,22 @@ fn autoscaler(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_s
         (_, Some(found)) => Standing::Unmanaged((*found).clone()).into(),
         (_, None) => Course::default(),
     }
+}
+
+/// Keeps an object of ours as it is wanted, under the name that it has: an earlier release may have given it another.
+fn kept(wanted: &Value, found: Option<&Value>) -> Course {
+    let mut wanted = wanted.clone();
+    if let Some(found) = found {
+        wanted["metadata"]["name"] = found["metadata"]["name"].clone();
+    }
+    let standing = Standing::Ours(found.unwrap_or(&wanted).clone());
+    let is_right = found.is_some_and(|found| contains(found, &wanted));
+    Course { actions: if is_right { Vec::new() } else { vec![Action::Apply(wanted)] }, standing }
+}
+
+/// Tells whether an object has the kind and the name of one that is wanted.
+fn has_name_of(found: &Value, wanted: &Value) -> bool {
+    found["kind"] == wanted["kind"] && found["metadata"]["name"] == wanted["metadata"]["name"]
 }
 
 /// Hands a workload over from one engine to the other: what one has made goes, with all that KEDA made for it, before the
@@ -157,20 +175,18 @@ fn deletions(objects: Vec<&Value>) -> Vec<Action> {
 }
 
 fn budget(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> Course {
-    let name = names::disruption_budget(&workload.kind, &workload.name);
+    let (kind, name) = (&workload.kind, &workload.name);
+    let names = [names::disruption_budget(kind, name), names::former_disruption_budget(kind, name)];
+    let has_our_name = |found: &Value| names.iter().any(|name| found["metadata"]["name"] == **name);
     let (ours, others): (Vec<&Value>, Vec<&Value>) =
-        observed.budgets.iter().partition(|found| is_ours(found, workload) && found["metadata"]["name"] == *name);
+        observed.budgets.iter().partition(|found| is_ours(found, workload) && has_our_name(found));
     match (wanted, ours.first(), others.first()) {
         // With two budgets for one pod the API server evicts it no more.
         (_, _, Some(theirs)) => Course { actions: deletions(ours), standing: Standing::Theirs((*theirs).clone()) },
         (Wanted::Object(_), None, _) if !is_settled => {
             Standing::Pending("it is made once it is clear that its author brings none".to_owned()).into()
         }
-        (Wanted::Object(object), found, _) => {
-            let is_right = found.is_some_and(|found| contains(found, object));
-            let actions = if is_right { Vec::new() } else { vec![Action::Apply(object.clone())] };
-            Course { actions, standing: Standing::Ours((*found.unwrap_or(&object)).clone()) }
-        }
+        (Wanted::Object(object), found, _) => kept(object, found.copied()),
         (_, Some(found), _) => Standing::Unmanaged((*found).clone()).into(),
         (_, None, _) => Course::default(),
     }
@@ -194,6 +210,10 @@ fn database(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed) -> Cou
             Course { actions: additions(object, found).map(Action::Merge).into_iter().collect(), standing }
         }
         (Wanted::Impossible { reason, message }, _) => Standing::Impossible(reason, message.clone()).into(),
+        (Wanted::Elsewhere(message), found) => {
+            let ours = found.clone().filter(|found| is_ours(found, workload));
+            Standing::Elsewhere(ours, message.clone()).into()
+        }
         (Wanted::Declined | Wanted::Nothing, Some(found)) if is_ours(found, workload) => {
             Standing::Unmanaged(found.clone()).into()
         }
@@ -225,8 +245,9 @@ fn additions(wanted: &Value, found: &Value) -> Option<Value> {
 /// Names the fields in which a database is not as the policy has it.
 fn drift(wanted: &Value, found: &Value) -> Option<String> {
     let fields = wanted["spec"].as_object()?.iter().filter(|(field, _)| !ADDED.contains(&field.as_str()));
+    let of_spec = Fields::of(wanted).below("spec");
     let drifted: Vec<String> = fields
-        .filter(|(field, value)| !contains(&found["spec"][*field], value))
+        .filter(|(field, value)| !of_spec.below(field).contain(&found["spec"][*field], value))
         .map(|(field, value)| format!("spec.{field} is {}, the policy has {value}", found["spec"][field]))
         .collect();
     (!drifted.is_empty()).then(|| drifted.join("; "))
@@ -328,6 +349,39 @@ mod tests {
     }
 
     #[test]
+    fn an_autoscaler_that_means_the_same_is_left_alone() {
+        let of = |value: Value, tolerance: Value| {
+            let mut object = hpa("api-tidegate", true, 10);
+            object["apiVersion"] = "autoscaling/v2".into();
+            let target = json!({"type": "AverageValue", "averageValue": value});
+            object["spec"]["metrics"] =
+                json!([{"type": "Pods", "pods": {"metric": {"name": "waiting"}, "target": target}}]);
+            object["spec"]["behavior"] = json!({"scaleUp": {"tolerance": tolerance}});
+            object
+        };
+        let (wanted, found) = (of(json!(5), json!(0.05)), of(json!("5"), json!("50m")));
+        assert_eq!(scaled(Wanted::Object(wanted.clone()), vec![found], SETTLE).autoscaler.actions, []);
+        let other = of(json!("6"), json!("50m"));
+        assert_eq!(
+            scaled(Wanted::Object(wanted.clone()), vec![other], SETTLE).autoscaler.actions,
+            [Action::Apply(wanted)]
+        );
+    }
+
+    #[test]
+    fn a_size_that_means_the_same_has_not_drifted() {
+        let of = |size: &str, cpu: &str| {
+            let mut object = postgres(true, "17", &json!({"api": []}));
+            object["spec"]["volume"] = json!({"size": size});
+            object["spec"]["resources"] = json!({"requests": {"cpu": cpu}});
+            object
+        };
+        let standing = |found: Value| stored(Wanted::Object(of("1Gi", "1")), Some(found)).database.standing;
+        assert!(matches!(standing(of("1024Mi", "1000m")), Standing::Ours(_)));
+        assert!(matches!(standing(of("2Gi", "1000m")), Standing::Drifted(..)));
+    }
+
+    #[test]
     fn ours_yields_to_the_authors() {
         let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
         let (ours, theirs) = (hpa("api-tidegate", true, 10), hpa("mine", false, 3));
@@ -352,6 +406,32 @@ mod tests {
         let plan = scaled(Wanted::Object(hpa("api-tidegate", true, 10)), vec![foreign], SETTLE);
         assert_eq!(plan.autoscaler.actions, []);
         assert!(matches!(plan.autoscaler.standing, Standing::Impossible("NameTaken", _)));
+    }
+
+    #[test]
+    fn what_an_earlier_release_made_keeps_its_name() {
+        let workload = WorkloadRef { name: "keda-hpa-api".into(), ..workload() };
+        let of = |name: &str, max: i64| {
+            let mut object = hpa(name, true, max);
+            object["metadata"]["annotations"][WORKLOAD_ANNOTATION] = "Deployment/keda-hpa-api".into();
+            object["spec"]["scaleTargetRef"]["name"] = "keda-hpa-api".into();
+            object
+        };
+        let (now, former) = (names::autoscaler("Deployment", "keda-hpa-api"), "keda-hpa-api-tidegate");
+        let planned = |autoscalers: Vec<Value>| {
+            let wanted = Companions { autoscaler: Wanted::Object(of(&now, 10)), ..Companions::default() };
+            let observed = Observed { autoscalers, ..Observed::default() };
+            plan(&workload, &wanted, &observed, SETTLE, SETTLE).autoscaler
+        };
+        assert_eq!(planned(vec![]).actions, [Action::Apply(of(&now, 10))]);
+        assert_eq!(planned(vec![of(former, 10)]), Standing::Ours(of(former, 10)).into());
+        assert_eq!(planned(vec![of(former, 99)]).actions, [Action::Apply(of(former, 10))]);
+        let of_keda = {
+            let mut object = hpa(former, false, 3);
+            object["spec"]["scaleTargetRef"]["name"] = "api".into();
+            object
+        };
+        assert_eq!(planned(vec![of_keda]).actions, [Action::Apply(of(&now, 10))], "it has another name");
     }
 
     #[test]
@@ -484,6 +564,16 @@ mod tests {
         let secret = json!({"kind": "Secret", "metadata": {"name": "s"}});
         let plan = stored(Wanted::Theirs(secret.clone()), None);
         assert_eq!(plan.database, Standing::External(secret).into());
+    }
+
+    #[test]
+    fn where_the_author_has_another_ours_is_left_as_it_is() {
+        let elsewhere = |found: Option<Value>| stored(Wanted::Elsewhere("PGHOST".to_owned()), found).database;
+        let is = |found: Option<Value>| Standing::Elsewhere(found, "PGHOST".to_owned()).into();
+        let (ours, theirs) = (postgres(true, "17", &json!({})), postgres(false, "17", &json!({})));
+        assert_eq!(elsewhere(None), is(None));
+        assert_eq!(elsewhere(Some(ours.clone())), is(Some(ours)));
+        assert_eq!(elsewhere(Some(theirs)), is(None));
     }
 
     #[test]

@@ -13,11 +13,11 @@ use serde_json::Value;
 use super::book::Book;
 use super::watch::{self, Key, Sink};
 use super::{raw, resource};
+use crate::report;
+use crate::server::health::Step;
 use tidegate_engine::BUILTIN;
 use tidegate_engine::api::{ServingException, ServingPolicy};
 use tidegate_engine::policy::{Exception, Policy};
-use crate::report;
-use crate::server::health::Step;
 
 /// The names of the two watches.
 pub(super) const POLICIES: &str = "policies";

@@ -19,14 +19,17 @@ use super::kept::Kept;
 use super::observed::{Names, Observed};
 use super::plan::{Action, Course, Plan, Standing, plan};
 use super::{Context, databases, events, orphans, status};
-use tidegate_engine::companions::{Wanted, contains, database, names};
+use crate::report;
+use tidegate_engine::companions::{Turn, Wanted, contains, database, names};
 use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
 use tidegate_engine::facts::{Facts, SCALED_OBJECT};
 use tidegate_engine::workload::{Workload, WorkloadRef};
-use crate::report;
 
 /// How long to wait after a failure before looking again: long enough for a hiccup of the API server to pass.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How long to wait before looking again at what depends on others that nobody has looked at yet.
+const RETRY_EARLY: Duration = Duration::from_millis(500);
 
 /// How long to wait after a refusal, which lasts until a person does something about it.
 const RETRY_REFUSED: Duration = Duration::from_mins(1);
@@ -91,6 +94,10 @@ async fn reconcile(object: &Value, context: &Context) -> Result<Requeue, ApplyEr
         return Ok(Requeue::await_change());
     }
     let mut turn = None;
+    if planned.makes_database() && planned.decision.companions.turn == Turn::Later && !context.book.is_complete() {
+        // A workload that has not been looked at yet may be led to a database, and comes before this one then.
+        return Ok(Requeue::requeue(RETRY_EARLY));
+    }
     if planned.makes_database() {
         turn = Some(context.databases.lock().await);
         // Others may have made theirs while this one waited for its turn.
@@ -142,6 +149,7 @@ fn planned(workload: &Workload, context: &Context) -> Option<Planned> {
     if let Some(reports) = &context.reports {
         reports.judged(workload, &decision);
     }
+    orphans::note_turn(&reference, decision.companions.turn, context);
     let observed = context.state.read(|_, facts| around(workload, &decision, facts, context));
     let is_missing = |wanted: &Wanted, found: &[Value]| matches!(wanted, Wanted::Object(_)) && found.is_empty();
     let missing = is_missing(&decision.companions.autoscaler, &observed.autoscalers)
@@ -181,9 +189,10 @@ pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context)
     if let Some(reports) = &context.reports {
         reports.forget(&reference);
     }
+    orphans::note_turn(&reference, Turn::Nobodys, context);
     orphans::of_former(&reference, context).await;
     let Some(found) = context.objects.around(&reference, &Names::default()).model_server else { return };
-    // A Deployment `api-statefulset` and a StatefulSet `api` have a ModelServer of one name.
+    // One whose owner was taken off tells of a workload that has gone.
     let owner = &found["metadata"]["ownerReferences"][0];
     if owner["kind"] != reference.kind || owner["name"] != reference.name {
         return;
@@ -245,10 +254,10 @@ fn around(workload: &Workload, decision: &Decision, facts: &Facts, context: &Con
     let reference = workload.reference();
     let (kind, name) = (&*reference.kind, &*reference.name);
     let mut names = Names {
-        autoscalers: [names::autoscaler(kind, name)].into(),
-        scaled_objects: [names::scaled_object(kind, name)].into(),
+        autoscalers: [names::autoscaler(kind, name), names::former_autoscaler(kind, name)].into(),
+        scaled_objects: [names::scaled_object(kind, name), names::former_scaled_object(kind, name)].into(),
         is_scaled_by_keda: facts.derived_autoscalers.contains_key(&reference),
-        budgets: [names::disruption_budget(kind, name)].into(),
+        budgets: [names::disruption_budget(kind, name), names::former_disruption_budget(kind, name)].into(),
         database: match &decision.companions.database {
             Wanted::Object(object) => {
                 let (api, name) = (database::api_of(object), object["metadata"]["name"].as_str());
@@ -274,7 +283,7 @@ async fn write_model_server(
     observed: &Observed,
     context: &Context,
 ) -> Result<(), ApplyError> {
-    let wanted = status::model_server(workload);
+    let wanted = status::model_server(workload, &observed.model_server_name);
     let found = observed.model_server.as_ref();
     if !found.is_some_and(|found| contains(found, &wanted)) {
         apply(&context.writer, &Action::Apply(wanted.clone())).await?;

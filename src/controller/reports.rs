@@ -17,10 +17,10 @@ use super::apply::{Writer, apply, read};
 use super::plan::Action;
 use super::resource;
 use super::watch::{self, Key, Sink, follow};
+use crate::report;
 use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER, contains};
 use tidegate_engine::decision::{Decision, Violation};
 use tidegate_engine::workload::{Workload, WorkloadRef};
-use crate::report;
 
 /// How often reports are written that have changed: a namespace's changes at most so often.
 const TICK: Duration = Duration::from_secs(5);
@@ -180,22 +180,29 @@ impl Reports {
                 // Whoever becomes the leader writes what has changed by then.
                 continue;
             }
-            for report in self.due() {
-                self.put(&report).await;
+            for namespace in self.due() {
+                if let Some(report) = self.report_of(&namespace) {
+                    self.put(&report).await;
+                }
             }
         }
     }
 
-    /// Returns the reports that are to be looked at; one without results or passes is of a namespace without model servers.
-    fn due(&self) -> Vec<Value> {
+    /// Returns the namespaces whose reports are to be looked at.
+    fn due(&self) -> BTreeSet<String> {
         let mut pages = self.pages();
-        let Some(kind) = pages.served.first().copied() else { return Vec::new() };
-        let changed = std::mem::take(&mut pages.changed);
+        if pages.served.is_empty() { BTreeSet::new() } else { std::mem::take(&mut pages.changed) }
+    }
+
+    /// Returns the report of a namespace; one without results or passes is of a namespace without model servers. Each is put
+    /// together alone, so that whoever judges need not wait for all of them.
+    fn report_of(&self, namespace: &str) -> Option<Value> {
+        let mut pages = self.pages();
+        let kind = pages.served.first().copied()?;
         let none = BTreeMap::new();
-        let of = |namespace: &String| written(kind, namespace, pages.judged.get(namespace).unwrap_or(&none));
-        let due = changed.iter().map(of).collect();
+        let report = written(kind, namespace, pages.judged.get(namespace).unwrap_or(&none));
         pages.judged.retain(|_, inside| !inside.is_empty());
-        due
+        Some(report)
     }
 
     async fn put(&self, report: &Value) {

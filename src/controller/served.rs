@@ -8,8 +8,8 @@ use tracing::info;
 use super::resource;
 use super::sinks::Watches;
 use super::watch::{Key, Sink, follow};
-use tidegate_engine::facts::Apis;
 use crate::server::health::Step;
+use tidegate_engine::facts::Apis;
 
 const CUSTOM: &str = "custom.metrics.k8s.io";
 const EXTERNAL: &str = "external.metrics.k8s.io";
@@ -46,6 +46,13 @@ impl MetricsApis {
             self.watches.queue.push_all();
         }
     }
+}
+
+/// Tells which APIs of metrics are served: custom and external ones.
+#[must_use]
+pub fn metrics_served(services: &[DynamicObject]) -> (bool, bool) {
+    let is_served = |group: &str| services.iter().filter_map(served).any(|found| found == group);
+    (is_served(CUSTOM), is_served(EXTERNAL))
 }
 
 /// Tells the group of an API that serves metrics and is available.

@@ -11,14 +11,14 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 
 use super::observed::{Objects, described_by};
+use super::strangers::Strangers;
 use super::watch::{self, Key, Sink, follow};
 use super::workloads::WholeNamespaces;
 use super::{Queue, raw, resource};
-use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION};
-use tidegate_engine::facts::Namespace;
-use tidegate_engine::workload::WorkloadRef;
 use crate::server::health::Step;
 use crate::state::State;
+pub(super) use tidegate_engine::companions::made_for;
+use tidegate_engine::facts::Namespace;
 
 /// What the watches share.
 #[derive(Clone)]
@@ -27,6 +27,7 @@ pub(super) struct Watches {
     pub(super) state: Arc<State>,
     pub(super) objects: Arc<Objects>,
     pub(super) queue: Queue,
+    pub(super) strangers: Arc<Strangers>,
 }
 
 impl Watches {
@@ -65,6 +66,7 @@ impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
         // Other labels, other policies.
         if before.is_none_or(|before| before != namespace) {
             self.watches.queue.push_namespace(&key.1);
+            self.watches.strangers.decide_again_in(&key.1);
         }
     }
 
@@ -78,15 +80,6 @@ impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
     }
 }
 
-/// The workload that Tidegate made an object for.
-pub(super) fn made_for(object: &Value) -> Option<WorkloadRef> {
-    let metadata = &object["metadata"];
-    (metadata["labels"][MANAGED_BY_LABEL] == MANAGER).then_some(())?;
-    let (kind, name) = metadata["annotations"][WORKLOAD_ANNOTATION].as_str()?.split_once('/')?;
-    let namespace = metadata["namespace"].as_str().unwrap_or_default().to_owned();
-    Some(WorkloadRef { namespace, kind: kind.to_owned(), name: name.to_owned() })
-}
-
 struct ModelServers {
     watches: Watches,
     kind: ApiResource,
@@ -94,22 +87,24 @@ struct ModelServers {
 }
 
 impl ModelServers {
-    fn look_at(&self, key: &Key) {
-        // Both that may have a ModelServer of this name: the other is not there, or is looked at for nothing.
-        described_by(key).for_each(|workload| self.watches.queue.push(&workload));
+    fn look_at(&self, model_server: Option<&Value>) {
+        if let Some(workload) = model_server.and_then(described_by) {
+            self.watches.queue.push(&workload);
+        }
     }
 }
 
 impl Sink<DynamicObject> for ModelServers {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
-        self.watches.objects.note(|kinds| kinds.model_servers.insert(key.clone(), &object));
-        self.look_at(&key);
+        let before = self.watches.objects.note(|kinds| kinds.model_servers.insert(key, &object));
+        self.look_at(Some(&object));
+        self.look_at(before.as_ref().filter(|before| described_by(before) != described_by(&object)));
     }
 
     fn remove(&mut self, key: &Key) {
-        self.watches.objects.note(|kinds| kinds.model_servers.remove(key));
-        self.look_at(key);
+        let before = self.watches.objects.note(|kinds| kinds.model_servers.remove(key));
+        self.look_at(before.as_ref());
     }
 
     fn synced(&mut self) {

@@ -3,24 +3,24 @@
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::orphans::is_bound;
+use super::bound::is_bound;
 use super::plan::{Plan, Standing};
 use tidegate_engine::api::{
     AutoscalerStatus, Condition, DatabaseStatus, DisruptionBudgetStatus, ModelServerStatus, ReplicasStatus,
 };
 use tidegate_engine::companions::database::{self, Health};
-use tidegate_engine::companions::{MANAGER, names};
+use tidegate_engine::companions::{Held, MANAGER};
 use tidegate_engine::decision::{Decision, Violation};
 use tidegate_engine::facts::{Autoscaler, SCALED_OBJECT};
 use tidegate_engine::workload::Workload;
 
-/// Returns the ModelServer of a workload, without its status.
-pub(super) fn model_server(workload: &Workload) -> Value {
+/// Returns the ModelServer of a workload, which has this name, without its status.
+pub(super) fn model_server(workload: &Workload, name: &str) -> Value {
     json!({
         "apiVersion": "tidegate.dev/v1alpha1",
         "kind": "ModelServer",
         "metadata": {
-            "name": names::model_server(workload.kind(), workload.name()),
+            "name": name,
             "namespace": workload.namespace(),
             "ownerReferences": [{
                 "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
@@ -54,7 +54,7 @@ pub(super) fn of_model_server(workload: &Workload, decision: &Decision, plan: &P
     let conforming = conforming(decision);
     let secret = decision.companions.binding.as_ref().map(|binding| binding.secret.as_str());
     let companions = [
-        autoscaler_ready(&plan.autoscaler.standing),
+        held(autoscaler_ready(&plan.autoscaler.standing), &plan.autoscaler.standing, decision.companions.held.as_ref()),
         budget_ready(&plan.budget.standing),
         database_ready(&plan.database.standing, secret, workload.template()),
     ];
@@ -142,6 +142,18 @@ fn autoscaler_ready(standing: &Standing) -> Condition {
     companion_ready("AutoscalerReady", "an autoscaler", standing, of_found)
 }
 
+/// Adds to the condition of an autoscaler that it keeps more replicas than the policy allows.
+fn held(ready: Condition, standing: &Standing, held: Option<&Held>) -> Condition {
+    let (Standing::Ours(_), Some(Held { replicas, kept, most, policy })) = (standing, held) else { return ready };
+    let message = format!(
+        "there are {replicas} replicas, more than the maxReplicas {most} of policy {policy}: none is stopped for that, \
+         the autoscaler's maxReplicas is {kept} and goes down as they do; {}",
+        ready.message
+    );
+    let reason = if ready.status == "True" { "MaxReplicasHeld".to_owned() } else { ready.reason.clone() };
+    Condition { reason, message, ..ready }
+}
+
 fn budget_ready(standing: &Standing) -> Condition {
     if *standing == Standing::Absent {
         let message =
@@ -213,6 +225,10 @@ fn companion_ready(type_: &str, what: &str, standing: &Standing, of_found: impl 
         }
         Standing::Left(found, reason, message) => {
             of("False", reason, format!("{message}; {} is left as it is", name_of(found)))
+        }
+        Standing::Elsewhere(None, message) => of("True", "OwnDatabase", message.clone()),
+        Standing::Elsewhere(Some(found), message) => {
+            of("True", "OwnDatabase", format!("{message}; {} is left as it is", name_of(found)))
         }
         // Whether it serves does not depend on who changed it.
         Standing::Drifted(found, told) => match of_found(found) {
@@ -302,9 +318,10 @@ fn budget(standing: &Standing) -> Option<DisruptionBudgetStatus> {
 
 fn database_status(standing: &Standing) -> Option<DatabaseStatus> {
     let (found, phase) = match standing {
-        Standing::Ours(found) | Standing::Unmanaged(found) | Standing::Drifted(found, _) => {
-            (found, database::health(found).phase)
-        }
+        Standing::Ours(found)
+        | Standing::Unmanaged(found)
+        | Standing::Drifted(found, _)
+        | Standing::Elsewhere(Some(found), _) => (found, database::health(found).phase),
         Standing::External(found) => (found, None),
         _ => return None,
     };
@@ -392,6 +409,27 @@ mod tests {
     }
 
     #[test]
+    fn replicas_that_are_more_than_the_policy_allows_are_told() {
+        let told = |conditions: Value, held_by: Option<&Held>| {
+            let stored = json!({"kind": "HorizontalPodAutoscaler", "status": {"conditions": conditions}});
+            let standing = Standing::Ours(stored);
+            let ready = held(autoscaler_ready(&standing), &standing, held_by);
+            (ready.status, ready.reason, ready.message)
+        };
+        let many = Held { replicas: 8, kept: 8, most: 4, policy: "serving".to_owned() };
+        let active = json!([{"type": "ScalingActive", "status": "True"}]);
+        let (status, reason, message) = told(active.clone(), Some(&many));
+        assert_eq!((&*status, &*reason), ("True", "MaxReplicasHeld"));
+        let expected = "there are 8 replicas, more than the maxReplicas 4 of policy serving: none is stopped for that, the \
+                        autoscaler's maxReplicas is 8 and goes down as they do; it has its metrics";
+        assert_eq!(message, expected);
+        assert_eq!(told(active, None).1, "ScalingActive");
+        let (status, reason, message) = told(json!([]), Some(&many));
+        assert_eq!((&*status, &*reason), ("False", "Pending"), "that it does not serve comes first");
+        assert!(message.starts_with("there are 8 replicas"), "{message}");
+    }
+
+    #[test]
     fn the_replicas_of_either_kind_of_autoscaler_are_told() {
         let object = with_container(&json!({}));
         let workload = Workload::view(&object).unwrap();
@@ -467,6 +505,19 @@ mod tests {
             assert_eq!(budget(none), ("False".into(), "NoPodMayGo".into()));
         }
         assert_eq!(budget(json!({"minAvailable": 1})), ("True".into(), "Yielded".into()));
+    }
+
+    #[test]
+    fn a_database_of_the_authors_is_no_reason_not_to_be_ready() {
+        let told = |found: Option<Value>| {
+            let standing = Standing::Elsewhere(found, "container api sets PGHOST".into());
+            let ready = database_ready(&standing, None, &led_to("elsewhere"));
+            (ready.status, ready.reason, ready.message)
+        };
+        let own = |message: &str| ("True".into(), "OwnDatabase".into(), message.into());
+        assert_eq!(told(None), own("container api sets PGHOST"));
+        let ours = json!({"kind": "postgresql", "metadata": {"name": "acid-api"}});
+        assert_eq!(told(Some(ours)), own("container api sets PGHOST; acid-api is left as it is"));
     }
 
     #[test]

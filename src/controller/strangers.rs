@@ -1,8 +1,9 @@
 //! Workloads that run a known runtime and are not labelled as model servers: no webhook is asked about them, but the statuses
 //! of the policies that would be for them tell of them.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -10,33 +11,48 @@ use kube::api::{Api, DynamicObject};
 use kube::core::ApiResource;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
+use tokio::sync::Notify;
+use tracing::error;
 
+use super::kept::Kept;
+use super::resource;
 use super::watch::{self, Key, Sink, follow};
-use super::{raw, resource};
-use tidegate_engine::decision::{Considered, Operation, Request, User};
-use tidegate_engine::workload::{Workload, WorkloadRef};
 use crate::server::health::{Readiness, Step};
 use crate::state::State;
-
-/// The most that are kept: whoever has more learns enough from these.
-const MOST: usize = 1000;
+use tidegate_engine::decision::{Considered, Operation, Request, User};
+use tidegate_engine::workload::{Workload, WorkloadRef};
 
 /// The strangers that are known.
 pub(super) struct Strangers {
     state: Arc<State>,
-    known: Mutex<HashMap<WorkloadRef, Value>>,
+    known: Mutex<Known>,
+    /// Notified when there is something to decide.
+    changed: Notify,
     /// Whether those have been seen that were there at the start.
     seen: Readiness,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Every workload without the labels, whatever it runs: the next policy may bring the runtime that recognises it.
+    workloads: HashMap<WorkloadRef, Kept>,
+    /// The workloads to decide about: they, or what decides about them, have changed.
+    due: BTreeSet<WorkloadRef>,
+    /// Whether one is being decided about that is no longer due.
+    is_deciding: bool,
+    /// The policies that would tell of a workload, where there are any.
+    told: BTreeMap<WorkloadRef, Vec<String>>,
 }
 
 impl Strangers {
     /// Begins without any.
     pub(super) fn new(state: &Arc<State>) -> Arc<Self> {
-        Arc::new(Self { state: Arc::clone(state), known: Mutex::default(), seen: Readiness::default() })
+        let (state, seen) = (Arc::clone(state), Readiness::default());
+        Arc::new(Self { state, known: Mutex::default(), changed: Notify::new(), seen })
     }
 
-    /// Follows the workloads of a kind that lack the labels of a model server, once all else is known: what is none of the
-    /// policies' concern is not kept. Several labels cannot be asked for in that way: then all are followed.
+    /// Follows the workloads of a kind that lack the labels of a model server, once all else is known. Several labels cannot
+    /// be asked for in that way: then all are followed.
     pub(super) fn follow(
         self: &Arc<Self>,
         client: &Client,
@@ -61,24 +77,64 @@ impl Strangers {
         }
     }
 
-    /// Tells whether all have been seen that were there at the start.
+    /// Decides, for as long as it is polled, about what is due: one workload after the other, so that nobody waits for long.
+    pub(super) async fn decide(self: Arc<Self>) {
+        loop {
+            while self.decide_next() {
+                tokio::task::yield_now().await;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Has every workload decided about again: other policies or exceptions are in force.
+    pub(super) fn decide_all_again(&self) {
+        self.decide_again(|_| true);
+    }
+
+    /// Has the workloads of a namespace decided about again: its labels have changed, or an exception has expired.
+    pub(super) fn decide_again_in(&self, namespace: &str) {
+        self.decide_again(|workload| workload.namespace == namespace);
+    }
+
+    fn decide_again(&self, is_meant: impl Fn(&WorkloadRef) -> bool) {
+        let mut known = self.known();
+        let Known { workloads, due, .. } = &mut *known;
+        due.extend(workloads.keys().filter(|workload| is_meant(workload)).cloned());
+        self.changed.notify_one();
+    }
+
+    /// Tells whether all have been seen that were there at the start, and all that are known have been decided about.
     pub(super) fn are_seen(&self) -> bool {
-        self.seen.missing().is_empty()
+        let known = self.known();
+        self.seen.missing().is_empty() && known.due.is_empty() && !known.is_deciding
     }
 
     /// Returns the names of the strangers that each policy would be for, `namespace/name` in their order.
     pub(super) fn by_policy(&self) -> BTreeMap<String, Vec<String>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut by_policy: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (workload, object) in &*known {
-            for policy in self.policies(object).unwrap_or_default() {
-                by_policy.entry(policy).or_default().push(format!("{}/{}", workload.namespace, workload.name));
+        for (workload, policies) in &self.known().told {
+            let name = format!("{}/{}", workload.namespace, workload.name);
+            for policy in policies {
+                by_policy.entry(policy.clone()).or_default().push(name.clone());
             }
         }
         for names in by_policy.values_mut() {
             names.sort();
         }
         by_policy
+    }
+
+    /// Decides about one workload that is due; tells whether there was one.
+    fn decide_next(&self) -> bool {
+        let Some((workload, kept)) = self.known().next() else { return false };
+        // A fault in deciding about one workload is no reason not to tell of the others.
+        let policies = catch_unwind(AssertUnwindSafe(|| self.policies(&kept.to_json()))).unwrap_or_else(|_| {
+            error!(namespace = workload.namespace, name = workload.name, "deciding about a workload has panicked");
+            None
+        });
+        self.known().decided(workload, policies.unwrap_or_default());
+        true
     }
 
     /// Returns the policies that would tell of a workload; none where it is no stranger.
@@ -94,18 +150,42 @@ impl Strangers {
         })
     }
 
-    fn put(&self, workload: WorkloadRef, object: Value) {
-        let is_one = self.policies(&object).is_some();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_one {
-            known.remove(&workload);
-        } else if known.len() < MOST || known.contains_key(&workload) {
-            known.insert(workload, object);
-        }
+    fn put(&self, workload: WorkloadRef, kept: Kept) {
+        let mut known = self.known();
+        known.due.insert(workload.clone());
+        known.workloads.insert(workload, kept);
+        self.changed.notify_one();
     }
 
     fn remove(&self, workload: &WorkloadRef) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(workload);
+        let mut known = self.known();
+        known.workloads.remove(workload);
+        known.due.remove(workload);
+        known.told.remove(workload);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Takes the next workload to decide about.
+    fn next(&mut self) -> Option<(WorkloadRef, Kept)> {
+        let workload = self.due.pop_first()?;
+        let kept = self.workloads.get(&workload)?.clone();
+        self.is_deciding = true;
+        Some((workload, kept))
+    }
+
+    /// Notes what was decided about a workload, unless it has gone meanwhile. One that has changed meanwhile is due again.
+    fn decided(&mut self, workload: WorkloadRef, policies: Vec<String>) {
+        self.is_deciding = false;
+        if policies.is_empty() || !self.workloads.contains_key(&workload) {
+            self.told.remove(&workload);
+        } else {
+            self.told.insert(workload, policies);
+        }
     }
 }
 
@@ -119,11 +199,23 @@ impl OfKind {
     fn reference(&self, (namespace, name): &Key) -> WorkloadRef {
         WorkloadRef { namespace: namespace.clone(), kind: self.kind.kind.clone(), name: name.clone() }
     }
+
+    /// Tells whether a workload has all labels of a model server.
+    fn is_labelled(&self, object: &DynamicObject) -> bool {
+        let labels = object.metadata.labels.as_ref();
+        let has = |(key, value): (&String, &String)| labels.and_then(|labels| labels.get(key)) == Some(value);
+        self.strangers.state.read(|policies, _| policies.scope().iter().all(has))
+    }
 }
 
 impl Sink<DynamicObject> for OfKind {
     fn put(&mut self, key: Key, object: DynamicObject) {
-        self.strangers.put(self.reference(&key), raw(object, &self.kind));
+        let workload = self.reference(&key);
+        if self.is_labelled(&object) {
+            self.strangers.remove(&workload);
+        } else {
+            self.strangers.put(workload, Kept::new(object, &self.kind));
+        }
     }
 
     fn remove(&mut self, key: &Key) {
@@ -132,5 +224,180 @@ impl Sink<DynamicObject> for OfKind {
 
     fn synced(&mut self) {
         self.step.done();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use tidegate_engine::facts::Namespace;
+    use tidegate_engine::testing::{LABEL, deployment, exception, facts, policies};
+
+    fn warning() -> Value {
+        json!({"rules": {"unlabelled-model-server": {"enforcement": "warn"}}})
+    }
+
+    /// Strangers under these policies, each with its spec.
+    fn strangers(specs: &[(&str, Value)]) -> Arc<Strangers> {
+        let state = Arc::new(State::new(policies(specs)));
+        state.note(|known| *known = facts());
+        Strangers::new(&state)
+    }
+
+    /// A Deployment of this name that runs vLLM, with these labels.
+    fn llm(name: &str, labels: Value) -> DynamicObject {
+        let mut object = deployment(&json!([{"name": "llm", "image": "vllm/vllm-openai:v0.9.0"}]));
+        object["metadata"]["name"] = name.into();
+        object["metadata"]["labels"] = labels;
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn sink(strangers: &Arc<Strangers>) -> OfKind {
+        let kind = resource("apps", "v1", "Deployment");
+        OfKind { strangers: Arc::clone(strangers), step: strangers.seen.step("Deployment"), kind }
+    }
+
+    fn put(strangers: &Arc<Strangers>, name: &str) {
+        sink(strangers).put(("ml".to_owned(), name.to_owned()), llm(name, json!({})));
+    }
+
+    /// What is told once everything that is due has been decided.
+    fn told(strangers: &Strangers) -> BTreeMap<String, Vec<String>> {
+        while strangers.decide_next() {}
+        strangers.by_policy()
+    }
+
+    fn by(policy: &str, names: &[&str]) -> BTreeMap<String, Vec<String>> {
+        let names: Vec<String> = names.iter().map(|name| format!("ml/{name}")).collect();
+        [(policy.to_owned(), names)].into()
+    }
+
+    #[test]
+    fn a_stranger_that_was_there_before_the_first_policy_is_told_of() {
+        let strangers = strangers(&[]);
+        put(&strangers, "llm");
+        assert_eq!(told(&strangers), BTreeMap::new());
+        strangers.state.replace_policies(policies(&[("serving", warning())]));
+        strangers.decide_all_again();
+        assert_eq!(told(&strangers), by("serving", &["llm"]));
+        strangers.state.replace_policies(policies(&[]));
+        strangers.decide_all_again();
+        assert_eq!(told(&strangers), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_runtime_that_only_a_later_policy_knows_is_recognised() {
+        let strangers = strangers(&[("serving", warning())]);
+        let mut object = llm("own", json!({}));
+        object.data["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.example.com/own-server:1".into();
+        sink(&strangers).put(("ml".to_owned(), "own".to_owned()), object);
+        assert_eq!(told(&strangers), BTreeMap::new());
+        let mut spec = warning();
+        let runtime = json!({"name": "own", "recognise": {"images": ["own-server"]}, "startupBudget": "5m"});
+        spec["runtimes"] = json!([runtime]);
+        strangers.state.replace_policies(policies(&[("serving", spec)]));
+        strangers.decide_all_again();
+        assert_eq!(told(&strangers), by("serving", &["own"]));
+    }
+
+    #[test]
+    fn what_policies_are_chosen_by_counts_as_it_is_now() {
+        let mut spec = warning();
+        spec["match"] = json!({"namespaceSelector": {"matchLabels": {"team": "search"}}});
+        let strangers = strangers(&[("search", spec)]);
+        let label = |labels: &[(&str, &str)]| {
+            let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            let namespace = Namespace { labels, terminating: false };
+            strangers.state.note(|facts| facts.namespaces.insert("ml".to_owned(), namespace));
+            strangers.decide_again_in("other");
+            let before = told(&strangers);
+            strangers.decide_again_in("ml");
+            (before, told(&strangers))
+        };
+        put(&strangers, "llm");
+        assert_eq!(label(&[]), (BTreeMap::new(), BTreeMap::new()));
+        assert_eq!(label(&[("team", "search")]), (BTreeMap::new(), by("search", &["llm"])));
+        let whole = label(&[("team", "search"), ("tidegate.dev/model-servers", "all")]);
+        assert_eq!(whole, (by("search", &["llm"]), BTreeMap::new()), "all of the namespace are model servers");
+    }
+
+    #[test]
+    fn an_excused_stranger_is_told_of_once_the_exception_is_over() {
+        let strangers = strangers(&[]);
+        let rules = json!(["unlabelled-model-server"]);
+        let until = |expires: &str| {
+            let spec =
+                json!({"workloads": {"names": ["llm"]}, "rules": rules, "reason": "a pilot", "expires": expires});
+            policies(&[("serving", warning())]).with_exceptions([exception("pilot", &spec)])
+        };
+        put(&strangers, "llm");
+        strangers.state.replace_policies(until("2999-01-01T00:00:00Z"));
+        strangers.decide_all_again();
+        assert_eq!(told(&strangers), BTreeMap::new());
+        strangers.state.replace_policies(until("2000-01-01T00:00:00Z"));
+        strangers.decide_again_in("ml");
+        assert_eq!(told(&strangers), by("serving", &["llm"]));
+    }
+
+    #[test]
+    fn nothing_is_told_of_what_has_gone_or_has_the_label() {
+        let strangers = strangers(&[("serving", warning())]);
+        for name in ["a", "b", "c"] {
+            put(&strangers, name);
+        }
+        assert_eq!(told(&strangers), by("serving", &["a", "b", "c"]));
+        sink(&strangers).remove(&("ml".to_owned(), "a".to_owned()));
+        sink(&strangers).put(("ml".to_owned(), "b".to_owned()), llm("b", json!({LABEL: "model-server"})));
+        assert_eq!(told(&strangers), by("serving", &["c"]));
+        assert_eq!(strangers.known().workloads.len(), 1);
+        // It goes while it is being decided about.
+        strangers.decide_all_again();
+        let (workload, _) = strangers.known().next().unwrap();
+        strangers.remove(&workload);
+        assert!(!strangers.are_seen());
+        strangers.known().decided(workload, vec!["serving".to_owned()]);
+        assert_eq!(told(&strangers), BTreeMap::new());
+    }
+
+    #[test]
+    fn they_are_seen_once_all_have_been_decided_about() {
+        let strangers = strangers(&[("serving", warning())]);
+        let mut sink = sink(&strangers);
+        assert!(!strangers.are_seen());
+        sink.put(("ml".to_owned(), "llm".to_owned()), llm("llm", json!({})));
+        sink.synced();
+        assert!(!strangers.are_seen());
+        assert!(strangers.decide_next() && strangers.are_seen());
+    }
+
+    #[test]
+    fn what_is_told_of_strangers_is_not_decided_when_it_is_asked_for() {
+        let strangers = strangers(&[("serving", warning())]);
+        put(&strangers, "llm");
+        told(&strangers);
+        let (tell, told) = std::sync::mpsc::channel();
+        let state = Arc::clone(&strangers.state);
+        state.note(|_| {
+            // Whoever decides reads the facts, and waits as long as somebody else writes them.
+            std::thread::spawn(move || tell.send(strangers.by_policy()));
+            assert!(told.recv_timeout(Duration::from_secs(5)).is_ok_and(|told| told.len() == 1));
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_is_decided_about_whenever_it_comes() {
+        let strangers = strangers(&[("serving", warning())]);
+        let deciding = tokio::spawn(Arc::clone(&strangers).decide());
+        for name in ["a", "b"] {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            put(&strangers, name);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(strangers.by_policy(), by("serving", &["a", "b"]));
+        deciding.abort();
     }
 }

@@ -13,9 +13,9 @@ use tracing::warn;
 use super::sinks::{Watches, made_for};
 use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
-use tidegate_engine::facts::{Apis, Claim, Facts, PodSelector};
 use crate::report;
 use crate::server::health::Step;
+use tidegate_engine::facts::{Apis, Claim, Facts, PodSelector};
 
 /// How long to wait before the API server is asked for its version again.
 const RETRY: Duration = Duration::from_secs(5);

@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::mem;
 use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt as _};
 use kube::runtime::watcher::{self, Event};
 use kube::{Resource, ResourceExt as _};
-use tracing::warn;
+use tokio::task::JoinSet;
+use tracing::{Instrument as _, warn};
 
 use crate::report;
 
@@ -24,6 +26,12 @@ pub(super) trait Sink<K> {
 
     /// All objects that were there have been told.
     fn synced(&mut self) {}
+
+    /// Returns what is known by other ways than this watch, such as what was just made. It has gone where the list that begins
+    /// does not have it.
+    fn noted(&self) -> Vec<Key> {
+        Vec::new()
+    }
 }
 
 /// How many objects are listed at a time: parsed, a page takes many times the room of what is kept of it.
@@ -41,8 +49,13 @@ pub(super) async fn follow<K: Resource>(events: impl Stream<Item = watcher::Resu
     let mut listed: HashSet<Key> = HashSet::new();
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Init) => listed.clear(),
+            Ok(Event::Init) => {
+                listed.clear();
+                known.extend(sink.noted());
+            }
             Ok(Event::InitApply(object)) => {
+                // A list that fails half-way is begun anew, and `listed` with it: what it told of is known already.
+                known.insert(key_of(&object));
                 listed.insert(key_of(&object));
                 sink.put(key_of(&object), object);
             }
@@ -61,6 +74,66 @@ pub(super) async fn follow<K: Resource>(events: impl Stream<Item = watcher::Resu
             }
             Err(error) => told(&error),
         }
+    }
+}
+
+/// A watch that can be ended.
+#[derive(Default)]
+pub(super) struct Following {
+    task: JoinSet<()>,
+    has_ended: Arc<Mutex<bool>>,
+}
+
+impl Following {
+    /// Follows a watch for as long as this is kept.
+    pub(super) fn new<K: Resource + Send + 'static>(
+        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+        sink: impl Sink<K> + Send + 'static,
+    ) -> Self {
+        let mut following = Self::default();
+        let sink = Ending { sink, has_ended: Arc::clone(&following.has_ended) };
+        following.task.spawn(follow(events, sink).in_current_span());
+        following
+    }
+
+    /// Ends the watch: nothing is told any more, so that what it has told can be forgotten for good.
+    pub(super) fn end(&mut self) {
+        *self.has_ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.task.abort_all();
+    }
+}
+
+/// Tells a sink nothing once its watch has ended: a task that is aborted goes on to its next await.
+struct Ending<S> {
+    sink: S,
+    has_ended: Arc<Mutex<bool>>,
+}
+
+impl<S> Ending<S> {
+    /// Tells something, unless the watch has ended; it does not end meanwhile.
+    fn tell(&mut self, tell: impl FnOnce(&mut S)) {
+        let has_ended = self.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*has_ended {
+            tell(&mut self.sink);
+        }
+    }
+}
+
+impl<K, S: Sink<K>> Sink<K> for Ending<S> {
+    fn put(&mut self, key: Key, object: K) {
+        self.tell(|sink| sink.put(key, object));
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.tell(|sink| sink.remove(key));
+    }
+
+    fn synced(&mut self) {
+        self.tell(Sink::synced);
+    }
+
+    fn noted(&self) -> Vec<Key> {
+        self.sink.noted()
     }
 }
 
@@ -85,13 +158,23 @@ fn key_of<K: Resource>(object: &K) -> Key {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeSet, VecDeque};
+    use std::convert::Infallible;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use axum::http::{Request, Response};
     use futures::stream;
     use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::api::Api;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tokio::time::timeout;
 
     use super::*;
 
     #[derive(Default)]
-    struct Names(std::collections::BTreeSet<String>, usize);
+    struct Names(BTreeSet<String>, usize);
 
     impl Sink<ConfigMap> for &mut Names {
         fn put(&mut self, key: Key, _: ConfigMap) {
@@ -126,5 +209,99 @@ mod tests {
         ];
         follow(stream::iter(events.map(Ok)), &mut names).await;
         assert_eq!((names.0.into_iter().collect::<Vec<_>>(), names.1), (vec!["b".to_owned()], 2));
+    }
+
+    /// An API server that answers one request after the other with these, and then no more.
+    fn api(answers: impl IntoIterator<Item = (u16, Value)>) -> Api<ConfigMap> {
+        let answers = Arc::new(Mutex::new(answers.into_iter().collect::<VecDeque<_>>()));
+        let answer = move |_: Request<Body>| {
+            let next = answers.lock().unwrap().pop_front();
+            async move {
+                let Some((status, body)) = next else { return std::future::pending().await };
+                let body = Body::from(body.to_string().into_bytes());
+                Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
+            }
+        };
+        Api::all(kube::Client::new(tower::service_fn(answer), "default"))
+    }
+
+    fn page(names: &[&str], more: &str) -> (u16, Value) {
+        let items: Vec<Value> = names.iter().map(|name| json!({"metadata": {"name": name}})).collect();
+        let metadata = json!({"resourceVersion": "7", "continue": more});
+        (200, json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": items}))
+    }
+
+    fn failure(code: u16) -> (u16, Value) {
+        (
+            code,
+            json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": "", "reason": "", "code": code}),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_went_away_while_a_list_was_begun_anew_is_told() {
+        // `a` was on the first page of a list that failed, twice, and was deleted before there was a whole one.
+        let answers = [
+            page(&["a", "b"], "more"),
+            failure(410),
+            page(&["b"], "more"),
+            failure(500),
+            page(&["c"], "more"),
+            page(&["d"], ""),
+        ];
+        let (mut names, events) = (Names::default(), watcher::watcher(api(answers), config()));
+        let _ = timeout(Duration::from_secs(1), follow(events, &mut names)).await;
+        assert_eq!((names.0.into_iter().collect::<Vec<_>>(), names.1), (vec!["c".to_owned(), "d".to_owned()], 1));
+    }
+
+    /// Names that are noted in another way too.
+    struct Made(BTreeSet<String>);
+
+    impl Sink<ConfigMap> for &mut Made {
+        fn put(&mut self, key: Key, _: ConfigMap) {
+            self.0.insert(key.1);
+        }
+        fn remove(&mut self, key: &Key) {
+            self.0.remove(&key.1);
+        }
+        fn noted(&self) -> Vec<Key> {
+            self.0.iter().map(|name| (String::new(), name.clone())).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_made_and_went_away_before_the_watch_told_of_it_is_told() {
+        let mut made = Made(["made".to_owned(), "gone".to_owned()].into());
+        let events = [Event::Init, Event::InitApply(named("made")), Event::InitDone];
+        follow(stream::iter(events.map(Ok)), &mut made).await;
+        assert_eq!(made.0, ["made".to_owned()].into());
+    }
+
+    /// Takes long to put something.
+    struct Slow {
+        begun: mpsc::Sender<()>,
+        names: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Sink<ConfigMap> for Slow {
+        fn put(&mut self, key: Key, _: ConfigMap) {
+            let _ = self.begun.send(());
+            std::thread::sleep(Duration::from_millis(100));
+            self.names.lock().unwrap().push(key.1);
+        }
+        fn remove(&mut self, _: &Key) {}
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_is_told_once_a_watch_has_ended() {
+        let (begun, beginning) = mpsc::channel();
+        let names = Arc::new(Mutex::new(Vec::new()));
+        let events = stream::iter([Event::Apply(named("a")), Event::Apply(named("b"))].map(Ok));
+        let mut following = Following::new(events, Slow { begun, names: Arc::clone(&names) });
+        beginning.recv().unwrap();
+        following.end();
+        names.lock().unwrap().clear();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(*names.lock().unwrap(), Vec::<String>::new());
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::Stream;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use kube::api::{Api, DynamicObject};
 use kube::core::ApiResource;
@@ -12,14 +13,13 @@ use kube::runtime::controller::{ReconcileReason, ReconcileRequest};
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
-use tokio::task::JoinSet;
-use tracing::Instrument as _;
+use serde_json::Value;
 
 use super::kept::Kept;
-use super::watch::{self, Key, Sink, follow};
+use super::watch::{self, Following, Key, Sink, follow};
 use super::{Queue, resource};
-use tidegate_engine::workload::WorkloadRef;
 use crate::server::health::Step;
+use tidegate_engine::workload::WorkloadRef;
 
 /// What the reconciliation of one kind is asked to look at.
 pub(super) type Requests = UnboundedReceiver<ReconcileRequest<Kept>>;
@@ -72,6 +72,12 @@ impl Workloads {
         })
     }
 
+    /// Returns a workload that is followed.
+    pub(super) fn stored(&self, workload: &WorkloadRef) -> Option<Value> {
+        let reference = ObjectRef::new_with(&workload.name, self.kind.clone()).within(&workload.namespace);
+        self.known.get(&reference).map(|known| known.to_json())
+    }
+
     /// Has everything looked at that is known or described by what belongs to it, and from now on what is asked for.
     pub(super) fn wake(&self, described: &BTreeSet<WorkloadRef>) {
         self.is_awake.store(true, Ordering::SeqCst);
@@ -106,18 +112,15 @@ impl Workloads {
         labels: &str,
         step: Step,
     ) -> impl Future<Output = ()> + use<> {
-        let api = Api::all_with(client.clone(), &self.kind);
-        self.follow(api, labels, "", Some(step.into()))
+        let (events, sight) = self.follow(Api::all_with(client.clone(), &self.kind), labels, "", Some(step.into()));
+        follow(events, sight)
     }
 
     /// Follows all workloads of a namespace.
-    fn follow_namespace(
-        self: &Arc<Self>,
-        client: &Client,
-        namespace: &str,
-        step: Option<SharedStep>,
-    ) -> impl Future<Output = ()> + use<> {
-        self.follow(Api::namespaced_with(client.clone(), namespace, &self.kind), "", namespace, step)
+    fn follow_namespace(self: &Arc<Self>, client: &Client, namespace: &str, step: Option<SharedStep>) -> Following {
+        let api = Api::namespaced_with(client.clone(), namespace, &self.kind);
+        let (events, sight) = self.follow(api, "", namespace, step);
+        Following::new(events, sight)
     }
 
     fn follow(
@@ -126,9 +129,9 @@ impl Workloads {
         labels: &str,
         watch: &str,
         step: Option<SharedStep>,
-    ) -> impl Future<Output = ()> + use<> {
+    ) -> (impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + use<>, Sight) {
         let events = watcher(api, watch::config().labels(labels)).default_backoff();
-        follow(events, Sight { workloads: Arc::clone(self), watch: watch.to_owned(), step })
+        (events, Sight { workloads: Arc::clone(self), watch: watch.to_owned(), step })
     }
 
     fn seen(&self, watch: &str, key: Key, object: DynamicObject) {
@@ -213,7 +216,7 @@ pub(super) struct WholeNamespaces {
     queue: Queue,
     /// Done when the workloads of all namespaces have been seen that were there at the start.
     step: Option<SharedStep>,
-    following: HashMap<String, JoinSet<()>>,
+    following: HashMap<String, Vec<Following>>,
 }
 
 impl WholeNamespaces {
@@ -232,13 +235,11 @@ impl WholeNamespaces {
             return;
         }
         if is_whole {
-            let mut tasks = JoinSet::new();
-            for workloads in self.queue.kinds() {
-                tasks.spawn(workloads.follow_namespace(&self.client, namespace, self.step.clone()).in_current_span());
-            }
-            self.following.insert(namespace.to_owned(), tasks);
+            let follow =
+                |workloads: &Arc<Workloads>| workloads.follow_namespace(&self.client, namespace, self.step.clone());
+            self.following.insert(namespace.to_owned(), self.queue.kinds().iter().map(follow).collect());
         } else {
-            self.following.remove(namespace);
+            self.following.remove(namespace).into_iter().flatten().for_each(|mut following| following.end());
             for workloads in self.queue.kinds() {
                 workloads.forget(namespace);
             }

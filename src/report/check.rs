@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{causes_text, plural};
+use tidegate_engine::api::Enforcement;
 use tidegate_engine::companions::Wanted;
 use tidegate_engine::decision::{Considered, Receipt};
 use tidegate_engine::workload::Workload;
@@ -58,6 +59,9 @@ pub fn workload(file: &str, workload: &Workload, considered: &Considered, tally:
     for violation in &verdict.audited {
         let _ = writeln!(text, "  recorded: {}", violation.told());
     }
+    for excepted in verdict.excepted.iter().filter(|excepted| excepted.violation.enforcement == Enforcement::Audit) {
+        let _ = writeln!(text, "  recorded: {}", excepted.told());
+    }
     if verdict.allows() {
         text.push_str(&made(considered));
     }
@@ -72,23 +76,30 @@ pub fn made(considered: &Considered) -> String {
     if !entries.is_empty() {
         let _ = writeln!(text, "  injected: {}", plural(entries.len(), "field"));
     }
+    for line in companions(considered) {
+        let _ = writeln!(text, "  {line}");
+    }
+    text
+}
+
+/// Tells of each companion that is wanted what becomes of it, a line each.
+#[must_use]
+pub fn companions(considered: &Considered) -> Vec<String> {
     let companions = considered.companions();
     let made =
         [("autoscaler", &companions.autoscaler), ("budget", &companions.budget), ("database", &companions.database)];
     let others = considered.autoscaler_of_others();
-    for (what, wanted) in made {
-        let _ = match wanted {
-            Wanted::Nothing | Wanted::Declined => Ok(()),
-            _ if let ("autoscaler", Some(found)) = (what, others) => {
-                writeln!(text, "  {what}: {} {}, which somebody else keeps", found.kind, found.name)
-            }
-            Wanted::Object(object) | Wanted::Theirs(object) => {
-                let text_of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
-                let (kind, name) = (text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
-                writeln!(text, "  {what}: {kind} {name}")
-            }
-            Wanted::Impossible { message, .. } => writeln!(text, "  {what}: none: {message}"),
-        };
-    }
-    text
+    let told = |(what, wanted): (&str, &Wanted)| match wanted {
+        Wanted::Nothing | Wanted::Declined => None,
+        _ if let ("autoscaler", Some(found)) = (what, others) => {
+            Some(format!("{what}: {} {}, which somebody else keeps", found.kind, found.name))
+        }
+        Wanted::Object(object) | Wanted::Theirs(object) => {
+            let text_of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
+            let (kind, name) = (text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
+            Some(format!("{what}: {kind} {name}"))
+        }
+        Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => Some(format!("{what}: none: {message}")),
+    };
+    made.into_iter().filter_map(told).collect()
 }

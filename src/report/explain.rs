@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use tidegate_engine::decision::{Considered, Receipt, Violation};
-use tidegate_engine::policy::{Effective, Selected};
 use tidegate_engine::policy::Rule;
+use tidegate_engine::policy::{Effective, Selected};
 use tidegate_engine::rules;
 use tidegate_engine::workload::Workload;
 

@@ -44,7 +44,8 @@ async fn policies(Shared(state): Shared<Arc<State>>, body: Bytes) -> Response {
     if !state.is_complete() {
         return not_ready();
     }
-    let answer = state.read(|policies, _| own_kinds::answer(&body, Timestamp::now(), policies));
+    let stored = |workload: &_| state.workload(workload);
+    let answer = state.read(|policies, facts| own_kinds::answer(&body, Timestamp::now(), policies, facts, &stored));
     answer.map_or_else(|bad| bad_request(&bad), json)
 }
 

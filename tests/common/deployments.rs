@@ -66,13 +66,17 @@ pub(crate) fn deployment() -> impl Strategy<Value = Value> {
         ]),
         small_map(&["team", "app"]),
         of(small_map(&["note", "tidegate.dev/receipt", "kubectl.kubernetes.io/last-applied-configuration"])),
+        weighted(0.3, select(vec!["true", "none"])),
         extras(),
     )
-        .prop_map(|(name, labels, annotations, extras)| {
+        .prop_map(|(name, labels, annotations, database, extras)| {
             let mut metadata = object([("name", json!(name)), ("namespace", json!("ml"))], extras);
             metadata["labels"] = labels.into();
             metadata["labels"][SCOPE.0] = SCOPE.1.into();
             set(&mut metadata, "annotations", annotations);
+            if let Some(database) = database {
+                metadata["annotations"]["tidegate.dev/database"] = database.into();
+            }
             metadata
         });
     let spec = (of(0..5_i64), template(), extras()).prop_map(|(replicas, template, extras)| {
@@ -146,11 +150,13 @@ fn container() -> impl Strategy<Value = Value> {
         json!({"command": ["python", "-m", "vllm.entrypoints.openai.api_server"]}),
     ];
     let probes = (of(probe()), of(probe()), of(probe()));
-    (select(images), select(commands), of(env()), of(resources()), of(ports()), probes, extras()).prop_map(
-        |(image, command, env, resources, ports, probes, extras)| {
+    let variables = (of(env()), env_from());
+    (select(images), select(commands), variables, of(resources()), of(ports()), probes, extras()).prop_map(
+        |(image, command, (env, env_from), resources, ports, probes, extras)| {
             let mut container = object([("image", json!(image))], extras);
             json_patch::merge(&mut container, &command);
             set(&mut container, "env", env);
+            set(&mut container, "envFrom", env_from);
             set(&mut container, "resources", resources);
             set(&mut container, "ports", ports);
             set(&mut container, "startupProbe", probes.0);
@@ -163,7 +169,20 @@ fn container() -> impl Strategy<Value = Value> {
 
 /// Environment variables, now and then under a name that Tidegate sets or under the same name twice.
 fn env() -> impl Strategy<Value = Value> {
-    let names = vec!["A", "B", "C", "D", "PGHOST", "PGUSER", "PGPASSWORD", "PGSSLMODE", "VLLM_API_KEY"];
+    let names = vec![
+        "A",
+        "B",
+        "C",
+        "D",
+        "E",
+        "F",
+        "PGHOST",
+        "PGUSER",
+        "PGPASSWORD",
+        "PGSSLMODE",
+        "DATABASE_URL",
+        "VLLM_API_KEY",
+    ];
     let source = prop_oneof![
         4 => "[a-z$()]{0,5}".prop_map(|value| json!({"value": value})),
         2 => Just(json!({"valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": true}}})),
@@ -175,6 +194,16 @@ fn env() -> impl Strategy<Value = Value> {
         variable
     });
     vec(variable, 0..5).prop_map(Value::from)
+}
+
+/// Sources of variables, now and then, whose names may begin with anything.
+fn env_from() -> impl Strategy<Value = Option<Value>> {
+    let source = select(vec![json!({}), json!({"prefix": "PG"}), json!({"prefix": "MODEL_"})]);
+    let source = source.prop_map(|mut source| {
+        source["configMapRef"] = json!({"name": "settings"});
+        json!([source])
+    });
+    weighted(0.2, source)
 }
 
 fn ports() -> impl Strategy<Value = Value> {

@@ -64,6 +64,17 @@ pub const ADOPTED_ANNOTATION: &str = "tidegate.dev/adopted";
 /// Annotation on a workload that records what Tidegate injected into it: the receipt.
 pub const RECEIPT_ANNOTATION: &str = "tidegate.dev/receipt";
 
+/// What the author of a workload says by annotations on it.
+pub const AUTHORS_ANNOTATIONS: [&str; 7] = [
+    CONTAINER_ANNOTATION,
+    RUNTIME_ANNOTATION,
+    MIN_REPLICAS_ANNOTATION,
+    MAX_REPLICAS_ANNOTATION,
+    DATABASE_ANNOTATION,
+    AUTOSCALING_ANNOTATION,
+    ADOPTED_ANNOTATION,
+];
+
 /// Label on a database that Tidegate made and that no workload uses any more: since when, as a label can have it, such as
 /// `2027-01-31T12-00-00Z`.
 pub const ORPHANED_SINCE_LABEL: &str = "tidegate.dev/orphaned-since";

@@ -6,6 +6,7 @@ pub mod database;
 mod hpa;
 mod keda;
 pub mod names;
+mod own;
 mod pdb;
 mod scaling;
 pub mod secret;
@@ -13,12 +14,15 @@ pub mod zalando;
 
 use serde_json::{Value, json};
 
-pub use database::{Binding, Provider, Source, Variable, binding};
+pub use database::{Binding, Provider, Source, Turn, Unbound, Variable, binding};
+pub use own::note;
 
-use crate::facts::Facts;
+use crate::facts::{Autoscaler, Facts, SCALED_OBJECT};
 use crate::policy::Effective;
+use crate::quantity::fields::Fields;
 use crate::runtimes::Recognised;
-use crate::workload::{Wishes, Workload};
+use crate::workload::{PriorBinding, Wishes, Workload, WorkloadRef};
+pub use scaling::Held;
 use scaling::Scaling;
 
 /// Label on everything that Tidegate makes.
@@ -31,19 +35,23 @@ pub const MANAGER: &str = "tidegate";
 pub const WORKLOAD_ANNOTATION: &str = "tidegate.dev/workload";
 
 /// Annotation on an autoscaler: the digest of what Tidegate applied.
-const APPLIED_ANNOTATION: &str = "tidegate.dev/applied";
+pub(crate) const APPLIED_ANNOTATION: &str = "tidegate.dev/applied";
 
 /// The objects that a model server should have.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Companions {
     /// Its autoscaler.
     pub autoscaler: Wanted,
+    /// Its replicas, where they are more than its policy allows.
+    pub held: Option<Held>,
     /// Its PodDisruptionBudget.
     pub budget: Wanted,
     /// Its database.
     pub database: Wanted,
     /// How it reaches that.
     pub binding: Option<Binding>,
+    /// Whether it comes before others that wait for a database.
+    pub turn: Turn,
 }
 
 /// Whether a companion should be there.
@@ -58,6 +66,8 @@ pub enum Wanted {
     Theirs(Value),
     /// None: the workload's author says that something else takes its place.
     Declined,
+    /// None: the workload's author has another, or may have; a sentence says what tells so.
+    Elsewhere(String),
     /// A policy asks for one, but it cannot be had.
     Impossible {
         /// One word for why, as a condition has it.
@@ -70,18 +80,26 @@ pub enum Wanted {
 /// Why a companion cannot be had: one word, as a condition has it, and a sentence for people.
 pub type Problem = (&'static str, String);
 
-/// Plans the companions of a workload.
+/// Plans the companions of a workload; `led` is how it is led to its database.
 #[must_use]
-pub fn wanted(workload: &Workload, recognised: &Recognised, effective: &Effective, facts: &Facts) -> Companions {
+pub fn wanted(
+    workload: &Workload,
+    recognised: &Recognised,
+    effective: &Effective,
+    facts: &Facts,
+    led: &PriorBinding,
+) -> Companions {
     if workload.name().is_empty() {
         return Companions::default();
     }
     let scaling = Scaling::of(workload, recognised, effective, facts);
     let without = || if Wishes::of(workload).is_scaled_elsewhere() { Wanted::Declined } else { Wanted::Nothing };
-    let (database, binding) = database::wanted(workload, recognised, effective, facts);
+    let (database, binding) = database::wanted(workload, recognised, effective, facts, led);
     Companions {
+        held: scaling.as_ref().and_then(|scaling| scaling.held(effective)),
         autoscaler: scaling.map_or_else(without, |scaling| scaling.wanted()),
         budget: pdb::wanted(workload, effective, facts),
+        turn: Turn::of(workload, effective, facts, &database),
         database,
         binding,
     }
@@ -107,16 +125,28 @@ fn owner(workload: &Workload) -> Value {
     })
 }
 
-/// Tells whether everything that is wanted is there; what else is there does not matter.
+/// Returns the workload that Tidegate made an object for; none where it is somebody else's.
+#[must_use]
+pub fn made_for(object: &Value) -> Option<WorkloadRef> {
+    let metadata = &object["metadata"];
+    (metadata["labels"][MANAGED_BY_LABEL] == MANAGER).then_some(())?;
+    let (kind, name) = metadata["annotations"][WORKLOAD_ANNOTATION].as_str()?.split_once('/')?;
+    let namespace = metadata["namespace"].as_str().unwrap_or_default().to_owned();
+    Some(WorkloadRef { namespace, kind: kind.to_owned(), name: name.to_owned() })
+}
+
+/// Reads an autoscaler of a workload, a HorizontalPodAutoscaler or a ScaledObject.
+#[must_use]
+pub fn autoscaler_of(object: &Value, target: &WorkloadRef) -> Autoscaler {
+    let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
+    // A copy under another name is not ours.
+    let is_ours = names::is_autoscaler_of(object, &target.kind, &target.name) && made_for(object).is_some_and(is_for);
+    let read = if object["kind"] == SCALED_OBJECT { Autoscaler::of_scaled_object } else { Autoscaler::of_hpa };
+    read(object, is_ours)
+}
+
+/// Tells whether everything that is wanted is there, as far as it means the same; what else is there does not matter.
 #[must_use]
 pub fn contains(found: &Value, wanted: &Value) -> bool {
-    match (found, wanted) {
-        (Value::Object(found), Value::Object(wanted)) => {
-            wanted.iter().all(|(field, value)| found.get(field).is_some_and(|found| contains(found, value)))
-        }
-        (Value::Array(found), Value::Array(wanted)) => {
-            found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| contains(found, wanted))
-        }
-        _ => found == wanted,
-    }
+    Fields::of(wanted).contain(found, wanted)
 }

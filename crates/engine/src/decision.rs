@@ -26,7 +26,7 @@ use crate::companions::{self, Companions};
 pub use crate::facts::User;
 use crate::facts::{Autoscaler, Facts};
 use crate::policy::{Context, Effective, Membership, PolicySet};
-use crate::workload::Workload;
+use crate::workload::{PriorBinding, Workload};
 
 /// What happens to a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +226,7 @@ impl<'a> Considered<'a> {
         };
         let workload = self.workload();
         let recognised = effective.runtimes().recognise(&workload);
+        let led = receipt::led(self.injected.receipt.as_ref(), &workload);
         ratchet::judge(&Context {
             is_new: self.request.operation == Operation::Create,
             membership: self.membership,
@@ -235,6 +236,7 @@ impl<'a> Considered<'a> {
             effective,
             facts: self.facts,
             recognised: &recognised,
+            led: &led,
             user: self.request.user,
             now: self.request.now,
         })
@@ -245,7 +247,8 @@ impl<'a> Considered<'a> {
     #[must_use]
     pub fn companions(&self) -> Companions {
         let wanted = self.admitted().map(|(workload, effective)| {
-            companions::wanted(&workload, &effective.runtimes().recognise(&workload), effective, self.facts)
+            let led = receipt::led(self.injected.receipt.as_ref(), &workload);
+            companions::wanted(&workload, &effective.runtimes().recognise(&workload), effective, self.facts, &led)
         });
         wanted.unwrap_or_default()
     }
@@ -325,8 +328,9 @@ impl Injected {
             }
             sticky::Template::Fresh(template) => {
                 injected.notes.extend(effective.problems());
-                let workload = &request.workload;
-                let (template, receipt) = inject::afresh(workload, template, effective, facts, &mut injected.notes);
+                let (workload, led) = (&request.workload, led_before(request, facts));
+                let (template, receipt) =
+                    inject::afresh(workload, template, effective, facts, &led, &mut injected.notes);
                 (injected.template, injected.receipt) = (Some(template), Some(receipt));
             }
         }
@@ -339,6 +343,15 @@ impl Injected {
             injected.notes.push(kept.warning);
         }
         injected
+    }
+}
+
+/// Returns how a workload was led to its database before a request: one that is made again finds the database that was made for
+/// it.
+fn led_before(request: &Request, facts: &Facts) -> PriorBinding {
+    match &request.old {
+        Some(old) => receipt::led(Receipt::of(old).as_ref(), old).before(),
+        None => PriorBinding::again(facts.databases_of(&request.workload.reference()).next().is_some()),
     }
 }
 
@@ -364,7 +377,7 @@ mod tests {
         json!({
             "enforcement": enforcement,
             "resources": {"cpu": {"limits": {"memory": "1Gi"}}},
-            "autoscaling": {"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]}
+            "autoscaling": {"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "1"}}}]}
         })
     }
 
@@ -464,16 +477,24 @@ mod tests {
         let object = with_container(&json!({"image": "api:1"}));
         let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
         let request = Request { operation: Operation::Create, workload, old: None, user: User::default(), now };
-        let told = |selected: &str| {
-            let spec = json!({"match": {"selector": {"matchLabels": {LABEL: selected}}}, "rules": {"no-such": {}}});
+        let told_by = |spec: Value| {
             let policy =
                 json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {}, "spec": spec});
             let policy = serde_json::from_value(policy).unwrap();
             let set = policies(&[]).with_broken(vec![Broken::of("broken", Some(&policy), "there is no rule")]);
             decide(&request, &set, &facts()).notes
         };
+        let told = |selected: &str| {
+            told_by(json!({"match": {"selector": {"matchLabels": {LABEL: selected}}}, "rules": {"no-such": {}}}))
+        };
         assert_eq!(told("model-server"), ["policy broken makes no sense, so it is not in force: there is no rule"]);
         assert!(told("web").is_empty());
+        let in_audit = |prod: &str| {
+            told_by(
+                json!({"enforcement": "audit", "environments": {"prod": {"enforcement": prod}}, "rules": {"no-such": {}}}),
+            )
+        };
+        assert_eq!((in_audit("off").len(), in_audit("warn").len()), (0, 1), "what only records tells nobody");
         let any = policies(&[]).with_broken(vec![Broken::of("broken", None, "it cannot be read")]);
         assert_eq!(decide(&request, &any, &facts()).notes.len(), 1);
     }

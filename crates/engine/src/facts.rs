@@ -24,6 +24,8 @@ pub struct Facts {
     pub databases: HashMap<String, BTreeMap<(DatabaseProvider, String), Database>>,
     /// By workload: the databases that its pods, of which there are some, are led to, by provider and name.
     pub used_databases: HashMap<WorkloadRef, Vec<(DatabaseProvider, String)>>,
+    /// The workloads whose pods are led to a database that is not there yet, each with the most that its namespace may have.
+    pub awaiting: BTreeMap<WorkloadRef, usize>,
     /// The major versions of PostgreSQL that Zalando's postgres-operator offers; none where that is not known.
     pub zalando_versions: BTreeSet<String>,
     /// PersistentVolumeClaims by namespace, then by name.
@@ -41,6 +43,12 @@ impl Facts {
     #[must_use]
     pub fn autoscalers_of(&self, workload: &WorkloadRef) -> &[Autoscaler] {
         self.autoscalers.get(workload).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the workloads with an autoscaler of Tidegate's that may make more replicas than these.
+    pub fn scaled_above(&self, replicas: i64) -> impl Iterator<Item = &WorkloadRef> {
+        let is_above = move |found: &Autoscaler| found.ours && found.max > replicas;
+        self.autoscalers.iter().filter(move |(_, found)| found.iter().any(is_above)).map(|(workload, _)| workload)
     }
 
     /// Tells whether all workloads of the namespace are model servers.
@@ -91,6 +99,15 @@ impl Facts {
     pub fn databases_made_in(&self, namespace: &str) -> usize {
         let inside = self.databases.get(namespace).into_iter().flatten();
         inside.filter(|(_, found)| found.made_for.is_some()).count()
+    }
+
+    /// Returns how many others of a workload's namespace are led to databases for which there would be a place.
+    #[must_use]
+    pub fn awaiting_beside(&self, workload: &WorkloadRef) -> usize {
+        let made = self.databases_made_in(&workload.namespace);
+        let beside =
+            self.awaiting.iter().filter(|(other, _)| other.namespace == workload.namespace && *other != workload);
+        beside.filter(|(other, most)| made < **most && self.databases_of(other).next().is_none()).count()
     }
 
     /// Returns the workloads, there or not, that Tidegate made databases for.
@@ -289,6 +306,17 @@ impl Metric {
         }
     }
 
+    /// Tells whether the use of a container is compared with what it requests.
+    #[must_use]
+    pub fn needs_request_of(&self, container: &str) -> bool {
+        let counts = match &*self.kind {
+            "Resource" => true,
+            "ContainerResource" => self.container.as_deref() == Some(container),
+            _ => false,
+        };
+        counts && self.target == "Utilization"
+    }
+
     /// Tells whether it is the use of a resource by all containers or one of them.
     #[must_use]
     pub fn is_of_resource(&self, resource: &str) -> bool {
@@ -358,7 +386,8 @@ impl Database {
     }
 
     /// Returns the kind and name of the workload that Tidegate made it for.
-    fn workload(&self) -> Option<(&str, &str)> {
+    #[must_use]
+    pub fn workload(&self) -> Option<(&str, &str)> {
         self.made_for.as_deref()?.split_once('/')
     }
 }

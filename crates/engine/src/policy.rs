@@ -15,7 +15,6 @@ mod settings;
 mod shipped;
 
 use std::cell::LazyCell;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -25,10 +24,10 @@ use serde_json::{Map, Value};
 
 pub use builtin::Builtin;
 pub use compile::{AutoscalingError, PolicyError};
+pub use custom::{CustomRule, CustomRuleError};
 pub(crate) use databases::secret_name;
 pub use databases::{CloudNativePgSettings, DatabaseSettings, SecretSettings, WORKLOAD, ZalandoSettings};
 pub use effective::{ActiveRule, Effective, Selected};
-pub use custom::{CustomRule, CustomRuleError};
 pub use exception::{Exception, ExceptionError, ExceptionLimits};
 pub use finding::Finding;
 pub use meeting::Meeting;
@@ -87,6 +86,8 @@ pub struct Broken {
     why: String,
     /// None where not even that makes sense: it may be for any workload.
     selection: Option<Selection>,
+    /// Whether it only records wherever it is in force: then it says nothing to authors, whether it makes sense or not.
+    is_silent: bool,
 }
 
 impl Broken {
@@ -94,7 +95,11 @@ impl Broken {
     #[must_use]
     pub fn of(name: &str, policy: Option<&ServingPolicy>, why: &str) -> Self {
         let selection = policy.and_then(|policy| Selection::compile(&policy.spec).ok());
-        Self { name: name.to_owned(), why: why.to_owned(), selection }
+        let is_silent = policy.is_some_and(|policy| {
+            let environments = policy.spec.environments.values().filter_map(|environment| environment.enforcement);
+            environments.chain([policy.spec.enforcement]).all(|enforcement| enforcement <= Enforcement::Audit)
+        });
+        Self { name: name.to_owned(), why: why.to_owned(), selection, is_silent }
     }
 }
 
@@ -149,6 +154,14 @@ impl Policy {
         self.variants.iter().any(|variant| variant.custom.iter().any(|rule| rule.id() == id))
     }
 
+    /// Returns the least that the policy says of the most replicas, in whatever environment; none where it says nothing of
+    /// autoscaling.
+    #[must_use]
+    pub fn least_max_replicas(&self) -> Option<i64> {
+        let autoscaling = self.variants.iter().filter_map(|variant| variant.settings.get("autoscaling"));
+        autoscaling.map(|written| written["maxReplicas"].as_i64().unwrap_or_default()).min()
+    }
+
     /// Returns the label of a namespace that names its environment.
     #[must_use]
     pub fn environment_label(&self) -> &str {
@@ -201,7 +214,7 @@ impl PolicySet {
     /// Makes a set of policies for the workloads with all of the labels in `scope`.
     #[must_use]
     pub fn new(scope: BTreeMap<String, String>, mut policies: Vec<Arc<Policy>>) -> Self {
-        policies.sort_by(|a, b| if meeting::precedes(a, b) { Ordering::Less } else { Ordering::Greater });
+        policies.sort_by(|one, other| meeting::order(one, other));
         Self { scope, policies, exceptions: HashMap::new(), broken: Vec::new(), known: RwLock::default() }
     }
 
@@ -229,7 +242,8 @@ impl PolicySet {
         let labels = LazyCell::new(move || labels);
         let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
         let is_for = move |selection: &Selection| selection.is_for(&kind, &labels, namespace);
-        let broken = self.broken.iter().filter(move |broken| broken.selection.as_ref().is_none_or(&is_for));
+        let broken = self.broken.iter().filter(|broken| !broken.is_silent);
+        let broken = broken.filter(move |broken| broken.selection.as_ref().is_none_or(&is_for));
         broken.map(|Broken { name, why, .. }| format!("policy {name} makes no sense, so it is not in force: {why}"))
     }
 
@@ -237,6 +251,14 @@ impl PolicySet {
     pub fn exceptions_for(&self, workload: &Workload) -> impl Iterator<Item = &Exception> {
         let of_namespace = self.exceptions.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
         of_namespace.iter().map(AsRef::as_ref).filter(|exception| exception.is_for(workload))
+    }
+
+    /// Returns a set of the same policies with this one in the place of the one of its name. It has no exceptions.
+    #[must_use]
+    pub fn replacing(&self, policy: Policy) -> Self {
+        let others = self.policies.iter().filter(|other| other.reference.name != policy.reference.name).cloned();
+        let policies: Vec<Arc<Policy>> = others.collect();
+        Self::new(self.scope.clone(), policies.into_iter().chain([Arc::new(policy)]).collect())
     }
 
     /// Returns the labels that make a workload a model server.
@@ -324,6 +346,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::BUILTIN;
     use crate::facts::Namespace;
     use crate::testing::{LABEL, deployment, facts, policies};
 
@@ -346,6 +369,20 @@ mod tests {
             let active = effective.rules().iter().find(|active| active.rule.id() == id);
             active.map_or((Enforcement::Off, String::new()), |active| (active.enforcement, active.policy.to_string()))
         })
+    }
+
+    #[test]
+    fn policies_of_one_name_have_an_order_too() {
+        let of_generation = |generation: i64| {
+            let mut written = crate::testing::policy("serving", &json!({}));
+            written.metadata.generation = Some(generation);
+            Arc::new(Policy::compile(&written, &BUILTIN).unwrap())
+        };
+        // More than the standard library sorts by insertion, which asks too little to notice.
+        let generations: Vec<i64> = (0..64).map(|place| place * 37 % 64).collect();
+        let set = PolicySet::new(BTreeMap::new(), generations.into_iter().map(of_generation).collect());
+        let found: Vec<i64> = set.policies().iter().map(|policy| policy.reference.generation).collect();
+        assert_eq!(found, (0..64).collect::<Vec<i64>>());
     }
 
     #[test]

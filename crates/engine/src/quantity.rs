@@ -8,6 +8,8 @@
 //! - A value beyond 128 bits of billionths, or an exponent that the API server would wrap around.
 //! - A plain or unit-suffixed multiple of `1000E`, which the API server writes back without its unit: `1000E` as `1`.
 
+pub mod fields;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;

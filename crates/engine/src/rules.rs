@@ -78,6 +78,7 @@ pub static ALL: &[&dyn Rule] = &[
     &database::LiteralDatabaseCredentials,
     &database::DatabaseVariableOverridden,
     &annotations::AnnotationOutOfBounds,
+    &annotations::UnknownAnnotation,
 ];
 
 /// Returns the page of a rule: the front page of its source.

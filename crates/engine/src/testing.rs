@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::api::{DatabaseProvider, ServingPolicy};
 use crate::facts::{Apis, Autoscaler, Database, Facts, Namespace};
-use crate::workload::WorkloadRef;
 use crate::policy::{Exception, Policy, PolicySet};
+use crate::workload::WorkloadRef;
 use crate::{BUILTIN, rules};
 
 /// Writes an error with its causes.

@@ -2,11 +2,13 @@
 //! version does not know survive.
 
 mod authors;
+mod completed;
 mod container;
 mod defaults;
 mod image;
 mod keyed;
 mod parse;
+mod prior_binding;
 mod probe;
 mod reference;
 mod shape;
@@ -17,6 +19,7 @@ mod words;
 use serde_json::{Map, Value};
 
 pub use authors::{Authors, wrote};
+pub use completed::completed;
 pub(crate) use container::is_gpu;
 pub use container::{Container, GPU_RESOURCES};
 pub use defaults::{GRACE_PERIOD, PROGRESS_DEADLINE};
@@ -25,12 +28,13 @@ pub use image::Image;
 pub use keyed::{Path, key_of};
 pub(crate) use keyed::{child, put};
 pub use parse::Sent;
+pub use prior_binding::PriorBinding;
 pub use probe::Probe;
 pub use reference::WorkloadRef;
 pub use shape::ShapeError;
 pub use wishes::{Wish, Wishes};
 pub use words::Words;
-
+pub(crate) use words::refers_to;
 
 /// Returns the items of a list; none where there is no list.
 pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
@@ -218,6 +222,15 @@ impl<'a> Workload<'a> {
     /// <https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/>
     pub fn long_running(&self) -> impl Iterator<Item = Container<'a>> + use<'a> {
         self.init_containers().filter(Container::is_restartable).chain(self.containers())
+    }
+
+    /// Returns the containers that use a resource and request none of it: neither they nor the pod as a whole do, nor have
+    /// they a limit, which counts as a request where there is none.
+    pub fn without_request(&self, resource: &str) -> impl Iterator<Item = Container<'a>> + use<'a> {
+        let is_for_the_pod = !self.pod_spec()["resources"]["requests"][resource].is_null();
+        let resource = resource.to_owned();
+        let counting = self.long_running().filter(move |_| !is_for_the_pod);
+        counting.filter(move |container| ["requests", "limits"].iter().all(|of| !container.has_resource(of, &resource)))
     }
 
     /// Tells whether each container has a name that no other in its list has, as Kubernetes wants it.

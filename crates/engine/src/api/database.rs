@@ -53,6 +53,11 @@ pub struct Database {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = ("self >= 0", "maxPerNamespace is not below zero"))]
     pub max_per_namespace: Option<i32>,
+    /// Whether a model server whose container takes variables from `envFrom` gets one too: the variables that are injected
+    /// then count before those that a ConfigMap or Secret brings, which may name a database already. Default: false. Its
+    /// author asks for one all the same by the annotation `tidegate.dev/database: "true"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_env_from: Option<bool>,
     /// The variables by which a model server is told of its database. `libpq`: `PGHOST`, `PGPORT`, `PGDATABASE`,
     /// `PGUSER`, `PGPASSWORD` and `PGSSLMODE`; `url`: `DATABASE_URL`; `both`; or names of variables, each with one of
     /// `host`, `port`, `database`, `user`, `password`, `uri` and `sslmode`, such as `{MLFLOW_BACKEND_STORE_URI: uri}`.

@@ -368,7 +368,7 @@ pub struct Autoscaling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = ("self >= 0", "minReplicas is at least 0"))]
     pub min_replicas: Option<i32>,
-    /// The greatest number of replicas. Default: 10.
+    /// The greatest number of replicas. Default: 10; with engine `none`, autoscalers of authors are held only to what is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = ("self >= 1", "maxReplicas is at least 1"))]
     pub max_replicas: Option<i32>,

@@ -4,12 +4,12 @@
 
 use serde_json::{Value, json};
 
-use super::database::{Api, Health, made, taken};
+use super::database::{Api, Health, object_name, taken};
 use super::{Binding, MANAGED_BY_LABEL, MANAGER, Problem, Provider, Source, WORKLOAD_ANNOTATION, names};
 use crate::api::{DatabasePart, DatabaseProvider};
 use crate::facts::{Database, Facts};
-use crate::workload::WorkloadRef;
 use crate::policy::CloudNativePgSettings;
+use crate::workload::WorkloadRef;
 
 /// The operator's objects.
 pub const API: Api = Api {
@@ -19,7 +19,14 @@ pub const API: Api = Api {
     served: |apis| &mut apis.cloudnative_pg,
     read: |_| Database::default(),
     health,
+    // <https://cloudnative-pg.io/documentation/current/service_management/>
+    services: &["-rw", "-ro", "-r"],
+    // <https://cloudnative-pg.io/documentation/current/applications/#secrets>, and those of its certificates
+    is_secret: |secret, name| SECRETS.iter().any(|ending| secret.strip_suffix(ending) == Some(name)),
 };
+
+/// How the names of the operator's Secrets end, behind the cluster's.
+const SECRETS: [&str; 5] = ["-app", "-superuser", "-ca", "-server", "-replication"];
 
 /// The image of which a version is a tag.
 const IMAGE: &str = "ghcr.io/cloudnative-pg/postgresql";
@@ -33,8 +40,9 @@ pub struct Cluster<'s> {
 impl Cluster<'_> {
     /// Returns the name of a workload's cluster.
     fn cluster(workload: &WorkloadRef, facts: &Facts) -> String {
-        let name = names::cloudnative_pg_cluster(&workload.name);
-        made(&API, &name, workload, facts).map(str::to_owned).unwrap_or(name)
+        let (kind, of) = (&workload.kind, &workload.name);
+        let spare = || names::spare_cloudnative_pg_cluster(kind, of);
+        object_name(&API, names::cloudnative_pg_cluster(kind, of), spare, workload, facts)
     }
 
     fn spec(&self, workload: &WorkloadRef) -> Value {

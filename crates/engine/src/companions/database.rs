@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Problem, Wanted, cloudnative_pg, zalando};
+use super::{Problem, Wanted, cloudnative_pg, names, own, zalando};
 use crate::api::{DatabaseEnv, DatabasePart, DatabaseProvider};
 use crate::facts::{Apis, Database, Facts};
-use crate::workload::{Workload, WorkloadRef};
 use crate::policy::Effective;
 use crate::runtimes::Recognised;
+use crate::workload::{PriorBinding, Workload, WorkloadRef};
 
 /// A provider of databases.
 pub trait Provider {
@@ -50,6 +50,10 @@ pub struct Api {
     pub read: fn(&Value) -> Database,
     /// Reads what the provider says of an object.
     pub health: fn(&Value) -> Health,
+    /// How the names of the Services that lead to a database end, behind the object's own name.
+    pub services: &'static [&'static str],
+    /// Tells whether a Secret of this name is one that the provider makes for the object of that name.
+    pub is_secret: fn(&str, &str) -> bool,
 }
 
 /// The objects of each provider that makes databases.
@@ -79,6 +83,13 @@ impl Health {
             if is_ready { "its operator says that it runs".to_owned() } else { format!("its operator says {phase}") };
         Self { is_ready, reason: reason.to_owned(), message, phase: Some(phase.to_owned()) }
     }
+}
+
+/// Reads what decisions know of a provider's object, whoever made it.
+#[must_use]
+pub fn read(api: &Api, object: &Value) -> Database {
+    let made_for = super::made_for(object).map(|workload| format!("{}/{}", workload.kind, workload.name));
+    Database { made_for, ..(api.read)(object) }
 }
 
 /// Returns what its provider says of a database.
@@ -131,6 +142,13 @@ pub struct Variable {
     pub of: Vec<String>,
 }
 
+impl Variable {
+    /// Tells whether an entry of a container's `env` is this variable, with this value.
+    pub(super) fn is(&self, entry: &Value) -> bool {
+        entry["name"] == *self.name && ["value", "valueFrom"].iter().all(|field| entry[field] == self.source[field])
+    }
+}
+
 impl Binding {
     /// Returns the environment variables, each with where its value comes from. Parts that the provider does not tell are
     /// left out.
@@ -166,21 +184,62 @@ impl Binding {
     }
 }
 
-/// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one.
+/// Why a workload is not led to a database although a policy asks for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unbound {
+    /// It cannot be had.
+    Impossible(Problem),
+    /// Its author has another, or may have: a sentence says what tells so.
+    Elsewhere(String),
+}
+
+impl From<Problem> for Unbound {
+    fn from(problem: Problem) -> Self {
+        Self::Impossible(problem)
+    }
+}
+
+impl Unbound {
+    /// Returns why, in a sentence.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Impossible((_, message)) | Self::Elsewhere(message) => message,
+        }
+    }
+}
+
+/// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one. `led` is how it has
+/// been led to it so far.
 ///
 /// # Errors
-/// Says in a word and in a sentence why it can have none.
+/// Says why it can have none.
 pub fn binding(
     workload: &Workload,
     recognised: &Recognised,
     effective: &Effective,
     facts: &Facts,
-) -> Result<Option<Binding>, Problem> {
+    led: &PriorBinding,
+) -> Result<Option<Binding>, Unbound> {
     let Some((settings, _)) = effective.database().filter(|(settings, _)| settings.is_wanted(workload)) else {
         return Ok(None);
     };
     let reference = workload.reference();
     let provider = settings.provider(&reference, facts);
+    let binding = provider.binding(&reference, facts);
+    if let Some(container) = &recognised.container
+        && let Some(problem) = own::problem(workload, container, &binding, settings, led)
+    {
+        return Err(problem);
+    }
+    can_be_had(workload, &*provider, settings.max_per_namespace, facts)?;
+    recognised.server().map_err(|message| ("NotBound", message))?;
+    Ok(Some(binding))
+}
+
+/// Sees that a provider has a database for a workload.
+fn can_be_had(workload: &Workload, provider: &dyn Provider, most: Option<usize>, facts: &Facts) -> Result<(), Problem> {
+    let reference = workload.reference();
     if workload.has_generated_name() {
         let message = "its name follows from the workload's, which `generateName` leaves open";
         return Err(("NotBound", message.to_owned()));
@@ -191,21 +250,91 @@ pub fn binding(
     if let Some(problem) = provider.problem(&reference, facts) {
         return Err(problem);
     }
-    if let Some(most) = settings.max_per_namespace.filter(|_| provider.makes()) {
-        too_many(&reference, most, facts)?;
-    }
-    recognised.server().map_err(|message| ("NotBound", message))?;
-    Ok(Some(provider.binding(&reference, facts)))
+    let most = most.filter(|_| provider.makes());
+    most.map_or(Ok(()), |most| too_many(workload, &provider.binding(&reference, facts), most, facts))
 }
 
-/// Says why no further database is made in a namespace. One that is there stays.
-fn too_many(workload: &WorkloadRef, most: usize, facts: &Facts) -> Result<(), Problem> {
-    let made = facts.databases_made_in(&workload.namespace);
-    if made < most || facts.databases_of(workload).next().is_some() {
-        return Ok(());
+/// Returns the variables of the model server's container that its author sets, and that keep the database from being bound
+/// which a policy gives it: none where it is clear that another is meant.
+#[must_use]
+pub fn in_the_way(
+    workload: &Workload,
+    recognised: &Recognised,
+    effective: &Effective,
+    facts: &Facts,
+    led: &PriorBinding,
+) -> Vec<String> {
+    let wanted = effective.database().filter(|(settings, _)| settings.is_wanted(workload));
+    let (Some((settings, _)), Some(container)) = (wanted, &recognised.container) else { return Vec::new() };
+    let reference = workload.reference();
+    let binding = settings.provider(&reference, facts).binding(&reference, facts);
+    match own::problem(workload, container, &binding, settings, led) {
+        Some(Unbound::Impossible(_)) => own::in_the_way(container, &binding, settings, led),
+        _ => Vec::new(),
     }
-    let message = format!("namespace {} has {made} databases, and the policy's most is {most}", workload.namespace);
-    Err(("TooManyDatabases", message))
+}
+
+/// Says why no further database is made in a namespace. One that is there stays, and whose pods are led to one already comes
+/// before others.
+fn too_many(workload: &Workload, binding: &Binding, most: usize, facts: &Facts) -> Result<(), Problem> {
+    let (reference, namespace) = (workload.reference(), workload.namespace());
+    let made = facts.databases_made_in(namespace);
+    let is_there = || facts.databases_of(&reference).next().is_some();
+    if made >= most && !is_there() {
+        let message = format!("namespace {namespace} has {made} databases, and the policy's most is {most}");
+        return Err((TOO_MANY, message));
+    }
+    let (free, before) = (most.saturating_sub(made), facts.awaiting_beside(&reference));
+    let is_first = || is_there() || facts.awaiting.contains_key(&reference) || leads_to(workload.template(), binding);
+    if before >= free && !is_first() {
+        let message = format!(
+            "namespace {namespace} has {made} databases, the policy's most is {most}, and pods of others wait for theirs \
+             ({before})"
+        );
+        return Err((TOO_MANY, message));
+    }
+    Ok(())
+}
+
+/// Why a namespace has no place for another database, in one word.
+const TOO_MANY: &str = "TooManyDatabases";
+
+/// Tells whether a pod template leads to a database.
+fn leads_to(template: &Value, binding: &Binding) -> bool {
+    is_named(template, [&*binding.name, &*binding.secret])
+}
+
+/// Tells whether one of these names stands somewhere among what pods run with.
+pub(crate) fn is_named<'n>(template: &Value, names: impl IntoIterator<Item = &'n str>) -> bool {
+    let text = template.to_string();
+    names.into_iter().any(|name| text.contains(name))
+}
+
+/// Who comes first where a namespace may have only so many databases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turn {
+    /// There is nothing to wait for: the workload has its database, or wants none, or there may be any number.
+    #[default]
+    Nobodys,
+    /// The workload's pods are led to a database that is not there yet, and its namespace may have so many.
+    First(usize),
+    /// The workload's pods are led to none yet.
+    Later,
+}
+
+impl Turn {
+    /// Tells whether a workload comes first, whose database is planned like this.
+    pub(super) fn of(workload: &Workload, effective: &Effective, facts: &Facts, planned: &Wanted) -> Self {
+        let bounded = effective.database().and_then(|(settings, _)| Some((settings, settings.max_per_namespace?)));
+        let Some((settings, most)) = bounded else { return Self::Nobodys };
+        let reference = workload.reference();
+        let is_possible = matches!(planned, Wanted::Object(_) | Wanted::Impossible { reason: TOO_MANY, .. });
+        if !is_possible || facts.databases_of(&reference).next().is_some() {
+            return Self::Nobodys;
+        }
+        let binding = settings.provider(&reference, facts).binding(&reference, facts);
+        if leads_to(workload.template(), &binding) { Self::First(most) } else { Self::Later }
+    }
 }
 
 /// Plans the database of a workload, and returns how the workload reaches it.
@@ -214,9 +343,11 @@ pub(super) fn wanted(
     recognised: &Recognised,
     effective: &Effective,
     facts: &Facts,
+    led: &PriorBinding,
 ) -> (Wanted, Option<Binding>) {
-    match (binding(workload, recognised, effective, facts), effective.database()) {
-        (Err((reason, message)), _) => (Wanted::Impossible { reason, message }, None),
+    match (binding(workload, recognised, effective, facts, led), effective.database()) {
+        (Err(Unbound::Impossible((reason, message))), _) => (Wanted::Impossible { reason, message }, None),
+        (Err(Unbound::Elsewhere(message)), _) => (Wanted::Elsewhere(message), None),
         (Ok(Some(binding)), Some((settings, _))) => {
             let reference = workload.reference();
             let provider = settings.provider(&reference, facts);
@@ -239,9 +370,27 @@ pub(super) fn taken(api: &Api, name: &str, workload: &WorkloadRef, facts: &Facts
     })
 }
 
+/// Returns the name of a workload's object: that of the one that was made for it, whatever that is called; else this name, or
+/// the spare one where the name is another workload's by right, as of earlier releases or of another team.
+pub(super) fn object_name(
+    api: &Api,
+    name: String,
+    spare: impl Fn() -> String,
+    workload: &WorkloadRef,
+    facts: &Facts,
+) -> String {
+    if let Some(made) = made(api, &name, workload, facts) {
+        return made.to_owned();
+    }
+    let found = facts.database(api.provider, &workload.namespace, &name);
+    // A name that fits neither is more likely this workload's, with its data, under an annotation that somebody has changed.
+    let is_anothers = |(_, of): (&str, &str)| of == workload.name || names::is_cluster_of(&name, of);
+    if found.and_then(Database::workload).is_some_and(is_anothers) { spare() } else { name }
+}
+
 /// Returns the name of the object that a provider has made for a workload; none where there is none. Of several, one of
 /// this name comes first.
-pub(super) fn made<'f>(api: &Api, name: &str, workload: &WorkloadRef, facts: &'f Facts) -> Option<&'f str> {
+fn made<'f>(api: &Api, name: &str, workload: &WorkloadRef, facts: &'f Facts) -> Option<&'f str> {
     let of_provider = || facts.databases_of(workload).filter(|found| found.provider == api.provider);
     of_provider().find(|found| found.name == name).or_else(|| of_provider().next()).map(|found| found.name)
 }
@@ -266,14 +415,14 @@ mod tests {
         let (policies, object) = (policies(&[("serving", spec(more))]), with_container(&json!({})));
         let workload = Workload::view(&object).unwrap();
         let effective = policies.resolve(&workload, facts).unwrap();
-        wanted(&workload, &Runtimes::shipped().recognise(&workload), &effective, facts)
+        wanted(&workload, &Runtimes::shipped().recognise(&workload), &effective, facts, &PriorBinding::default())
     }
 
     fn kind(planned: &(Wanted, Option<Binding>)) -> &str {
         match &planned.0 {
             Wanted::Object(object) | Wanted::Theirs(object) => object["kind"].as_str().unwrap(),
             Wanted::Impossible { reason, .. } => reason,
-            Wanted::Nothing | Wanted::Declined => "nothing",
+            Wanted::Nothing | Wanted::Declined | Wanted::Elsewhere(_) => "nothing",
         }
     }
 
@@ -407,6 +556,18 @@ mod tests {
         let of_another_provider =
             with_database_of(DatabaseProvider::CloudNativePg, "ml", "db-web", made_for("Deployment/web"));
         assert_eq!(at_most(1, &of_another_provider), "TooManyDatabases");
+        let (web, api) = (WorkloadRef { name: "web".into(), ..reference() }, reference());
+        let awaited =
+            |by: &WorkloadRef, most: usize, facts: Facts| Facts { awaiting: [(by.clone(), most)].into(), ..facts };
+        assert_eq!(
+            at_most(1, &awaited(&web, 1, facts())),
+            "TooManyDatabases",
+            "another is led to its database already"
+        );
+        assert_eq!(at_most(2, &awaited(&web, 2, facts())), "postgresql", "there is a place for both");
+        assert_eq!(at_most(1, &awaited(&web, 0, facts())), "postgresql", "the other may have none");
+        assert_eq!(at_most(1, &awaited(&api, 1, facts())), "postgresql", "it is led to its own");
+        assert_eq!(at_most(2, &awaited(&web, 2, others)), "postgresql", "the other has its own by now");
         let secret = json!({"provider": "secret", "maxPerNamespace": 0, "secret": {"name": "s", "keys": {"uri": "u"}}, "env": "url"});
         assert_eq!(kind(&planned(&secret, &facts())), "Secret");
     }

@@ -9,6 +9,7 @@ use super::{APPLIED_ANNOTATION, Problem, names};
 use crate::digest;
 use crate::facts::Metric;
 use crate::policy::QueueSettings;
+use crate::quantity::fields::Fields;
 use crate::workload::Container;
 
 /// Sees that a HorizontalPodAutoscaler can be had, without planning one: each admission asks.
@@ -20,7 +21,7 @@ pub(super) fn can_be_had(scaling: &Scaling) -> Result<(), Problem> {
 pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
     let (metrics, has_queue) = usable_metrics(scaling)?;
     let workload = scaling.workload;
-    let (least, most) = scaling.settings.replicas(workload);
+    let (least, most) = scaling.bounds();
     let mut object = json!({
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -78,37 +79,48 @@ fn metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), String> {
     let queue = scaling.settings.queue.as_ref().filter(|_| has_gpu || metrics.is_empty());
     let queue = queue.map(|settings| queue_metric(scaling, settings)).transpose();
     let (queue, without) = queue.map_or_else(|why| (None, Some(why)), |queue| (queue, None));
-    metrics.extend(queue.clone().filter(|queue| !metrics.contains(queue)));
-    let (served, unserved): (Vec<Value>, Vec<Value>) =
-        metrics.into_iter().partition(|metric| unserved_api(scaling, metric).is_none());
-    if !served.is_empty() {
-        let has_queue = queue.is_some_and(|queue| served.contains(&queue));
-        return Ok((served, has_queue));
+    // A policy may name the queue itself, and write its target otherwise.
+    let of_metric = Fields::of_kind("autoscaling", "HorizontalPodAutoscaler").below("spec").below("metrics").below("*");
+    let is_queue = |metric: &Value| queue.as_ref().is_some_and(|queue| of_metric.are_same(metric, queue));
+    if !metrics.iter().any(is_queue) {
+        metrics.extend(queue.clone());
     }
-    if let Some((metric, api)) = unserved.first().and_then(|metric| Some((metric, unserved_api(scaling, metric)?))) {
-        let name = Metric::of(metric).name;
-        return Err(format!(
-            "the cluster does not serve {api}, which the metric `{name}` needs: install a metrics adapter"
-        ));
+    let (usable, useless): (Vec<Value>, Vec<Value>) =
+        metrics.into_iter().partition(|metric| lack(scaling, metric).is_none());
+    if !usable.is_empty() {
+        let has_queue = usable.iter().any(is_queue);
+        return Ok((usable, has_queue));
     }
-    Err(without.unwrap_or_else(|| {
+    let lacking = useless.first().and_then(|metric| lack(scaling, metric));
+    Err(lacking.or(without).unwrap_or_else(|| {
         "the policy names no metric that suits this model server: CPU and memory say little of the load of a GPU server"
             .to_owned()
     }))
 }
 
-/// Returns the API of a metric, where that is not served. An autoscaler that has the metric already keeps it: adapters are
-/// restarted.
-fn unserved_api(scaling: &Scaling, metric: &Value) -> Option<&'static str> {
-    let (api, is_served) = match metric["type"].as_str() {
-        Some("Pods" | "Object") => ("custom.metrics.k8s.io", scaling.apis.custom_metrics),
-        Some("External") => ("external.metrics.k8s.io", scaling.apis.external_metrics),
-        _ => return None,
-    };
+/// Says what a metric needs and does not have. An autoscaler that has the metric already keeps it: adapters are restarted, and
+/// a request may come from a `LimitRange`.
+fn lack(scaling: &Scaling, metric: &Value) -> Option<String> {
     let metric = Metric::of(metric);
     let has = |known: &Metric| (&known.kind, &known.name) == (&metric.kind, &metric.name);
-    let is_kept = scaling.existing.is_some_and(|existing| existing.metrics.iter().any(has));
-    (!is_served && !is_kept).then_some(api)
+    if scaling.existing.is_some_and(|existing| existing.metrics.iter().any(has)) {
+        return None;
+    }
+    let name = &metric.name;
+    let (api, is_served) = match &*metric.kind {
+        "Pods" | "Object" => ("custom.metrics.k8s.io", scaling.apis.custom_metrics),
+        "External" => ("external.metrics.k8s.io", scaling.apis.external_metrics),
+        _ => {
+            let mut without = scaling.workload.without_request(name);
+            let container = without.find(|container| metric.needs_request_of(container.name()))?.name();
+            return Some(format!(
+                "container {container} requests no {name}, with which the metric `{name}` compares its use"
+            ));
+        }
+    };
+    (!is_served).then(|| {
+        format!("the cluster does not serve {api}, which the metric `{name}` needs: install a metrics adapter")
+    })
 }
 
 /// Returns the metric of how many requests wait for each pod.
@@ -146,6 +158,11 @@ mod tests {
     use crate::testing::{deployment, facts, policies, reference, scaled, with_container};
     use crate::workload::Workload;
 
+    /// A Deployment that requests what is measured.
+    fn plain() -> Value {
+        with_container(&json!({"resources": {"requests": {"cpu": "1"}}}))
+    }
+
     /// Plans the autoscaler of a Deployment under a policy's `autoscaling`.
     fn planned(object: &Value, autoscaling: &Value) -> Wanted {
         planned_in(object, autoscaling, &facts())
@@ -171,7 +188,7 @@ mod tests {
         match planned(object, &json!({"metrics": metrics})) {
             Wanted::Object(object) => Ok(object["spec"]["metrics"].clone()),
             Wanted::Impossible { reason, .. } => Err(reason),
-            Wanted::Nothing | Wanted::Declined | Wanted::Theirs(_) => Err("nothing"),
+            Wanted::Nothing | Wanted::Declined | Wanted::Elsewhere(_) | Wanted::Theirs(_) => Err("nothing"),
         }
     }
 
@@ -191,9 +208,7 @@ mod tests {
     fn the_autoscaler_of_a_plain_model_server() {
         let scale_down = json!({"scaleDown": {"stabilizationWindowSeconds": 600}});
         let autoscaling = json!({"minReplicas": 2, "maxReplicas": 4, "metrics": [cpu()], "behavior": scale_down});
-        let Wanted::Object(object) = planned(&with_container(&json!({})), &autoscaling) else {
-            panic!("there should be an autoscaler")
-        };
+        let Wanted::Object(object) = planned(&plain(), &autoscaling) else { panic!("there should be an autoscaler") };
         insta::assert_json_snapshot!(object, @r#"
         {
           "apiVersion": "autoscaling/v2",
@@ -253,11 +268,55 @@ mod tests {
 
     #[test]
     fn an_autoscaler_that_is_there_is_kept_whatever_the_replicas() {
-        let mut object = with_container(&json!({}));
+        let mut object = plain();
         object["spec"]["replicas"] = json!(50);
         let of = |facts: &Facts| planned_in(&object, &json!({"metrics": [cpu()]}), facts);
         assert!(matches!(of(&facts()), Wanted::Impossible { reason: "ReplicasOutOfBounds", .. }));
         assert!(matches!(of(&scaled(1, 10)), Wanted::Object(_)));
+    }
+
+    #[test]
+    fn a_metric_that_compares_with_a_request_needs_one() {
+        let of = |target: &str, kind: &str| {
+            let mut source = json!({"name": "cpu", "target": {"type": target}});
+            source["target"][if target == "Utilization" { "averageUtilization" } else { "averageValue" }] =
+                if target == "Utilization" { 50.into() } else { "1".into() };
+            let mut metric = json!({"type": kind});
+            metric[if kind == "Resource" { "resource" } else { "containerResource" }] = source;
+            metric
+        };
+        let requests = json!({"resources": {"requests": {"cpu": "1"}}});
+        let (bare, whole) = (with_container(&json!({})), with_container(&requests));
+        let planned = |object: &Value, metrics: Value| planned(object, &json!({"metrics": metrics}));
+        for kind in ["Resource", "ContainerResource"] {
+            let why = told(planned(&bare, json!([of("Utilization", kind)])));
+            assert_eq!(
+                why,
+                "NoSuitableMetric: container api requests no cpu, with which the metric `cpu` compares its use"
+            );
+            assert!(matches!(planned(&bare, json!([of("AverageValue", kind)])), Wanted::Object(_)));
+            assert!(matches!(planned(&whole, json!([of("Utilization", kind)])), Wanted::Object(_)));
+        }
+        // The other one does; and with `Resource` all containers count.
+        let (sidecar, limit) = (json!({"name": "b", "image": "b:1"}), json!({"limits": {"cpu": "1"}}));
+        let mut two = deployment(&json!([{"name": "api", "image": "a:1", "resources": limit}, sidecar]));
+        two["metadata"]["annotations"] = json!({"tidegate.dev/container": "api"});
+        assert!(matches!(planned(&two, json!([of("Utilization", "ContainerResource")])), Wanted::Object(_)));
+        assert!(told(planned(&two, json!([of("Utilization", "Resource")]))).contains("container b requests no cpu"));
+        let Wanted::Object(object) = planned(&bare, json!([of("Utilization", "Resource"), queue()])) else {
+            panic!("one of them works")
+        };
+        assert_eq!(object["spec"]["metrics"], json!([queue()]));
+    }
+
+    #[test]
+    fn an_autoscaler_keeps_a_metric_that_it_has() {
+        // The request may come from a LimitRange, which is not known here.
+        let mut facts = scaled(1, 10);
+        let metric = Metric::of(&cpu());
+        facts.autoscalers.get_mut(&reference()).unwrap()[0].metrics = vec![metric];
+        let planned = planned_in(&with_container(&json!({})), &json!({"metrics": [cpu()]}), &facts);
+        assert!(matches!(planned, Wanted::Object(_)));
     }
 
     /// A vLLM server on a GPU.
@@ -271,9 +330,7 @@ mod tests {
         let autoscaling = json!({"metrics": [cpu()], "queue": {}});
         let Wanted::Object(object) = planned(&vllm(), &autoscaling) else { panic!("an autoscaler") };
         insta::assert_json_snapshot!(object["spec"]);
-        let Wanted::Object(object) = planned(&with_container(&json!({})), &autoscaling) else {
-            panic!("an autoscaler")
-        };
+        let Wanted::Object(object) = planned(&plain(), &autoscaling) else { panic!("an autoscaler") };
         assert_eq!(object["spec"]["metrics"][0]["type"], "ContainerResource", "no GPU server");
         assert_eq!(object["spec"]["behavior"], Value::Null);
     }
@@ -318,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_metric_whose_api_is_not_served_is_left_out_and_told_where_it_is_the_only_one() {
-        let (plain, served) = (with_container(&json!({})), without_adapter());
+        let (plain, served) = (plain(), without_adapter());
         assert_eq!(
             told(planned_in(&vllm(), &json!({"queue": {}}), &served)),
             "NoSuitableMetric: the cluster does not serve custom.metrics.k8s.io, which the metric \
@@ -349,7 +406,7 @@ mod tests {
         let external = json!({"type": "External", "external": {"metric": {"name": "jobs"},
             "target": {"type": "AverageValue", "averageValue": "5"}}});
         let autoscaling = json!({"minReplicas": 0, "metrics": [external, cpu()]});
-        let object = with_container(&json!({}));
+        let object = plain();
         let Wanted::Object(made) = planned(&object, &autoscaling) else { panic!("an autoscaler") };
         assert_eq!(made["spec"]["minReplicas"], 0);
         let old = Facts { apis: Apis { hpa_scale_to_zero: false, ..Apis::all() }, ..facts() };
@@ -365,9 +422,32 @@ mod tests {
     fn a_metric_of_one_container_is_of_the_model_server() {
         let mut other = cpu();
         other["containerResource"]["container"] = "proxy".into();
-        let found = metrics(&with_container(&json!({})), &json!([cpu(), other, queue()])).unwrap();
+        let found = metrics(&plain(), &json!([cpu(), other, queue()])).unwrap();
         assert_eq!(found[0]["containerResource"]["container"], "api");
         assert_eq!((&found[1], &found[2]), (&other, &queue()));
+    }
+
+    #[test]
+    fn a_queue_that_a_policy_names_in_other_words_is_there_once() {
+        let mut written = queue();
+        written["pods"]["target"]["averageValue"] = json!(5);
+        let autoscaling = json!({"metrics": [written], "queue": {"metric": "queue", "averageValue": "5000m"}});
+        let Wanted::Object(object) = planned(&gpu(), &autoscaling) else { panic!("an autoscaler") };
+        assert_eq!(object["spec"]["metrics"], json!([written]));
+        assert!(object["spec"]["behavior"]["scaleDown"].is_object(), "it is scaled as suits a queue");
+    }
+
+    #[test]
+    fn what_is_null_in_a_policy_says_nothing() {
+        let mut written = queue();
+        written["pods"]["metric"]["selector"] = Value::Null;
+        let behavior = json!({"scaleUp": null, "scaleDown": {"selectPolicy": null, "tolerance": 0.05}});
+        let autoscaling = json!({"metrics": [written], "behavior": behavior});
+        let Wanted::Object(object) = planned(&with_container(&json!({})), &autoscaling) else {
+            panic!("an autoscaler")
+        };
+        assert_eq!(object["spec"]["metrics"], json!([queue()]));
+        assert_eq!(object["spec"]["behavior"], json!({"scaleDown": {"tolerance": "50m"}}));
     }
 
     #[test]
@@ -388,7 +468,7 @@ mod tests {
     #[test]
     fn more_replicas_than_the_policy_allows_are_not_stopped_at_once() {
         let with = |replicas: i64| {
-            let mut object = with_container(&json!({}));
+            let mut object = plain();
             object["spec"]["replicas"] = replicas.into();
             planned(&object, &json!({"maxReplicas": 4, "metrics": [cpu()]}))
         };
@@ -398,9 +478,27 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_that_allows_fewer_replicas_than_there_are_stops_none() {
+        let most = |replicas: i64, of_autoscaler: i64, annotations: Value| {
+            let mut object = plain();
+            (object["spec"]["replicas"], object["metadata"]["annotations"]) = (replicas.into(), annotations);
+            let autoscaling = json!({"maxReplicas": 4, "metrics": [cpu()]});
+            match planned_in(&object, &autoscaling, &scaled(1, of_autoscaler)) {
+                Wanted::Object(object) => object["spec"]["maxReplicas"].as_i64().unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(most(8, 10, json!({})), 8, "all that there are are kept");
+        assert_eq!((most(6, 8, json!({})), most(4, 6, json!({})), most(2, 4, json!({}))), (6, 4, 4), "and no more");
+        assert_eq!((most(12, 8, json!({})), most(12, 4, json!({}))), (8, 4), "nobody gets more by asking for more");
+        let asks = |count: &str| json!({"tidegate.dev/max-replicas": count});
+        assert_eq!((most(8, 10, asks("3")), most(8, 10, asks("9"))), (3, 8), "its author may stop them");
+    }
+
+    #[test]
     fn authors_have_a_say_within_the_policys_bounds() {
         let with = |annotations: Value| {
-            let mut object = with_container(&json!({}));
+            let mut object = plain();
             object["metadata"]["annotations"] = annotations;
             planned(&object, &json!({"minReplicas": 2, "maxReplicas": 8, "metrics": [cpu()]}))
         };
@@ -412,12 +510,24 @@ mod tests {
         assert_eq!(bounds(json!({min: "3", max: "5"})), (json!(3), json!(5)));
         assert_eq!(bounds(json!({max: "2"})), (json!(2), json!(2)));
         assert_eq!(bounds(json!({min: "1", max: "9"})), (json!(2), json!(8)), "out of the policy's bounds");
+        for bad in ["1", "9", "0", "-3", "many", ""] {
+            assert_eq!(
+                bounds(json!({min: bad, max: "5"})),
+                (json!(2), json!(5)),
+                "{bad} is no reason to forget the other"
+            );
+            assert_eq!(
+                bounds(json!({min: "5", max: bad})),
+                (json!(5), json!(8)),
+                "{bad} is no reason to forget the other"
+            );
+        }
         assert_eq!(bounds(json!({min: "6", max: "4"})), (json!(2), json!(8)), "they exclude each other");
         assert_eq!(with(json!({"tidegate.dev/autoscaling": "external"})), Wanted::Nothing);
     }
 
     #[test]
     fn a_policy_can_want_none() {
-        assert_eq!(planned(&with_container(&json!({})), &json!({"engine": "none"})), Wanted::Nothing);
+        assert_eq!(planned(&plain(), &json!({"engine": "none"})), Wanted::Nothing);
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
         settings.ok_or_else(|| ("NoSuitableMetric", "the policy does not say where Prometheus is".to_owned()))?;
     let query = query(scaling, settings).map_err(|message| ("NoSuitableMetric", message))?;
     let workload = scaling.workload;
-    let (least, most) = scaling.settings.replicas(workload);
+    let (least, most) = scaling.bounds();
     let mut metadata = json!({
         "serverAddress": settings.server_address, "query": query, "threshold": decimal(&settings.threshold)
     });
@@ -96,7 +96,7 @@ mod tests {
     use crate::companions::scaling::Scaling;
     use crate::facts::{Apis, Facts};
     use crate::runtimes::Runtimes;
-    use crate::testing::{facts, policies, with_container};
+    use crate::testing::{facts, policies, scaled, with_container};
 
     fn planned(object: &Value, keda: &Value, facts: &Facts) -> Wanted {
         let least = i32::from(keda["query"].is_null());
@@ -140,6 +140,14 @@ mod tests {
         assert_eq!((&spec["pollingInterval"], &spec["cooldownPeriod"]), (&json!(10), &json!(0)));
         assert_eq!((&spec["minReplicaCount"], &spec["initialCooldownPeriod"]), (&json!(0), &json!(0)));
         assert_eq!(spec["fallback"], json!({"failureThreshold": 3, "replicas": 2}));
+    }
+
+    #[test]
+    fn a_policy_that_allows_fewer_replicas_than_there_are_stops_none() {
+        let mut object = vllm();
+        object["spec"]["replicas"] = 8.into();
+        let Wanted::Object(object) = planned(&object, &json!({}), &scaled(1, 10)) else { panic!("a ScaledObject") };
+        assert_eq!(object["spec"]["maxReplicaCount"], 8);
     }
 
     #[test]

@@ -1,31 +1,81 @@
 //! Names of companions. They are final: changing one would orphan what it names.
+//!
+//! Each is a function of the kind and the name of a workload, and no two workloads have the same: the kind is told by a suffix,
+//! a name that ends as another kind's names do gets a digest, and so does one that has to be cut. What earlier releases made
+//! under another name keeps it: `former_*` are the names that they gave.
+
+use serde_json::Value;
 
 use crate::digest;
+use crate::facts::SCALED_OBJECT;
 
 const AUTOSCALER_SUFFIX: &str = "-tidegate";
+
+/// What KEDA puts before the name of a ScaledObject to name the HorizontalPodAutoscaler that it makes for it.
+///
+/// <https://keda.sh/docs/latest/reference/scaledobject-spec/#horizontalpodautoscalerconfig>
+const KEDA_PREFIX: &str = "keda-hpa-";
+
+/// The most characters in the name of an object.
+///
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names>
+const LONGEST: usize = 253;
+
+/// The most characters in the name of a ScaledObject, since KEDA makes a label of it.
+const LONGEST_SCALED_OBJECT: usize = 63;
 
 /// Returns the name of a workload's autoscaler: at most 253 characters, as the names of objects are. A StatefulSet and a
 /// Deployment of one name each have their own.
 #[must_use]
 pub fn autoscaler(kind: &str, workload: &str) -> String {
     let suffix = AUTOSCALER_SUFFIX.to_owned() + suffix_of(kind);
-    let name = format!("{workload}{suffix}");
-    let rest = 253 - suffix.len();
-    if name.len() <= 253 { name } else { cut(workload, workload, rest) + &suffix }
+    stem(workload, LONGEST - suffix.len(), starts_as_one_of_keda) + &suffix
+}
+
+/// Returns the name that earlier releases gave to a workload's autoscaler.
+#[must_use]
+pub fn former_autoscaler(kind: &str, workload: &str) -> String {
+    let suffix = AUTOSCALER_SUFFIX.to_owned() + suffix_of(kind);
+    former_stem(workload, LONGEST - suffix.len()) + &suffix
 }
 
 /// Returns the name of a workload's ScaledObject: at most 63 characters, since KEDA makes a label of it.
 #[must_use]
 pub fn scaled_object(kind: &str, workload: &str) -> String {
     let suffix = AUTOSCALER_SUFFIX.to_owned() + suffix_of(kind);
-    let name = format!("{workload}{suffix}");
-    if name.len() <= 63 { name } else { cut(workload, workload, 63 - suffix.len()) + &suffix }
+    stem(workload, LONGEST_SCALED_OBJECT - suffix.len(), ends_as_one_of_keda) + &suffix
+}
+
+/// Returns the name that earlier releases gave to a workload's ScaledObject.
+#[must_use]
+pub fn former_scaled_object(kind: &str, workload: &str) -> String {
+    let suffix = AUTOSCALER_SUFFIX.to_owned() + suffix_of(kind);
+    former_stem(workload, LONGEST_SCALED_OBJECT - suffix.len()) + &suffix
+}
+
+/// Tells whether an autoscaler has the name that Tidegate gives to a workload's, or has given to it.
+#[must_use]
+pub fn is_autoscaler_of(found: &Value, kind: &str, name: &str) -> bool {
+    let (now, before) = if found["kind"] == SCALED_OBJECT {
+        (scaled_object(kind, name), former_scaled_object(kind, name))
+    } else {
+        (autoscaler(kind, name), former_autoscaler(kind, name))
+    };
+    let found = &found["metadata"]["name"];
+    *found == now || *found == before
 }
 
 /// Returns the name of a workload's PodDisruptionBudget.
 #[must_use]
 pub fn disruption_budget(kind: &str, workload: &str) -> String {
-    autoscaler(kind, workload)
+    let suffix = AUTOSCALER_SUFFIX.to_owned() + suffix_of(kind);
+    stem(workload, LONGEST - suffix.len(), never) + &suffix
+}
+
+/// Returns the name that earlier releases gave to a workload's PodDisruptionBudget.
+#[must_use]
+pub fn former_disruption_budget(kind: &str, workload: &str) -> String {
+    former_autoscaler(kind, workload)
 }
 
 /// Returns kind and name of the workload whose autoscaler has this name, if its name was not cut.
@@ -40,40 +90,162 @@ pub fn scaled_by(autoscaler: &str) -> Option<(&'static str, &str)> {
 #[must_use]
 pub fn model_server(kind: &str, workload: &str) -> String {
     let suffix = suffix_of(kind);
-    let name = format!("{workload}{suffix}");
-    if name.len() <= 253 { name } else { cut(workload, workload, 253 - suffix.len()) + suffix }
+    stem(workload, LONGEST - suffix.len(), if suffix.is_empty() { ends_as_a_kind } else { never }) + suffix
 }
 
-/// Returns kind and name of each workload that may have a ModelServer of this name.
-pub fn described_by(model_server: &str) -> impl Iterator<Item = (&'static str, &str)> {
-    KINDS.into_iter().filter_map(|(kind, suffix)| Some((kind, model_server.strip_suffix(suffix)?)))
+/// Returns the name that earlier releases gave to a workload's ModelServer.
+#[must_use]
+pub fn former_model_server(kind: &str, workload: &str) -> String {
+    let suffix = suffix_of(kind);
+    former_stem(workload, LONGEST - suffix.len()) + suffix
 }
 
-/// The kinds of workloads, with what their kind adds to the names of what is made for them.
+/// Returns the name of a workload's ModelServer where another workload's, which earlier releases made, has its name.
+#[must_use]
+pub fn spare_model_server(kind: &str, workload: &str) -> String {
+    cut(workload, &spare(kind, workload), LONGEST)
+}
+
+/// The kinds of workloads, with what their kind adds to the names of what is made for them. No suffix ends in another one,
+/// nor as a digest does; the one without comes last.
 const KINDS: [(&str, &str); 2] = [("StatefulSet", "-statefulset"), ("Deployment", "")];
 
 fn suffix_of(kind: &str) -> &'static str {
     KINDS.iter().find(|(known, _)| *known == kind).map_or("", |(_, suffix)| suffix)
 }
 
-/// Returns the name of a workload's PostgreSQL cluster: `<team>-<workload>`, at most 37 characters, since the operator
-/// makes a CronJob `logical-backup-<cluster>` of it (CronJob names have at most 52). It is a DNS label, since Services
-/// are named by it. Where the workload's name cannot be kept as it is, a digest of it tells it from others.
-#[must_use]
-pub fn postgres_cluster(team: &str, workload: &str) -> String {
-    let label: String = workload.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let name = format!("{team}-{label}");
-    if label == workload && name.len() <= 37 { name } else { cut(&name, workload, 37) }
+/// Tells whether the name of a workload without a suffix ends as what is made for another kind does.
+fn ends_as_a_kind(workload: &str) -> bool {
+    KINDS.iter().any(|(_, suffix)| !suffix.is_empty() && workload.ends_with(suffix))
 }
 
-/// Returns the name of a workload's cluster for CloudNativePG: `db-<workload>`, at most 50 characters and a DNS label with a
-/// letter first, as the operator's webhook has it. Where the workload's name cannot be kept as it is, a digest of it tells
+/// Tells whether the name of a workload without a suffix ends as that of a cluster does for another kind.
+fn ends_as_a_cluster(workload: &str) -> bool {
+    let with_suffix = || KINDS.iter().filter(|(_, suffix)| !suffix.is_empty());
+    let is_of =
+        |(full, digest): (&str, &str)| with_suffix().any(|(kind, _)| digest == digest::of_text(&identity(kind, full)));
+    ends_as_a_kind(workload) || digested(workload).is_some_and(is_of)
+}
+
+/// Tells whether a ScaledObject for this workload would have KEDA take the name of the autoscaler of a workload that is named
+/// after one of KEDA's, which has a digest for that.
+fn ends_as_one_of_keda(workload: &str) -> bool {
+    let for_keda = format!("{KEDA_PREFIX}{workload}");
+    digested(&for_keda).is_some_and(|(full, digest)| digest == digest::of_text(full))
+}
+
+/// Tells whether the autoscaler of this workload would have the name of one that KEDA makes for a ScaledObject.
+fn starts_as_one_of_keda(workload: &str) -> bool {
+    workload.starts_with(KEDA_PREFIX)
+}
+
+/// Tells that no workload is named as what is made for others.
+fn never(_: &str) -> bool {
+    false
+}
+
+/// Tells whether a workload needs a digest in its name: it is named as what is made for others is, or as one that has a digest
+/// for that.
+fn is_ambiguous(workload: &str, is_like_others: fn(&str) -> bool) -> bool {
+    let has_its_digest =
+        |(full, digest): (&str, &str)| digest == digest::of_text(full) && is_ambiguous(full, is_like_others);
+    is_like_others(workload) || digested(workload).is_some_and(has_its_digest)
+}
+
+/// Returns the two parts of a name that ends as one with a digest does.
+fn digested(name: &str) -> Option<(&str, &str)> {
+    let is_hexadecimal = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    name.rsplit_once('-').filter(|(_, end)| end.len() == 8 && end.chars().all(is_hexadecimal))
+}
+
+/// Returns a workload's name as part of another, of at most so many characters: as it is, or with a digest.
+fn stem(workload: &str, room: usize, is_like_others: fn(&str) -> bool) -> String {
+    let is_plain = workload.len() <= room && !is_ambiguous(workload, is_like_others) && !looks_cut(workload, room);
+    if is_plain { workload.to_owned() } else { cut(workload, workload, room) }
+}
+
+/// Returns a workload's name as part of another, as earlier releases had it.
+fn former_stem(workload: &str, room: usize) -> String {
+    if workload.len() <= room { workload.to_owned() } else { cut(workload, workload, room) }
+}
+
+/// Tells whether a name may be another one that was cut to so many characters. The cut may have left out one separator
+/// before the digest.
+fn looks_cut(name: &str, length: usize) -> bool {
+    (name.len() == length || name.len() + 1 == length) && digested(name).is_some()
+}
+
+/// Returns what tells a workload from those of other kinds.
+fn identity(kind: &str, workload: &str) -> String {
+    format!("{kind}/{workload}")
+}
+
+/// Returns what tells a workload from the one that has its name already.
+fn spare(kind: &str, workload: &str) -> String {
+    format!("spare/{kind}/{workload}")
+}
+
+/// The most characters in the name of a PostgreSQL cluster of Zalando's operator, which makes a CronJob
+/// `logical-backup-<cluster>` of it (CronJob names have at most 52).
+const LONGEST_POSTGRES: usize = 37;
+
+/// The most characters in the name of a cluster of CloudNativePG.
+const LONGEST_CLOUDNATIVE_PG: usize = 50;
+
+/// What the names of clusters of CloudNativePG begin with, since they need a letter there.
+const CLOUDNATIVE_PG_PREFIX: &str = "db-";
+
+/// Returns the name of a workload's PostgreSQL cluster: `<team>-<workload>` with the suffix of its kind, at most 37 characters,
+/// since the operator makes a CronJob `logical-backup-<cluster>` of it (CronJob names have at most 52). It is a DNS label, since
+/// Services are named by it. Where the workload's name cannot be kept as it is, a digest of it tells it from others.
+#[must_use]
+pub fn postgres_cluster(team: &str, kind: &str, workload: &str) -> String {
+    cluster(&format!("{team}-"), kind, workload, LONGEST_POSTGRES)
+}
+
+/// Returns the name of a workload's PostgreSQL cluster where another workload's has its name.
+#[must_use]
+pub fn spare_postgres_cluster(team: &str, kind: &str, workload: &str) -> String {
+    cut(&format!("{team}-{}", label(workload)), &spare(kind, workload), LONGEST_POSTGRES)
+}
+
+/// Returns the name of a workload's cluster for CloudNativePG: `db-<workload>` with the suffix of its kind, at most 50
+/// characters and a DNS label with a letter first, as the operator's webhook has it. Where the workload's name cannot be kept as it is, a digest of it tells
 /// it from others.
 #[must_use]
-pub fn cloudnative_pg_cluster(workload: &str) -> String {
-    let label: String = workload.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let name = format!("db-{label}");
-    if label == workload && name.len() <= 50 { name } else { cut(&name, workload, 50) }
+pub fn cloudnative_pg_cluster(kind: &str, workload: &str) -> String {
+    cluster(CLOUDNATIVE_PG_PREFIX, kind, workload, LONGEST_CLOUDNATIVE_PG)
+}
+
+/// Returns the name of a workload's cluster for CloudNativePG where another workload's has its name.
+#[must_use]
+pub fn spare_cloudnative_pg_cluster(kind: &str, workload: &str) -> String {
+    cut(&format!("{CLOUDNATIVE_PG_PREFIX}{}", label(workload)), &spare(kind, workload), LONGEST_CLOUDNATIVE_PG)
+}
+
+/// Tells whether a cluster of this name may be that of a workload of this name, of whatever kind and team: earlier releases
+/// took neither into account.
+#[must_use]
+pub fn is_cluster_of(cluster: &str, workload: &str) -> bool {
+    cluster.ends_with(&format!("-{}", label(workload)))
+}
+
+/// Returns the name of a cluster, whose length is bounded. The suffix of a kind is left out where there is no room for it, for
+/// operators ask for what the name begins with: then the digest is of the kind too.
+fn cluster(prefix: &str, kind: &str, workload: &str, length: usize) -> String {
+    let (suffix, label) = (suffix_of(kind), label(workload));
+    let name = format!("{prefix}{label}{suffix}");
+    let is_ambiguous = suffix.is_empty() && (is_ambiguous(workload, ends_as_a_cluster) || looks_cut(&name, length));
+    if label == workload && name.len() <= length && !is_ambiguous {
+        return name;
+    }
+    let full = if suffix.is_empty() { workload.to_owned() } else { identity(kind, workload) };
+    cut(&format!("{prefix}{label}"), &full, length)
+}
+
+/// Returns a workload's name with a dash for whatever a DNS label does not have.
+fn label(workload: &str) -> String {
+    workload.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 
 /// Names that the operators keep for themselves, and those that PostgreSQL does.
@@ -114,8 +286,8 @@ mod tests {
         assert_eq!(scaled_object("Deployment", "ai-model-serving"), "ai-model-serving-tidegate");
         assert_eq!(disruption_budget("StatefulSet", "ai-model-serving"), "ai-model-serving-tidegate-statefulset");
         assert_eq!(model_server("Deployment", "ai-model-serving"), "ai-model-serving");
-        assert_eq!(postgres_cluster("acid", "ai-model-serving"), "acid-ai-model-serving");
-        assert_eq!(cloudnative_pg_cluster("ai-model-serving"), "db-ai-model-serving");
+        assert_eq!(postgres_cluster("acid", "Deployment", "ai-model-serving"), "acid-ai-model-serving");
+        assert_eq!(cloudnative_pg_cluster("Deployment", "ai-model-serving"), "db-ai-model-serving");
         assert_eq!(postgres_database("ai-model-serving"), "ai_model_serving");
     }
 
@@ -129,14 +301,67 @@ mod tests {
     }
 
     #[test]
+    fn a_deployment_that_is_named_as_a_stateful_sets_objects_are_has_its_own() {
+        let digest = digest::of_text("api-statefulset");
+        let digested = format!("api-statefulset-{digest}");
+        assert_eq!(model_server("Deployment", "api-statefulset"), digested);
+        assert_ne!(model_server("Deployment", &digested), digested, "nor may one be named as that is");
+        assert_eq!(postgres_cluster("acid", "StatefulSet", "api"), "acid-api-statefulset");
+        assert_eq!(postgres_cluster("acid", "Deployment", "api-statefulset"), format!("acid-{digested}"));
+        assert_eq!(cloudnative_pg_cluster("StatefulSet", "api"), "db-api-statefulset");
+        assert_eq!(model_server("Deployment", "api-0123abcd"), "api-0123abcd", "of no other is this the digest");
+    }
+
+    #[test]
+    fn a_cluster_keeps_its_teams_prefix_however_long_the_suffix_of_a_kind() {
+        let (team, workload) = ("recommendations", "summarisation");
+        let name = postgres_cluster(team, "StatefulSet", workload);
+        assert!(name.starts_with("recommendations-summarisatio") && name.len() == 37, "{name}");
+        assert_ne!(name, postgres_cluster(team, "Deployment", workload));
+    }
+
+    #[test]
+    fn what_keda_makes_for_one_workload_has_not_the_name_of_anothers_autoscaler() {
+        let of_keda = format!("keda-hpa-{}", scaled_object("Deployment", "api"));
+        assert_eq!(former_autoscaler("Deployment", "keda-hpa-api"), of_keda);
+        assert_ne!(autoscaler("Deployment", "keda-hpa-api"), of_keda);
+    }
+
+    #[test]
+    fn names_that_earlier_releases_gave_are_still_known() {
+        assert_eq!(former_model_server("Deployment", "api-statefulset"), "api-statefulset");
+        for kind in ["Deployment", "StatefulSet"] {
+            assert_eq!(former_model_server(kind, "api"), model_server(kind, "api"));
+            assert_eq!(former_autoscaler(kind, "api"), autoscaler(kind, "api"));
+            assert_eq!(former_scaled_object(kind, "api"), scaled_object(kind, "api"));
+            assert_eq!(former_disruption_budget(kind, "api"), disruption_budget(kind, "api"));
+        }
+    }
+
+    #[test]
+    fn the_suffixes_of_kinds_are_told_apart() {
+        let suffixes = || KINDS.iter().map(|(_, suffix)| *suffix).filter(|suffix| !suffix.is_empty());
+        for suffix in suffixes() {
+            assert_eq!(suffixes().filter(|other| other.ends_with(suffix)).count(), 1, "{suffix} ends another");
+            assert!(digested(&format!("a{suffix}")).is_none() && suffix.starts_with('-'), "{suffix}");
+            assert!(!suffix.ends_with(AUTOSCALER_SUFFIX), "{suffix}");
+        }
+        assert_eq!(KINDS.last().map(|(_, suffix)| *suffix), Some(""));
+    }
+
+    #[test]
     fn names_that_would_fall_together_are_told_apart() {
-        let (dotted, dashed) = (postgres_cluster("acid", "a.b"), postgres_cluster("acid", "a-b"));
+        let (dotted, dashed) =
+            (postgres_cluster("acid", "Deployment", "a.b"), postgres_cluster("acid", "Deployment", "a-b"));
         assert_eq!(dashed, "acid-a-b");
         assert!(dotted.starts_with("acid-a-b-"), "{dotted}");
         let (one, other) = (format!("{}1", "m".repeat(40)), format!("{}2", "m".repeat(40)));
-        assert_ne!(postgres_cluster("acid", &one), postgres_cluster("acid", &other));
-        assert_ne!(cloudnative_pg_cluster("a.b"), cloudnative_pg_cluster("a-b"));
-        assert_ne!(cloudnative_pg_cluster(&one), cloudnative_pg_cluster(&format!("{one}.1")));
+        assert_ne!(postgres_cluster("acid", "Deployment", &one), postgres_cluster("acid", "Deployment", &other));
+        assert_ne!(cloudnative_pg_cluster("Deployment", "a.b"), cloudnative_pg_cluster("Deployment", "a-b"));
+        assert_ne!(
+            cloudnative_pg_cluster("Deployment", &one),
+            cloudnative_pg_cluster("Deployment", &format!("{one}.1"))
+        );
     }
 
     #[test]
@@ -147,8 +372,8 @@ mod tests {
         assert_eq!(scaled_object("StatefulSet", &long).len(), 63);
         assert!(scaled_object("StatefulSet", &long).ends_with("-tidegate-statefulset"));
         assert_eq!(model_server("StatefulSet", &long).len(), 253);
-        assert_eq!(postgres_cluster("acid", &long).len(), 37);
-        assert_eq!(cloudnative_pg_cluster(&long).len(), 50);
+        assert_eq!(postgres_cluster("acid", "Deployment", &long).len(), 37);
+        assert_eq!(cloudnative_pg_cluster("Deployment", &long).len(), 50);
         assert_eq!(postgres_database(&long).len(), 63);
     }
 
@@ -164,9 +389,9 @@ mod tests {
     #[test]
     fn names_are_the_same_in_every_release() {
         assert_eq!(
-            postgres_cluster("acid", "summarisation-and-translation-service"),
+            postgres_cluster("acid", "Deployment", "summarisation-and-translation-service"),
             "acid-summarisation-and-trans-7be3e13a"
         );
-        assert_eq!(cloudnative_pg_cluster("7b.chat"), "db-7b-chat-9ebbb388");
+        assert_eq!(cloudnative_pg_cluster("Deployment", "7b.chat"), "db-7b-chat-9ebbb388");
     }
 }

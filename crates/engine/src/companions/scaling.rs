@@ -30,6 +30,19 @@ pub(super) struct Scaling<'a> {
     pub(super) startup: Duration,
 }
 
+/// Replicas that are more than a policy allows, of which none is stopped for that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// How many there are.
+    pub replicas: i64,
+    /// The most that the autoscaler has.
+    pub kept: i32,
+    /// The most that the policy allows.
+    pub most: i32,
+    /// The policy.
+    pub policy: String,
+}
+
 impl<'a> Scaling<'a> {
     /// Returns what there is to plan; none where no policy asks for an autoscaler, or the workload's author for none.
     pub(super) fn of(
@@ -42,6 +55,27 @@ impl<'a> Scaling<'a> {
         let existing = facts.autoscalers_of(&workload.reference()).iter().find(|found| found.ours);
         let startup = startup(recognised, effective);
         Some(Self { workload, recognised, settings, apis: facts.apis, existing, startup })
+    }
+
+    /// Returns the least and the most replicas of the autoscaler.
+    pub(super) fn bounds(&self) -> (i32, i32) {
+        let (least, most) = self.settings.replicas(self.workload);
+        (least, self.kept().unwrap_or(most))
+    }
+
+    /// Returns the most replicas where those are kept that run, which are more than the policy allows: a policy stops none. It
+    /// never grows, so that nobody gets more by asking for more.
+    fn kept(&self) -> Option<i32> {
+        let (_, most) = self.settings.replicas(self.workload);
+        let kept = self.settings.above(self.workload)?.min(self.existing?.max);
+        i32::try_from(kept).ok().filter(|kept| *kept > most)
+    }
+
+    /// Tells of replicas that are kept although they are more than the policy allows.
+    pub(super) fn held(&self, effective: &Effective) -> Option<Held> {
+        let (_, most) = self.settings.replicas(self.workload);
+        let policy = effective.bounds_replicas()?.to_owned();
+        Some(Held { replicas: self.workload.replicas()?, kept: self.kept()?, most, policy })
     }
 
     /// Plans the autoscaler.

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{Binding, Problem, Provider, Source};
 use crate::facts::Facts;
-use crate::workload::WorkloadRef;
 use crate::policy::{SecretSettings, WORKLOAD};
+use crate::workload::WorkloadRef;
 
 /// Secrets that are there already, under one policy's settings.
 pub struct Existing<'s> {

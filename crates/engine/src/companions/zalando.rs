@@ -2,14 +2,16 @@
 //!
 //! <https://github.com/zalando/postgres-operator/blob/master/docs/reference/cluster_manifest.md>
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
-use super::database::{Api, Health, made, taken};
+use super::database::{Api, Health, object_name, taken};
 use super::{Binding, MANAGED_BY_LABEL, MANAGER, Problem, Provider, Source, WORKLOAD_ANNOTATION, names};
 use crate::api::{ConnectionPooler, DatabasePart, DatabaseProvider, PoolerMode};
 use crate::facts::{Database, Facts};
-use crate::workload::WorkloadRef;
 use crate::policy::{WORKLOAD, ZalandoSettings, secret_name};
+use crate::workload::WorkloadRef;
 
 /// The operator's objects.
 pub const API: Api = Api {
@@ -19,6 +21,10 @@ pub const API: Api = Api {
     served: |apis| &mut apis.zalando,
     read: |object| Database { is_pooled: is_pooled(object), ..Database::default() },
     health,
+    // <https://github.com/zalando/postgres-operator/blob/master/docs/user.md>
+    services: &["", "-repl", "-pooler", "-pooler-repl"],
+    // The operator's default template; where it is configured to another, the policy tells the name.
+    is_secret: |secret, name| secret.split('.').skip(1).any(|part| part == name),
 };
 
 /// The operator's `postgresql` objects, under one policy's settings.
@@ -32,8 +38,9 @@ impl Postgresql<'_> {
     /// another, the workload would start with an empty database.
     fn cluster(&self, workload: &WorkloadRef, facts: &Facts) -> String {
         let team = self.settings.map_or(MANAGER, |settings| &settings.team_id);
-        let name = names::postgres_cluster(team, &workload.name);
-        made(&API, &name, workload, facts).map(str::to_owned).unwrap_or(name)
+        let (kind, of) = (&workload.kind, &workload.name);
+        let spare = || names::spare_postgres_cluster(team, kind, of);
+        object_name(&API, names::postgres_cluster(team, kind, of), spare, workload, facts)
     }
 
     /// The operator's `secret_name_template`; in it, a user's `_` becomes `-`.
@@ -110,6 +117,16 @@ fn told_of(pooler: &ConnectionPooler) -> Map<String, Value> {
         ("resources", json!(resources)),
     ];
     fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Returns the versions that the definition of `postgresql` lists; none where it lists none.
+#[must_use]
+pub fn offered_versions(definition: &Value) -> BTreeSet<String> {
+    let versions = definition["spec"]["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    let served = versions.iter().find(|version| version["name"] == "v1");
+    let field = "/schema/openAPIV3Schema/properties/spec/properties/postgresql/properties/version/enum";
+    let listed = served.and_then(|served| served.pointer(field)).and_then(Value::as_array);
+    listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// Tells whether the operator puts a pooler before a cluster: one is asked for, or described.
@@ -273,7 +290,7 @@ mod tests {
             let settings = settings(&json!({"secretName": template}));
             Postgresql { settings: Some(&settings) }.binding(&named("a.b-c"), &facts()).secret
         };
-        let cluster = names::postgres_cluster("acid", "a.b-c");
+        let cluster = names::postgres_cluster("acid", "Deployment", "a.b-c");
         assert_eq!(secret("{cluster}/{username}"), format!("{cluster}/a-b-c"));
         assert_eq!(secret("{username}.{tprkind}.{tprgroup}"), "a-b-c.postgresql.acid.zalan.do");
     }
@@ -300,6 +317,27 @@ mod tests {
     }
 
     #[test]
+    fn workloads_of_two_kinds_or_teams_have_databases_of_their_own() {
+        let settings = settings(&json!({}));
+        let provider = Postgresql { settings: Some(&settings) };
+        let stateful = WorkloadRef { kind: "StatefulSet".into(), ..reference() };
+        assert_eq!(provider.binding(&stateful, &facts()).name, "acid-api-statefulset");
+        // An earlier release gave a StatefulSet the name that a Deployment has: it keeps that, and the Deployment gets another.
+        let there = with_database("ml", "acid-api", made_for("StatefulSet/api"));
+        assert_eq!(provider.binding(&stateful, &there).name, "acid-api");
+        let spare = names::spare_postgres_cluster("acid", "Deployment", "api");
+        assert_eq!(provider.binding(&reference(), &there).name, spare);
+        assert_eq!(provider.problem(&reference(), &there), None);
+        let (of_another_team, dashed) = (made_for("Deployment/platform-api"), named("platform-api"));
+        let facts = with_database("ml", "acid-platform-api", of_another_team);
+        assert_eq!(provider.binding(&dashed, &facts).name, "acid-platform-api");
+        let of_team = self::settings(&json!({"teamId": "acid-platform"}));
+        let other = Postgresql { settings: Some(&of_team) };
+        let spare = names::spare_postgres_cluster("acid-platform", "Deployment", "api");
+        assert_eq!(other.binding(&reference(), &facts).name, spare);
+    }
+
+    #[test]
     fn the_name_is_taken_unless_the_object_was_made_for_this_workload() {
         let settings = settings(&json!({}));
         let provider = Postgresql { settings: Some(&settings) };
@@ -309,7 +347,7 @@ mod tests {
         };
         assert_eq!(provider.problem(&reference(), &facts()), None);
         assert_eq!(problem(Some("Deployment/api")), None);
-        assert!(problem(Some("StatefulSet/api")).is_some() && problem(None).is_some());
+        assert!(problem(Some("Deployment/web")).is_some() && problem(None).is_some());
         let elsewhere = with_database("web", "acid-api", Database::default());
         assert_eq!(provider.problem(&reference(), &elsewhere), None);
         assert!(provider.is_served(&facts()) && !provider.is_served(&Facts { apis: Apis::default(), ..facts() }));

@@ -11,7 +11,7 @@ use super::receipt::Receipt;
 use crate::companions;
 use crate::facts::Facts;
 use crate::policy::{Effective, PolicyRef};
-use crate::workload::{Path, Workload};
+use crate::workload::{Path, PriorBinding, Workload};
 
 /// One value to inject where there is none.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,15 +37,17 @@ impl Injector {
     }
 }
 
-/// Injects all that today's policies say into the user's part of a workload's pod template, and writes the receipt.
+/// Injects all that today's policies say into the user's part of a workload's pod template, and writes the receipt. `led` is
+/// how the workload was led to its database before.
 pub(super) fn afresh(
     workload: &Workload,
     mut template: Value,
     effective: &Effective,
     facts: &Facts,
+    led: &PriorBinding,
     notes: &mut Vec<String>,
 ) -> (Value, Receipt) {
-    let injections = planned(&workload.with_template(&template), effective, facts, notes);
+    let injections = planned(&workload.with_template(&template), effective, facts, led, notes);
     let mut receipt = Receipt::of_injections(&injections);
     // Backwards, for each new list item goes to the head of its list.
     for injection in injections.into_iter().rev() {
@@ -55,7 +57,13 @@ pub(super) fn afresh(
     (template, receipt)
 }
 
-fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mut Vec<String>) -> Vec<Injection> {
+fn planned(
+    workload: &Workload,
+    effective: &Effective,
+    facts: &Facts,
+    led: &PriorBinding,
+    notes: &mut Vec<String>,
+) -> Vec<Injection> {
     // A path would lead to another container, or to none; the API server refuses such a pod anyway.
     if !workload.names_tell_containers() {
         return Vec::new();
@@ -72,15 +80,16 @@ fn planned(workload: &Workload, effective: &Effective, facts: &Facts, notes: &mu
         let (least, _) = effective.replicas(workload, facts);
         pod::Pod { workload, recognised: &recognised, settings, policy, least, facts }.inject(&mut injector);
     }
-    match companions::binding(workload, &recognised, effective, facts) {
+    match companions::binding(workload, &recognised, effective, facts, led) {
         Ok(binding) => {
             if let (Some(binding), Some((settings, policy)), Some(container)) =
                 (binding, effective.database(), recognised.container)
             {
-                notes.extend(database::inject(&container, &binding, &settings.env, policy, &mut injector));
+                notes.extend(companions::note(workload, &container, &binding, settings));
+                database::inject(&container, &binding, &settings.env, policy, &mut injector);
             }
         }
-        Err((_, problem)) => notes.push(format!("no database is bound: {problem}")),
+        Err(unbound) => notes.push(format!("no database is bound: {}", unbound.message())),
     }
     injector.injections
 }
@@ -96,7 +105,8 @@ mod tests {
         let (policies, workload) = (policies(&[("serving", spec)]), Workload::view(object).unwrap());
         let effective = policies.resolve(&workload, &facts()).unwrap();
         let template = workload.template().clone();
-        let (mut template, receipt) = afresh(&workload, template, &effective, &facts(), &mut Vec::new());
+        let (mut template, receipt) =
+            afresh(&workload, template, &effective, &facts(), &PriorBinding::default(), &mut Vec::new());
         (template["spec"].take(), receipt)
     }
 

@@ -3,6 +3,7 @@
 use crate::api::Enforcement;
 use k8s_openapi::jiff::Timestamp;
 
+use super::receipt::{Receipt, led};
 use crate::policy::{ActiveRule, Exception};
 use crate::policy::{Context, Finding};
 
@@ -63,11 +64,15 @@ pub(super) fn judge(context: &Context) -> Verdict {
         return judged;
     }
     let recognised = context.old.map(|old| context.effective.runtimes().recognise(&old)).unwrap_or_default();
-    let before = context.before(&recognised).map(|before| violations(&before)).unwrap_or_default();
+    let led = context.old.map(|old| led(Receipt::of(&old).as_ref(), &old)).unwrap_or_default();
+    let before = context.before(&recognised, &led).map(|before| violations(&before)).unwrap_or_default();
     let exceptions: Vec<&Exception> = context.policies.exceptions_for(&context.workload).collect();
     for violation in found {
         if let Some(excepted) = excepted(&violation, &exceptions, context) {
-            judged.warnings.push(excepted.told());
+            // What is only recorded is no business of its author's, excused or not.
+            if violation.enforcement > Enforcement::Audit {
+                judged.warnings.push(excepted.told());
+            }
             judged.excepted.push(excepted);
             continue;
         }
@@ -141,7 +146,9 @@ impl Violation {
 }
 
 impl Excepted {
-    fn told(&self) -> String {
+    /// Tells what was found, and what excuses it, in one line.
+    #[must_use]
+    pub fn told(&self) -> String {
         format!(
             "{} (excused by ServingException {} until {}: {})",
             self.violation.told(),
@@ -358,6 +365,14 @@ mod tests {
              digest (excused by ServingException pilot until 1970-01-10T00:00:00Z: a pilot)"
             ]
         );
+    }
+
+    #[test]
+    fn what_is_only_recorded_is_excused_without_a_word() {
+        for policy in [json!({"enforcement": "audit"}), json!({"rules": {"floating-tag": {"enforcement": "audit"}}})] {
+            let verdict = excused(&policy, &json!({}), 1);
+            assert_eq!((verdict.warnings, verdict.audited.len(), verdict.excepted.len()), (vec![], 0, 1), "{policy}");
+        }
     }
 
     #[test]

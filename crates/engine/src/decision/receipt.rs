@@ -1,5 +1,6 @@
 //! The receipt: an annotation on the workload that tells what Tidegate injected from what people wrote.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use json_patch::jsonptr::PointerBuf;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Injection;
 use crate::api::RECEIPT_ANNOTATION;
 use crate::digest;
-use crate::workload::{Path, Workload, child, put};
+use crate::workload::{Path, PriorBinding, Workload, child, put};
 
 /// What was injected into a pod template, by whom, and for which template.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +90,17 @@ impl Receipt {
         entries
     }
 
+    /// Returns the variables that were injected and are still as they were, by container and name.
+    fn variables(&self, pod_spec: &Value) -> BTreeSet<(String, String)> {
+        let entries = self.entries();
+        let of = |entry: &Entry| match entry.path.segments() {
+            [_, container, list, name, _, ..] if list == "env" => Some((container.to_string(), name.to_string())),
+            _ => None,
+        };
+        let changed: HashSet<_> = entries.iter().filter(|entry| !entry.is_in(pod_spec)).filter_map(of).collect();
+        entries.iter().filter_map(of).filter(|variable| !changed.contains(variable)).collect()
+    }
+
     /// Returns the change that takes a receipt off a workload; none where there is none.
     pub(super) fn forget(workload: &Workload) -> Option<PatchOperation> {
         workload.annotation(RECEIPT_ANNOTATION)?;
@@ -108,6 +120,12 @@ impl Receipt {
         };
         Some(PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(path), value }))
     }
+}
+
+/// Returns how a workload is led to its database, by its receipt: no variable is injected for anything else.
+pub(super) fn led(receipt: Option<&Receipt>, workload: &Workload) -> PriorBinding {
+    let variables = receipt.map(|receipt| receipt.variables(workload.pod_spec())).unwrap_or_default();
+    PriorBinding::by(variables, workload)
 }
 
 /// Returns a value with a digest in the place of each field's value.

@@ -153,7 +153,8 @@ impl Policy {
         for (environment, overlay) in &spec.environments {
             let failed =
                 |source| PolicyError::Environment { environment: environment.clone(), source: Box::new(source) };
-            variants.push(Variant::compile(name, Some(environment), &overlaid(spec, overlay), builtin).map_err(failed)?);
+            variants
+                .push(Variant::compile(name, Some(environment), &overlaid(spec, overlay), builtin).map_err(failed)?);
         }
         Ok(Self {
             reference: PolicyRef { name: name.into(), generation: policy.metadata.generation.unwrap_or(1) },
@@ -216,7 +217,12 @@ fn json(written: &impl Serialize) -> Value {
 }
 
 impl Variant {
-    fn compile(policy: &str, environment: Option<&str>, spec: &ServingPolicySpec, builtin: &Builtin) -> Result<Self, PolicyError> {
+    fn compile(
+        policy: &str,
+        environment: Option<&str>,
+        spec: &ServingPolicySpec,
+        builtin: &Builtin,
+    ) -> Result<Self, PolicyError> {
         let resources = spec.resources.clone().unwrap_or_default();
         check_resources(&resources)?;
         spec.autoscaling.as_ref().map_or(Ok(()), autoscaling::check).map_err(PolicyError::Autoscaling)?;
@@ -359,7 +365,11 @@ fn custom(spec: &ServingPolicySpec, builtin: &Builtin) -> Result<Vec<Arc<dyn Rul
 }
 
 /// Returns the built-in rules that are given parameters, with them.
-fn configured(policy: &str, spec: &ServingPolicySpec, builtin: &Builtin) -> Result<BTreeMap<String, Arc<dyn Rule>>, PolicyError> {
+fn configured(
+    policy: &str,
+    spec: &ServingPolicySpec,
+    builtin: &Builtin,
+) -> Result<BTreeMap<String, Arc<dyn Rule>>, PolicyError> {
     let mut configured = BTreeMap::new();
     for rule in builtin.rules {
         configured.extend(rule.for_policy(policy, spec).map(|configured| (rule.id().to_owned(), configured)));

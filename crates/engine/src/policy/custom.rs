@@ -8,7 +8,7 @@ use super::{Builtin, Context, Finding, Rule};
 use crate::api;
 use crate::cel::{CelError, Expression, Outcome, Variables, Wanted};
 use crate::facts::User;
-use crate::workload::Workload;
+use crate::workload::{Workload, completed};
 
 /// The most variables that a rule may have.
 const MAX_VARIABLES: usize = 32;
@@ -175,20 +175,9 @@ fn asked(context: &Context) -> Asked {
     }
 }
 
-/// Returns a workload as the API server sends it: some fields are there although nothing was said of them, which a file
-/// does not have.
+/// Returns a workload as the API server sends it: much is there although nothing was said of it, which a file does not have.
 fn as_sent(workload: &Workload) -> Value {
-    let mut object = workload.to_json();
-    let pod = &mut object["spec"]["template"]["spec"];
-    for list in ["initContainers", "containers"] {
-        for container in pod[list].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
-            container.entry("resources").or_insert_with(|| json!({}));
-        }
-    }
-    if let Some(spec) = object["spec"].as_object_mut() {
-        spec.entry("strategy").or_insert_with(|| json!({}));
-    }
-    object
+    completed(workload.to_json())
 }
 
 fn request(workload: &Workload, operation: &str, user: User) -> Value {

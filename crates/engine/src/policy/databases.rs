@@ -14,8 +14,8 @@ use crate::api::{
 };
 use crate::companions::{MANAGED_BY_LABEL, Provider, cloudnative_pg, names, secret, zalando};
 use crate::facts::Facts;
-use crate::workload::{Wishes, Workload, WorkloadRef};
 use crate::quantity::Quantity;
+use crate::workload::{Wishes, Workload, WorkloadRef};
 
 /// Stands for the name of a workload, and for its role.
 pub const WORKLOAD: &str = "{workload}";
@@ -31,6 +31,8 @@ pub struct DatabaseSettings {
     pub env: DatabaseEnv,
     /// The most databases that are made in a namespace.
     pub max_per_namespace: Option<usize>,
+    /// Whether those are bound too whose variables come from elsewhere, which may name a database.
+    pub over_env_from: bool,
     /// What Zalando's postgres-operator is told; there where the policy says all that it needs.
     pub zalando: Option<ZalandoSettings>,
     /// What CloudNativePG is told; there where the policy says all that it needs.
@@ -158,6 +160,7 @@ pub(super) fn read(merged: &Merged) -> Result<Option<(DatabaseSettings, PolicyRe
         provider,
         env: field(written, "env").unwrap_or_default(),
         max_per_namespace: max.and_then(|max| max.try_into().ok()),
+        over_env_from: field(written, "overEnvFrom").unwrap_or_default(),
         zalando: of_provider(written, "zalando").ok(),
         cloud_native_pg: of_provider(written, "cloudNativePg").ok(),
         secret: of_provider(written, "secret").ok(),
@@ -371,8 +374,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::policy::Policy;
     use crate::BUILTIN;
+    use crate::policy::Policy;
     use crate::testing::{chain, policy};
 
     /// What is said of the databases of a policy; nothing where it makes sense.

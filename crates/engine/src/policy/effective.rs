@@ -190,6 +190,14 @@ impl Effective {
         self.settings.autoscaling.as_ref()
     }
 
+    /// Returns the name of the policy that bounds the replicas; none where no policy has an autoscaler.
+    #[must_use]
+    pub fn bounds_replicas(&self) -> Option<&str> {
+        let source =
+            self.merged.source(&["autoscaling", "maxReplicas"]).or_else(|| self.merged.source(&["autoscaling"]));
+        source.map(|policy| &*policy.name)
+    }
+
     /// Returns the PodDisruptionBudget, where a policy has one.
     #[must_use]
     pub fn budget(&self) -> Option<&BudgetSettings> {

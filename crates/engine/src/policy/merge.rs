@@ -7,6 +7,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::PolicyRef;
+use crate::quantity::fields::Fields;
 
 /// What one policy says, on its way into the whole.
 #[derive(Clone, Copy)]
@@ -71,7 +72,10 @@ impl Merged {
 
     fn compare(&mut self, path: &[String], priority: i32, first: PolicyRef, layer: Layer, value: &Value) {
         let used = path.iter().fold(&self.values, |place, field| &place[field]);
-        if priority == layer.priority && used != value {
+        let fields = path
+            .iter()
+            .fold(Fields::of_kind("tidegate.dev", "ServingPolicy").below("spec"), |fields, field| fields.below(field));
+        if priority == layer.priority && !fields.are_same(used, value) {
             let (used, other) = ((first, used.clone()), (layer.policy.clone(), value.clone()));
             self.conflicts.push(Conflict { field: path.join("."), priority, used, other });
         }
@@ -161,6 +165,18 @@ mod tests {
             |seconds: u32| json!({"autoscaling": {"metrics": [seconds], "behavior": {"scaleDown": {"s": seconds}}}});
         let merged = merged(&[("a", 1, with(1)), ("b", 0, with(2))]);
         assert_eq!(*merged.values(), with(1));
+    }
+
+    #[test]
+    fn what_means_the_same_is_no_conflict() {
+        let with = |value: Value, tolerance: Value| {
+            let target = json!({"type": "AverageValue", "averageValue": value});
+            let metrics = json!([{"type": "Pods", "pods": {"metric": {"name": "waiting"}, "target": target}}]);
+            json!({"autoscaling": {"metrics": metrics, "behavior": {"scaleUp": {"tolerance": tolerance}}}})
+        };
+        let conflicts = |one: Value, other: Value| merged(&[("a", 0, one), ("b", 0, other)]).conflicts().len();
+        assert_eq!(conflicts(with(json!(5), json!(0.05)), with(json!("5000m"), json!("50m"))), 0);
+        assert_eq!(conflicts(with(json!(5), json!(0.05)), with(json!(6), json!(0.06))), 2);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{Effective, Finding, PolicySet};
 use crate::api::{Enforcement, ServingPolicySpec};
 use crate::facts::{Facts, User};
 use crate::runtimes::Recognised;
-use crate::workload::Workload;
+use crate::workload::{PriorBinding, Workload};
 
 /// One thing that a model server can get wrong.
 pub trait Rule: fmt::Debug + Send + Sync {
@@ -110,6 +110,8 @@ pub struct Context<'a> {
     pub facts: &'a Facts,
     /// The model server's container and runtime.
     pub recognised: &'a Recognised<'a>,
+    /// How its database was bound so far.
+    pub led: &'a PriorBinding,
     /// Who asks.
     pub user: User<'a>,
     /// When it is judged.
@@ -117,8 +119,9 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Returns the same for the workload as it was before an update, with what is recognised in that.
-    pub(crate) fn before<'b>(&'b self, recognised: &'b Recognised<'b>) -> Option<Context<'b>> {
-        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, ..*self })
+    /// Returns the same for the workload as it was before an update, with what is recognised in that and how its database was
+    /// bound.
+    pub(crate) fn before<'b>(&'b self, recognised: &'b Recognised<'b>, led: &'b PriorBinding) -> Option<Context<'b>> {
+        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, led, ..*self })
     }
 }

@@ -166,6 +166,15 @@ impl AutoscalingSettings {
         let asked = (granted(wishes.min_replicas).unwrap_or(least), granted(wishes.max_replicas).unwrap_or(most));
         if asked.0 <= asked.1 { asked } else { (least, most) }
     }
+
+    /// Returns how many replicas a workload has, where those are more than the policy allows; none where its author asks for
+    /// so few.
+    #[must_use]
+    pub fn above(&self, workload: &Workload) -> Option<i64> {
+        let (_, most) = self.replicas(workload);
+        let is_asked = Wishes::of(workload).max_replicas.said() == Some(most);
+        workload.replicas().filter(|replicas| *replicas > i64::from(most) && !is_asked)
+    }
 }
 
 /// Why merged settings make no sense together.
@@ -268,13 +277,14 @@ fn pod(merged: &Merged) -> Option<(PodSettings, PolicyRef)> {
 
 fn autoscaling(merged: &Merged) -> Result<Option<AutoscalingSettings>, SettingsError> {
     let Some(written) = merged.values().get("autoscaling") else { return Ok(None) };
-    let min = field(written, "minReplicas").unwrap_or(1);
-    let max = field(written, "maxReplicas").unwrap_or(10);
+    let engine = field(written, "engine").unwrap_or_default();
+    let (least, most) = default_bounds(engine);
+    let min = field(written, "minReplicas").unwrap_or(least);
+    let max = field(written, "maxReplicas").unwrap_or(most);
     if !(0..=max).contains(&min) || max == 0 {
         return Err(SettingsError::Replicas { min, max });
     }
-    let engine = field(written, "engine").unwrap_or_default();
-    let metrics: Vec<Map<String, Value>> = field(written, "metrics").unwrap_or_default();
+    let metrics: Vec<Map<String, Value>> = field(&said(written), "metrics").unwrap_or_default();
     let is_there_without_pods =
         |metric: &Map<String, Value>| metric["type"] == "Object" || metric["type"] == "External";
     if min == 0 && engine == AutoscalingEngine::Hpa && !metrics.iter().any(is_there_without_pods) {
@@ -294,9 +304,40 @@ fn autoscaling(merged: &Merged) -> Result<Option<AutoscalingSettings>, SettingsE
         metrics,
         queue: queue(written),
         keda,
-        behavior: field(written, "behavior").unwrap_or_default(),
+        behavior: behavior(written),
         preserve_replicas: field(written, "preserveReplicas").unwrap_or(true),
     }))
+}
+
+/// Returns the bounds where a policy does not say: without an autoscaler of Tidegate's there are none for those of authors.
+fn default_bounds(engine: AutoscalingEngine) -> (i32, i32) {
+    match engine {
+        AutoscalingEngine::Hpa | AutoscalingEngine::Keda => (1, 10),
+        AutoscalingEngine::None => (0, i32::MAX),
+    }
+}
+
+/// Returns the behavior, with tolerances as texts: a ScaledObject takes no fraction there.
+fn behavior(written: &Value) -> Map<String, Value> {
+    let mut behavior: Map<String, Value> = field(&said(written), "behavior").unwrap_or_default();
+    for tolerance in behavior.values_mut().filter_map(|rules| rules.get_mut("tolerance")) {
+        if let Ok(quantity) = Quantity::from_json(tolerance) {
+            *tolerance = quantity.to_string().into();
+        }
+    }
+    behavior
+}
+
+/// Returns what is said without its nulls, which say nothing: the API server does not write them back.
+fn said(written: &Value) -> Value {
+    match written {
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            fields.map(|(name, value)| (name.clone(), said(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(said).collect(),
+        value => value.clone(),
+    }
 }
 
 /// How many requests may wait for each replica where a policy does not say.

@@ -1,5 +1,8 @@
 //! Rules about what authors ask for by annotations.
 
+mod distance;
 mod out_of_bounds;
+mod unknown;
 
 pub use out_of_bounds::AnnotationOutOfBounds;
+pub use unknown::UnknownAnnotation;

@@ -16,8 +16,8 @@ pub use replicas_under_autoscaler::ReplicasUnderAutoscaler;
 pub use scaling_without_request::ScalingWithoutRequest;
 pub use value_target_on_queue::ValueTargetOnQueue;
 
-use crate::policy::{Context, Finding};
 use crate::facts::{Autoscaler, Metric};
+use crate::policy::{Context, Finding};
 
 /// Returns the autoscalers of the workload that are not Tidegate's: what that makes is the policy's business.
 fn authors<'c>(context: &Context<'c>) -> impl Iterator<Item = &'c Autoscaler> + use<'c> {

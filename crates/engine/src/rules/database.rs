@@ -6,10 +6,11 @@ mod variable_overridden;
 pub use literal_database_credentials::LiteralDatabaseCredentials;
 pub use variable_overridden::DatabaseVariableOverridden;
 
-use crate::companions::{self, Binding};
+use crate::companions;
 use crate::policy::Context;
 
-/// Returns how a workload reaches the database that a policy gives it.
-fn binding(context: &Context) -> Option<Binding> {
-    companions::binding(&context.workload, context.recognised, context.effective, context.facts).ok()?
+/// Returns the variables that keep the model server from being bound to the database that a policy gives it.
+fn in_the_way(context: &Context) -> Vec<String> {
+    let Context { workload, recognised, effective, facts, led, .. } = context;
+    companions::database::in_the_way(workload, recognised, effective, facts, led)
 }

@@ -27,20 +27,33 @@ const HANDLERS: [&str; 4] = ["httpGet", "tcpSocket", "exec", "grpc"];
 pub(crate) fn complete_probe(pod_spec: &mut Value, path: &Path) {
     let [list, container, field, ..] = path.segments() else { return };
     let probe = Path::new([list, container, field].map(SmolStr::clone));
-    let Some(found) = probe.get(pod_spec).filter(|found| PROBES.contains(&field.as_str()) && has_handler(found)) else {
+    let Some(mut found) = probe.get(pod_spec).filter(|_| PROBES.contains(&field.as_str())).cloned() else { return };
+    complete(&mut found);
+    probe.set(pod_spec, found);
+}
+
+/// Fills in what is missing in a probe.
+pub(super) fn complete(probe: &mut Value) {
+    if !has_handler(probe) {
         return;
-    };
-    let numbers = [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)];
-    let mut defaults: Vec<(Path, Value)> =
-        numbers.into_iter().map(|(name, number)| (probe.join(name), number.into())).collect();
-    if found["httpGet"].is_object() {
-        let get = probe.join("httpGet");
-        defaults.extend([(get.join("path"), "/".into()), (get.join("scheme"), "HTTP".into())]);
     }
-    for (path, default) in defaults {
-        if path.get(pod_spec).is_none_or(Value::is_null) {
-            path.set(pod_spec, default);
+    let numbers = [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)];
+    for (name, number) in numbers {
+        fill(probe, name, number.into());
+    }
+    if probe["httpGet"].is_object() {
+        for (name, text) in [("path", "/"), ("scheme", "HTTP")] {
+            fill(&mut probe["httpGet"], name, text.into());
         }
+    }
+    if probe["grpc"].is_object() {
+        fill(&mut probe["grpc"], "service", "".into());
+    }
+}
+
+fn fill(place: &mut Value, field: &str, default: Value) {
+    if place[field].is_null() {
+        place[field] = default;
     }
 }
 

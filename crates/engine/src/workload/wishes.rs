@@ -42,10 +42,10 @@ impl<'a> Wishes<'a> {
     /// Reads the annotations of a workload.
     #[must_use]
     pub fn of(workload: &Workload<'a>) -> Self {
-        let replicas = |text: &str| text.parse().ok().filter(|count| *count >= 1);
+        let at_least = |least: i32| move |text: &str| text.parse().ok().filter(|count| *count >= least);
         Self {
-            min_replicas: read(workload, MIN_REPLICAS_ANNOTATION, replicas),
-            max_replicas: read(workload, MAX_REPLICAS_ANNOTATION, replicas),
+            min_replicas: read(workload, MIN_REPLICAS_ANNOTATION, at_least(0)),
+            max_replicas: read(workload, MAX_REPLICAS_ANNOTATION, at_least(1)),
             database: read(workload, DATABASE_ANNOTATION, |text| match text {
                 "true" => Some(true),
                 "none" => Some(false),
@@ -88,10 +88,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_asks_for_no_replicas() {
-        for text in ["0", "-1", "1.5", ""] {
-            let object = of(&json!({MIN_REPLICAS_ANNOTATION: text}));
-            assert_eq!(Wishes::of(&Workload::view(&object).unwrap()).min_replicas, Wish::Unclear(text));
-        }
+    fn nobody_asks_for_no_replicas_at_most() {
+        let read = |text: &str| {
+            let object = of(&json!({MIN_REPLICAS_ANNOTATION: text, MAX_REPLICAS_ANNOTATION: text}));
+            let wishes = Wishes::of(&Workload::view(&object).unwrap());
+            (wishes.min_replicas.said(), wishes.max_replicas.said())
+        };
+        assert_eq!((read("0"), read("1")), ((Some(0), None), (Some(1), Some(1))));
+        assert!(["-1", "1.5", ""].iter().all(|text| read(text) == (None, None)));
     }
 }

@@ -212,6 +212,12 @@ fn is_shell(word: &str) -> bool {
     matches!(bare(word), "sh" | "bash" | "ash" | "dash" | "zsh")
 }
 
+/// Tells whether a text refers to a variable by `$(NAME)`, for which the kubelet puts its value.
+pub(crate) fn refers_to(text: &str, name: &str) -> bool {
+    let environment: Environment = vec![(name, Some(String::new()))];
+    expanded(text, &environment) != expanded(text, &Environment::new())
+}
+
 /// Puts the values of variables in the place of `$(NAME)`, as the kubelet does before anything runs.
 ///
 /// <https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/>

@@ -1,48 +1,24 @@
 //! The database binding: environment variables that tell the model server of its database.
 
 use super::Injector;
-use crate::api::{DATABASE_ANNOTATION, DatabaseEnv};
+use crate::api::DatabaseEnv;
 use crate::companions::{Binding, Variable};
 use crate::policy::PolicyRef;
-use crate::workload::{Container, Path, items};
+use crate::workload::{Container, Path};
 
-/// Injects a binding into the model server's container, and returns what its author is told. A variable that its author set
-/// stays: the rule `database-variable-overridden` tells of it.
+/// Injects a binding into the model server's container. What its author has set says the same: else nothing is bound.
 pub(super) fn inject(
     container: &Container,
     binding: &Binding,
     env: &DatabaseEnv,
     policy: &PolicyRef,
     injector: &mut Injector,
-) -> Vec<String> {
-    let is_theirs = |name: &str| container.env(name).is_some();
-    let mut variables = binding.variables(env);
-    variables.retain(|variable| !is_theirs(&variable.name));
-    // Put together with what is theirs, which may stand behind it, it would lead nowhere.
-    let (set, left): (Vec<Variable>, Vec<Variable>) =
-        variables.into_iter().partition(|variable| !variable.of.iter().any(|name| is_theirs(name)));
-    let mut notes: Vec<String> = left
-        .iter()
-        .map(|Variable { name, of, .. }| {
-            format!(
-                "{name} is not set: it is put together from {}, which the container sets otherwise",
-                of.join(" and ")
-            )
-        })
-        .collect();
-    let names: Vec<&str> = set.iter().map(|variable| variable.name.as_str()).collect();
-    // What those hold is not known here; a variable in `env` comes before one of the same name from `envFrom`.
-    if !names.is_empty() && items(container.field("envFrom")).next().is_some() {
-        let (name, names, database) = (container.name(), names.join(", "), &binding.name);
-        notes.push(format!(
-            "container {name} takes variables from `envFrom`: of those, {names} count no more, for the database {database} \
-             is bound; the annotation {DATABASE_ANNOTATION}: none keeps it unbound"
-        ));
+) {
+    for Variable { name, source, .. } in binding.variables(env) {
+        if container.env(&name).is_none() {
+            injector.add(Path::new([container.list(), container.name(), "env", &name]), source, policy);
+        }
     }
-    for Variable { name, source, .. } in set {
-        injector.add(Path::new([container.list(), container.name(), "env", &name]), source, policy);
-    }
-    notes
 }
 
 #[cfg(test)]
@@ -107,19 +83,274 @@ mod tests {
         assert_eq!(notes, [""; 0]);
     }
 
-    #[test]
-    fn a_variable_without_a_value_is_set_all_the_same() {
-        let (names, notes) = bound(&with_container(&json!({"env": [{"name": "PGPORT"}]})), &facts());
-        assert_eq!(names, ["PGHOST", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "PGPORT"]);
-        assert_eq!(notes, [""; 0], "the rule database-variable-overridden tells of it");
+    /// A Deployment whose container has these variables, and whose author says this of databases.
+    fn saying(said: Option<&str>, env: &Value) -> Value {
+        annotated(said, with_container(&json!({"env": env})))
+    }
+
+    fn annotated(said: Option<&str>, mut object: Value) -> Value {
+        if let Some(said) = said {
+            object["metadata"]["annotations"] = json!({"tidegate.dev/database": said});
+        }
+        object
+    }
+
+    /// The names of an author's variables that are as they were, where nothing was bound, and what the author is told.
+    #[track_caller]
+    fn unbound(env: &Value, object: &Value) -> Vec<String> {
+        let before = &object["spec"]["template"]["spec"]["containers"][0]["env"];
+        let before: Vec<&str> =
+            before.as_array().into_iter().flatten().filter_map(|entry| entry["name"].as_str()).collect();
+        let (names, notes) = bound_by(env, object, &facts());
+        assert_eq!(names, before, "nothing is put beside them");
+        assert_eq!(database_of(env, object, None, &facts()), None, "nor is a database made");
+        notes
+    }
+
+    /// The name of the database that is wanted for a Deployment.
+    fn database_of(env: &Value, object: &Value, old: Option<&Value>, facts: &Facts) -> Option<String> {
+        match updated(&spec(env), object, old, facts).1.companions.database {
+            Wanted::Object(database) => database["metadata"]["name"].as_str().map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    fn spec(env: &Value) -> Value {
+        let zalando = json!({"teamId": "acid", "version": "17", "volume": {"size": "1Gi"}});
+        json!({"enforcement": "warn", "database": {"provider": "zalando", "zalando": zalando, "env": env}})
+    }
+
+    /// Makes a Deployment, or updates it, and returns it as it is stored then.
+    fn updated(spec: &Value, object: &Value, old: Option<&Value>, facts: &Facts) -> (Value, crate::decision::Decision) {
+        let request = Request {
+            operation: if old.is_some() { Operation::Update } else { Operation::Create },
+            workload: Workload::view(object).unwrap(),
+            old: old.map(|old| Workload::view(old).unwrap()),
+            user: User::named("jane"),
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let decision = decide(&request, &policies(&[("serving", spec.clone())]), facts);
+        let mut stored = object.clone();
+        json_patch::patch(&mut stored, &decision.patch).unwrap();
+        (stored, decision)
+    }
+
+    fn variables(object: &Value) -> Vec<&str> {
+        let env = object["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
+        env.into_iter().flatten().filter_map(|entry| entry["name"].as_str()).collect()
     }
 
     #[test]
-    fn variables_from_elsewhere_are_told_of() {
-        let from = json!({"envFrom": [{"secretRef": {"name": "own-database"}}]});
-        let (names, notes) = bound(&with_container(&from), &facts());
-        assert_eq!(names.len(), 6);
-        assert!(notes.len() == 1 && notes[0].contains("envFrom") && notes[0].contains("none"), "{notes:?}");
+    fn who_says_which_server_is_led_to_no_other() {
+        let secret = json!({"secretKeyRef": {"name": "own", "key": "host"}});
+        for (env, own) in [
+            ("libpq", json!([{"name": "PGHOST", "value": "db.internal"}])),
+            ("libpq", json!([{"name": "PGHOST", "valueFrom": secret}])),
+            ("libpq", json!([{"name": "PGHOST"}])),
+            ("libpq", json!([{"name": "PGHOSTADDR", "value": "10.0.0.1"}])),
+            ("libpq", json!([{"name": "PGSERVICE", "value": "own"}])),
+            ("libpq", json!([{"name": "PGSERVICEFILE", "value": "/etc/pg/services"}])),
+            ("libpq", json!([{"name": "PGPASSFILE", "value": "/etc/pg/passwords"}])),
+            ("libpq", json!([{"name": "DATABASE_URL", "valueFrom": secret}])),
+            ("url", json!([{"name": "PGHOST", "value": "db.internal"}])),
+            ("url", json!([{"name": "DATABASE_URL", "value": "sqlite:///data.db"}])),
+            ("both", json!([{"name": "DATABASE_URL", "value": "mine"}])),
+        ] {
+            let notes = unbound(&json!(env), &saying(None, &own));
+            let name = own[0]["name"].as_str().unwrap();
+            assert!(
+                notes.len() == 1 && notes[0].contains(name) && notes[0].contains("tidegate.dev/database: \"true\""),
+                "{env} {own}: {notes:?}"
+            );
+            assert_eq!(unbound(&json!(env), &saying(Some("none"), &own)), [""; 0], "{env} {own}");
+        }
+        let mapping = json!({"MLFLOW_BACKEND_STORE_URI": "uri", "MODEL_DB_HOST": "host"});
+        for name in ["MLFLOW_BACKEND_STORE_URI", "MODEL_DB_HOST", "PGHOST"] {
+            let notes = unbound(&mapping, &saying(None, &json!([{"name": name, "value": "own"}])));
+            assert!(notes.len() == 1 && notes[0].contains(name), "{name}: {notes:?}");
+        }
+    }
+
+    #[test]
+    fn a_binding_is_whole_or_not_made() {
+        for name in ["PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE"] {
+            for said in [None, Some("true")] {
+                let notes = unbound(&json!("libpq"), &saying(said, &json!([{"name": name, "value": "own"}])));
+                assert!(notes.len() == 1 && notes[0].contains(name), "{name}: {notes:?}");
+            }
+        }
+        assert_eq!(unbound(&json!("libpq"), &saying(None, &json!([{"name": "PGPORT"}]))).len(), 1, "it is empty");
+        // The address would be put together from what stands behind it.
+        assert_eq!(unbound(&json!("url"), &saying(Some("true"), &json!([{"name": "PGUSER", "value": "me"}]))).len(), 1);
+    }
+
+    #[test]
+    fn who_asks_for_ours_gets_it_where_that_is_whole() {
+        let asked = |env: &str, own: Value| bound_by(&json!(env), &saying(Some("true"), &own), &facts());
+        let own = json!([{"name": "DATABASE_URL", "value": "sqlite:///data.db"}]);
+        let (names, notes) = asked("libpq", own.clone());
+        assert_eq!((names.len(), notes), (7, vec![]), "they are two");
+        for mixed in [
+            ("libpq", json!([{"name": "PGHOST", "value": "db.internal"}])),
+            ("libpq", json!([{"name": "PGHOSTADDR", "value": "10.0.0.1"}])),
+            ("libpq", json!([{"name": "PGSERVICE", "value": "own"}])),
+            ("url", json!([{"name": "PGHOST", "value": "db.internal"}])),
+            ("both", own),
+        ] {
+            let notes = unbound(&json!(mixed.0), &saying(Some("true"), &mixed.1));
+            assert!(notes.len() == 1 && notes[0].contains("leave"), "{mixed:?}: {notes:?}");
+        }
+    }
+
+    #[test]
+    fn what_leads_to_ours_is_no_server_of_the_authors() {
+        let address = "postgresql://$(PGUSER):$(PGPASSWORD)@$(PGHOST)/x";
+        let (names, notes) = bound(&saying(None, &json!([{"name": "DATABASE_URL", "value": address}])), &facts());
+        assert_eq!((names.len(), notes), (7, vec![]));
+        for elsewhere in ["postgresql://$(PGUSER):$(PGPASSWORD)@db.internal/x", "postgresql://$$(PGHOST)/x"] {
+            unbound(&json!("libpq"), &saying(None, &json!([{"name": "DATABASE_URL", "value": elsewhere}])));
+        }
+        let same = json!([{"name": "PGHOST", "value": "acid-api"}, {"name": "PGPORT", "value": "5432"}]);
+        let (names, notes) = bound(&saying(None, &same), &facts());
+        assert_eq!((names.len(), notes), (6, vec![]), "it says the same as the binding");
+    }
+
+    #[test]
+    fn what_other_containers_say_does_not_matter() {
+        let proxy = json!({"name": "proxy", "image": "b:1", "env": [{"name": "PGHOST", "value": "own"}],
+            "envFrom": [{"secretRef": {"name": "own"}}]});
+        let mut two = deployment(&json!([{"name": "api", "image": "a:1"}, proxy]));
+        two["metadata"]["annotations"] = json!({"tidegate.dev/container": "api"});
+        assert_eq!(
+            bound(&two, &facts()),
+            (bound(&with_container(&json!({})), &facts()).0.into_iter().chain(["PGHOST".into()]).collect(), vec![])
+        );
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_may_name_a_database() {
+        let from = |source: Value| with_container(&json!({"envFrom": [source]}));
+        let own = json!({"name": "own"});
+        for source in [
+            json!({"secretRef": own}),
+            json!({"configMapRef": own}),
+            json!({"prefix": "", "configMapRef": own}),
+            json!({"prefix": "P", "configMapRef": own}),
+            json!({"prefix": "PG", "configMapRef": own}),
+            json!({"prefix": "DATABASE_", "configMapRef": own}),
+        ] {
+            let object = from(source);
+            let notes = unbound(&json!("libpq"), &object);
+            let told = ["envFrom", "tidegate.dev/database: \"true\"", "none"];
+            assert!(notes.len() == 1 && told.iter().all(|told| notes[0].contains(told)), "{notes:?}");
+            assert_eq!(unbound(&json!("libpq"), &annotated(Some("none"), object.clone())), [""; 0]);
+            let (names, notes) = bound(&annotated(Some("true"), object), &facts());
+            assert_eq!((names.len(), notes), (6, vec![]));
+        }
+        for prefix in ["MODEL_", "PGX", "PGHOST", "DATABASE_URL", "pg"] {
+            let (names, notes) = bound(&from(json!({"prefix": prefix, "configMapRef": own})), &facts());
+            if prefix == "PGHOST" {
+                assert_eq!(names.len(), 0, "it may bring PGHOSTADDR");
+                continue;
+            }
+            assert_eq!((names.len(), notes), (6, vec![]), "{prefix}");
+        }
+        let mapping = json!({"MODEL_DB_HOST": "host"});
+        let object = from(json!({"prefix": "MODEL_", "configMapRef": own}));
+        assert_eq!(unbound(&mapping, &object).len(), 1);
+    }
+
+    /// A Deployment that was bound before Tidegate looked at what its author says: all of the binding's variables in it, and a
+    /// receipt of them.
+    fn bound_beside(own: &Value) -> Value {
+        let mut object = updated(&spec(&json!("libpq")), &with_container(&json!({})), None, &facts()).0;
+        let container = &mut object["spec"]["template"]["spec"]["containers"][0];
+        if let Some(own) = own["env"].as_array() {
+            container["env"].as_array_mut().unwrap().extend(own.iter().cloned());
+        }
+        if own["envFrom"].is_array() {
+            container["envFrom"] = own["envFrom"].clone();
+        }
+        object
+    }
+
+    fn with_image(mut object: Value, image: &str) -> Value {
+        object["spec"]["template"]["spec"]["containers"][0]["image"] = image.into();
+        object
+    }
+
+    #[test]
+    fn what_is_bound_stays_bound_whatever_comes_from_elsewhere() {
+        let spec = spec(&json!("libpq"));
+        let there = with_database("ml", "acid-api", made_for("Deployment/api"));
+        for own in [
+            json!({"envFrom": [{"secretRef": {"name": "own"}}]}),
+            json!({"env": [{"name": "DATABASE_URL", "value": "sqlite:///data.db"}]}),
+        ] {
+            let old = bound_beside(&own);
+            let (stored, decision) = updated(&spec, &with_image(old.clone(), "api:2"), Some(&old), &there);
+            assert_eq!(variables(&stored)[..6], variables(&old)[..6], "{own}");
+            assert!(matches!(decision.companions.database, Wanted::Object(_)), "{own}");
+            let [note] = &decision.notes[..] else { panic!("{:?}", decision.notes) };
+            assert!(note.contains("acid-api") && note.contains("none"), "{note}");
+            // Looked at as it is stored, it is still wanted.
+            let observed = observed(&spec, &stored, &there);
+            assert!(matches!(observed, Wanted::Object(_)), "{observed:?}");
+            let asked = annotated(Some("true"), with_image(with_container(&own), "api:3"));
+            assert_eq!(updated(&spec, &asked, Some(&stored), &there).1.notes, [""; 0]);
+            let none = annotated(Some("none"), with_image(with_container(&own), "api:3"));
+            assert!(!variables(&updated(&spec, &none, Some(&stored), &there).0).contains(&"PGHOST"));
+        }
+    }
+
+    fn observed(spec: &Value, object: &Value, facts: &Facts) -> Wanted {
+        let workload = Workload::view(object).unwrap();
+        let (user, now) = (User::default(), Timestamp::UNIX_EPOCH);
+        let request = Request { operation: Operation::Observe, workload, old: None, user, now };
+        decide(&request, &policies(&[("serving", spec.clone())]), facts).companions.database
+    }
+
+    #[test]
+    fn who_names_a_server_of_their_own_later_is_let_go() {
+        let spec = spec(&json!("libpq"));
+        let there = with_database("ml", "acid-api", made_for("Deployment/api"));
+        let old = bound_beside(&json!({}));
+        for name in ["PGHOST", "DATABASE_URL"] {
+            let own = with_container(&json!({"env": [{"name": name, "value": "own"}]}));
+            let (stored, decision) = updated(&spec, &own, Some(&old), &there);
+            assert_eq!((variables(&stored), decision.notes.len()), (vec![name], 1));
+            assert!(!matches!(decision.companions.database, Wanted::Object(_) | Wanted::Impossible { .. }));
+        }
+        // Settings that are added later are not taken for a database.
+        let own = with_container(&json!({"envFrom": [{"configMapRef": {"name": "settings"}}]}));
+        assert_eq!(variables(&updated(&spec, &own, Some(&old), &there).0).len(), 6);
+    }
+
+    #[test]
+    fn a_workload_that_is_made_again_finds_its_database() {
+        let own = with_container(&json!({"envFrom": [{"configMapRef": {"name": "settings"}}]}));
+        let there = with_database("ml", "acid-api", made_for("Deployment/api"));
+        let (names, notes) = bound(&own, &there);
+        assert_eq!((names.len(), notes.len()), (6, 1));
+        // One that was never led to it is not when it changes.
+        let mut adopted = own.clone();
+        adopted["metadata"]["annotations"] = json!({"tidegate.dev/adopted": "true"});
+        let (stored, _) =
+            updated(&spec(&json!("libpq")), &with_image(adopted.clone(), "api:2"), Some(&adopted), &there);
+        assert_eq!(variables(&stored), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_injected_is_not_the_authors_whatever_the_policy_says_since() {
+        let old = bound_beside(&json!({}));
+        let there = with_database("ml", "acid-api", made_for("Deployment/api"));
+        let mut named = spec(&json!("libpq"));
+        named["database"]["zalando"]["secretName"] = "{username}-{cluster}".into();
+        assert!(matches!(observed(&named, &old, &there), Wanted::Object(_)));
+        named["rules"] = json!({"database-variable-overridden": {}});
+        let (_, decision) = updated(&named, &old, Some(&old), &there);
+        let found = decision.verdict.warned.iter().map(|violation| &*violation.rule).collect::<Vec<_>>();
+        assert_eq!(found, ["missing-memory-limit"]);
     }
 
     #[test]
@@ -147,16 +378,5 @@ mod tests {
         object["metadata"]["generateName"] = json!("api-");
         let (names, notes) = bound(&object, &facts());
         assert!(names.is_empty() && notes[0].contains("generateName"), "{notes:?}");
-    }
-
-    #[test]
-    fn an_address_is_not_put_together_from_what_the_author_set() {
-        let own = with_container(&json!({"env": [{"name": "PGUSER", "value": "me"}]}));
-        let (names, notes) = bound_by(&json!("url"), &own, &facts());
-        assert_eq!(names, ["PGPASSWORD", "PGUSER"]);
-        let told = "DATABASE_URL is not set: it is put together from PGUSER and PGPASSWORD, which the container sets otherwise";
-        assert_eq!(notes, [told]);
-        let own = with_container(&json!({"env": [{"name": "DATABASE_URL", "value": "mine"}]}));
-        assert_eq!(bound_by(&json!("url"), &own, &facts()).0, ["PGUSER", "PGPASSWORD", "DATABASE_URL"]);
     }
 }

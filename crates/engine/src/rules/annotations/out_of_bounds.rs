@@ -46,11 +46,12 @@ impl Rule for AnnotationOutOfBounds {
         }));
         let settings = context.effective.autoscaling();
         let (least, most) = settings.map_or((1, i32::MAX), |settings| (settings.min_replicas, settings.max_replicas));
-        findings.extend(of_replicas(MIN_REPLICAS_ANNOTATION, wishes.min_replicas, least..=most, least));
-        findings.extend(of_replicas(MAX_REPLICAS_ANNOTATION, wishes.max_replicas, least..=most, most));
-        if findings.is_empty() {
-            findings.extend(settings.and_then(|settings| of_both(&wishes, settings)));
-        }
+        let of_min = of_replicas(MIN_REPLICAS_ANNOTATION, wishes.min_replicas, least..=most, least.max(1));
+        // Nobody may ask for no replicas at most, whatever the policy's least.
+        let of_max = of_replicas(MAX_REPLICAS_ANNOTATION, wishes.max_replicas, least.max(1)..=most, most);
+        let of_both = settings.filter(|_| of_min.is_none() && of_max.is_none());
+        findings.extend(of_both.and_then(|settings| self::of_both(&wishes, settings)));
+        findings.extend(of_min.into_iter().chain(of_max));
         findings
     }
 }
@@ -81,4 +82,55 @@ fn finding(key: &str, found: &str, expected: &str, instead: &str) -> Finding {
         .found(format!("`{found}`"))
         .expected(expected)
         .instead(snippet(&instead))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::decision::{Operation, Request, User, Violation, decide};
+    use crate::testing::{facts, policies, with_container};
+    use crate::workload::Workload;
+
+    /// What is found of a workload with these annotations, where the policy allows so many replicas.
+    fn found(bounds: [i32; 2], annotations: Value) -> Vec<String> {
+        let mut object = with_container(&json!({}));
+        object["metadata"]["annotations"] = annotations;
+        let query = json!({"serverAddress": "http://prometheus:9090", "query": "vector(1)"});
+        let [min, max] = bounds;
+        let autoscaling = json!({"engine": "keda", "minReplicas": min, "maxReplicas": max, "keda": query});
+        let (operation, now) = (Operation::Create, Timestamp::UNIX_EPOCH);
+        let workload = Workload::view(&object).unwrap();
+        let request = Request { operation, workload, old: None, user: User::default(), now };
+        let verdict =
+            decide(&request, &policies(&[("serving", json!({"autoscaling": autoscaling}))]), &facts()).verdict;
+        let of_rule = verdict.violations.iter().filter(|found| found.rule == "annotation-out-of-bounds");
+        of_rule.map(Violation::told).collect()
+    }
+
+    #[test]
+    fn bounds_that_exclude_each_other_are_found_beside_anything_else() {
+        let both = json!({MIN_REPLICAS_ANNOTATION: "6", MAX_REPLICAS_ANNOTATION: "4"});
+        assert_eq!(found([2, 8], both.clone()).len(), 1);
+        let mut more = both;
+        more[RUNTIME_ANNOTATION] = "vllmm".into();
+        assert_eq!(found([2, 8], more).len(), 2);
+    }
+
+    #[test]
+    fn a_bound_that_is_out_of_the_policys_is_found_alone() {
+        let told = found([2, 8], json!({MIN_REPLICAS_ANNOTATION: "9", MAX_REPLICAS_ANNOTATION: "4"}));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(MIN_REPLICAS_ANNOTATION), "{told:?}");
+    }
+
+    #[test]
+    fn no_replicas_are_asked_for_where_the_policy_allows_none() {
+        assert_eq!(found([0, 8], json!({MIN_REPLICAS_ANNOTATION: "0"})), Vec::<String>::new());
+        assert_eq!(found([1, 8], json!({MIN_REPLICAS_ANNOTATION: "0"})).len(), 1);
+        let told = found([0, 8], json!({MAX_REPLICAS_ANNOTATION: "0"}));
+        assert!(told.len() == 1 && told[0].contains("a number from 1 to 8"), "{told:?}");
+    }
 }

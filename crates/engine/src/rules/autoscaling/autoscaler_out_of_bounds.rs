@@ -46,3 +46,40 @@ fn out_of_bounds(autoscaler: &Autoscaler, settings: &AutoscalingSettings) -> Vec
     let above = (autoscaler.max > most).then(|| finding("maxReplicas", autoscaler.max, most, "at most"));
     below.into_iter().chain(above).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use crate::decision::{Operation, Request, User, decide};
+    use crate::facts::{Autoscaler, Facts};
+    use crate::testing::{facts, policies, reference, with_container};
+    use crate::workload::Workload;
+
+    /// What is said of an author's own autoscaler, under a policy's `autoscaling`.
+    fn told(autoscaling: &Value, (min, max): (i64, i64)) -> usize {
+        let object = with_container(&json!({}));
+        let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
+        let hpa = json!({"kind": "HorizontalPodAutoscaler", "spec": {"minReplicas": min, "maxReplicas": max}});
+        let theirs = vec![Autoscaler::of_hpa(&hpa, false)];
+        let facts = Facts { autoscalers: [(reference(), theirs)].into(), ..facts() };
+        let rules = json!({"autoscaler-out-of-bounds": {"enforcement": "warn"}});
+        let policies = policies(&[("serving", json!({"autoscaling": autoscaling, "rules": rules}))]);
+        let request = Request { operation: Operation::Update, workload, old: None, user: User::named("jane"), now };
+        decide(&request, &policies, &facts).verdict.warned.len()
+    }
+
+    #[test]
+    fn a_policy_that_makes_no_autoscaler_holds_others_to_the_bounds_that_it_names_alone() {
+        let none = |bounds: &Value| {
+            let mut autoscaling = json!({"engine": "none"});
+            json_patch::merge(&mut autoscaling, bounds);
+            autoscaling
+        };
+        assert_eq!(told(&none(&json!({})), (0, 40)), 0, "it has no bounds");
+        assert_eq!(told(&none(&json!({"maxReplicas": 20})), (0, 40)), 1);
+        assert_eq!(told(&none(&json!({"minReplicas": 12})), (0, 40)), 1, "it has no most");
+        assert_eq!(told(&json!({"engine": "hpa"}), (0, 40)), 2, "what tidegate would make is bounded");
+    }
+}

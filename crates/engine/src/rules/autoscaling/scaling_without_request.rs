@@ -29,11 +29,7 @@ impl Rule for ScalingWithoutRequest {
     fn check(&self, context: &Context) -> Vec<Finding> {
         let resources = ["cpu", "memory"].into_iter();
         let findings = resources.flat_map(|resource| {
-            let pod = &context.workload.pod_spec()["resources"]["requests"][resource];
-            let counting = context.workload.long_running().filter(move |_| pod.is_null());
-            let unasked = counting.filter(move |container| {
-                !container.has_resource("requests", resource) && !container.has_resource("limits", resource)
-            });
+            let unasked = context.workload.without_request(resource);
             unasked.filter_map(move |container| finding(context, &container, resource))
         });
         findings.collect()
@@ -61,10 +57,8 @@ fn finding(context: &Context, container: &Container, resource: &str) -> Option<F
     let has_gpu = context.recognised.container.is_some_and(|container| container.has_gpu());
     // Tidegate scales no GPU server on resources, whatever the policy says.
     let mut all = theirs.chain(ours.filter(|_| !has_gpu));
-    let (autoscaler, _) = all.find(|(_, metric)| {
-        let counts = metric.kind == "Resource" || metric.container.as_deref() == Some(container.name());
-        metric.is_of_resource(resource) && metric.target == "Utilization" && counts
-    })?;
+    let (autoscaler, _) =
+        all.find(|(_, metric)| metric.is_of_resource(resource) && metric.needs_request_of(container.name()))?;
     let amount = if resource == "cpu" { "100m" } else { "256Mi" };
     let finding = Finding::in_container(container, &format!("resources.requests.{resource}"));
     Some(

@@ -1,18 +1,20 @@
 //! ## What it checks
-//! Variables of the database binding, such as `PGHOST` or `DATABASE_URL`, that the model server's container sets otherwise
-//! although a database is bound to it.
+//! Variables of the database binding, such as `PGUSER`, that the model server's container sets itself although a database is
+//! wanted for it. Variables beside it that lead libpq to another server count too: `PGHOST`, `PGHOSTADDR` and `PGSERVICE`. A
+//! variable that says which server its author means, such as `PGHOST` or `DATABASE_URL`, is found only where the annotation
+//! `tidegate.dev/database: "true"` asks for Tidegate's.
 //! ## Why it matters
-//! What the author wrote stays: the server goes elsewhere, or mixes both, while the database that was made for it stands empty.
+//! What the author wrote stays, and a database is bound as a whole or not at all: beside the variable nothing is bound, and no
+//! database is made. Half a binding would send the credentials of one server to another.
 //! ## Instead
 //! Leave the variable out. Or keep it, and say with the annotation `tidegate.dev/database: none` that no database is wanted.
 
-use super::binding;
-use crate::companions::Variable;
+use super::in_the_way;
+use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
-use crate::{api::Enforcement, workload::items};
 
-/// Finds bindings that lead elsewhere.
+/// Finds variables that keep a database from being bound.
 #[derive(Debug)]
 pub struct DatabaseVariableOverridden;
 
@@ -30,23 +32,13 @@ impl Rule for DatabaseVariableOverridden {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let (Some(container), Some(binding), Some((settings, _))) =
-            (context.recognised.container, binding(context), context.effective.database())
-        else {
-            return Vec::new();
-        };
-        let variables = binding.variables(&settings.env);
-        let entries = items(container.field("env"));
-        let overridden = entries.filter_map(|entry| {
-            let Variable { name, source, .. } = variables.iter().find(|variable| entry["name"] == variable.name)?;
-            let field = if entry["valueFrom"].is_null() { "value" } else { "valueFrom" };
-            (entry[field] != source[field]).then(|| {
-                Finding::of_item(&container, "env", name)
-                    .found(format!("`{name}` is the author's own"))
-                    .expected(format!("the one of the database {}, which is bound", binding.name))
-                    .instead(format!("# leave {name} out of env"))
-            })
+        let Some(container) = context.recognised.container else { return Vec::new() };
+        let found = in_the_way(context).into_iter().map(|name| {
+            Finding::of_item(&container, "env", &name)
+                .found(format!("`{name}` is the author's own"))
+                .expected("none: a database is bound as a whole or not at all")
+                .instead(format!("# leave {name} out of env"))
         });
-        overridden.collect()
+        found.collect()
     }
 }

@@ -6,8 +6,8 @@
 //! ## Instead
 //! Write the number as a limit alone: Kubernetes takes it for the request.
 
-use crate::quantity::Quantity;
 use crate::policy::{Context, Finding, Rule};
+use crate::quantity::Quantity;
 use crate::rules::this_source;
 use crate::workload::{Container, is_gpu};
 

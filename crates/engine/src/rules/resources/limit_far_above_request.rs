@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::api::Enforcement;
-use crate::quantity::Quantity;
 use crate::policy::{Context, Finding, Rule};
+use crate::quantity::Quantity;
 use crate::rules::{parameters, this_source};
 use crate::workload::Container;
 

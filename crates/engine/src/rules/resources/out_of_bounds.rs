@@ -11,8 +11,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::api::{Bound, ServingPolicySpec};
-use crate::quantity::Quantity;
 use crate::policy::{Context, Finding, Rule};
+use crate::quantity::Quantity;
 use crate::rules::this_source;
 
 /// Finds requests and limits that the platform team does not allow. Each policy's bounds are as strict as that policy is.

@@ -1,0 +1,127 @@
+//! ## What it checks
+//! Annotations `tidegate.dev/…` of a workload that Tidegate does not know, such as `tidegate.dev/min-replica`, and those that it
+//! knows in the metadata of the pod template, where it does not read them.
+//! ## Why it matters
+//! Such an annotation has no effect: the model server would run otherwise than its author believes.
+//! ## Instead
+//! Write the annotation as Tidegate knows it, in the metadata of the workload itself.
+
+use serde_json::{Map, Value, json};
+
+use super::distance::nearest;
+use crate::api::{ANNOTATION_PREFIX, AUTHORS_ANNOTATIONS, Enforcement, RECEIPT_ANNOTATION};
+use crate::companions::{APPLIED_ANNOTATION, WORKLOAD_ANNOTATION};
+use crate::policy::{Context, Finding, Rule};
+use crate::rules::{snippet, this_source};
+use crate::workload::Workload;
+
+/// What Tidegate itself writes, and people may have copied.
+const OWN: [&str; 3] = [RECEIPT_ANNOTATION, WORKLOAD_ANNOTATION, APPLIED_ANNOTATION];
+
+/// Finds annotations of Tidegate's that have no effect.
+#[derive(Debug)]
+pub struct UnknownAnnotation;
+
+impl Rule for UnknownAnnotation {
+    fn id(&self) -> &'static str {
+        "unknown-annotation"
+    }
+
+    fn source(&self) -> &'static str {
+        this_source!()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Warn
+    }
+
+    fn check(&self, context: &Context) -> Vec<Finding> {
+        let workload = context.workload;
+        let unknown = annotations(workload.metadata("annotations"))
+            .filter(|(key, _)| !AUTHORS_ANNOTATIONS.contains(key))
+            .map(|(key, value)| misspelt(&workload, "metadata", key, value));
+        // Charts write common annotations in both places: what the workload has too has been looked at.
+        let misplaced = annotations(&workload.template()["metadata"]["annotations"])
+            .filter(|(key, _)| workload.annotation(key).is_none())
+            .map(|(key, value)| match AUTHORS_ANNOTATIONS.iter().find(|known| *known == &key) {
+                Some(known) => misplaced(known, value),
+                None => misspelt(&workload, TEMPLATE, key, value),
+            });
+        unknown.chain(misplaced).collect()
+    }
+}
+
+/// Where the metadata of the pod template stands.
+const TEMPLATE: &str = "spec.template.metadata";
+
+/// Returns the annotations of Tidegate's that people write.
+fn annotations(annotations: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    let all = annotations.as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value));
+    all.filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX) && !OWN.contains(key))
+}
+
+fn misspelt(workload: &Workload, metadata: &str, key: &str, value: &Value) -> Finding {
+    let names = AUTHORS_ANNOTATIONS.map(|known| known.trim_start_matches(ANNOTATION_PREFIX));
+    let meant =
+        nearest(key.trim_start_matches(ANNOTATION_PREFIX), names).map(|name| format!("{ANNOTATION_PREFIX}{name}"));
+    let question = meant.as_ref().map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+    let instead = meant.filter(|meant| workload.annotation(meant).is_none());
+    Finding::at(format!("{metadata}.annotations[{key}]"))
+        .found(format!("`{key}`, which is not an annotation of Tidegate"))
+        .expected(format!("one of `{ANNOTATION_PREFIX}{{{}}}`{question}", names.join(",")))
+        .instead(moved(metadata, key, instead.as_deref(), value))
+}
+
+fn misplaced(key: &str, value: &Value) -> Finding {
+    Finding::at(format!("{TEMPLATE}.annotations[{key}]"))
+        .found(format!("`{key}`, which Tidegate does not read there"))
+        .expected("it in the metadata of the workload")
+        .instead(moved(TEMPLATE, key, Some(key), value))
+}
+
+/// Writes an annotation under its right name in the metadata of the workload, and takes out the wrong one.
+fn moved(metadata: &str, key: &str, right: Option<&str>, value: &Value) -> String {
+    let mut written = json!({});
+    let mut put = |metadata: &str, key: &str, value: &Value| {
+        let place = if metadata == TEMPLATE { &mut written["spec"]["template"] } else { &mut written };
+        let annotations = &mut place["metadata"]["annotations"];
+        let known = annotations.as_object().cloned().unwrap_or_default();
+        *annotations = known.into_iter().chain([(key.to_owned(), value.clone())]).collect::<Map<_, _>>().into();
+    };
+    put(metadata, key, &Value::Null);
+    if let Some(right) = right {
+        put("metadata", right, value);
+    }
+    snippet(&written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_annotation_of_the_api_is_known() {
+        let source = include_str!("../../api.rs").lines().filter(|line| line.contains("_ANNOTATION: &str = "));
+        let names: Vec<&str> = source.filter_map(|line| line.split('"').nth(1)).collect();
+        assert!(names.len() >= 8);
+        let is_known = |name: &&str| AUTHORS_ANNOTATIONS.contains(name) || OWN.contains(name);
+        assert!(names.iter().all(is_known), "{names:?}");
+    }
+
+    #[test]
+    fn what_was_meant_is_asked_where_it_can_be_told() {
+        let object = json!({"metadata": {"annotations": {"tidegate.dev/runtime": "none"}}});
+        let workload = Workload::view(&object).unwrap();
+        let told = |key: &str| {
+            let found = misspelt(&workload, "metadata", key, &"2".into());
+            (found.expected.split_once("; ").map(|(_, question)| question.to_owned()), found.instead)
+        };
+        let (question, instead) = told("tidegate.dev/minReplicas");
+        assert_eq!(question.as_deref(), Some("did you mean `tidegate.dev/min-replicas`?"));
+        assert!(instead.contains("tidegate.dev/min-replicas: ") && instead.contains("tidegate.dev/minReplicas: null"));
+        let (question, instead) = told("tidegate.dev/runtimes");
+        assert_eq!(question.as_deref(), Some("did you mean `tidegate.dev/runtime`?"));
+        assert!(!instead.contains("tidegate.dev/runtime: "), "it is there already: {instead}");
+        assert_eq!(told("tidegate.dev/owner").0, None);
+    }
+}

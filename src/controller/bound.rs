@@ -1,0 +1,190 @@
+//! Whether pods are led to a database: by the name of one of its Services, or of one of the Secrets with its credentials,
+//! where a pod template can have such a name.
+
+use serde_json::Value;
+
+use tidegate_engine::companions::database::api_of;
+use tidegate_engine::workload::items;
+
+/// Tells whether a pod template leads to a database; `secret` is where its credentials are, where a policy tells that.
+pub(super) fn is_bound(database: &Value, secret: Option<&str>, template: &Value) -> bool {
+    let Some(api) = api_of(database) else { return false };
+    let text = |field: &str| database["metadata"][field].as_str().unwrap_or_default();
+    let (name, namespace) = (text("name"), text("namespace"));
+    let spec = &template["spec"];
+    let is_service = |host: &str| api.services.iter().any(|ending| is_host(host, name, ending, namespace));
+    secrets(spec).any(|found| Some(found) == secret || (api.is_secret)(found, name))
+        || texts(spec).any(|text| hosts(text).any(is_service))
+}
+
+fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
+    ["initContainers", "containers"].into_iter().flat_map(|list| items(&spec[list]))
+}
+
+/// Returns the names of the Secrets that pods read, as variables or as files.
+fn secrets(spec: &Value) -> impl Iterator<Item = &str> {
+    let of_containers = containers(spec).flat_map(|container| {
+        let variables = items(&container["env"]).map(|entry| &entry["valueFrom"]["secretKeyRef"]["name"]);
+        variables.chain(items(&container["envFrom"]).map(|source| &source["secretRef"]["name"]))
+    });
+    let of_volumes = items(&spec["volumes"]).flat_map(|volume| {
+        let projected = items(&volume["projected"]["sources"]).map(|source| &source["secret"]["name"]);
+        projected.chain([&volume["secret"]["secretName"]])
+    });
+    of_containers.chain(of_volumes).filter_map(Value::as_str)
+}
+
+/// Returns what may have a host in it: the values of variables, and the commands that containers run.
+fn texts(spec: &Value) -> impl Iterator<Item = &str> {
+    let values = containers(spec).flat_map(|container| items(&container["env"])).map(|entry| &entry["value"]);
+    values.chain(containers(spec).flat_map(commands).flat_map(items)).filter_map(Value::as_str)
+}
+
+/// Returns the commands of a container, each as a list of words.
+fn commands(container: &Value) -> impl Iterator<Item = &Value> {
+    let probes = ["startupProbe", "readinessProbe", "livenessProbe"].map(|probe| &container[probe]["exec"]);
+    let hooks = ["postStart", "preStop"].map(|hook| &container["lifecycle"][hook]["exec"]);
+    let beside = probes.into_iter().chain(hooks).map(|exec| &exec["command"]);
+    ["command", "args"].map(|field| &container[field]).into_iter().chain(beside)
+}
+
+/// Returns the hosts in a text: that of a URL, of `host=…` in a connection string, of a flag, or the word itself, each without
+/// user, port and path.
+fn hosts(text: &str) -> impl Iterator<Item = &str> {
+    let is_between = |c: char| c.is_whitespace() || "'\"`,;&?|(){}[]<>".contains(c);
+    text.split(is_between).flat_map(|word| {
+        let address = match word.split_once("://") {
+            Some((_, address)) => address,
+            None => word.rsplit('=').next().unwrap_or_default(),
+        };
+        let authority = address.split('/').next().unwrap_or_default();
+        let host = authority.rsplit('@').next().and_then(|host| host.split(':').next()).unwrap_or_default();
+        // As psql takes it: `-hHOST`.
+        [Some(host), host.strip_prefix("-h")].into_iter().flatten()
+    })
+}
+
+/// Tells whether a host is the Service of a name and an ending, as pods of its namespace or of others call it.
+/// <https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/>
+fn is_host(host: &str, name: &str, ending: &str, namespace: &str) -> bool {
+    let mut labels = host.split('.');
+    let service = labels.next().and_then(|label| label.strip_suffix(ending));
+    service.is_some_and(|service| service == name) && labels.next().is_none_or(|label| label == namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn zalando() -> Value {
+        json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api", "namespace": "ml"}})
+    }
+
+    fn cloudnative_pg() -> Value {
+        let metadata = json!({"name": "api-db", "namespace": "ml"});
+        json!({"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": metadata})
+    }
+
+    /// Tells whether pods with a container like this, and these volumes, are led to a database.
+    fn is_led(database: &Value, container: &Value, volumes: &Value) -> bool {
+        let with = |list: &str| {
+            let spec = json!({list: [container], "volumes": volumes});
+            is_bound(database, Some("configured-api"), &json!({"spec": spec}))
+        };
+        let is_led = with("containers");
+        assert_eq!(with("initContainers"), is_led);
+        is_led
+    }
+
+    fn env(database: &Value, value: &str) -> bool {
+        is_led(database, &json!({"env": [{"name": "V", "value": value}]}), &json!([]))
+    }
+
+    #[test]
+    fn a_host_is_told_by_its_whole_name() {
+        for here in [
+            "acid-api",
+            "acid-api-pooler",
+            "acid-api-repl:5432",
+            "acid-api.ml",
+            "acid-api.ml.svc.cluster.local.",
+            "postgresql://$(PGUSER):$(PGPASSWORD)@acid-api:5432/api?sslmode=require",
+            "postgresql://u:p@elsewhere:5432,acid-api-repl:5432/api",
+            "postgresql:///api?user=u&host=acid-api",
+            "jdbc:postgresql://acid-api.ml.svc:5432/api",
+            "host=acid-api port=5432 dbname=api",
+            "Server=acid-api;Port=5432;Database=api",
+            "elsewhere:6379, acid-api:5432",
+            r#"{"host":"acid-api","port":5432}"#,
+            "acid-api:5432:api:user:password",
+        ] {
+            assert!(env(&zalando(), here), "{here}");
+        }
+        for elsewhere in [
+            "acid-api-server",
+            "my-acid-api",
+            "acid-api2.ml.svc",
+            "acid-api.other.svc.cluster.local",
+            "elsewhere.acid-api",
+            "postgresql://u:p@acid-api-server:5432/api",
+            "postgresql://acid-api:acid-api@elsewhere:5432/acid-api",
+            "host=acid-api-2 dbname=acid-api2",
+            "registry.example.com/acid-api:1",
+            "/models/acid-api",
+        ] {
+            assert!(!env(&zalando(), elsewhere), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn the_services_are_those_that_the_provider_makes() {
+        assert!(["api-db-rw", "api-db-ro", "api-db-r.ml.svc"].iter().all(|host| env(&cloudnative_pg(), host)));
+        assert!(["api-db", "api-db-pooler", "api-db-rw2"].iter().all(|host| !env(&cloudnative_pg(), host)));
+        assert!(!env(&zalando(), "acid-api-rw"));
+    }
+
+    #[test]
+    fn a_secret_counts_wherever_pods_read_it() {
+        let everywhere = |database: &Value, name: &str| {
+            let led = |container: Value, volumes: Value| is_led(database, &container, &volumes);
+            let found = [
+                led(
+                    json!({"env": [{"name": "V", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}}]}),
+                    json!([]),
+                ),
+                led(json!({"envFrom": [{"secretRef": {"name": name}}]}), json!([])),
+                led(json!({}), json!([{"name": "v", "secret": {"secretName": name}}])),
+                led(json!({}), json!([{"name": "v", "projected": {"sources": [{"secret": {"name": name}}]}}])),
+            ];
+            assert!(found.iter().all(|is_led| *is_led == found[0]), "{name}: {found:?}");
+            found[0]
+        };
+        for name in
+            ["api.acid-api.credentials.postgresql.acid.zalan.do", "other-user.acid-api.credentials", "configured-api"]
+        {
+            assert!(everywhere(&zalando(), name), "{name}");
+        }
+        for name in ["api.acid-api-server.credentials", "acid-api-tls", "configured-api-2", "my-configured-api"] {
+            assert!(!everywhere(&zalando(), name), "{name}");
+        }
+        assert!(everywhere(&cloudnative_pg(), "api-db-app") && everywhere(&cloudnative_pg(), "api-db-superuser"));
+        assert!(!everywhere(&cloudnative_pg(), "api-db-server-app") && !everywhere(&cloudnative_pg(), "api-db"));
+    }
+
+    #[test]
+    fn commands_count_and_what_is_only_named_so_does_not() {
+        let led = |container: Value| is_led(&zalando(), &container, &json!([{"name": "acid-api", "emptyDir": {}}]));
+        let ready = json!(["sh", "-c", "until pg_isready -h acid-api; do sleep 1; done"]);
+        assert!(led(json!({"command": ready})) && led(json!({"startupProbe": {"exec": {"command": ready}}})));
+        assert!(led(json!({"lifecycle": {"preStop": {"exec": {"command": ["psql", "-hacid-api"]}}}})));
+        assert!(led(json!({"args": ["--database-url=postgres://u@acid-api/api"]})));
+        assert!(led(json!({"args": ["--db-host", "acid-api"]})));
+        assert!(!led(json!({"args": ["--model=/models/acid-api", "--db-host=acid-api-server"]})));
+        assert!(!led(json!({
+            "name": "acid-api", "image": "registry.example.com/acid-api-server:1", "workingDir": "/acid-api",
+            "volumeMounts": [{"name": "acid-api", "mountPath": "/acid-api"}], "env": [{"name": "acid-api", "value": ""}]
+        })));
+    }
+}
