@@ -22,7 +22,7 @@ demo-down: ## Stop what `make demo` left running.
 
 .PHONY: test
 test: prerequisites control-plane ## Run every test, those on the real control plane included; not those with KEDA itself.
-	cargo test --locked --no-fail-fast -- --include-ignored
+	cargo test --locked --workspace --no-fail-fast -- --include-ignored
 
 .PHONY: test-keda
 test-keda: prerequisites control-plane ## Run the tests with KEDA itself, which is built for some minutes the first time.
@@ -31,7 +31,7 @@ test-keda: prerequisites control-plane ## Run the tests with KEDA itself, which 
 
 .PHONY: test-fast
 test-fast: ## Run the unit and case tests only: no control plane.
-	cargo test --locked --no-fail-fast
+	cargo test --locked --workspace --no-fail-fast
 
 .PHONY: test-skew
 test-skew: ## Run every test on another version of Kubernetes: make test-skew KUBERNETES=1.37.2
@@ -40,9 +40,10 @@ test-skew: ## Run every test on another version of Kubernetes: make test-skew KU
 .PHONY: lint
 lint: prerequisites $(CARGO_DENY) ## Check format, lints, docs, licences and generated files.
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --test keda -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	cargo clippy --locked --package tidegate-engine --target wasm32-unknown-unknown -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 	$(CARGO_DENY) check bans licenses sources
 	cd dev/controlplane && test -z "$$(gofmt -l .)"
 

@@ -355,12 +355,12 @@ mod of_rules {
 
     #[test]
     fn every_rule_begins_with_its_page() {
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/rules");
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/engine/src/rules");
         for id in rules::ALL.iter().map(|rule| rule.id()) {
             let files = folders(&sources).into_iter().flat_map(|subject| fs::read_dir(subject).unwrap());
             let texts = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
             let mut own: Vec<String> = texts.filter(|text| text.contains(&format!("{id:?}"))).collect();
-            assert_eq!(own.len(), 1, "one file under src/rules has the rule {id}");
+            assert_eq!(own.len(), 1, "one file under crates/engine/src/rules has the rule {id}");
             let own_text = own.remove(0);
             let page: Vec<String> =
                 own_text.lines().map_while(|line| Some(line.strip_prefix("//!")?.trim().to_owned())).collect();

@@ -1,6 +1,9 @@
 //! Builders for unit tests.
 
+#![allow(clippy::missing_panics_doc, clippy::must_use_candidate, reason = "what fails here fails a test")]
+
 use std::error::Error;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -17,7 +20,7 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        text += &format!(": {cause}");
+        let _ = write!(text, ": {cause}");
         next = cause.source();
     }
     text
