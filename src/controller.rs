@@ -218,7 +218,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     spawn(&mut tasks, "scaled objects", watches.scaled_objects(readiness.step("scaled objects")));
     spawn(&mut tasks, "metrics APIs", watches.metrics_apis(readiness.step("metrics APIs")));
     spawn(&mut tasks, "model servers", watches.model_servers(readiness.step("model servers")));
-    for api in companions::database::APIS {
+    for api in companions::database::apis() {
         spawn(&mut tasks, "databases", watches.databases(api, readiness.step(api.definition)));
     }
     spawn(&mut tasks, "claims", watches.claims(readiness.step("claims")));

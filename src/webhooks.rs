@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use tidegate_engine::api::MODEL_SERVERS_LABEL;
-use tidegate_engine::companions::database::{APIS, Api};
+use tidegate_engine::companions::database::{Api, apis};
 use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER};
 
 /// The name of both webhook configurations.
@@ -140,7 +140,7 @@ fn of_databases(client_config: &Value) -> Value {
         "matchPolicy": "Equivalent",
         "sideEffects": "None",
         "timeoutSeconds": 5,
-        "rules": APIS.map(rule),
+        "rules": apis().map(rule).collect::<Vec<_>>(),
         "namespaceSelector": {"matchExpressions": [never()]},
         "objectSelector": {"matchLabels": {MANAGED_BY_LABEL: MANAGER}}
     })

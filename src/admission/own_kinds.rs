@@ -8,6 +8,7 @@ use super::{Answer, BadReview, Envelope};
 use crate::report;
 use tidegate_engine::BUILTIN;
 use tidegate_engine::api::{ServingException, ServingPolicy};
+use tidegate_engine::companions::autoscaler;
 use tidegate_engine::facts::Facts;
 use tidegate_engine::policy::{Exception, Meeting, Policy, PolicySet};
 use tidegate_engine::workload::{Workload, WorkloadRef};
@@ -68,8 +69,8 @@ fn held(policy: Policy, policies: &PolicySet, facts: &Facts, stored: Stored) -> 
         let object = stored(workload)?;
         let workload = Workload::view(&object).ok()?;
         let effective = policies.resolve(&workload, facts)?;
-        let is_meant = effective.bounds_replicas() == Some(&*name);
-        effective.autoscaling().filter(|settings| is_meant && settings.is_wanted(&workload))?.above(&workload)
+        let is_meant = autoscaler::bounding_policy(&effective) == Some(&*name);
+        autoscaler::settings(&effective).filter(|settings| is_meant && settings.is_wanted(&workload))?.above(&workload)
     };
     report::held(&scaled.into_iter().filter_map(|workload| Some((workload, replicas(workload)?))).collect())
 }

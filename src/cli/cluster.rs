@@ -12,8 +12,8 @@ use tracing::{debug, warn};
 
 use crate::controller::metrics_served;
 use crate::input::Input;
-use tidegate_engine::companions::database::APIS;
-use tidegate_engine::companions::zalando::offered_versions;
+use tidegate_engine::companions::database;
+use tidegate_engine::companions::database::offered_versions;
 use tidegate_engine::facts::{Apis, SCALED_OBJECT};
 
 /// Connects to the cluster of a kubeconfig, or else of the environment.
@@ -88,7 +88,7 @@ pub(super) async fn read_around(client: &Client, namespace: &str, input: &mut In
     let mut beside = vec![("", "v1", "PersistentVolumeClaim"), ("", "v1", "Service")];
     beside.extend(apis.keda.then_some(("keda.sh", "v1alpha1", SCALED_OBJECT)));
     let mut served = apis;
-    beside.extend(APIS.iter().filter(|api| *(api.served)(&mut served)).map(|api| api.kind));
+    beside.extend(database::apis().filter(|api| *(api.served)(&mut served)).map(|api| api.kind));
     for kind in beside {
         objects.extend(list_if_allowed(client, kind, namespace).await?.unwrap_or_default());
     }
@@ -133,7 +133,7 @@ fn is_status(error: &anyhow::Error, code: u16) -> bool {
 async fn apis(client: &Client) -> anyhow::Result<Apis> {
     let version = client.apiserver_version().await?;
     let mut apis = Apis::of_version(&version.major, &version.minor);
-    for api in APIS {
+    for api in database::apis() {
         *(api.served)(&mut apis) = is_served(client, api.kind).await?;
     }
     apis.keda = is_served(client, ("keda.sh", "v1alpha1", SCALED_OBJECT)).await?;

@@ -17,8 +17,8 @@ use super::{raw, resource};
 use crate::server::health::Step;
 use crate::state::State;
 use tidegate_engine::api::DatabaseProvider;
+use tidegate_engine::companions::database::offered_versions;
 use tidegate_engine::companions::database::{self, Api, api_of};
-use tidegate_engine::companions::zalando::offered_versions;
 
 impl Watches {
     /// Follows the databases of a provider for as long as its API is served.

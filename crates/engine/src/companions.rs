@@ -1,29 +1,25 @@
 //! The objects that belong to a model server: its autoscaler, its disruption budget and its database. Each is planned here, purely; the
 //! controller makes and keeps them once the workload is stored.
 
-pub mod cloudnative_pg;
+pub mod autoscaler;
 pub mod database;
-mod hpa;
-mod keda;
+pub mod disruption_budget;
 pub mod names;
-mod own;
-mod pdb;
-mod scaling;
-pub mod secret;
-pub mod zalando;
 
 use serde_json::{Value, json};
 
-pub use database::{Binding, Provider, Source, Turn, Unbound, Variable, binding};
-pub use own::note;
+pub use autoscaler::Held;
+pub use database::{Binding, Provider, Source, Turn, Unbound, Variable, binding, note};
 
 use crate::facts::{Autoscaler, Facts, SCALED_OBJECT};
-use crate::policy::Effective;
+use crate::policy::{Effective, Section};
 use crate::quantity::fields::Fields;
 use crate::runtimes::Recognised;
 use crate::workload::{PriorBinding, Wishes, Workload, WorkloadRef};
-pub use scaling::Held;
-use scaling::Scaling;
+
+/// The parts of a policy that are about companions.
+pub const SECTIONS: &[&dyn Section] =
+    &[&autoscaler::Autoscaling, &disruption_budget::DisruptionBudget, &database::Databases];
 
 /// Label on everything that Tidegate makes.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -92,13 +88,13 @@ pub fn wanted(
     if workload.name().is_empty() {
         return Companions::default();
     }
-    let scaling = Scaling::of(workload, recognised, effective, facts);
+    let scaling = autoscaler::Scaling::of(workload, recognised, effective, facts);
     let without = || if Wishes::of(workload).is_scaled_elsewhere() { Wanted::Declined } else { Wanted::Nothing };
     let (database, binding) = database::wanted(workload, recognised, effective, facts, led);
     Companions {
         held: scaling.as_ref().and_then(|scaling| scaling.held(effective)),
         autoscaler: scaling.map_or_else(without, |scaling| scaling.wanted()),
-        budget: pdb::wanted(workload, effective, facts),
+        budget: disruption_budget::wanted(workload, effective, facts),
         turn: Turn::of(workload, effective, facts, &database),
         database,
         binding,
@@ -113,7 +109,8 @@ pub fn autoscaler_problem(
     effective: &Effective,
     facts: &Facts,
 ) -> Option<String> {
-    let scaling = Scaling::of(workload, recognised, effective, facts).filter(|_| !workload.name().is_empty())?;
+    let scaling =
+        autoscaler::Scaling::of(workload, recognised, effective, facts).filter(|_| !workload.name().is_empty())?;
     scaling.problem()
 }
 

@@ -27,5 +27,5 @@ pub mod runtimes;
 pub mod testing;
 pub mod workload;
 
-/// What comes with Tidegate: every rule.
-pub static BUILTIN: policy::Builtin = policy::Builtin { rules: rules::ALL };
+/// What comes with Tidegate.
+pub static BUILTIN: policy::Builtin = policy::Builtin { rules: rules::ALL, sections: companions::SECTIONS };

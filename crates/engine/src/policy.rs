@@ -3,7 +3,6 @@
 mod builtin;
 mod compile;
 mod custom;
-mod databases;
 mod effective;
 mod exception;
 mod finding;
@@ -11,6 +10,7 @@ mod meeting;
 mod merge;
 mod rule;
 mod schema;
+mod section;
 mod settings;
 mod shipped;
 
@@ -23,20 +23,16 @@ use kube::core::{Selector, SelectorExt};
 use serde_json::{Map, Value};
 
 pub use builtin::Builtin;
-pub use compile::{AutoscalingError, PolicyError};
+pub use compile::PolicyError;
 pub use custom::{CustomRule, CustomRuleError};
-pub(crate) use databases::secret_name;
-pub use databases::{CloudNativePgSettings, DatabaseSettings, SecretSettings, WORKLOAD, ZalandoSettings};
 pub use effective::{ActiveRule, Effective, Selected};
 pub use exception::{Exception, ExceptionError, ExceptionLimits};
 pub use finding::Finding;
 pub use meeting::Meeting;
 pub use merge::{Conflict, Merged};
 pub use rule::{Context, Membership, Rule};
-pub use settings::{
-    AutoscalingSettings, BudgetSettings, Class, Defaults, KedaSettings, PodSettings, ProbeSettings, QueueSettings,
-    RequestAndLimit, SettingsError,
-};
+pub use section::{Parsed, Section, SettingsError, field};
+pub use settings::{Class, Defaults, PodSettings, ProbeSettings, RequestAndLimit};
 pub use shipped::{SHIPPED, shipped};
 
 use crate::api::{Bound, Enforcement, Runtime, ServingPolicy};
@@ -347,6 +343,7 @@ mod tests {
 
     use super::*;
     use crate::BUILTIN;
+    use crate::companions::autoscaler;
     use crate::facts::Namespace;
     use crate::testing::{LABEL, deployment, facts, policies};
 
@@ -508,7 +505,7 @@ mod tests {
 
     #[test]
     fn replicas_are_preserved_unless_a_policy_says_otherwise() {
-        let lets_go = |spec: Value| ask(&[("a", spec)], |effective| !effective.preserves_replicas());
+        let lets_go = |spec: Value| ask(&[("a", spec)], |effective| !autoscaler::preserves_replicas(effective));
         assert!(!lets_go(json!({})) && !lets_go(json!({"autoscaling": {}})));
         assert!(lets_go(json!({"autoscaling": {"preserveReplicas": false}})));
     }
@@ -519,8 +516,9 @@ mod tests {
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let namespaces = [("ml".into(), Namespace { labels, terminating: false })].into();
         let effective = set.resolve(&Workload::view(&object).unwrap(), &Facts { namespaces, ..facts() });
-        let told = effective
-            .map(|effective| (effective.autoscaling().unwrap().min_replicas, effective.selected()[0].enforcement));
+        let told = effective.map(|effective| {
+            (autoscaler::settings(&effective).unwrap().min_replicas, effective.selected()[0].enforcement)
+        });
         told.into_iter().collect()
     }
 
@@ -545,7 +543,7 @@ mod tests {
     fn the_highest_priority_comes_first_whatever_the_names() {
         let spec = |priority: i32, max: i32| json!({"priority": priority, "autoscaling": {"maxReplicas": max}});
         let max = |specs: &[(&str, Value)]| {
-            ask(specs, |effective| (effective.autoscaling().unwrap().max_replicas, effective.problems().len()))
+            ask(specs, |effective| (autoscaler::settings(effective).unwrap().max_replicas, effective.problems().len()))
         };
         assert_eq!(max(&[("a", spec(1, 10)), ("b", spec(2, 20))]), (20, 0));
         assert_eq!(max(&[("a", spec(2, 10)), ("b", spec(-1, 20))]), (10, 0));
@@ -557,8 +555,9 @@ mod tests {
     fn what_makes_no_sense_together_is_left_out_and_told() {
         let (least, most) =
             (json!({"autoscaling": {"minReplicas": 5}}), json!({"priority": 1, "autoscaling": {"maxReplicas": 2}}));
-        let told =
-            ask(&[("a", least), ("b", most)], |effective| (effective.autoscaling().cloned(), effective.problems()));
+        let told = ask(&[("a", least), ("b", most)], |effective| {
+            (autoscaler::settings(effective).cloned(), effective.problems())
+        });
         let problem = "the policies together make no sense: autoscaling: minReplicas 5 and maxReplicas 2 do not go together; \
                        0 <= minReplicas <= maxReplicas";
         assert_eq!(told, (None, vec![problem.to_owned()]));

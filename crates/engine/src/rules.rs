@@ -20,6 +20,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use crate::companions::autoscaler;
 use crate::policy::{Context, Finding, Rule};
 use crate::workload::Container;
 
@@ -136,5 +137,5 @@ fn is_written_out(value: &str) -> bool {
 
 /// Returns the least and the most replicas that a workload runs with.
 fn replicas(context: &Context) -> (i64, i64) {
-    context.effective.replicas(&context.workload, context.facts)
+    autoscaler::replicas(context.effective, &context.workload, context.facts)
 }

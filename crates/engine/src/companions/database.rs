@@ -1,18 +1,36 @@
 //! The database of a model server: who provides it, and how the model server reaches it.
 
+mod author_variables;
+mod cloudnative_pg;
+mod secret;
+mod settings;
+mod zalando;
+
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Problem, Wanted, cloudnative_pg, names, own, zalando};
+pub use author_variables::note;
+pub use settings::{DatabaseSettings, WORKLOAD};
+pub use zalando::offered_versions;
+
+use super::{Problem, Wanted, names};
 use crate::api::{DatabaseEnv, DatabasePart, DatabaseProvider};
 use crate::facts::{Apis, Database, Facts};
-use crate::policy::Effective;
+use crate::policy::{Effective, Merged, Parsed, PolicyRef, Section, SettingsError};
 use crate::runtimes::Recognised;
 use crate::workload::{PriorBinding, Workload, WorkloadRef};
 
 /// A provider of databases.
-pub trait Provider {
+pub trait Provider: fmt::Debug + Send + Sync {
+    /// Checks its settings, and whether it can set the variables.
+    ///
+    /// # Errors
+    /// Says which field is invalid, and why.
+    fn check(&self, env: &DatabaseEnv) -> Result<(), String>;
+
     /// Tells whether it makes databases; another's are there already.
     fn makes(&self) -> bool {
         true
@@ -56,8 +74,30 @@ pub struct Api {
     pub is_secret: fn(&str, &str) -> bool,
 }
 
-/// The objects of each provider that makes databases.
-pub const APIS: [&Api; 2] = [&zalando::API, &cloudnative_pg::API];
+/// Makes a provider of settings as they are written, or of none; says what is wrong with them.
+pub type ReadProvider = fn(Option<Value>) -> Result<Arc<dyn Provider>, String>;
+
+/// A provider of databases before any policy says something of it.
+pub struct ProviderKind {
+    /// Which.
+    pub provider: DatabaseProvider,
+    /// The field of a policy's `database` that has its settings.
+    pub field: &'static str,
+    /// What it cannot do without, in a sentence.
+    pub needs: &'static str,
+    /// Returns the provider with settings as they are written, or without any.
+    pub read: ReadProvider,
+    /// The objects that it makes databases of; none where they are there already.
+    pub api: Option<&'static Api>,
+}
+
+/// Every provider. To add one: write its file, add it here, and give it its settings in [`crate::api`].
+pub const PROVIDERS: [&ProviderKind; 3] = [&zalando::KIND, &cloudnative_pg::KIND, &secret::KIND];
+
+/// Returns the objects of each provider that makes databases.
+pub fn apis() -> impl Iterator<Item = &'static Api> {
+    PROVIDERS.into_iter().filter_map(|kind| kind.api)
+}
 
 /// What a provider says of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +142,7 @@ pub fn health(database: &Value) -> Health {
 /// Returns the API that an object is of; none where that is no provider's.
 #[must_use]
 pub fn api_of(object: &Value) -> Option<&'static Api> {
-    APIS.into_iter().find(|api| {
+    apis().find(|api| {
         let (group, version, kind) = api.kind;
         object["kind"] == kind && object["apiVersion"] == format!("{group}/{version}")
     })
@@ -209,6 +249,21 @@ impl Unbound {
     }
 }
 
+/// The database, as a policy has it.
+pub struct Databases;
+
+impl Section for Databases {
+    fn read(&self, merged: &Merged) -> Result<Option<Parsed>, SettingsError> {
+        Ok(settings::read(merged)?.map(Parsed::new))
+    }
+}
+
+/// Returns what the policies say of databases, with the policy that wants them.
+#[must_use]
+pub fn settings(effective: &Effective) -> Option<(&DatabaseSettings, &PolicyRef)> {
+    effective.section().map(|(settings, policy)| (settings, policy))
+}
+
 /// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one. `led` is how it has
 /// been led to it so far.
 ///
@@ -221,18 +276,18 @@ pub fn binding(
     facts: &Facts,
     led: &PriorBinding,
 ) -> Result<Option<Binding>, Unbound> {
-    let Some((settings, _)) = effective.database().filter(|(settings, _)| settings.is_wanted(workload)) else {
+    let Some((settings, _)) = settings(effective).filter(|(settings, _)| settings.is_wanted(workload)) else {
         return Ok(None);
     };
     let reference = workload.reference();
     let provider = settings.provider(&reference, facts);
     let binding = provider.binding(&reference, facts);
     if let Some(container) = &recognised.container
-        && let Some(problem) = own::problem(workload, container, &binding, settings, led)
+        && let Some(problem) = author_variables::problem(workload, container, &binding, settings, led)
     {
         return Err(problem);
     }
-    can_be_had(workload, &*provider, settings.max_per_namespace, facts)?;
+    can_be_had(workload, provider, settings.max_per_namespace, facts)?;
     recognised.server().map_err(|message| ("NotBound", message))?;
     Ok(Some(binding))
 }
@@ -264,12 +319,12 @@ pub fn in_the_way(
     facts: &Facts,
     led: &PriorBinding,
 ) -> Vec<String> {
-    let wanted = effective.database().filter(|(settings, _)| settings.is_wanted(workload));
+    let wanted = settings(effective).filter(|(settings, _)| settings.is_wanted(workload));
     let (Some((settings, _)), Some(container)) = (wanted, &recognised.container) else { return Vec::new() };
     let reference = workload.reference();
     let binding = settings.provider(&reference, facts).binding(&reference, facts);
-    match own::problem(workload, container, &binding, settings, led) {
-        Some(Unbound::Impossible(_)) => own::in_the_way(container, &binding, settings, led),
+    match author_variables::problem(workload, container, &binding, settings, led) {
+        Some(Unbound::Impossible(_)) => author_variables::in_the_way(container, &binding, settings, led),
         _ => Vec::new(),
     }
 }
@@ -325,7 +380,7 @@ pub enum Turn {
 impl Turn {
     /// Tells whether a workload comes first, whose database is planned like this.
     pub(super) fn of(workload: &Workload, effective: &Effective, facts: &Facts, planned: &Wanted) -> Self {
-        let bounded = effective.database().and_then(|(settings, _)| Some((settings, settings.max_per_namespace?)));
+        let bounded = settings(effective).and_then(|(settings, _)| Some((settings, settings.max_per_namespace?)));
         let Some((settings, most)) = bounded else { return Self::Nobodys };
         let reference = workload.reference();
         let is_possible = matches!(planned, Wanted::Object(_) | Wanted::Impossible { reason: TOO_MANY, .. });
@@ -345,7 +400,7 @@ pub(super) fn wanted(
     facts: &Facts,
     led: &PriorBinding,
 ) -> (Wanted, Option<Binding>) {
-    match (binding(workload, recognised, effective, facts, led), effective.database()) {
+    match (binding(workload, recognised, effective, facts, led), settings(effective)) {
         (Err(Unbound::Impossible((reason, message))), _) => (Wanted::Impossible { reason, message }, None),
         (Err(Unbound::Elsewhere(message)), _) => (Wanted::Elsewhere(message), None),
         (Ok(Some(binding)), Some((settings, _))) => {
@@ -393,6 +448,20 @@ pub(super) fn object_name(
 fn made<'f>(api: &Api, name: &str, workload: &WorkloadRef, facts: &'f Facts) -> Option<&'f str> {
     let of_provider = || facts.databases_of(workload).filter(|found| found.provider == api.provider);
     of_provider().find(|found| found.name == name).or_else(|| of_provider().next()).map(|found| found.name)
+}
+
+/// How many instances a database has where a policy does not say.
+const fn one() -> i32 {
+    1
+}
+
+/// Tells whether a text can be the name of most objects.
+fn is_dns_name(text: &str) -> bool {
+    let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_label = |label: &str| {
+        label.starts_with(is_end) && label.ends_with(is_end) && label.chars().all(|c| is_end(c) || c == '-')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 #[cfg(test)]

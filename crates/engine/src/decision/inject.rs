@@ -77,13 +77,13 @@ fn planned(
         notes.extend(probes::inject(&recognised, settings, policy, &mut injector));
     }
     if let Some((settings, policy)) = effective.pod() {
-        let (least, _) = effective.replicas(workload, facts);
+        let (least, _) = companions::autoscaler::replicas(effective, workload, facts);
         pod::Pod { workload, recognised: &recognised, settings, policy, least, facts }.inject(&mut injector);
     }
     match companions::binding(workload, &recognised, effective, facts, led) {
         Ok(binding) => {
             if let (Some(binding), Some((settings, policy)), Some(container)) =
-                (binding, effective.database(), recognised.container)
+                (binding, companions::database::settings(effective), recognised.container)
             {
                 notes.extend(companions::note(workload, &container, &binding, settings));
                 database::inject(&container, &binding, &settings.env, policy, &mut injector);

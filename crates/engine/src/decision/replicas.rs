@@ -4,6 +4,7 @@ use json_patch::jsonptr::PointerBuf;
 use json_patch::{PatchOperation, ReplaceOperation};
 
 use super::Request;
+use crate::companions::autoscaler;
 use crate::facts::Facts;
 use crate::policy::Effective;
 
@@ -22,7 +23,7 @@ pub(super) fn set(replicas: i64) -> PatchOperation {
 /// Tells whether an update would reset replicas that an autoscaler holds within its bounds. Zero, and zero to any number,
 /// are a person's doing and let through.
 pub(super) fn kept(request: &Request, effective: &Effective, facts: &Facts) -> Option<Kept> {
-    if !effective.preserves_replicas() {
+    if !autoscaler::preserves_replicas(effective) {
         return None;
     }
     let (live, wanted) = (request.old?.replicas()?, request.workload.replicas()?);

@@ -1,13 +1,22 @@
-//! What comes with Tidegate. It is handed in when a policy is compiled: policies know what a rule is, not which rules there
-//! are.
+//! What comes with Tidegate. It is handed in when a policy is compiled: policies know what a rule and a section are, not which
+//! there are.
 
-use super::Rule;
+use std::fmt;
+
+use super::{Rule, Section};
 
 /// What comes with Tidegate.
-#[derive(Debug)]
 pub struct Builtin {
     /// The rules, in the order in which their findings are reported.
     pub rules: &'static [&'static dyn Rule],
+    /// The sections of a policy that are read by what they are for.
+    pub sections: &'static [&'static dyn Section],
+}
+
+impl fmt::Debug for Builtin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builtin").field("rules", &self.rules).finish_non_exhaustive()
+    }
 }
 
 impl Builtin {

@@ -1,7 +1,5 @@
 //! From a `ServingPolicy` as it is written to a policy that is ready to decide.
 
-mod autoscaling;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +9,6 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::core::{ParseExpressionError, Selector};
 use serde::Serialize;
 use serde_json::Value;
-
-pub use autoscaling::AutoscalingError;
 
 use super::merge::Layer;
 use super::settings::Settings;
@@ -111,9 +107,6 @@ pub enum PolicyError {
         /// Why.
         source: Box<PolicyError>,
     },
-    /// The API server would not take the autoscaler.
-    #[error("spec.autoscaling.{0}")]
-    Autoscaling(AutoscalingError),
     /// There is no such rule.
     #[error("spec.rules: there is no rule `{0}`; `tidegate explain` lists the rules")]
     UnknownRule(String),
@@ -225,7 +218,7 @@ impl Variant {
     ) -> Result<Self, PolicyError> {
         let resources = spec.resources.clone().unwrap_or_default();
         check_resources(&resources)?;
-        spec.autoscaling.as_ref().map_or(Ok(()), autoscaling::check).map_err(PolicyError::Autoscaling)?;
+        builtin.sections.iter().try_for_each(|section| section.check(spec)).map_err(PolicyError::Settings)?;
         let defaults = Resources { bounds: BTreeMap::new(), ..resources.clone() };
         let settings = json(&Environment {
             resources: spec.resources.is_some().then_some(defaults),
@@ -236,7 +229,7 @@ impl Variant {
             database: spec.database.clone(),
             ..Environment::default()
         });
-        check_settings(&settings)?;
+        check_settings(&settings, builtin)?;
         Ok(Self {
             environment: environment.map(str::to_owned),
             enforcement: spec.enforcement,
@@ -250,9 +243,10 @@ impl Variant {
 }
 
 /// Sees that what a policy says makes sense by itself.
-fn check_settings(settings: &Value) -> Result<(), PolicyError> {
+fn check_settings(settings: &Value, builtin: &Builtin) -> Result<(), PolicyError> {
     let policy = PolicyRef { name: "".into(), generation: 0 };
-    let (_, problems) = Settings::read(&Merged::of([Layer { policy: &policy, priority: 0, settings }]));
+    let (_, problems) =
+        Settings::read(&Merged::of([Layer { policy: &policy, priority: 0, settings }]), builtin.sections);
     problems.into_iter().next().map_or(Ok(()), |problem| Err(PolicyError::Settings(problem)))
 }
 

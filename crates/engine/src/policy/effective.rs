@@ -1,16 +1,14 @@
 //! The policies that a workload is under, as one.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::databases::DatabaseSettings;
 use super::merge::{Conflict, Layer, Merged};
-use super::settings::{AutoscalingSettings, BudgetSettings, Class, Defaults, PodSettings, ProbeSettings, Settings};
-use super::{ExceptionLimits, Policy, PolicyRef, Rule, Variant};
+use super::settings::{Class, Defaults, PodSettings, ProbeSettings, Settings};
+use super::{ExceptionLimits, Parsed, Policy, PolicyRef, Rule, Variant};
 use crate::api::{Bound, Enforcement};
-use crate::facts::Facts;
 use crate::runtimes::Runtimes;
-use crate::workload::Workload;
 
 /// One policy, as it is in one environment.
 #[derive(Clone, Debug)]
@@ -57,7 +55,8 @@ impl Effective {
             priority: policy.priority,
             settings: &variant.settings,
         }));
-        let (settings, problems) = Settings::read(&merged);
+        let sections = policies.first().map_or(&[][..], |(policy, _)| policy.builtin.sections);
+        let (settings, problems) = Settings::read(&merged, sections);
         let problems = problems.iter().map(|problem| format!("the policies together make no sense: {problem}"));
         let mut effective = Self {
             selected: policies.iter().map(|(policy, variant)| selected(policy, variant)).collect(),
@@ -169,51 +168,10 @@ impl Effective {
         self.runtimes.as_ref().unwrap_or_else(|| Runtimes::shipped())
     }
 
-    /// Returns the least and the most replicas that a workload runs with: an autoscaler's, whoever made it or will make it,
-    /// else those that are written.
+    /// Returns a part of the policies that is read by what it is for; none where they say nothing of it.
     #[must_use]
-    pub fn replicas(&self, workload: &Workload, facts: &Facts) -> (i64, i64) {
-        if let Some(found) = facts.autoscalers_of(&workload.reference()).first() {
-            return (found.min, found.max);
-        }
-        if let Some(settings) = self.autoscaling().filter(|settings| settings.is_wanted(workload)) {
-            let (least, most) = settings.replicas(workload);
-            return (least.into(), most.into());
-        }
-        let written = workload.replicas().unwrap_or(1);
-        (written, written)
-    }
-
-    /// Returns the autoscaling, where a policy has it.
-    #[must_use]
-    pub fn autoscaling(&self) -> Option<&AutoscalingSettings> {
-        self.settings.autoscaling.as_ref()
-    }
-
-    /// Returns the name of the policy that bounds the replicas; none where no policy has an autoscaler.
-    #[must_use]
-    pub fn bounds_replicas(&self) -> Option<&str> {
-        let source =
-            self.merged.source(&["autoscaling", "maxReplicas"]).or_else(|| self.merged.source(&["autoscaling"]));
-        source.map(|policy| &*policy.name)
-    }
-
-    /// Returns the PodDisruptionBudget, where a policy has one.
-    #[must_use]
-    pub fn budget(&self) -> Option<&BudgetSettings> {
-        self.settings.budget.as_ref()
-    }
-
-    /// Returns the database, with the policy that wants it.
-    #[must_use]
-    pub fn database(&self) -> Option<(&DatabaseSettings, &PolicyRef)> {
-        self.settings.database.as_ref().map(|(settings, policy)| (settings, policy))
-    }
-
-    /// Tells whether updates leave `spec.replicas` to an autoscaler that holds them.
-    #[must_use]
-    pub fn preserves_replicas(&self) -> bool {
-        self.autoscaling().is_none_or(|settings| settings.preserve_replicas)
+    pub fn section<T: Any>(&self) -> Option<&T> {
+        self.settings.sections.iter().find_map(Parsed::get)
     }
 
     /// Returns the bounds that hold for a resource, with the names of the policies that set them.

@@ -11,7 +11,8 @@ use serde_json::Map;
 use crate::api::{
     AUTOSCALING_ANNOTATION, DATABASE_ANNOTATION, MAX_REPLICAS_ANNOTATION, MIN_REPLICAS_ANNOTATION, RUNTIME_ANNOTATION,
 };
-use crate::policy::{AutoscalingSettings, Context, Finding, Rule};
+use crate::companions::autoscaler::{self, AutoscalingSettings};
+use crate::policy::{Context, Finding, Rule};
 use crate::rules::{snippet, this_source};
 use crate::runtimes::NO_RUNTIME;
 use crate::workload::{Wish, Wishes};
@@ -44,7 +45,7 @@ impl Rule for AnnotationOutOfBounds {
         findings.extend(unknown.map(|name| {
             finding(RUNTIME_ANNOTATION, name, "`none`, or a runtime that Tidegate or the policy knows", NO_RUNTIME)
         }));
-        let settings = context.effective.autoscaling();
+        let settings = autoscaler::settings(context.effective);
         let (least, most) = settings.map_or((1, i32::MAX), |settings| (settings.min_replicas, settings.max_replicas));
         let of_min = of_replicas(MIN_REPLICAS_ANNOTATION, wishes.min_replicas, least..=most, least.max(1));
         // Nobody may ask for no replicas at most, whatever the policy's least.

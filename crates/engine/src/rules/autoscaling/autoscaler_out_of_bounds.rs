@@ -7,8 +7,9 @@
 //! Keep within the bounds, or ask for what Tidegate makes: leave the autoscaler out.
 
 use crate::api::Enforcement;
+use crate::companions::autoscaler::{self, AutoscalingSettings};
 use crate::facts::Autoscaler;
-use crate::policy::{AutoscalingSettings, Context, Finding, Rule};
+use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
 /// Finds autoscalers that go further than the policy.
@@ -29,7 +30,7 @@ impl Rule for AutoscalerOutOfBounds {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let Some(settings) = context.effective.autoscaling() else { return Vec::new() };
+        let Some(settings) = autoscaler::settings(context.effective) else { return Vec::new() };
         super::authors(context).flat_map(|autoscaler| out_of_bounds(autoscaler, settings)).collect()
     }
 }

@@ -44,7 +44,7 @@ impl Rule for ReplicasUnderAutoscaler {
 fn is_scaled(context: &Context) -> bool {
     let Context { workload, recognised, effective, facts, .. } = context;
     !facts.autoscalers_of(&workload.reference()).is_empty()
-        || (effective.autoscaling().is_some_and(|settings| settings.is_wanted(workload))
+        || (companions::autoscaler::settings(effective).is_some_and(|settings| settings.is_wanted(workload))
             && companions::autoscaler_problem(workload, recognised, effective, facts).is_none())
 }
 

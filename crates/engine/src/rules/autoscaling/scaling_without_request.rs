@@ -8,8 +8,9 @@
 //! Request the resource in each container, or measure the model server alone with `ContainerResource`.
 
 use crate::api::AutoscalingEngine;
+use crate::companions::autoscaler::{self, AutoscalingSettings};
 use crate::facts::Metric;
-use crate::policy::{AutoscalingSettings, Context, Finding, Rule};
+use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::workload::Container;
 
@@ -44,7 +45,7 @@ fn finding(context: &Context, container: &Container, resource: &str) -> Option<F
     let is_asked = |settings: &&AutoscalingSettings| {
         settings.is_wanted(&context.workload) && settings.engine == AutoscalingEngine::Hpa
     };
-    let settings = context.effective.autoscaling().filter(is_asked);
+    let settings = autoscaler::settings(context.effective).filter(is_asked);
     // A metric of one container without its name is completed with the model server's.
     let own_container = context.recognised.container.map(|container| container.name().to_owned());
     let ours = settings.into_iter().flat_map(|settings| &settings.metrics).map(|written| {

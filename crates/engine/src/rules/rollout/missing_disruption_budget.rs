@@ -9,6 +9,7 @@
 use serde_json::json;
 
 use crate::api::Enforcement;
+use crate::companions::disruption_budget;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::{replicas, snippet, this_source};
 
@@ -35,7 +36,8 @@ impl Rule for MissingDisruptionBudget {
         let (least, _) = replicas(context);
         let is_missing = context.facts.has_budget(workload.namespace(), labels) == Some(false);
         let selector = workload.spec("selector");
-        if least < 2 || !is_missing || !selector.is_object() || context.effective.budget().is_some() {
+        if least < 2 || !is_missing || !selector.is_object() || disruption_budget::settings(context.effective).is_some()
+        {
             return Vec::new();
         }
         let budget = json!({

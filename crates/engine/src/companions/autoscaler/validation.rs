@@ -10,7 +10,7 @@ use crate::quantity::Quantity;
 
 /// Why the API server would not take an autoscaler.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AutoscalingError {
+pub(crate) enum AutoscalingError {
     /// A metric is of no type that there is.
     #[error(
         "metrics[{index}]: there is no type `{kind}`; the types are Resource, ContainerResource, Pods, Object, External"

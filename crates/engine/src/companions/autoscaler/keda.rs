@@ -5,10 +5,10 @@
 
 use serde_json::{Value, json};
 
-use super::scaling::Scaling;
-use super::{APPLIED_ANNOTATION, Problem, names};
+use super::KedaSettings;
+use super::Scaling;
+use crate::companions::{APPLIED_ANNOTATION, Problem, names};
 use crate::digest;
-use crate::policy::KedaSettings;
 use crate::quantity::Quantity;
 use crate::workload::Workload;
 
@@ -93,7 +93,7 @@ fn pods(workload: &Workload) -> String {
 mod tests {
     use super::*;
     use crate::companions::Wanted;
-    use crate::companions::scaling::Scaling;
+    use crate::companions::autoscaler::Scaling;
     use crate::facts::{Apis, Facts};
     use crate::runtimes::Runtimes;
     use crate::testing::{facts, policies, scaled, with_container};

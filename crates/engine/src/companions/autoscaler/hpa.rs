@@ -4,11 +4,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::scaling::Scaling;
-use super::{APPLIED_ANNOTATION, Problem, names};
+use super::QueueSettings;
+use super::Scaling;
+use crate::companions::{APPLIED_ANNOTATION, Problem, names};
 use crate::digest;
 use crate::facts::Metric;
-use crate::policy::QueueSettings;
 use crate::quantity::fields::Fields;
 use crate::workload::Container;
 

@@ -5,15 +5,40 @@
 
 use serde_json::json;
 
-use super::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, names, owner};
+use super::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, autoscaler, names, owner};
+use crate::api;
 use crate::facts::Facts;
-use crate::policy::Effective;
+use crate::policy::{Effective, Merged, Parsed, Section, SettingsError, field};
 use crate::workload::Workload;
+
+/// The PodDisruptionBudget of each model server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetSettings {
+    /// How many pods a drain may take at a time.
+    pub max_unavailable: i32,
+}
+
+/// The disruption budget, as a policy has it.
+pub struct DisruptionBudget;
+
+impl Section for DisruptionBudget {
+    fn read(&self, merged: &Merged) -> Result<Option<Parsed>, SettingsError> {
+        let written: Option<api::DisruptionBudget> = field(merged.values(), "disruptionBudget");
+        let enabled = written.filter(|written| written.enabled.unwrap_or(true));
+        Ok(enabled.map(|written| Parsed::new(BudgetSettings { max_unavailable: written.max_unavailable.unwrap_or(1) })))
+    }
+}
+
+/// Returns what the policies say of disruption budgets.
+#[must_use]
+pub fn settings(effective: &Effective) -> Option<&BudgetSettings> {
+    effective.section()
+}
 
 /// Plans the budget of a workload that may have two replicas or more. One of a single replica would say nothing.
 pub(super) fn wanted(workload: &Workload, effective: &Effective, facts: &Facts) -> Wanted {
-    let Some(settings) = effective.budget() else { return Wanted::Nothing };
-    let (_, most) = effective.replicas(workload, facts);
+    let Some(settings) = settings(effective) else { return Wanted::Nothing };
+    let (_, most) = autoscaler::replicas(effective, workload, facts);
     let selector = workload.spec("selector");
     if most < 2 || !selector.is_object() {
         return Wanted::Nothing;

@@ -2,17 +2,19 @@
 //!
 //! <https://cloudnative-pg.io/documentation/current/cloudnative-pg.v1/#postgresql-cnpg-io-v1-Cluster>
 
+use std::sync::Arc;
+
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::database::{Api, Health, object_name, taken};
-use super::{Binding, MANAGED_BY_LABEL, MANAGER, Problem, Provider, Source, WORKLOAD_ANNOTATION, names};
-use crate::api::{DatabasePart, DatabaseProvider};
+use super::{Api, Binding, Health, Problem, Provider, ProviderKind, Source, object_name, one, taken};
+use crate::api::{DatabaseEnv, DatabasePart, DatabaseProvider, DatabaseResources, Volume};
+use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, names};
 use crate::facts::{Database, Facts};
-use crate::policy::CloudNativePgSettings;
 use crate::workload::WorkloadRef;
 
 /// The operator's objects.
-pub const API: Api = Api {
+pub(crate) const API: Api = Api {
     provider: DatabaseProvider::CloudNativePg,
     definition: "clusters.postgresql.cnpg.io",
     kind: ("postgresql.cnpg.io", "v1", "Cluster"),
@@ -31,13 +33,44 @@ const SECRETS: [&str; 5] = ["-app", "-superuser", "-ca", "-server", "-replicatio
 /// The image of which a version is a tag.
 const IMAGE: &str = "ghcr.io/cloudnative-pg/postgresql";
 
-/// The operator's `Cluster` objects, under one policy's settings.
-pub struct Cluster<'s> {
-    /// The settings; none where the policy has none any more, but the cluster is there.
-    pub settings: Option<&'s CloudNativePgSettings>,
+/// The provider, as a policy has it.
+pub(crate) const KIND: ProviderKind = ProviderKind {
+    provider: DatabaseProvider::CloudNativePg,
+    field: "cloudNativePg",
+    needs: "provider cloudnative-pg needs storage",
+    read: |written| {
+        Ok(Arc::new(Cluster {
+            settings: written.map(serde_json::from_value).transpose().map_err(|error| error.to_string())?,
+        }))
+    },
+    api: Some(&API),
+};
+
+/// What CloudNativePG is told.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CloudNativePgSettings {
+    /// How many PostgreSQL instances a cluster has.
+    #[serde(default = "one")]
+    pub instances: i32,
+    /// The version of PostgreSQL.
+    pub version: Option<String>,
+    /// The image of PostgreSQL.
+    pub image_name: Option<String>,
+    /// The volume of each instance.
+    pub storage: Volume,
+    /// What each instance requests, and its limits.
+    pub resources: Option<DatabaseResources>,
 }
 
-impl Cluster<'_> {
+/// The operator's `Cluster` objects, under one policy's settings.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// The settings; none where the policy has none any more, but the cluster is there.
+    pub settings: Option<CloudNativePgSettings>,
+}
+
+impl Cluster {
     /// Returns the name of a workload's cluster.
     fn cluster(workload: &WorkloadRef, facts: &Facts) -> String {
         let (kind, of) = (&workload.kind, &workload.name);
@@ -46,7 +79,7 @@ impl Cluster<'_> {
     }
 
     fn spec(&self, workload: &WorkloadRef) -> Value {
-        let Some(settings) = self.settings else { return json!({}) };
+        let Some(settings) = &self.settings else { return json!({}) };
         let name = names::postgres_database(&workload.name);
         let mut spec = json!({
             "instances": settings.instances,
@@ -64,7 +97,11 @@ impl Cluster<'_> {
     }
 }
 
-impl Provider for Cluster<'_> {
+impl Provider for Cluster {
+    fn check(&self, _: &DatabaseEnv) -> Result<(), String> {
+        self.settings.as_ref().map_or(Ok(()), check)
+    }
+
     fn api(&self) -> &'static str {
         "clusters.postgresql.cnpg.io, the API of CloudNativePG"
     }
@@ -122,6 +159,14 @@ fn health(cluster: &Value) -> Health {
     Health::of(is_ready, reason, phase.or_else(|| text("message")).or_else(|| ready.map(|_| reason)))
 }
 
+fn check(settings: &CloudNativePgSettings) -> Result<(), String> {
+    // Two policies may say one each.
+    match (&settings.version, &settings.image_name) {
+        (Some(_), Some(_)) => Err(": version and imageName say the same: write one of them".to_owned()),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +185,7 @@ mod tests {
     #[test]
     fn the_object_of_a_plain_model_server() {
         let settings = settings(&json!({}));
-        insta::assert_json_snapshot!(Cluster { settings: Some(&settings) }.object(&named("ai-model-serving"), &facts()), @r#"
+        insta::assert_json_snapshot!(Cluster { settings: Some(settings.clone()) }.object(&named("ai-model-serving"), &facts()), @r#"
         {
           "apiVersion": "postgresql.cnpg.io/v1",
           "kind": "Cluster",
@@ -174,7 +219,7 @@ mod tests {
     fn settings_are_handed_on() {
         let spec = |more: &Value| {
             let settings = settings(more);
-            Cluster { settings: Some(&settings) }.object(&reference(), &facts())["spec"].take()
+            Cluster { settings: Some(settings.clone()) }.object(&reference(), &facts())["spec"].take()
         };
         let resources = json!({"requests": {"cpu": "500m", "memory": "1Gi"}});
         let found = spec(
@@ -195,7 +240,7 @@ mod tests {
     #[test]
     fn the_object_has_no_owner_and_nothing_of_the_workloads() {
         let settings = settings(&json!({}));
-        let metadata = Cluster { settings: Some(&settings) }.object(&reference(), &facts())["metadata"].take();
+        let metadata = Cluster { settings: Some(settings.clone()) }.object(&reference(), &facts())["metadata"].take();
         assert_eq!(metadata["ownerReferences"], json!(null));
         assert_eq!(metadata["labels"], json!({MANAGED_BY_LABEL: MANAGER}));
         assert_eq!(metadata["annotations"], json!({WORKLOAD_ANNOTATION: "Deployment/api"}));
@@ -204,7 +249,7 @@ mod tests {
     #[test]
     fn the_binding_names_what_the_operator_makes() {
         let settings = settings(&json!({}));
-        let binding = Cluster { settings: Some(&settings) }.binding(&named("ai-model-serving"), &facts());
+        let binding = Cluster { settings: Some(settings.clone()) }.binding(&named("ai-model-serving"), &facts());
         assert_eq!((&*binding.name, &*binding.secret), ("db-ai-model-serving", "db-ai-model-serving-app"));
         assert_eq!(binding.parts[&DatabasePart::Host], Source::Value("db-ai-model-serving-rw".to_owned()));
         assert_eq!(binding.parts[&DatabasePart::Uri], Source::Key("uri".to_owned()));
@@ -213,7 +258,7 @@ mod tests {
     #[test]
     fn only_an_object_that_was_made_for_the_workload_is_its_own() {
         let settings = settings(&json!({}));
-        let provider = Cluster { settings: Some(&settings) };
+        let provider = Cluster { settings: Some(settings.clone()) };
         let with = |made_for: Database| with_database_of(DatabaseProvider::CloudNativePg, "ml", "db-api", made_for);
         assert_eq!(provider.problem(&reference(), &facts()), None);
         assert_eq!(provider.problem(&reference(), &with(made_for("Deployment/api"))), None);

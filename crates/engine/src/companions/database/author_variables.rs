@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Binding, Unbound, Variable};
+use super::{Binding, DatabaseSettings, Unbound, Variable};
 use crate::api::{DATABASE_ANNOTATION, DatabaseEnv, DatabasePart};
-use crate::policy::DatabaseSettings;
 use crate::workload::{Container, PriorBinding, Wishes, Workload, items, refers_to};
 
 /// The variables by which libpq is told of a server, whoever sets the others: an address besides the host, and a service whose

@@ -1,13 +1,20 @@
-//! What every autoscaler of a model server is planned from, whichever engine keeps it.
+//! The autoscaler of a model server: what it is planned from, whichever engine keeps it.
+
+mod hpa;
+mod keda;
+mod settings;
+mod validation;
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{MANAGED_BY_LABEL, MANAGER, Problem, WORKLOAD_ANNOTATION, Wanted, hpa, keda, owner};
-use crate::api::AutoscalingEngine;
+pub use settings::{AutoscalingSettings, KedaSettings, QueueSettings};
+
+use super::{MANAGED_BY_LABEL, MANAGER, Problem, WORKLOAD_ANNOTATION, Wanted, owner};
+use crate::api::{AutoscalingEngine, ServingPolicySpec};
 use crate::facts::{Apis, Autoscaler, Facts};
-use crate::policy::{AutoscalingSettings, Class, Effective};
+use crate::policy::{Class, Effective, Merged, Parsed, Section, SettingsError};
 use crate::runtimes::Recognised;
 use crate::workload::Workload;
 
@@ -17,6 +24,56 @@ const LONGEST_PERIOD: u64 = 1800;
 /// How long a model server with a queue is at least kept after its load has gone, in seconds: what comes back has to load its
 /// model again.
 const LEAST_WINDOW: u64 = 600;
+
+/// The autoscaler, as a policy has it.
+pub struct Autoscaling;
+
+impl Section for Autoscaling {
+    fn check(&self, written: &ServingPolicySpec) -> Result<(), SettingsError> {
+        let checked = written.autoscaling.as_ref().map_or(Ok(()), validation::check);
+        checked.map_err(|problem| SettingsError(format!("autoscaling.{problem}")))
+    }
+
+    fn read(&self, merged: &Merged) -> Result<Option<Parsed>, SettingsError> {
+        let settings = settings::read(merged).map_err(|problem| SettingsError(problem.to_string()))?;
+        Ok(settings.map(Parsed::new))
+    }
+}
+
+/// Returns what the policies say of autoscaling.
+#[must_use]
+pub fn settings(effective: &Effective) -> Option<&AutoscalingSettings> {
+    effective.section()
+}
+
+/// Returns the least and the most replicas that a workload runs with: an autoscaler's, whoever made it or will make it,
+/// else those that are written.
+#[must_use]
+pub fn replicas(effective: &Effective, workload: &Workload, facts: &Facts) -> (i64, i64) {
+    if let Some(found) = facts.autoscalers_of(&workload.reference()).first() {
+        return (found.min, found.max);
+    }
+    if let Some(settings) = settings(effective).filter(|settings| settings.is_wanted(workload)) {
+        let (least, most) = settings.replicas(workload);
+        return (least.into(), most.into());
+    }
+    let written = workload.replicas().unwrap_or(1);
+    (written, written)
+}
+
+/// Returns the name of the policy that bounds the replicas; none where no policy has an autoscaler.
+#[must_use]
+pub fn bounding_policy(effective: &Effective) -> Option<&str> {
+    let merged = effective.merged();
+    let source = merged.source(&["autoscaling", "maxReplicas"]).or_else(|| merged.source(&["autoscaling"]));
+    source.map(|policy| &*policy.name)
+}
+
+/// Tells whether updates leave `spec.replicas` to an autoscaler that holds them.
+#[must_use]
+pub fn preserves_replicas(effective: &Effective) -> bool {
+    settings(effective).is_none_or(|settings| settings.preserve_replicas)
+}
 
 /// What an autoscaler is planned from.
 pub(super) struct Scaling<'a> {
@@ -51,7 +108,7 @@ impl<'a> Scaling<'a> {
         effective: &'a Effective,
         facts: &'a Facts,
     ) -> Option<Self> {
-        let settings = effective.autoscaling().filter(|settings| settings.is_wanted(workload))?;
+        let settings = settings(effective).filter(|settings| settings.is_wanted(workload))?;
         let existing = facts.autoscalers_of(&workload.reference()).iter().find(|found| found.ours);
         let startup = startup(recognised, effective);
         Some(Self { workload, recognised, settings, apis: facts.apis, existing, startup })
@@ -74,7 +131,7 @@ impl<'a> Scaling<'a> {
     /// Tells of replicas that are kept although they are more than the policy allows.
     pub(super) fn held(&self, effective: &Effective) -> Option<Held> {
         let (_, most) = self.settings.replicas(self.workload);
-        let policy = effective.bounds_replicas()?.to_owned();
+        let policy = bounding_policy(effective)?.to_owned();
         Some(Held { replicas: self.workload.replicas()?, kept: self.kept()?, most, policy })
     }
 

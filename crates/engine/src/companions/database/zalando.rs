@@ -2,19 +2,26 @@
 //!
 //! <https://github.com/zalando/postgres-operator/blob/master/docs/reference/cluster_manifest.md>
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::database::{Api, Health, object_name, taken};
-use super::{Binding, MANAGED_BY_LABEL, MANAGER, Problem, Provider, Source, WORKLOAD_ANNOTATION, names};
-use crate::api::{ConnectionPooler, DatabasePart, DatabaseProvider, PoolerMode};
+use super::{
+    Api, Binding, Health, Problem, Provider, ProviderKind, Source, WORKLOAD, is_dns_name, object_name, one, taken,
+};
+use crate::api::{
+    ConnectionPooler, DatabaseAmounts, DatabaseEnv, DatabasePart, DatabaseProvider, DatabaseResources, DatabaseTls,
+    PoolerMode, PreparedDatabase, RoleFlag, Volume,
+};
+use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, names};
 use crate::facts::{Database, Facts};
-use crate::policy::{WORKLOAD, ZalandoSettings, secret_name};
+use crate::quantity::Quantity;
 use crate::workload::WorkloadRef;
 
 /// The operator's objects.
-pub const API: Api = Api {
+pub(crate) const API: Api = Api {
     provider: DatabaseProvider::Zalando,
     definition: "postgresqls.acid.zalan.do",
     kind: ("acid.zalan.do", "v1", "postgresql"),
@@ -27,17 +34,80 @@ pub const API: Api = Api {
     is_secret: |secret, name| secret.split('.').skip(1).any(|part| part == name),
 };
 
-/// The operator's `postgresql` objects, under one policy's settings.
-pub struct Postgresql<'s> {
-    /// The settings; none where the policy has none any more, but the cluster is there.
-    pub settings: Option<&'s ZalandoSettings>,
+/// The provider, as a policy has it.
+pub(crate) const KIND: ProviderKind = ProviderKind {
+    provider: DatabaseProvider::Zalando,
+    field: "zalando",
+    needs: "provider zalando needs teamId, version and volume",
+    read: |written| {
+        Ok(Arc::new(Postgresql {
+            settings: written.map(serde_json::from_value).transpose().map_err(|error| error.to_string())?,
+        }))
+    },
+    api: Some(&API),
+};
+
+/// What Zalando's postgres-operator is told.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ZalandoSettings {
+    /// The team that owns the clusters.
+    pub team_id: String,
+    /// The PostgreSQL major version.
+    pub version: String,
+    /// How many PostgreSQL instances a cluster has.
+    #[serde(default = "one")]
+    pub instances: i32,
+    /// The volume of each instance.
+    pub volume: Volume,
+    /// How the operator names the Secret of a user.
+    #[serde(default = "secret_name")]
+    pub secret_name: String,
+    /// Users beside the workload's own.
+    #[serde(default)]
+    pub users: BTreeMap<String, Vec<RoleFlag>>,
+    /// Databases beside the workload's own, each with its owner.
+    #[serde(default)]
+    pub databases: BTreeMap<String, String>,
+    /// Databases with roles, schemas and extensions.
+    #[serde(default)]
+    pub prepared_databases: BTreeMap<String, PreparedDatabase>,
+    /// A pooler of connections.
+    pub connection_pooler: Option<ConnectionPooler>,
+    /// What each instance requests, and its limits.
+    pub resources: Option<DatabaseResources>,
+    /// The certificate.
+    pub tls: Option<DatabaseTls>,
+    /// Labels of the objects.
+    #[serde(default)]
+    pub cluster_labels: BTreeMap<String, String>,
 }
 
-impl Postgresql<'_> {
+/// The template of Zalando's operator where it is configured to no other.
+fn secret_name() -> String {
+    "{username}.{cluster}.credentials.{tprkind}.{tprgroup}".to_owned()
+}
+
+impl ZalandoSettings {
+    /// Returns the pooler of connections, where there is to be one.
+    #[must_use]
+    pub(crate) fn pooler(&self) -> Option<&ConnectionPooler> {
+        self.connection_pooler.as_ref().filter(|pooler| pooler.enabled.unwrap_or(true))
+    }
+}
+
+/// The operator's `postgresql` objects, under one policy's settings.
+#[derive(Debug)]
+pub(crate) struct Postgresql {
+    /// The settings; none where the policy has none any more, but the cluster is there.
+    pub settings: Option<ZalandoSettings>,
+}
+
+impl Postgresql {
     /// Returns the name of a workload's cluster. One that is there keeps its name whatever the policy says since: under
     /// another, the workload would start with an empty database.
     fn cluster(&self, workload: &WorkloadRef, facts: &Facts) -> String {
-        let team = self.settings.map_or(MANAGER, |settings| &settings.team_id);
+        let team = self.settings.as_ref().map_or(MANAGER, |settings| &settings.team_id);
         let (kind, of) = (&workload.kind, &workload.name);
         let spare = || names::spare_postgres_cluster(team, kind, of);
         object_name(&API, names::postgres_cluster(team, kind, of), spare, workload, facts)
@@ -45,7 +115,7 @@ impl Postgresql<'_> {
 
     /// The operator's `secret_name_template`; in it, a user's `_` becomes `-`.
     fn secret(&self, user: &str, cluster: &str) -> String {
-        let template = self.settings.map_or_else(secret_name, |settings| settings.secret_name.clone());
+        let template = self.settings.as_ref().map_or_else(secret_name, |settings| settings.secret_name.clone());
         let named = template.replace("{username}", &user.replace('_', "-")).replace("{cluster}", cluster);
         named.replace("{tprkind}", "postgresql").replace("{tprgroup}", "acid.zalan.do")
     }
@@ -53,7 +123,7 @@ impl Postgresql<'_> {
     /// Returns the host: the pooler's where there is one. A cluster that is there has it or not, whatever the policy says.
     fn host(&self, cluster: &str, workload: &WorkloadRef, facts: &Facts) -> String {
         let there = facts.database(API.provider, &workload.namespace, cluster);
-        let wanted = || self.settings.is_some_and(|settings| settings.pooler().is_some());
+        let wanted = || self.settings.as_ref().is_some_and(|settings| settings.pooler().is_some());
         if there.map_or_else(wanted, |found| found.is_pooled) {
             format!("{cluster}-pooler")
         } else {
@@ -63,7 +133,7 @@ impl Postgresql<'_> {
 
     fn spec(&self, name: &str) -> Value {
         let (own_user, own_database) = (json!({name: []}), json!({name: name}));
-        let Some(settings) = self.settings else { return json!({"users": own_user, "databases": own_database}) };
+        let Some(settings) = &self.settings else { return json!({"users": own_user, "databases": own_database}) };
         let mut users = json!(settings.users);
         if users[name].is_null() {
             users[name] = json!([]);
@@ -135,7 +205,11 @@ fn is_pooled(postgresql: &Value) -> bool {
     spec["enableConnectionPooler"].as_bool().unwrap_or(spec["connectionPooler"].is_object())
 }
 
-impl Provider for Postgresql<'_> {
+impl Provider for Postgresql {
+    fn check(&self, _: &DatabaseEnv) -> Result<(), String> {
+        self.settings.as_ref().map_or(Ok(()), check)
+    }
+
     fn api(&self) -> &'static str {
         "postgresqls.acid.zalan.do, the API of Zalando's postgres-operator"
     }
@@ -149,7 +223,7 @@ impl Provider for Postgresql<'_> {
         if facts.database(API.provider, &workload.namespace, &cluster).is_some() {
             return taken(&API, &cluster, workload, facts);
         }
-        let (version, offered) = (&self.settings?.version, &facts.zalando_versions);
+        let (version, offered) = (&self.settings.as_ref()?.version, &facts.zalando_versions);
         (!offered.is_empty() && !offered.contains(version)).then(|| {
             let offered = offered.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             ("VersionNotOffered", format!("the operator offers no PostgreSQL {version}; its versions are {offered}"))
@@ -183,7 +257,7 @@ impl Provider for Postgresql<'_> {
     /// would prune it.
     fn object(&self, workload: &WorkloadRef, facts: &Facts) -> Value {
         let mut labels = json!({MANAGED_BY_LABEL: MANAGER});
-        for (name, value) in self.settings.into_iter().flat_map(|settings| &settings.cluster_labels) {
+        for (name, value) in self.settings.iter().flat_map(|settings| &settings.cluster_labels) {
             labels[name] = value.as_str().into();
         }
         json!({
@@ -208,6 +282,117 @@ fn health(postgresql: &Value) -> Health {
     Health::of(phase == Some("Running"), phase.unwrap_or_default(), phase)
 }
 
+fn check(settings: &ZalandoSettings) -> Result<(), String> {
+    let ZalandoSettings { users, databases, prepared_databases, .. } = settings;
+    check_users(users)?;
+    for (name, owner) in databases {
+        check_identifier("databases", name, 63)?;
+        if owner != WORKLOAD && !users.contains_key(owner) {
+            return Err(format!(
+                ".databases.{name}: the owner `{owner}` is not among the users, nor is it `{WORKLOAD}`"
+            ));
+        }
+    }
+    for (name, prepared) in prepared_databases {
+        // The operator makes a role `<name>_owner_user`, and names of roles have at most 63 characters.
+        check_identifier("preparedDatabases", name, 52)?;
+        if databases.contains_key(name) {
+            return Err(format!(".preparedDatabases: `{name}` is among the databases too"));
+        }
+        prepared.schemas.keys().try_for_each(|schema| check_form("preparedDatabases.schemas", schema, 63))?;
+    }
+    check_size(".volume.size", &settings.volume.size)?;
+    check_resources(".resources", settings.resources.as_ref())?;
+    let of_pooler = settings.connection_pooler.as_ref().and_then(|pooler| pooler.resources.as_ref());
+    check_resources(".connectionPooler.resources", of_pooler)?;
+    settings.cluster_labels.iter().try_for_each(|(name, value)| check_label(name, value))
+}
+
+/// Names of users are as the operator takes them, and each has a Secret of its own: there, a `_` becomes a `-`.
+fn check_users(users: &BTreeMap<String, Vec<RoleFlag>>) -> Result<(), String> {
+    let mut secrets = BTreeSet::new();
+    for name in users.keys() {
+        let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+        let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if name.len() > 63 || !name.chars().all(is_inner) || !name.starts_with(is_end) || !name.ends_with(is_end) {
+            return Err(format!(
+                ".users: the operator takes no user `{name}`: at most 63 lower-case letters, digits, `-` and `_`, \
+                 with a letter or digit at both ends"
+            ));
+        }
+        if names::is_reserved(name) {
+            return Err(format!(".users: `{name}` is a name that the operator or PostgreSQL keeps for itself"));
+        }
+        if !secrets.insert(name.replace('_', "-")) {
+            return Err(format!(
+                ".users: the Secret of `{name}` would have the name of another's: `_` becomes `-` there"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_identifier(field: &str, name: &str, length: usize) -> Result<(), String> {
+    check_form(field, name, length)?;
+    if names::is_reserved(name) {
+        return Err(format!(".{field}: `{name}` is a name that the operator or PostgreSQL keeps for itself"));
+    }
+    Ok(())
+}
+
+fn check_form(field: &str, name: &str, length: usize) -> Result<(), String> {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if name.len() > length || !starts_well || !name.chars().all(is_fine) {
+        return Err(format!(
+            ".{field}: the operator takes no `{name}`: at most {length} letters, digits and `_`, no digit first"
+        ));
+    }
+    Ok(())
+}
+
+fn check_resources(field: &str, resources: Option<&DatabaseResources>) -> Result<(), String> {
+    let Some(DatabaseResources { requests, limits }) = resources else { return Ok(()) };
+    for (of, amounts) in [("requests", requests), ("limits", limits)] {
+        let Some(DatabaseAmounts { cpu, memory }) = amounts else { continue };
+        if let Some(memory) = memory {
+            check_size(&format!("{field}.{of}.memory"), memory)?;
+        }
+        if let Some(cpu) = cpu.as_ref().filter(|cpu| !is_number(cpu.to_string().trim_end_matches('m'))) {
+            return Err(format!("{field}.{of}.cpu: the operator takes no `{cpu}`: write it as `500m` or `0.5`"));
+        }
+    }
+    Ok(())
+}
+
+/// The operator takes the usual units of sizes, and no others.
+fn check_size(field: &str, size: &Quantity) -> Result<(), String> {
+    let text = size.to_string();
+    let number = text.trim_end_matches('i').trim_end_matches(['E', 'P', 'T', 'G', 'M', 'K']);
+    if is_number(number) { Ok(()) } else { Err(format!("{field}: the operator takes no `{size}`: write it as `10Gi`")) }
+}
+
+fn is_number(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(|c| c.is_ascii_digit() || c == '.')
+}
+
+/// Sees that a label is one, and is not one that Tidegate needs for itself.
+fn check_label(name: &str, value: &str) -> Result<(), String> {
+    let is_end = |c: char| c.is_ascii_alphanumeric();
+    let is_inner = |c: char| is_end(c) || "-_.".contains(c);
+    let is_word = |text: &str| {
+        text.len() <= 63 && text.starts_with(is_end) && text.ends_with(is_end) && text.chars().all(is_inner)
+    };
+    let (prefix, word) = name.split_once('/').map_or((None, name), |(prefix, word)| (Some(prefix), word));
+    if !is_word(word) || prefix.is_some_and(|prefix| !is_dns_name(prefix)) || !(value.is_empty() || is_word(value)) {
+        return Err(format!(".clusterLabels: `{name}: {value}` is no label"));
+    }
+    if name == MANAGED_BY_LABEL || prefix == Some("tidegate.dev") {
+        return Err(format!(".clusterLabels: the label `{name}` is tidegate's own"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,7 +412,7 @@ mod tests {
     #[test]
     fn the_object_of_a_plain_model_server() {
         let settings = settings(&json!({}));
-        insta::assert_json_snapshot!(Postgresql { settings: Some(&settings) }.object(&named("ai-model-serving"), &facts()), @r#"
+        insta::assert_json_snapshot!(Postgresql { settings: Some(settings.clone()) }.object(&named("ai-model-serving"), &facts()), @r#"
         {
           "apiVersion": "acid.zalan.do/v1",
           "kind": "postgresql",
@@ -264,7 +449,8 @@ mod tests {
     #[test]
     fn the_object_has_no_owner_and_nothing_of_the_workloads() {
         let settings = settings(&json!({}));
-        let metadata = Postgresql { settings: Some(&settings) }.object(&reference(), &facts())["metadata"].take();
+        let metadata =
+            Postgresql { settings: Some(settings.clone()) }.object(&reference(), &facts())["metadata"].take();
         assert_eq!(metadata["ownerReferences"], json!(null));
         assert_eq!(metadata["labels"], json!({MANAGED_BY_LABEL: MANAGER}));
         assert_eq!(metadata["annotations"], json!({WORKLOAD_ANNOTATION: "Deployment/api"}));
@@ -273,7 +459,7 @@ mod tests {
     #[test]
     fn the_binding_names_what_the_operator_makes() {
         let settings = settings(&json!({}));
-        let binding = Postgresql { settings: Some(&settings) }.binding(&named("ai-model-serving"), &facts());
+        let binding = Postgresql { settings: Some(settings.clone()) }.binding(&named("ai-model-serving"), &facts());
         let value = |text: &str| Source::Value(text.to_owned());
         let part = |part: DatabasePart| binding.parts[&part].clone();
         assert_eq!(part(DatabasePart::Host), value("acid-ai-model-serving"));
@@ -288,7 +474,7 @@ mod tests {
     fn the_secret_is_named_as_the_operators_template_says() {
         let secret = |template: &str| {
             let settings = settings(&json!({"secretName": template}));
-            Postgresql { settings: Some(&settings) }.binding(&named("a.b-c"), &facts()).secret
+            Postgresql { settings: Some(settings.clone()) }.binding(&named("a.b-c"), &facts()).secret
         };
         let cluster = names::postgres_cluster("acid", "Deployment", "a.b-c");
         assert_eq!(secret("{cluster}/{username}"), format!("{cluster}/a-b-c"));
@@ -298,7 +484,7 @@ mod tests {
     #[test]
     fn a_database_keeps_its_name_when_the_team_changes() {
         let settings = settings(&json!({"teamId": "search"}));
-        let provider = Postgresql { settings: Some(&settings) };
+        let provider = Postgresql { settings: Some(settings.clone()) };
         let made_for_workload = |workload: &str| with_database("ml", "acid-api", made_for(workload));
         let name = |facts: &Facts| {
             let names = [
@@ -319,7 +505,7 @@ mod tests {
     #[test]
     fn workloads_of_two_kinds_or_teams_have_databases_of_their_own() {
         let settings = settings(&json!({}));
-        let provider = Postgresql { settings: Some(&settings) };
+        let provider = Postgresql { settings: Some(settings.clone()) };
         let stateful = WorkloadRef { kind: "StatefulSet".into(), ..reference() };
         assert_eq!(provider.binding(&stateful, &facts()).name, "acid-api-statefulset");
         // An earlier release gave a StatefulSet the name that a Deployment has: it keeps that, and the Deployment gets another.
@@ -332,7 +518,7 @@ mod tests {
         let facts = with_database("ml", "acid-platform-api", of_another_team);
         assert_eq!(provider.binding(&dashed, &facts).name, "acid-platform-api");
         let of_team = self::settings(&json!({"teamId": "acid-platform"}));
-        let other = Postgresql { settings: Some(&of_team) };
+        let other = Postgresql { settings: Some(of_team) };
         let spare = names::spare_postgres_cluster("acid-platform", "Deployment", "api");
         assert_eq!(other.binding(&reference(), &facts).name, spare);
     }
@@ -340,7 +526,7 @@ mod tests {
     #[test]
     fn the_name_is_taken_unless_the_object_was_made_for_this_workload() {
         let settings = settings(&json!({}));
-        let provider = Postgresql { settings: Some(&settings) };
+        let provider = Postgresql { settings: Some(settings.clone()) };
         let problem = |made_for: Option<&str>| {
             let database = Database { made_for: made_for.map(str::to_owned), ..Database::default() };
             provider.problem(&reference(), &with_database("ml", "acid-api", database))
@@ -365,7 +551,7 @@ mod tests {
             "tls": {"secretName": "certificate"},
             "clusterLabels": {"cost-center": "ml"}
         }));
-        let object = Postgresql { settings: Some(&settings) }.object(&reference(), &facts());
+        let object = Postgresql { settings: Some(settings.clone()) }.object(&reference(), &facts());
         insta::assert_json_snapshot!(object["spec"], @r#"
         {
           "connectionPooler": {
@@ -422,7 +608,7 @@ mod tests {
     fn a_pooler_is_bound_where_there_is_one() {
         let host = |pooler: Value, facts: &Facts| {
             let settings = settings(&json!({"connectionPooler": pooler}));
-            let binding = Postgresql { settings: Some(&settings) }.binding(&reference(), facts);
+            let binding = Postgresql { settings: Some(settings.clone()) }.binding(&reference(), facts);
             let Source::Value(host) = &binding.parts[&DatabasePart::Host] else { panic!("the host is a value") };
             let address = format!("{host}:5432/api?sslmode=require");
             assert_eq!(binding.parts[&DatabasePart::Uri], Source::Address(address));
@@ -449,7 +635,7 @@ mod tests {
         let settings = settings(&json!({}));
         let problem = |versions: &[&str], facts: Facts| {
             let zalando_versions = versions.iter().map(|&version| version.to_owned()).collect();
-            Postgresql { settings: Some(&settings) }.problem(&reference(), &Facts { zalando_versions, ..facts })
+            Postgresql { settings: Some(settings.clone()) }.problem(&reference(), &Facts { zalando_versions, ..facts })
         };
         assert_eq!(problem(&["16", "17"], facts()), None);
         assert_eq!(problem(&[], facts()), None, "nobody knows");

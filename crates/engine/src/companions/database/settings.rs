@@ -1,0 +1,244 @@
+//! What policies say of databases, parsed and with every default filled in.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::{PROVIDERS, Provider, ProviderKind};
+use crate::api::{DatabaseCreation, DatabaseEnv, DatabasePart, DatabaseProvider};
+use crate::facts::Facts;
+use crate::policy::{Merged, PolicyRef, SettingsError, field};
+use crate::workload::{Wishes, Workload, WorkloadRef};
+
+/// Stands for the name of a workload, and for its role.
+pub const WORKLOAD: &str = "{workload}";
+
+/// Providers with what a policy says of them.
+type Providers = Vec<(DatabaseProvider, Arc<dyn Provider>)>;
+
+/// The database of each model server.
+#[derive(Clone, Debug)]
+pub struct DatabaseSettings {
+    /// Which model servers get one.
+    pub create: DatabaseCreation,
+    /// Who provides those that are not there yet.
+    pub provider: DatabaseProvider,
+    /// The variables that tell of it.
+    pub env: DatabaseEnv,
+    /// The most databases that are made in a namespace.
+    pub max_per_namespace: Option<usize>,
+    /// Whether those are bound too whose variables come from elsewhere, which may name a database.
+    pub over_env_from: bool,
+    /// Every provider, with what the policy says of it.
+    providers: Providers,
+}
+
+impl DatabaseSettings {
+    /// Tells whether a workload is to have a database: its author has a say.
+    #[must_use]
+    pub fn is_wanted(&self, workload: &Workload) -> bool {
+        let wish = Wishes::of(workload).database.said();
+        wish.unwrap_or(self.create == DatabaseCreation::Always)
+    }
+
+    /// Returns who provides the database of a workload. One that is there stays with its provider, whatever the policy
+    /// says since: with another, the workload would start with an empty database.
+    ///
+    /// # Panics
+    /// Never: every provider is among them.
+    #[must_use]
+    pub fn provider(&self, workload: &WorkloadRef, facts: &Facts) -> &dyn Provider {
+        let there: Vec<DatabaseProvider> = facts.databases_of(workload).map(|found| found.provider).collect();
+        let kept = there.iter().find(|found| **found == self.provider).or_else(|| there.first());
+        let named = kept.unwrap_or(&self.provider);
+        let found = self.providers.iter().find(|(provider, _)| provider == named);
+        found.map(|(_, provider)| &**provider).expect("every provider is read")
+    }
+}
+
+/// Reads what is said of databases, and by which policy; none where there is no provider.
+pub(super) fn read(merged: &Merged) -> Result<Option<(DatabaseSettings, PolicyRef)>, SettingsError> {
+    let written = &merged.values()["database"];
+    let provider: DatabaseProvider = field(written, "provider").unwrap_or_default();
+    let Some(source) = merged.source(&["database", "provider"]).filter(|_| provider != DatabaseProvider::None) else {
+        return Ok(None);
+    };
+    let max: Option<i32> = field(written, "maxPerNamespace");
+    let env = field(written, "env").unwrap_or_default();
+    check_env(&env).map_err(|problem| SettingsError(format!("database.env: {problem}")))?;
+    let settings = DatabaseSettings {
+        create: field(written, "create").unwrap_or_default(),
+        provider,
+        max_per_namespace: max.and_then(|max| max.try_into().ok()),
+        over_env_from: field(written, "overEnvFrom").unwrap_or_default(),
+        providers: providers(written, provider, &env)?,
+        env,
+    };
+    Ok(Some((settings, source.clone())))
+}
+
+/// Returns every provider with what the policy says of it. The one that makes databases needs all of its settings; of
+/// another, which made some that are there, they may be gone.
+fn providers(written: &Value, chosen: DatabaseProvider, env: &DatabaseEnv) -> Result<Providers, SettingsError> {
+    let read = |kind: &&ProviderKind| {
+        let settings = written.get(kind.field).cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        let provider = match (kind.read)(Some(settings)) {
+            Ok(provider) => provider,
+            Err(_) if kind.provider != chosen => (kind.read)(None)?,
+            Err(error) => return Err(format!("{}: {error}; {}", kind.field, kind.needs)),
+        };
+        if kind.provider == chosen {
+            provider.check(env).map_err(|problem| format!("{}{problem}", kind.field))?;
+        }
+        Ok((kind.provider, provider))
+    };
+    let all: Result<_, String> = PROVIDERS.iter().map(read).collect();
+    all.map_err(|problem| SettingsError(format!("database.{problem}")))
+}
+
+/// Sees that the variables can be set.
+fn check_env(env: &DatabaseEnv) -> Result<(), String> {
+    let variables = env.variables();
+    if variables.is_empty() {
+        return Err("it names no variable".to_owned());
+    }
+    for (name, part) in variables {
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if !name.chars().all(is_fine) || name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(format!(
+                "`{name}` is no name of a variable: letters, digits, `_`, `-` and `.`, no digit first"
+            ));
+        }
+        let meaning = [("PGUSER", DatabasePart::User), ("PGPASSWORD", DatabasePart::Password)];
+        if let Some((_, meant)) = meaning.iter().find(|(known, meant)| *known == name && *meant != part) {
+            return Err(format!(
+                "`{name}` is the {} for everything that reads it, not the {}",
+                meant.name(),
+                part.name()
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::BUILTIN;
+    use crate::policy::Policy;
+    use crate::testing::{chain, policy};
+
+    /// What is said of the databases of a policy; nothing where it makes sense.
+    fn complaint(database: &Value) -> Option<String> {
+        let compiled = Policy::compile(&policy("serving", &json!({"database": database})), &BUILTIN);
+        compiled.err().map(|error| chain(&error))
+    }
+
+    fn zalando(more: &Value) -> Value {
+        let mut zalando = json!({"teamId": "acid", "version": "17", "volume": {"size": "1Gi"}});
+        json_patch::merge(&mut zalando, more);
+        json!({"provider": "zalando", "zalando": zalando})
+    }
+
+    fn secret(name: &str, keys: &Value, env: &Value) -> Value {
+        json!({"provider": "secret", "secret": {"name": name, "keys": keys}, "env": env})
+    }
+
+    #[test]
+    fn what_no_operator_would_take_is_told_when_the_policy_is_read() {
+        let specs = [
+            zalando(&json!({"users": {"Reporting": []}})),
+            zalando(&json!({"users": {"postgres": []}})),
+            zalando(&json!({"users": {"a_b": [], "a-b": []}})),
+            zalando(&json!({"databases": {"my-features": "{workload}"}})),
+            zalando(&json!({"databases": {"features": "reporting"}})),
+            zalando(&json!({"preparedDatabases": {"1st": {}}})),
+            zalando(&json!({"preparedDatabases": {"a": {"schemas": {"b-c": {}}}}})),
+            zalando(&json!({"databases": {"a": "{workload}"}, "preparedDatabases": {"a": {}}})),
+            zalando(&json!({"volume": {"size": "500k"}})),
+            zalando(&json!({"volume": {"storageClass": "Fast SSD"}})),
+            zalando(&json!({"resources": {"requests": {"cpu": "1e3"}}})),
+            zalando(&json!({"connectionPooler": {"resources": {"limits": {"memory": "1k"}}}})),
+            zalando(&json!({"connectionPooler": {"instances": 0}})),
+            zalando(&json!({"clusterLabels": {"cost center": "ml"}})),
+            zalando(&json!({"clusterLabels": {"app.kubernetes.io/managed-by": "me"}})),
+            zalando(&json!({"tls": {"secretName": "My Secret"}})),
+            json!({"provider": "cloudnative-pg"}),
+            json!({"provider": "cloudnative-pg", "cloudNativePg": {"storage": {"size": "1Gi"}, "version": "seventeen"}}),
+            json!({"provider": "cloudnative-pg", "cloudNativePg": {"storage": {"size": "1Gi"}, "version": "17", "imageName": "a"}}),
+            json!({"provider": "secret"}),
+            secret("{workload}_db", &json!({"uri": "uri"}), &json!("url")),
+            secret("db", &json!({"uri": "a/b"}), &json!("url")),
+            secret("db", &json!({"uri": "uri"}), &json!("libpq")),
+            secret("db", &json!({"uri": "uri"}), &json!({"DB_MODE": "sslmode"})),
+            json!({"provider": "zalando", "maxPerNamespace": -1}),
+            json!({"provider": "none", "env": {}, "zalando": {}}),
+        ];
+        let mut told: Vec<String> = specs.iter().map(|spec| complaint(spec).unwrap_or_default()).collect();
+        let with_env = |env: Value| {
+            let mut database = zalando(&json!({}));
+            database["env"] = env;
+            complaint(&database).unwrap_or_default()
+        };
+        told.extend([json!({}), json!({"1ST": "uri"}), json!({"PGUSER": "host"})].map(with_env));
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        spec.database.zalando.users: the operator takes no user `Reporting`: at most 63 lower-case letters, digits, `-` and `_`, with a letter or digit at both ends
+        spec.database.zalando.users: `postgres` is a name that the operator or PostgreSQL keeps for itself
+        spec.database.zalando.users: the Secret of `a_b` would have the name of another's: `_` becomes `-` there
+        spec.database.zalando.databases: the operator takes no `my-features`: at most 63 letters, digits and `_`, no digit first
+        spec.database.zalando.databases.features: the owner `reporting` is not among the users, nor is it `{workload}`
+        spec.database.zalando.preparedDatabases: the operator takes no `1st`: at most 52 letters, digits and `_`, no digit first
+        spec.database.zalando.preparedDatabases.schemas: the operator takes no `b-c`: at most 63 letters, digits and `_`, no digit first
+        spec.database.zalando.preparedDatabases: `a` is among the databases too
+        spec.database.zalando.volume.size: the operator takes no `500k`: write it as `10Gi`
+        spec.database.zalando.volume.storageClass: storageClass is the name of a StorageClass: lower-case letters, digits, dashes and dots
+        spec.database.zalando.resources.requests.cpu: the operator takes no `1e3`: write it as `500m` or `0.5`
+        spec.database.zalando.connectionPooler.resources.limits.memory: the operator takes no `1k`: write it as `10Gi`
+        spec.database.zalando.connectionPooler.instances: instances is at least 1
+        spec.database.zalando.clusterLabels: `cost center: ml` is no label
+        spec.database.zalando.clusterLabels: the label `app.kubernetes.io/managed-by` is tidegate's own
+        spec.database.zalando.tls.secretName: secretName is the name of a Secret: lower-case letters, digits, dashes and dots
+        spec.database.cloudNativePg: missing field `storage`; provider cloudnative-pg needs storage
+        spec.database.cloudNativePg.version: version is a version such as "17" or "17.5"
+        spec.database.cloudNativePg: version and imageName say the same: write one of them
+        spec.database.secret: missing field `name`; provider secret needs name and keys
+        spec.database.secret.name: `{workload}_db` is no name of a Secret: lower-case letters, digits, `-` and `.`, and `{workload}`
+        spec.database.secret.keys.uri: `a/b` is no key of a Secret
+        spec.database.secret.keys: there is no key for host, which the variable PGHOST is to hold
+        spec.database.secret.keys: there is no key for sslmode, which the variable DB_MODE is to hold
+        spec.database.maxPerNamespace: maxPerNamespace is not below zero
+
+        spec.database.env: it names no variable
+        spec.database.env: `1ST` is no name of a variable: letters, digits, `_`, `-` and `.`, no digit first
+        spec.database.env: `PGUSER` is the user for everything that reads it, not the host
+        "#);
+    }
+
+    #[test]
+    fn what_can_be_had_makes_sense() {
+        let all = json!({
+            "instances": 2, "volume": {"size": "1.5Gi", "storageClass": "fast"},
+            "users": {"reporting": ["createdb", "login"], "a-b": []},
+            "databases": {"features": "reporting", "predictions": "{workload}"},
+            "preparedDatabases": {"store": {"defaultUsers": true, "extensions": {"vector": "public"}, "schemas": {"data": {}, "public": {}}}},
+            "connectionPooler": {"instances": 2, "mode": "session", "maxConnections": 60},
+            "resources": {"requests": {"cpu": "0.5", "memory": "500Mi"}, "limits": {"cpu": "500m", "memory": "1G"}},
+            "tls": {"secretName": "certificate"},
+            "clusterLabels": {"cost-center": "ml", "example.com/tier": ""}
+        });
+        let keys = json!({"host": "h", "database": "d", "user": "u", "password": "p"});
+        for database in [
+            zalando(&all),
+            json!({"provider": "cloudnative-pg", "cloudNativePg": {"storage": {"size": "1Gi"}, "version": "17.5"}}),
+            json!({"provider": "cloudnative-pg", "env": "both", "cloudNativePg": {"storage": {"size": "1Gi"}, "imageName": "a/b:1"}}),
+            secret("{workload}-db", &keys, &json!("libpq")),
+            secret("db", &json!({"uri": "DATABASE_URL"}), &json!({"MLFLOW_BACKEND_STORE_URI": "uri"})),
+            json!({"env": "url"}),
+            json!({"provider": "none", "zalando": {}}),
+        ] {
+            assert_eq!(complaint(&database), None, "{database}");
+        }
+    }
+}
