@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::apply::{Writer, apply, read};
-use super::plan::Action;
 use super::resource;
 use super::watch::{self, Key, Sink, follow};
 use crate::report;
+use tidegate_engine::companions::plan::Action;
 use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER, contains};
 use tidegate_engine::decision::{Decision, Violation};
 use tidegate_engine::workload::{Workload, WorkloadRef};

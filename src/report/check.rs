@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{causes_text, plural};
 use tidegate_engine::api::Enforcement;
-use tidegate_engine::companions::Wanted;
+use tidegate_engine::companions::{Companion, Wanted};
 use tidegate_engine::decision::{Considered, Receipt};
 use tidegate_engine::workload::Workload;
 
@@ -86,20 +86,21 @@ pub fn made(considered: &Considered) -> String {
 #[must_use]
 pub fn companions(considered: &Considered) -> Vec<String> {
     let companions = considered.companions();
-    let made =
-        [("autoscaler", &companions.autoscaler), ("budget", &companions.budget), ("database", &companions.database)];
     let others = considered.autoscaler_of_others();
-    let told = |(what, wanted): (&str, &Wanted)| match wanted {
-        Wanted::Nothing | Wanted::Declined => None,
-        _ if let ("autoscaler", Some(found)) = (what, others) => {
-            Some(format!("{what}: {} {}, which somebody else keeps", found.kind, found.name))
+    let told = |(companion, wanted): (&dyn Companion, &Wanted)| {
+        let what = companion.title().split_once(' ').map_or("", |(_, title)| title);
+        match wanted {
+            Wanted::Nothing | Wanted::Declined => None,
+            _ if let ("autoscaler", Some(found)) = (what, others) => {
+                Some(format!("{what}: {} {}, which somebody else keeps", found.kind, found.name))
+            }
+            Wanted::Object(object) | Wanted::Theirs(object) => {
+                let text_of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
+                let (kind, name) = (text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
+                Some(format!("{what}: {kind} {name}"))
+            }
+            Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => Some(format!("{what}: none: {message}")),
         }
-        Wanted::Object(object) | Wanted::Theirs(object) => {
-            let text_of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
-            let (kind, name) = (text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
-            Some(format!("{what}: {kind} {name}"))
-        }
-        Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => Some(format!("{what}: none: {message}")),
     };
-    made.into_iter().filter_map(told).collect()
+    companions.each().filter_map(told).collect()
 }

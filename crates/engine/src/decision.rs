@@ -369,6 +369,7 @@ mod tests {
     use super::*;
     use crate::api::RECEIPT_ANNOTATION;
     use crate::companions::Wanted;
+    use crate::companions::autoscaler::Autoscaling;
     use crate::facts::Namespace;
     use crate::policy::Broken;
     use crate::testing::{LABEL, facts, policies, with_container};
@@ -527,7 +528,7 @@ mod tests {
     #[test]
     fn companions_are_for_what_was_admitted_and_has_a_name() {
         let object = with_container(&json!({}));
-        assert!(matches!(created("warn", &object).companions.autoscaler, Wanted::Object(_)));
+        assert!(matches!(created("warn", &object).companions.of(&Autoscaling), Wanted::Object(_)));
         let there_before = decided(spec("warn"), &object, Some(&object), "jane", &facts());
         assert_eq!(there_before.companions, Companions::default());
         let mut unnamed = object;
