@@ -168,8 +168,8 @@ impl Expected {
         let verdict = considered.verdict();
         let ids = |of: &[Violation]| of.iter().map(|violation| violation.rule.clone()).collect::<BTreeSet<_>>();
         let refused = ids(&verdict.violations);
-        let (warned, recorded) = (ids(&verdict.warned), ids(&verdict.audited));
-        let excused = verdict.excepted.iter().map(|excepted| excepted.violation.rule.clone()).collect();
+        let (warned, recorded) = (ids(&verdict.warned), ids(&verdict.recorded));
+        let excused = verdict.excused.iter().map(|excepted| excepted.violation.rule.clone()).collect();
         let mut differences = Vec::new();
         for (what, expected, found) in [
             ("refused", Some(&self.refused), &refused),

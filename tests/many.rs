@@ -306,7 +306,7 @@ fn decided(decision: &Decision, object: &Value) -> naive::Outcome {
         policies: decision.policies.clone(),
         refused: ids(&verdict.violations),
         warned: ids(&verdict.warned),
-        recorded: ids(&verdict.audited),
+        recorded: ids(&verdict.recorded),
         memory_limit: resources["limits"]["memory"].clone(),
         cpu_request: resources["requests"]["cpu"].clone(),
         replicas,

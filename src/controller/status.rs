@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tidegate_engine::api::{Condition, ModelServerStatus, ReplicasStatus};
 use tidegate_engine::companions::plan::Plan;
 use tidegate_engine::companions::{self, Described, condition_type};
-use tidegate_engine::decision::{Decision, Violation};
+use tidegate_engine::decision::Decision;
 use tidegate_engine::workload::Workload;
 
 /// Returns the ModelServer of a workload, which has this name, without its status.
@@ -112,8 +112,9 @@ fn conforming(decision: &Decision) -> Condition {
         return Condition::new("Conforming", "Unknown", "OwnedByController", message);
     }
     let verdict = &decision.verdict;
-    let findings = verdict.violations.iter().chain(&verdict.audited);
-    let told: Vec<String> = findings.map(Violation::told).chain(verdict.warnings.iter().cloned()).collect();
+    let findings = verdict.violations.iter().chain(&verdict.recorded);
+    let told: Vec<String> =
+        findings.map(ToString::to_string).chain(verdict.warnings.iter().map(ToString::to_string)).collect();
     // What a policy only wants recorded is no reason not to conform, unless that is all that any policy does.
     let is_only_recorded = verdict.allows() && verdict.warnings.is_empty() && !decision.is_in_audit;
     match told.is_empty() {

@@ -44,7 +44,7 @@ pub fn workload(file: &str, workload: &Workload, considered: &Considered, tally:
         return format!("{head}: not judged: it is no model server, or no policy is for it\n");
     }
     let (verdict, notes) = (considered.verdict(), considered.notes());
-    let warnings: Vec<&String> = notes.iter().chain(&verdict.warnings).collect();
+    let warnings: Vec<String> = notes.iter().cloned().chain(verdict.warnings.iter().map(ToString::to_string)).collect();
     let (word, count) = match (verdict.violations.len(), warnings.len()) {
         (0, 0) => ("admitted".to_owned(), &mut tally.conforming),
         (0, count) => (format!("admitted with {}", plural(count, "warning")), &mut tally.warned),
@@ -56,11 +56,11 @@ pub fn workload(file: &str, workload: &Workload, considered: &Considered, tally:
     for warning in warnings {
         let _ = writeln!(text, "  warning: {warning}");
     }
-    for violation in &verdict.audited {
-        let _ = writeln!(text, "  recorded: {}", violation.told());
+    for violation in &verdict.recorded {
+        let _ = writeln!(text, "  recorded: {violation}");
     }
-    for excepted in verdict.excepted.iter().filter(|excepted| excepted.violation.enforcement == Enforcement::Audit) {
-        let _ = writeln!(text, "  recorded: {}", excepted.told());
+    for excused in verdict.excused.iter().filter(|excused| excused.violation.enforcement == Enforcement::Audit) {
+        let _ = writeln!(text, "  recorded: {excused}");
     }
     if verdict.allows() {
         text.push_str(&made(considered));

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub use inject::Injection;
 pub use patch::between;
-pub use ratchet::{Excepted, Verdict, Violation};
+pub use ratchet::{Excused, Verdict, Violation, Warning};
 pub use receipt::{Entry, Receipt};
 
 use crate::companions::{self, Companions};
@@ -404,7 +404,7 @@ mod tests {
     fn is_nothing(decision: &Decision) -> bool {
         decision.patch.is_empty()
             && decision.verdict.allows()
-            && decision.verdict.audited.is_empty()
+            && decision.verdict.recorded.is_empty()
             && decision.receipt.is_none()
             && decision.companions == Companions::default()
             && decision.policies.is_empty()
@@ -439,7 +439,7 @@ mod tests {
                 && decision.notes.is_empty()
         );
         assert_eq!((decision.receipt, decision.companions), (None, Companions::default()));
-        let audited: Vec<&str> = decision.verdict.audited.iter().map(|violation| &*violation.rule).collect();
+        let audited: Vec<&str> = decision.verdict.recorded.iter().map(|violation| &*violation.rule).collect();
         assert_eq!(audited, ["floating-tag", "missing-memory-limit"]);
     }
 

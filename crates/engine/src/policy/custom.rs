@@ -253,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::BUILTIN;
-    use crate::decision::{Operation, Request, Violation, decide};
+    use crate::decision::{Operation, Request, decide};
     use crate::testing::{facts, policies, with_container};
 
     fn rule(written: &Value) -> Result<CustomRule, CustomRuleError> {
@@ -268,7 +268,8 @@ mod tests {
         let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
         let request = Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now };
         let verdict = decide(&request, &policies(&[("serving", spec)]), &facts()).verdict;
-        verdict.violations.iter().map(Violation::told).chain(verdict.warnings).collect()
+        let violations = verdict.violations.iter().map(ToString::to_string);
+        violations.chain(verdict.warnings.iter().map(ToString::to_string)).collect()
     }
 
     #[test]
