@@ -182,7 +182,7 @@ impl Events {
             "reason": event.reason, "note": truncated(&event.note), "action": "Reconcile",
             "reportingController": MANAGER, "reportingInstance": self.reporter,
             "regarding": {
-                "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "namespace": namespace,
+                "apiVersion": workload.known_kind().api_version(), "kind": workload.kind(), "name": workload.name(), "namespace": namespace,
                 "uid": workload.uid(), "resourceVersion": version
             }
         })

@@ -78,7 +78,7 @@ struct Judged {
 impl Judged {
     fn of(workload: &Workload, decision: &Decision) -> Self {
         let about = json!([{
-            "apiVersion": "apps/v1", "kind": workload.kind(), "namespace": workload.namespace(), "name": workload.name(),
+            "apiVersion": workload.known_kind().api_version(), "kind": workload.kind(), "namespace": workload.namespace(), "name": workload.name(),
             "uid": workload.uid()
         }]);
         let result = |violation: &Violation, outcome: &str, severity: &str| {

@@ -299,7 +299,8 @@ impl<'a> Scaling<'a> {
 
     /// Returns what an autoscaler points at.
     pub(super) fn target(&self) -> Value {
-        json!({"apiVersion": "apps/v1", "kind": self.workload.kind(), "name": self.workload.name()})
+        let version = self.workload.known_kind().api_version();
+        json!({"apiVersion": version, "kind": self.workload.kind(), "name": self.workload.name()})
     }
 }
 

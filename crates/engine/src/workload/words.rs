@@ -260,7 +260,7 @@ mod tests {
             {"name": "PORT", "value": "9000"}, {"name": "OTHER", "value": "$(PORT)"},
             {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
         ]);
-        let commands = Words::commands_of(&Container::new("containers", 0, &value));
+        let commands = Words::commands_of(&Container::new("/spec/template", "containers", 0, &value));
         commands.iter().map(|words| words.0.join(" ")).collect()
     }
 
