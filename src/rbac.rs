@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::controller::report_definitions;
+use crate::webhooks;
 use tidegate_engine::companions::database::apis;
 use tidegate_engine::kind::{KINDS, Kind};
 
@@ -52,18 +53,20 @@ impl Rule {
     }
 
     fn yaml(&self) -> String {
-        let list = |words: &[String]| {
-            let quoted = words.iter().map(|word| if word.is_empty() { "\"\"" } else { word.as_str() });
-            quoted.collect::<Vec<_>>().join(", ")
+        let (groups, resources, verbs) = (list(&self.groups), list(&self.resources), self.verbs.join(", "));
+        let names = match &self.names[..] {
+            [] => String::new(),
+            [name] => format!("    resourceNames: [{name}]\n"),
+            names => format!("    resourceNames:\n      - {}\n", names.join("\n      - ")),
         };
-        let mut text = format!("  - apiGroups: [{}]\n    resources: [{}]\n", list(&self.groups), list(&self.resources));
-        match &self.names[..] {
-            [] => {}
-            [name] => text += &format!("    resourceNames: [{name}]\n"),
-            names => text += &format!("    resourceNames:\n      - {}\n", names.join("\n      - ")),
-        }
-        text + &format!("    verbs: [{}]\n", self.verbs.join(", "))
+        format!("  - apiGroups: [{groups}]\n    resources: [{resources}]\n{names}    verbs: [{verbs}]\n")
     }
+}
+
+/// Writes words as they stand in a list of YAML; the group of the core is the empty one.
+fn list(words: &[String]) -> String {
+    let quoted = words.iter().map(|word| if word.is_empty() { "\"\"" } else { word.as_str() });
+    quoted.collect::<Vec<_>>().join(", ")
 }
 
 /// Returns one rule for each group of these kinds; `part` is what it is about of each.
@@ -77,43 +80,20 @@ fn of_kinds<'k>(kinds: &'k [Kind], part: &'k str, verbs: &'static [&'static str]
 }
 
 /// Returns the rules of the role for the whole cluster, where these kinds can be model servers.
-fn sections(kinds: &[Kind]) -> Vec<Section> {
-    let reports: (Vec<&str>, Vec<&str>) = report_definitions().into_iter().filter_map(split).unzip();
+fn sections(kinds: &[Kind]) -> [Section; 7] {
+    let told = Rule::new(&["events.k8s.io"], &["events"], &["create"]);
     let section = |why, rules| Section { why, rules };
-    vec![
+    [
         section("What decisions are made from.", known(kinds)),
-        section(
-            "What Tidegate writes about them.",
-            vec![
-                Rule::new(
-                    &["tidegate.dev"],
-                    &["servingpolicies/status", "servingexceptions/status", "modelservers/status"],
-                    &["patch"],
-                ),
-                Rule::new(&["tidegate.dev"], &["modelservers"], MAKE),
-            ],
-        ),
-        section("Told on the workloads.", vec![Rule::new(&["events.k8s.io"], &["events"], &["create"])]),
+        section("What Tidegate writes about them.", written()),
+        section("Told on the workloads.", vec![told]),
         section("Companions. Autoscalers give way to their authors' own; databases are never deleted.", companions()),
-        section(
-            "One report for each namespace, where they are asked for (--policy-reports).",
-            vec![Rule::new(&reports.1, &reports.0, &["get", "create", "patch", "delete"])],
-        ),
+        section("One report for each namespace, where they are asked for (--policy-reports).", vec![reports()]),
         section(
             "To own them with blockOwnerDeletion, where the cluster asks for that.",
             of_kinds(kinds, "/finalizers", &["update"]).collect(),
         ),
-        section(
-            "To fill in the caBundle.",
-            vec![
-                Rule::new(
-                    &["admissionregistration.k8s.io"],
-                    &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-                    &["get", "list", "watch", "patch"],
-                )
-                .named(["tidegate".to_owned()]),
-            ],
-        ),
+        section("To fill in the caBundle.", vec![configurations()]),
     ]
 }
 
@@ -128,6 +108,25 @@ fn known(kinds: &[Kind]) -> Vec<Rule> {
     rules.push(Rule::new(&["apiregistration.k8s.io"], &["apiservices"], FOLLOW));
     rules.push(Rule::new(&["tidegate.dev"], &["servingpolicies", "servingexceptions"], FOLLOW));
     rules
+}
+
+/// Returns the rules for Tidegate's own kinds.
+fn written() -> Vec<Rule> {
+    let statuses = ["servingpolicies/status", "servingexceptions/status", "modelservers/status"];
+    vec![Rule::new(&["tidegate.dev"], &statuses, &["patch"]), Rule::new(&["tidegate.dev"], &["modelservers"], MAKE)]
+}
+
+/// Returns the rule for reports, of whichever kind is served.
+fn reports() -> Rule {
+    let (plurals, groups): (Vec<&str>, Vec<&str>) = report_definitions().into_iter().filter_map(split).unzip();
+    Rule::new(&groups, &plurals, &["get", "create", "patch", "delete"])
+}
+
+/// Returns the rule for Tidegate's own webhook configurations.
+fn configurations() -> Rule {
+    let kinds = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"];
+    let rule = Rule::new(&["admissionregistration.k8s.io"], &kinds, &["get", "list", "watch", "patch"]);
+    rule.named([webhooks::NAME.to_owned()])
 }
 
 /// Returns the rules for companions.
@@ -221,28 +220,26 @@ mod tests {
 
     use super::*;
 
-    /// The permissions of the role for these kinds, as `verb group/resource` or `verb group/resource/name`.
+    /// What may be done of an object, such as `get apps/deployments` or `patch group/resource/name`.
     fn permissions(kinds: &[Kind]) -> Vec<String> {
-        let written: String = sections(kinds).iter().flat_map(|section| &section.rules).map(Rule::yaml).collect();
-        let rules: Vec<Value> = serde_saphyr::from_str(&written).unwrap();
-        let words = |rule: &Value, field: &str| -> Vec<String> {
-            serde_json::from_value(rule.get(field).cloned().unwrap_or(json!([""]))).unwrap()
-        };
-        let mut all = Vec::new();
-        for rule in &rules {
-            for (group, resource) in words(rule, "apiGroups")
-                .iter()
-                .flat_map(|group| words(rule, "resources").into_iter().map(move |resource| (group.clone(), resource)))
-            {
-                for name in words(rule, "resourceNames") {
-                    let object = format!("{group}/{resource}/{name}");
-                    all.extend(
-                        words(rule, "verbs").iter().map(|verb| format!("{verb} {}", object.trim_end_matches('/'))),
-                    );
-                }
-            }
+        let yaml: String = sections(kinds).iter().flat_map(|section| &section.rules).map(Rule::yaml).collect();
+        let rules: Vec<Value> = serde_saphyr::from_str(&yaml).unwrap();
+        rules.iter().flat_map(permissions_of).collect()
+    }
+
+    fn permissions_of(rule: &Value) -> Vec<String> {
+        let words = |field: &str| rule[field].as_array().map_or_else(|| vec![json!("")], Clone::clone);
+        let mut all = vec![String::new()];
+        for (field, separator) in [("verbs", " "), ("apiGroups", "/"), ("resources", "/"), ("resourceNames", "")] {
+            let with = |known: &String| {
+                words(field)
+                    .into_iter()
+                    .map(move |word| format!("{known}{}{separator}", word.as_str().unwrap()))
+                    .collect::<Vec<_>>()
+            };
+            all = all.iter().flat_map(with).collect();
         }
-        all
+        all.iter().map(|permission| permission.trim_end_matches('/').to_owned()).collect()
     }
 
     #[test]
@@ -277,6 +274,7 @@ mod tests {
         let objects: Vec<Value> = serde_saphyr::from_multiple(&manifest()).unwrap();
         let kinds: Vec<&Value> = objects.iter().map(|object| &object["kind"]).collect();
         assert_eq!(kinds, ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]);
-        assert!(objects[1]["rules"].as_array().is_some_and(|rules| rules.len() == 17));
+        let written = sections(KINDS).iter().map(|section| section.rules.len()).sum::<usize>();
+        assert_eq!(objects[1]["rules"].as_array().map(Vec::len), Some(written));
     }
 }

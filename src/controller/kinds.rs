@@ -17,6 +17,7 @@ use tidegate_engine::kind::Kind;
 use tidegate_engine::workload::items;
 
 /// Returns how the API server is asked for the workloads of a kind.
+#[must_use]
 pub fn resource_of(kind: &Kind) -> ApiResource {
     ApiResource {
         group: kind.group.to_owned(),
