@@ -112,7 +112,7 @@ fn serves(definition: &Value, version: &str) -> bool {
 }
 
 /// Tells whether the API server serves what a definition defines.
-fn is_established(definition: &Value) -> bool {
+pub(super) fn is_established(definition: &Value) -> bool {
     items(&definition["status"]["conditions"]).any(|found| found["type"] == "Established" && found["status"] == "True")
 }
 

@@ -376,6 +376,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_told_of_a_kind_that_is_served_no_longer() {
+        let strangers = strangers(&[("serving", warning())]);
+        put(&strangers, "a");
+        assert_eq!(told(&strangers), by("serving", &["a"]));
+        strangers.decide_all_again();
+        strangers.forget("StatefulSet");
+        assert_eq!(strangers.by_policy(), by("serving", &["a"]));
+        strangers.forget("Deployment");
+        assert!(!strangers.decide_next() && strangers.by_policy().is_empty());
+    }
+
+    #[test]
     fn they_are_seen_once_all_have_been_decided_about() {
         let strangers = strangers(&[("serving", warning())]);
         let mut sink = OfKind { step: Some(strangers.seen.step("Deployment").into()), ..sink(&strangers) };

@@ -213,6 +213,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kind::KINDS;
 
     fn checked(object: &Value) -> Result<(), ShapeError> {
         check(object, Kind::of_object(object))
@@ -230,6 +231,19 @@ mod tests {
             complaint(&object),
             "spec.template.spec.containers[1].env is a string, but Kubernetes has a list there"
         );
+    }
+
+    #[test]
+    fn every_template_of_a_kind_is_looked_at_and_what_is_on_the_way_to_it() {
+        let kind = Kind { templates: &["/spec/leader/template", "/spec/worker/template"], ..KINDS[0] };
+        let complaint = |worker: Value| {
+            let leader = json!({"template": {"spec": {"containers": [{"name": "a"}]}}});
+            check(&json!({"spec": {"leader": leader, "worker": worker}}), &kind).map_err(|error| error.to_string())
+        };
+        assert_eq!((complaint(json!(null)), complaint(json!({"template": {"spec": {}}}))), (Ok(()), Ok(())));
+        let told = |place: &str| Err(format!("{place}, but Kubernetes has an object there"));
+        assert_eq!(complaint(json!("x")), told("spec.worker is a string"));
+        assert_eq!(complaint(json!({"template": {"spec": []}})), told("spec.worker.template.spec is a list"));
     }
 
     #[test]
