@@ -5,6 +5,7 @@ mod authors;
 mod completed;
 mod container;
 mod defaults;
+mod environment;
 mod image;
 mod keyed;
 mod parse;
@@ -13,6 +14,7 @@ mod probe;
 mod reference;
 mod shape;
 mod shell;
+mod text;
 mod wishes;
 mod words;
 
@@ -26,6 +28,7 @@ pub(crate) use container::is_gpu;
 pub use container::{Container, GPU_RESOURCES};
 pub use defaults::{GRACE_PERIOD, PROGRESS_DEADLINE};
 pub(crate) use defaults::{complete_probe, has_handler};
+pub(crate) use environment::refers_to;
 pub use image::Image;
 pub use keyed::{Path, key_of};
 pub(crate) use keyed::{child, put};
@@ -35,8 +38,7 @@ pub use probe::Probe;
 pub use reference::WorkloadRef;
 pub use shape::ShapeError;
 pub use wishes::{Wish, Wishes};
-pub use words::Words;
-pub(crate) use words::refers_to;
+pub use words::{Told, Words};
 
 /// Returns the items of a list; none where there is no list.
 pub fn items(list: &Value) -> impl Iterator<Item = &Value> {

@@ -112,12 +112,6 @@ impl<'a> Container<'a> {
         words::is_script(self)
     }
 
-    /// Returns the value of an environment variable that is given as text.
-    #[must_use]
-    pub fn env_value(&self, name: &str) -> Option<&'a str> {
-        self.env(name)?["value"].as_str()
-    }
-
     /// Returns the entry of an environment variable, however its value is given.
     #[must_use]
     pub fn env(&self, name: &str) -> Option<&'a Value> {
