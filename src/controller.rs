@@ -44,6 +44,7 @@ pub use plan::{Action, Plan, Standing, plan};
 use crate::companions::{self, MANAGER};
 use crate::facts::WorkloadRef;
 use crate::server::health::Readiness;
+use crate::server::slow_lane::SlowLane;
 use crate::state::State;
 use apply::Writer;
 use book::Book;
@@ -99,6 +100,8 @@ struct Context {
     objects: Arc<Objects>,
     wanted_since: reconcile::WantedSince,
     reports: Option<Arc<Reports>>,
+    /// Where workloads are judged by custom rules: one at a time, for people wait for the webhooks, and nobody for this.
+    lane: SlowLane,
     /// Who makes or marks databases has the turn: otherwise two would each see room for one more.
     databases: tokio::sync::Mutex<()>,
     settle: Duration,
@@ -168,6 +171,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         objects: Arc::clone(&objects),
         wanted_since: reconcile::WantedSince::default(),
         reports: options.write_reports.then(|| Reports::new(writer.clone())),
+        lane: SlowLane::new(1),
         databases: tokio::sync::Mutex::default(),
         settle: options.settle,
         resync: options.resync,

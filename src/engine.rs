@@ -26,6 +26,7 @@ use crate::companions::{self, Companions};
 pub use crate::facts::User;
 use crate::facts::{Autoscaler, Facts};
 use crate::policy::{Effective, PolicySet};
+use crate::rules::custom::{Costs, Expressions};
 use crate::rules::{Context, Membership};
 use crate::workload::Workload;
 
@@ -227,6 +228,7 @@ impl<'a> Considered<'a> {
         };
         let workload = self.workload();
         let recognised = effective.runtimes().recognise(&workload);
+        let costs = Costs::default();
         ratchet::judge(&Context {
             is_new: self.request.operation == Operation::Create,
             membership: self.membership,
@@ -238,6 +240,7 @@ impl<'a> Considered<'a> {
             recognised: &recognised,
             user: self.request.user,
             now: self.request.now,
+            expressions: &Expressions::new(&costs),
         })
     }
 

@@ -181,7 +181,7 @@ impl Input {
                 self.facts.claims.entry(namespace).or_default().insert(name, Claim::of(object));
             }
             ("", "Service") => {
-                self.facts.services.entry(namespace).or_default().insert(name);
+                Arc::make_mut(self.facts.services.entry(namespace).or_default()).insert(name);
             }
             ("policy", "PodDisruptionBudget") => {
                 let budgets = self.facts.budgets.get_or_insert_default();

@@ -135,6 +135,12 @@ impl Policy {
         self.exceptions.never.contains_key(rule)
     }
 
+    /// Tells whether the policy has rules of its own.
+    #[must_use]
+    pub fn has_custom_rules(&self) -> bool {
+        self.variants.iter().any(|variant| !variant.custom.is_empty())
+    }
+
     /// Tells whether a rule is one of the policy's own.
     #[must_use]
     pub fn has_rule(&self, id: &str) -> bool {
@@ -241,6 +247,12 @@ impl PolicySet {
     #[must_use]
     pub fn policies(&self) -> &[Arc<Policy>] {
         &self.policies
+    }
+
+    /// Tells whether any policy has rules of its own.
+    #[must_use]
+    pub fn has_custom_rules(&self) -> bool {
+        self.policies.iter().any(|policy| policy.has_custom_rules())
     }
 
     /// Tells whether a workload is a model server: by its own labels, or for its namespace says so of all in it.

@@ -29,6 +29,7 @@ use crate::facts::{Facts, User};
 use crate::policy::{Effective, PolicySet};
 use crate::runtimes::Recognised;
 use crate::workload::{Container, Workload};
+use custom::Expressions;
 
 /// Every rule, in the order in which findings are told.
 pub static ALL: &[&dyn Rule] = &[
@@ -238,12 +239,19 @@ pub struct Context<'a> {
     pub user: User<'a>,
     /// When it is judged.
     pub now: Timestamp,
+    /// What custom rules share.
+    pub expressions: &'a Expressions<'a>,
 }
 
 impl Context<'_> {
-    /// Returns the same for the workload as it was before an update, with what is recognised in that.
-    pub(crate) fn before<'b>(&'b self, recognised: &'b Recognised<'b>) -> Option<Context<'b>> {
-        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, ..*self })
+    /// Returns the same for the workload as it was before an update, with what is recognised in that and what custom rules
+    /// share about it.
+    pub(crate) fn before<'b>(
+        &'b self,
+        recognised: &'b Recognised<'b>,
+        expressions: &'b Expressions<'b>,
+    ) -> Option<Context<'b>> {
+        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, expressions, ..*self })
     }
 
     /// Returns the least and the most replicas that the workload runs with.
@@ -272,6 +280,8 @@ pub struct Finding {
     pub expected: String,
     /// YAML to paste at `place` or above it.
     pub instead: String,
+    /// Whether the rule could not judge the workload: then nothing tells whether it was so before an update.
+    pub is_unjudged: bool,
 }
 
 impl Finding {
@@ -318,5 +328,9 @@ impl Finding {
 
     fn instead(self, instead: impl Into<String>) -> Self {
         Self { instead: instead.into(), ..self }
+    }
+
+    fn unjudged(self) -> Self {
+        Self { is_unjudged: true, ..self }
     }
 }

@@ -23,6 +23,7 @@ use crate::engine::Decision;
 use crate::facts::WorkloadRef;
 use crate::policy::{Broken, Exception, Meeting, Policy, PolicySet};
 use crate::report;
+use crate::server::slow_lane::in_place;
 use crate::state::State;
 
 /// How often counts are written, and exceptions looked at that may have expired: each status changes at most so often
@@ -120,13 +121,15 @@ impl Book {
 
     /// Notes a policy, unless it is one that was noted before.
     pub(super) fn put_policy(&self, name: &str, object: Value, compile: impl FnOnce(&Value) -> Result<Policy, String>) {
-        let mut pages = self.pages();
-        if let Some(known) = pages.policies.get_mut(name).filter(|known| known.is(&object)) {
+        if let Some(known) = self.pages().policies.get_mut(name).filter(|known| known.is(&object)) {
             known.object = object;
             return;
         }
+        // Its rules are tried, which may take long: others are to go on, and to get at the pages.
+        let compiled = in_place(|| compile(&object));
+        let mut pages = self.pages();
         let before = pages.policies.remove(name);
-        let page = Page::of(object.clone(), compile(&object), before);
+        let page = Page::of(object, compiled, before);
         match &page.problem {
             None => info!(policy = name, "a policy is in force"),
             Some(problem) => warn!(policy = name, error = problem, "a policy cannot be put in force"),

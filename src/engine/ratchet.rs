@@ -4,6 +4,7 @@ use crate::api::Enforcement;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::policy::{ActiveRule, Exception};
+use crate::rules::custom::Expressions;
 use crate::rules::{Context, Finding};
 
 /// A finding of a rule, as strict as the policies make it.
@@ -58,12 +59,16 @@ impl Verdict {
 /// Runs the rules over a workload.
 pub(super) fn judge(context: &Context) -> Verdict {
     let mut judged = Verdict::default();
-    let found = violations(context);
+    let found = violations(context, |_| true);
     if found.is_empty() {
         return judged;
     }
     let recognised = context.old.map(|old| context.effective.runtimes().recognise(&old)).unwrap_or_default();
-    let before = context.before(&recognised).map(|before| violations(&before)).unwrap_or_default();
+    // Only what was found can have been so before: what else custom rules would cost is saved.
+    let is_found = |rule: &str| found.iter().any(|violation| violation.rule == rule);
+    let expressions = Expressions::new(context.expressions.costs());
+    let before = context.before(&recognised, &expressions).map(|before| violations(&before, is_found));
+    let before = before.unwrap_or_default();
     let exceptions: Vec<&Exception> = context.policies.exceptions_for(&context.workload).collect();
     for violation in found {
         if let Some(excepted) = excepted(&violation, &exceptions, context) {
@@ -71,7 +76,7 @@ pub(super) fn judge(context: &Context) -> Verdict {
             judged.excepted.push(excepted);
             continue;
         }
-        let existing = before.iter().any(|old| old.is_same(&violation));
+        let existing = !violation.finding.is_unjudged && before.iter().any(|old| old.is_same(&violation));
         match violation.enforcement {
             Enforcement::Enforce if existing => {
                 judged.warnings.push(violation.existing());
@@ -101,10 +106,10 @@ fn excepted(violation: &Violation, exceptions: &[&Exception], context: &Context)
     })
 }
 
-/// Returns what the rules find, each thing once, as strictly as any rule has it.
-fn violations(context: &Context) -> Vec<Violation> {
+/// Returns what the rules find that are asked, each thing once, as strictly as any rule has it.
+fn violations(context: &Context, is_asked: impl Fn(&str) -> bool) -> Vec<Violation> {
     let mut violations: Vec<Violation> = Vec::new();
-    let judging = |active: &&ActiveRule| active.rule.concerns() == context.membership;
+    let judging = |active: &&ActiveRule| active.rule.concerns() == context.membership && is_asked(active.rule.id());
     for ActiveRule { rule, enforcement, policy } in context.effective.rules().iter().filter(judging) {
         for finding in rule.check(context) {
             let (rule, policy) = (rule.id().to_owned(), policy.to_string());

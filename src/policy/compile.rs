@@ -20,6 +20,7 @@ use super::{ExceptionLimits, Merged, Policy, PolicyRef, Selection, SettingsError
 use crate::api::{
     Bound, ContainerDefaults, Environment, LabelSelector, Resources, ServingPolicy, ServingPolicySpec, WorkloadKind,
 };
+use crate::cel::Budget;
 use crate::quantity::Quantity;
 use crate::rules::custom::CustomRule;
 use crate::rules::resources::ResourcesOutOfBounds;
@@ -150,11 +151,13 @@ impl Policy {
         let spec = &policy.spec;
         let name = policy.metadata.name.as_deref().ok_or(PolicyError::Unnamed)?;
         schema::check(&json(spec))?;
-        let mut variants = vec![Variant::compile(name, None, spec)?];
+        let budget = Budget::default();
+        let mut variants = vec![Variant::compile(name, None, spec, &budget)?];
         for (environment, overlay) in &spec.environments {
             let failed =
                 |source| PolicyError::Environment { environment: environment.clone(), source: Box::new(source) };
-            variants.push(Variant::compile(name, Some(environment), &overlaid(spec, overlay)).map_err(failed)?);
+            let whole = overlaid(spec, overlay);
+            variants.push(Variant::compile(name, Some(environment), &whole, &budget).map_err(failed)?);
         }
         Ok(Self {
             reference: PolicyRef { name: name.into(), generation: policy.metadata.generation.unwrap_or(1) },
@@ -216,7 +219,12 @@ fn json(written: &impl Serialize) -> Value {
 }
 
 impl Variant {
-    fn compile(policy: &str, environment: Option<&str>, spec: &ServingPolicySpec) -> Result<Self, PolicyError> {
+    fn compile(
+        policy: &str,
+        environment: Option<&str>,
+        spec: &ServingPolicySpec,
+        budget: &Budget,
+    ) -> Result<Self, PolicyError> {
         let resources = spec.resources.clone().unwrap_or_default();
         check_resources(&resources)?;
         spec.autoscaling.as_ref().map_or(Ok(()), autoscaling::check).map_err(PolicyError::Autoscaling)?;
@@ -238,7 +246,7 @@ impl Variant {
             configured: configured(policy, spec)?,
             bounds: resources.bounds,
             rules: spec.rules.iter().filter_map(|(id, settings)| Some((id.clone(), settings.enforcement?))).collect(),
-            custom: custom(spec)?,
+            custom: custom(spec, budget)?,
         })
     }
 }
@@ -342,8 +350,8 @@ impl Bound {
     }
 }
 
-/// Compiles the policy's own rules.
-fn custom(spec: &ServingPolicySpec) -> Result<Vec<Arc<dyn Rule>>, PolicyError> {
+/// Compiles the policy's own rules, within what all of them may cost together in all environments.
+fn custom(spec: &ServingPolicySpec, budget: &Budget) -> Result<Vec<Arc<dyn Rule>>, PolicyError> {
     let mut rules: Vec<Arc<dyn Rule>> = Vec::new();
     for (index, written) in spec.custom_rules.iter().enumerate() {
         let failed = |problem: String| PolicyError::CustomRule { index, rule: written.id.clone(), problem };
@@ -353,7 +361,7 @@ fn custom(spec: &ServingPolicySpec) -> Result<Vec<Arc<dyn Rule>>, PolicyError> {
         let mut written = written.clone();
         let params = spec.rules.get(&written.id).and_then(|settings| settings.params.clone());
         written.params = params.or(written.params);
-        rules.push(Arc::new(CustomRule::compile(&written).map_err(|problem| failed(problem.to_string()))?));
+        rules.push(Arc::new(CustomRule::compile(&written, budget).map_err(|problem| failed(problem.to_string()))?));
     }
     Ok(rules)
 }

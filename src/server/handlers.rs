@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -14,42 +15,65 @@ use tracing::{debug, error, warn};
 
 use crate::admission::{self, Answer, BadReview, Review, Webhook, guard, own_kinds};
 use crate::report;
+use crate::server::slow_lane::SlowLane;
 use crate::state::State;
 
 /// The most bytes of a body: a review carries an object and its old self, each of which etcd bounds at about 1.5 MiB
 /// and the API server at 3 MiB.
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
 
+/// The most bytes of a body that is read and answered by a thread that serves connections: what is larger takes longer than
+/// it costs to have another thread do it.
+const LARGE: usize = 256 * 1024;
+
+/// How long a request waits for a thread: with what its rules may cost, and the wait for its namespace, it is answered before
+/// the API server gives up on it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the webhooks share.
+///
+/// What may take long is done on threads of its own, so that connections and health are served meanwhile: requests that are
+/// judged by custom rules, reviews of policies, and large bodies. All others are answered where they are read: that takes a few
+/// hundred microseconds, and to hand them over would add some tens to each.
+#[derive(Clone)]
+struct Webhooks {
+    state: Arc<State>,
+    lane: SlowLane,
+}
+
 /// Returns the routes of the webhooks.
 pub fn webhooks(state: Arc<State>) -> Router {
+    let webhooks = Webhooks { state, lane: SlowLane::of_cores() };
     Router::new()
         .route("/mutate", post(mutate))
         .route("/validate", post(validate))
         .route("/policies", post(policies))
         .route("/guard", post(guard_databases))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(state)
+        .with_state(webhooks)
 }
 
-async fn mutate(Shared(state): Shared<Arc<State>>, body: Bytes) -> Response {
-    answer(&state, Webhook::Mutate, &body).await
+async fn mutate(Shared(webhooks): Shared<Webhooks>, body: Bytes) -> Response {
+    answer(&webhooks, Webhook::Mutate, body).await
 }
 
-async fn validate(Shared(state): Shared<Arc<State>>, body: Bytes) -> Response {
-    answer(&state, Webhook::Validate, &body).await
+async fn validate(Shared(webhooks): Shared<Webhooks>, body: Bytes) -> Response {
+    answer(&webhooks, Webhook::Validate, body).await
 }
 
 /// Answers a review of one of Tidegate's own kinds. A panic is the API server's to tell of: it closes the connection.
-async fn policies(Shared(state): Shared<Arc<State>>, body: Bytes) -> Response {
+async fn policies(Shared(Webhooks { state, lane }): Shared<Webhooks>, body: Bytes) -> Response {
     if !state.is_complete() {
         return not_ready();
     }
-    let answer = state.read(|policies, _| own_kinds::answer(&body, Timestamp::now(), policies));
-    answer.map_or_else(|bad| bad_request(&bad), json)
+    let answer = move || state.read(|policies, _| own_kinds::answer(&body, Timestamp::now(), policies));
+    lane.run_within(PATIENCE, answer)
+        .await
+        .map_or_else(busy, |answer| answer.map_or_else(|bad| bad_request(&bad), json))
 }
 
 /// Answers a review of deleting a database. A panic is the API server's to tell of: it closes the connection.
-async fn guard_databases(Shared(state): Shared<Arc<State>>, body: Bytes) -> Response {
+async fn guard_databases(Shared(Webhooks { state, .. }): Shared<Webhooks>, body: Bytes) -> Response {
     if !state.is_complete() {
         return not_ready();
     }
@@ -60,6 +84,13 @@ async fn guard_databases(Shared(state): Shared<Arc<State>>, body: Bytes) -> Resp
 /// The API server takes this as a failure: an object is let through unchanged, and refused by the webhooks that judge it.
 fn not_ready() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "tidegate has not read the cluster yet\n").into_response()
+}
+
+/// The same, of a request for which there was no thread in time.
+fn busy() -> Response {
+    warn!("a request was not answered: custom rules keep all threads busy");
+    (StatusCode::SERVICE_UNAVAILABLE, "tidegate is busy with custom rules of other requests; try again\n")
+        .into_response()
 }
 
 fn bad_request(bad: &BadReview) -> Response {
@@ -73,19 +104,42 @@ fn json(encoded: Vec<u8>) -> Response {
 }
 
 /// Answers a review. Whatever happens while deciding, a readable envelope gets an answer with its `uid`.
-async fn answer(state: &State, webhook: Webhook, body: &[u8]) -> Response {
-    let review = match admission::decode(body) {
-        Ok(review) => review,
-        Err(bad) => return bad_request(&bad),
+async fn answer(webhooks: &Webhooks, webhook: Webhook, body: Bytes) -> Response {
+    let Webhooks { state, lane } = webhooks;
+    let is_large = body.len() > LARGE;
+    let decoded = if is_large {
+        let body = body.clone();
+        lane.run_within(PATIENCE, move || admission::decode(&body).map(Review::into_owned)).await
+    } else {
+        Some(admission::decode(&body))
+    };
+    let review = match decoded {
+        Some(Ok(review)) => review,
+        Some(Err(bad)) => return bad_request(&bad),
+        None => return busy(),
     };
     if !state.is_complete() {
         return not_ready();
     }
     state.wait_for_namespace(review.namespace()).await;
-    let encoded = guarded(webhook, &review, || {
-        state.read(|policies, facts| review.answer(webhook, Timestamp::now(), policies, facts))
-    });
-    json(encoded)
+    let takes_long = is_large || may_take_long(webhook, &review, state);
+    let state = Arc::clone(state);
+    let decide = move |review: &Review| {
+        guarded(webhook, review, || {
+            state.read(|policies, facts| review.answer(webhook, Timestamp::now(), policies, facts))
+        })
+    };
+    if !takes_long {
+        return json(decide(&review));
+    }
+    let review = review.into_owned();
+    lane.run_within(PATIENCE, move || decide(&review)).await.map_or_else(busy, json)
+}
+
+/// Tells whether a review may take long to answer. Where telling that panics, so does deciding, which is guarded.
+fn may_take_long(webhook: Webhook, review: &Review, state: &State) -> bool {
+    let told = || state.read(|policies, facts| review.may_take_long(webhook, policies, facts));
+    catch_unwind(AssertUnwindSafe(told)).unwrap_or_default()
 }
 
 /// Answers also where deciding panics.
