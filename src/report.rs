@@ -165,6 +165,7 @@ mod tests {
             found: "`3`".into(),
             expected: "nothing".into(),
             instead: instead.into(),
+            is_unjudged: false,
         };
         Violation { rule: "some-rule".into(), policy: "serving".into(), enforcement: Enforcement::Enforce, finding }
     }

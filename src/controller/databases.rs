@@ -83,7 +83,7 @@ impl Sink<DynamicObject> for Definitions {
                 facts.zalando_versions.clear();
             }
             for inside in facts.databases.values_mut() {
-                inside.retain(|(of, _), _| *of != provider);
+                Arc::make_mut(inside).retain(|(of, _), _| *of != provider);
             }
         });
         self.watches.objects.note(|kinds| kinds.databases.retain(|(of, _)| *of != provider));
@@ -108,7 +108,7 @@ pub(super) fn identity(database: &Value) -> Option<(&'static Api, Key)> {
 pub(super) fn note(api: &Api, key: &Key, object: &Value, state: &State, objects: &Objects) -> Option<Value> {
     let database = database::read(api, object);
     let of = (api.provider, key.1.clone());
-    state.note(|facts| facts.databases.entry(key.0.clone()).or_default().insert(of, database));
+    state.note(|facts| Arc::make_mut(facts.databases.entry(key.0.clone()).or_default()).insert(of, database));
     objects.note(|kinds| kinds.databases.insert((api.provider, key.clone()), object))
 }
 
@@ -130,7 +130,9 @@ impl Sink<DynamicObject> for Databases {
 
     fn remove(&mut self, key: &Key) {
         let of = (self.api.provider, key.1.clone());
-        self.watches.state.note(|facts| facts.databases.get_mut(&key.0).and_then(|inside| inside.remove(&of)));
+        self.watches
+            .state
+            .note(|facts| facts.databases.get_mut(&key.0).and_then(|inside| Arc::make_mut(inside).remove(&of)));
         self.watches.objects.note(|kinds| kinds.databases.remove(&(self.api.provider, key.clone())));
         // Its workload needs another; somebody may have waited for its name, or for its place among those of the namespace.
         self.watches.queue.push_namespace(&key.0);

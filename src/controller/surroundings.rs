@@ -1,6 +1,7 @@
 //! What stands beside workloads and tells rules something: claims, disruption budgets, the names of Services, and the version
 //! of the API server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
@@ -15,7 +16,7 @@ use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
 use crate::report;
 use crate::server::health::Step;
-use tidegate_engine::facts::{Apis, Claim, Facts, PodSelector};
+use tidegate_engine::facts::{Apis, Claim, Facts, PodSelector, SharedMap};
 
 /// How long to wait before the API server is asked for its version again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -36,7 +37,7 @@ impl Watches {
     /// Follows the PodDisruptionBudgets.
     pub(super) fn budgets(&self, step: Step) -> impl Future<Output = ()> + use<> {
         // Where there are none, that is known too.
-        self.state.note(|facts| facts.budgets = Some(std::collections::HashMap::default()));
+        self.state.note(|facts| facts.budgets = Some(SharedMap::default()));
         let kind = resource("policy", "v1", "PodDisruptionBudget");
         let beside = Beside { watches: self.clone(), step, is_synced: false };
         follow(self.events(&kind), Budgets { beside, kind })
@@ -175,15 +176,20 @@ struct Services(Beside);
 
 impl Sink<PartialObjectMeta<Service>> for Services {
     fn put(&mut self, key: Key, _: PartialObjectMeta<Service>) {
-        let is_new =
-            self.0.watches.state.note(|facts| facts.services.entry(key.0.clone()).or_default().insert(key.1.clone()));
+        let is_new = self.0.watches.state.note(|facts| {
+            let inside = facts.services.entry(key.0.clone()).or_default();
+            !inside.contains(&key.1) && Arc::make_mut(inside).insert(key.1.clone())
+        });
         if is_new {
             self.0.changed(&key);
         }
     }
 
     fn remove(&mut self, key: &Key) {
-        self.0.watches.state.note(|facts| facts.services.get_mut(&key.0).map(|inside| inside.remove(&key.1)));
+        self.0
+            .watches
+            .state
+            .note(|facts| facts.services.get_mut(&key.0).map(|inside| Arc::make_mut(inside).remove(&key.1)));
         self.0.changed(key);
     }
 

@@ -19,6 +19,8 @@ pub struct Finding {
     pub expected: String,
     /// YAML to paste at `place` or above it.
     pub instead: String,
+    /// Whether the rule could not be evaluated: then nothing tells whether it was so before an update.
+    pub is_unjudged: bool,
 }
 
 impl Finding {
@@ -65,5 +67,9 @@ impl Finding {
 
     pub(crate) fn instead(self, instead: impl Into<String>) -> Self {
         Self { instead: instead.into(), ..self }
+    }
+
+    pub(crate) fn unjudged(self) -> Self {
+        Self { is_unjudged: true, ..self }
     }
 }
