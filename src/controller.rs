@@ -3,14 +3,12 @@
 mod apply;
 mod autoscalers;
 mod book;
-mod bound;
 mod databases;
 mod events;
 mod kept;
 mod leader;
 mod observed;
 mod orphans;
-mod plan;
 mod policies;
 mod reconcile;
 mod reports;
@@ -39,8 +37,6 @@ use tracing::{Instrument as _, debug, info_span};
 
 pub use apply::ApplyError;
 pub use leader::{Election, new_identity};
-pub use observed::Observed;
-pub use plan::{Action, Plan, Standing, plan};
 pub use served::metrics_served;
 
 use crate::server::health::Readiness;
@@ -226,7 +222,9 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         spawn(&mut tasks, "databases", watches.databases(api, readiness.step(api.definition)));
     }
     spawn(&mut tasks, "claims", watches.claims(readiness.step("claims")));
-    spawn(&mut tasks, "disruption budgets", watches.budgets(readiness.step("disruption budgets")));
+    for watched in companions::watched() {
+        spawn(&mut tasks, watched.kind, watches.companion(watched, readiness.step(watched.kind)));
+    }
     spawn(&mut tasks, "services", watches.services(readiness.step("services")));
     spawn(&mut tasks, "version", watches.clone().version(readiness.step("version")));
     for kind in KINDS {

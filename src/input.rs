@@ -10,9 +10,9 @@ use serde_json::Value;
 use crate::report;
 use tidegate_engine::BUILTIN;
 use tidegate_engine::api::{ServingException, ServingPolicy};
-use tidegate_engine::companions::{autoscaler_of, database};
+use tidegate_engine::companions::{self, autoscaler_of, database};
 use tidegate_engine::decision::{Considered, Operation, Request, User};
-use tidegate_engine::facts::{Apis, Autoscaler, Claim, Facts, Namespace, PodSelector, SCALED_OBJECT};
+use tidegate_engine::facts::{Apis, Autoscaler, Claim, Facts, Namespace, SCALED_OBJECT};
 use tidegate_engine::policy::{Exception, Policy, PolicySet};
 use tidegate_engine::workload::Workload;
 
@@ -187,11 +187,11 @@ impl Input {
             ("", "Service") => {
                 Arc::make_mut(self.facts.services.entry(namespace).or_default()).insert(name);
             }
-            ("policy", "PodDisruptionBudget") => {
-                let budgets = self.facts.budgets.get_or_insert_default();
-                budgets.entry(namespace).or_default().insert(name, PodSelector::of(object));
-            }
-            _ => self.add_database(object, namespace, name),
+            (group, kind) => match companions::watched().find(|watched| (watched.group, watched.kind) == (group, kind))
+            {
+                Some(watched) => (watched.note)(&mut self.facts, &namespace, &name, Some(object)),
+                None => self.add_database(object, namespace, name),
+            },
         }
     }
 

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use tidegate_engine::decision::{Considered, Excepted, Verdict, Violation};
+use tidegate_engine::decision::{Considered, Excused, Verdict, Violation};
 use tidegate_engine::workload::WorkloadRef;
 
 /// Writes a refusal: every violation, with its field, what was found, what is expected and what to paste.
@@ -34,15 +34,16 @@ pub(crate) fn plural(count: usize, what: &str) -> String {
 
 fn paragraph(number: usize, violation: &Violation) -> String {
     let finding = &violation.finding;
-    let subject = if finding.subject.is_empty() { String::new() } else { format!(" (container {})", finding.subject) };
+    let subject =
+        if finding.container.is_empty() { String::new() } else { format!(" (container {})", finding.container) };
     let mut text = format!("{number}. {}{subject}: {}\n", violation.rule, finding.place);
     let _ = writeln!(text, "   found:    {}", finding.found);
     let _ = writeln!(text, "   expected: {}", finding.expected);
     let _ = writeln!(text, "   policy:   {}", violation.policy);
-    if !finding.instead.is_empty() {
+    if !finding.fix.is_empty() {
         let _ = writeln!(text, "   instead:");
     }
-    for line in finding.instead.lines() {
+    for line in finding.fix.lines() {
         let _ = writeln!(text, "     {line}");
     }
     text
@@ -96,7 +97,7 @@ pub fn causes(verdict: &Verdict) -> Vec<Cause> {
 /// would have said is said now.
 #[must_use]
 pub fn warnings(considered: &Considered, verdict: &Verdict) -> Vec<String> {
-    let mut warnings = verdict.warnings.clone();
+    let mut warnings: Vec<String> = verdict.warnings.iter().map(ToString::to_string).collect();
     if !considered.patch().is_empty() {
         warnings.push(
             "tidegate's mutating webhook was not reached: apply again to have what is missing injected".to_owned(),
@@ -111,9 +112,9 @@ pub fn warnings(considered: &Considered, verdict: &Verdict) -> Vec<String> {
 #[must_use]
 pub fn audit(verdict: &Verdict) -> BTreeMap<&'static str, String> {
     let at = |violation: &Violation| format!("{} at {}", violation.rule, violation.finding.place);
-    let broken: Vec<String> = verdict.audited.iter().map(at).collect();
-    let excused = |excepted: &Excepted| format!("{} by {}", at(&excepted.violation), excepted.exception);
-    let excepted: Vec<String> = verdict.excepted.iter().map(excused).collect();
+    let broken: Vec<String> = verdict.recorded.iter().map(at).collect();
+    let excused = |excepted: &Excused| format!("{} by {}", at(&excepted.violation), excepted.exception);
+    let excepted: Vec<String> = verdict.excused.iter().map(excused).collect();
     let told = [("violations", broken), ("exceptions", excepted)].into_iter().filter(|(_, lines)| !lines.is_empty());
     told.map(|(key, lines)| (key, lines.join("; "))).collect()
 }
@@ -152,20 +153,20 @@ mod tests {
     use serde_json::{Value, json};
 
     use tidegate_engine::api::Enforcement;
-    use tidegate_engine::decision::{Operation, Request, User};
+    use tidegate_engine::decision::{Operation, Request, User, Warning};
     use tidegate_engine::policy::Finding;
     use tidegate_engine::testing::{facts, policies, with_container};
     use tidegate_engine::workload::Workload;
 
-    fn violation(subject: &str, instead: &str) -> Violation {
+    fn violation(container: &str, fix: &str) -> Violation {
         let finding = Finding {
             place: "spec.replicas".into(),
-            subject: subject.into(),
+            container: container.into(),
             field: "replicas".into(),
             found: "`3`".into(),
             expected: "nothing".into(),
-            instead: instead.into(),
-            is_unjudged: false,
+            fix: fix.into(),
+            not_evaluated: false,
         };
         Violation { rule: "some-rule".into(), policy: "serving".into(), enforcement: Enforcement::Enforce, finding }
     }
@@ -216,22 +217,23 @@ mod tests {
                 now: Timestamp::UNIX_EPOCH,
             };
             let considered = Considered::of(request, &policies, &facts);
-            let verdict = Verdict { warnings: vec!["a warning".to_owned()], ..Verdict::default() };
+            let verdict = Verdict { warnings: vec![Warning::Violation(violation("", "x"))], ..Verdict::default() };
             (considered.patch(), warnings(&considered, &verdict))
         };
         let mut object = with_container(&json!({}));
         let (patch, owed) = said(&object);
-        assert_eq!((owed.len(), &*owed[0]), (3, "a warning"));
+        let warning = "some-rule: spec.replicas: `3`; expected nothing";
+        assert_eq!((owed.len(), &*owed[0]), (3, warning));
         assert!(owed[1].contains("mutating webhook was not reached") && owed[2].contains("no probes"), "{owed:?}");
         json_patch::patch(&mut object, &patch).unwrap();
-        assert_eq!(said(&object).1, ["a warning"]);
+        assert_eq!(said(&object).1, [warning]);
     }
 
     #[test]
     fn the_audit_log_keeps_what_was_broken_in_audit_alone() {
         let refused = Verdict { violations: vec![violation("", "x")], ..Verdict::default() };
         assert!(audit(&refused).is_empty());
-        let audited = Verdict { audited: vec![violation("", "x"), violation("a", "x")], ..Verdict::default() };
+        let audited = Verdict { recorded: vec![violation("", "x"), violation("a", "x")], ..Verdict::default() };
         let kept = "some-rule at spec.replicas; some-rule at spec.replicas".to_owned();
         assert_eq!(audit(&audited), [("violations", kept)].into());
     }

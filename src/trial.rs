@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::input::{Found, Input, InputError, considered};
-use tidegate_engine::companions::Wanted;
+use tidegate_engine::companions::{self, Wanted};
 use tidegate_engine::decision::{Considered, Violation};
 use tidegate_engine::quantity::fields::Fields;
 use tidegate_engine::workload::Path;
@@ -87,19 +88,22 @@ pub struct Expected {
     pub replicas: Option<i64>,
     /// What is made beside the workload, by `autoscaler`, `budget` and `database`: part of the object, or `none`.
     #[serde(default)]
-    pub companions: BTreeMap<Companion, Value>,
+    pub companions: BTreeMap<CompanionName, Value>,
 }
 
-/// What can be made beside a workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Companion {
-    /// Its autoscaler.
-    Autoscaler,
-    /// Its PodDisruptionBudget.
-    Budget,
-    /// Its database.
-    Database,
+/// The name of a companion, as policies have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CompanionName(&'static str);
+
+impl<'de> Deserialize<'de> for CompanionName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let all = companions::ALL.map(companions::Companion::field);
+        all.into_iter()
+            .find(|known| *known == name)
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format!("unknown companion `{name}`, expected one of {}", all.join(", "))))
+    }
 }
 
 /// What came of a test.
@@ -164,8 +168,8 @@ impl Expected {
         let verdict = considered.verdict();
         let ids = |of: &[Violation]| of.iter().map(|violation| violation.rule.clone()).collect::<BTreeSet<_>>();
         let refused = ids(&verdict.violations);
-        let (warned, recorded) = (ids(&verdict.warned), ids(&verdict.audited));
-        let excused = verdict.excepted.iter().map(|excepted| excepted.violation.rule.clone()).collect();
+        let (warned, recorded) = (ids(&verdict.warned), ids(&verdict.recorded));
+        let excused = verdict.excused.iter().map(|excepted| excepted.violation.rule.clone()).collect();
         let mut differences = Vec::new();
         for (what, expected, found) in [
             ("refused", Some(&self.refused), &refused),
@@ -205,11 +209,8 @@ impl Expected {
     fn companions(&self, considered: &Considered) -> Vec<String> {
         let planned = considered.companions();
         let differing = self.companions.iter().flat_map(|(companion, expected)| {
-            let (what, wanted) = match companion {
-                Companion::Autoscaler => ("autoscaler", &planned.autoscaler),
-                Companion::Budget => ("budget", &planned.budget),
-                Companion::Database => ("database", &planned.database),
-            };
+            let found = planned.each().find(|(known, _)| known.field() == companion.0);
+            let (what, wanted) = found.map_or(("", &Wanted::Nothing), |(known, wanted)| (known.field(), wanted));
             match wanted {
                 Wanted::Object(object) | Wanted::Theirs(object) if expected == "none" => {
                     let found = format!("{} {}", told(&object["kind"]), told(&object["metadata"]["name"]));

@@ -181,7 +181,7 @@ fn what_ran_before_tidegate_is_listed_until_it_is_adopted_and_restarts_no_pod() 
     let shown = tidegate(&sandbox, &["adopt", "--all"]).succeeds();
     for told in [
         "Deployment adopted/api: would be adopted\n  pod template: as it is, no pod restarts\n",
-        "  autoscaler: HorizontalPodAutoscaler api-tidegate\n  budget: PodDisruptionBudget api-tidegate\n",
+        "  autoscaler: HorizontalPodAutoscaler api-tidegate\n  disruption budget: PodDisruptionBudget api-tidegate\n",
         "2 workloads would be adopted; --yes does it\n",
     ] {
         assert!(shown.stdout.contains(told), "{}", shown.stdout);

@@ -137,7 +137,7 @@ mod of_rules {
     fn finds(case: &Path, file: &str, expected: &BTreeSet<&str>) -> Result<(), String> {
         let decision = judged(case, &objects(case, file));
         let verdict = &decision.verdict;
-        let told: Vec<String> = verdict.violations.iter().map(Violation::told).collect();
+        let told: Vec<String> = verdict.violations.iter().map(ToString::to_string).collect();
         (found(&decision) == *expected).then_some(()).ok_or_else(|| format!("{file}: {}", told.join("; ")))
     }
 
@@ -211,10 +211,10 @@ mod of_rules {
         ),
     ];
 
-    /// Does what a finding says to write instead.
+    /// Does what a finding says to write fix.
     fn paste(objects: &mut Vec<Value>, violation: &Violation) {
-        let Finding { place, subject, instead, .. } = &violation.finding;
-        let known = KNOWN.iter().fold(instead.clone(), |text, (what, value)| text.replace(what, value));
+        let Finding { place, container, fix, .. } = &violation.finding;
+        let known = KNOWN.iter().fold(fix.clone(), |text, (what, value)| text.replace(what, value));
         let snippet: Value = serde_saphyr::from_str(&known).unwrap();
         let (object, field) = match place.split_once(' ') {
             Some((beside, field)) => {
@@ -236,10 +236,10 @@ mod of_rules {
         }
         let object = &mut objects[object];
         let target = match field.strip_prefix("spec.template.spec.") {
-            Some(rest) if !subject.is_empty() => {
+            Some(rest) if !container.is_empty() => {
                 let list = rest.split('[').next().unwrap();
                 let containers = object["spec"]["template"]["spec"][list].as_array_mut().unwrap();
-                containers.iter_mut().find(|container| container["name"] == subject.as_str()).unwrap()
+                containers.iter_mut().find(|found| found["name"] == container.as_str()).unwrap()
             }
             Some(_) => &mut object["spec"]["template"]["spec"],
             None => object,
@@ -307,7 +307,7 @@ mod of_rules {
         for case in cases() {
             for violation in judged(&case, &objects(&case, "bad.yaml")).verdict.violations {
                 let finding = &violation.finding;
-                for text in [&finding.place, &finding.found, &finding.expected, &finding.instead, &violation.policy] {
+                for text in [&finding.place, &finding.found, &finding.expected, &finding.fix, &violation.policy] {
                     assert!(!text.is_empty(), "{finding:?}");
                 }
                 assert_eq!(violation.enforcement, Enforcement::Enforce);
@@ -442,7 +442,7 @@ mod of_injection {
             ("database/env-from-over", "none keeps it unbound"),
         ] {
             let (_, _, Decision { notes, verdict, .. }) = injected(&root().join("injection").join(case));
-            let mut told = notes.iter().chain(&verdict.warnings);
+            let mut told = notes.iter().cloned().chain(verdict.warnings.iter().map(ToString::to_string));
             assert!(told.any(|told| told.contains(said)), "{case}: {notes:?} {:?}", verdict.warnings);
         }
         for case in ["resources/all-absent", "probes/switched-off", "scope/all-at-once", "scope/audit"] {

@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use policies::{SCOPE, all_in_force};
 use serde_json::{Map, Value, json};
 use tidegate_engine::companions::Wanted;
+use tidegate_engine::companions::autoscaler::Autoscaling;
 use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
 use tidegate_engine::facts::{Apis, Facts, Namespace};
 use tidegate_engine::workload::Workload;
@@ -295,7 +296,7 @@ fn decided(decision: &Decision, object: &Value) -> naive::Outcome {
         let ids = of.iter().map(|violation| &violation.rule).filter(|id| RULES.contains(&id.as_str()));
         ids.cloned().collect()
     };
-    let autoscaler = match &decision.companions.autoscaler {
+    let autoscaler = match decision.companions.of(&Autoscaling) {
         Wanted::Object(object) => Some(object["spec"].clone()),
         _ => None,
     };
@@ -305,7 +306,7 @@ fn decided(decision: &Decision, object: &Value) -> naive::Outcome {
         policies: decision.policies.clone(),
         refused: ids(&verdict.violations),
         warned: ids(&verdict.warned),
-        recorded: ids(&verdict.audited),
+        recorded: ids(&verdict.recorded),
         memory_limit: resources["limits"]["memory"].clone(),
         cpu_request: resources["requests"]["cpu"].clone(),
         replicas,

@@ -118,7 +118,7 @@ impl Would {
         }
         let verdict = then.verdict();
         for broken in verdict.violations.iter().chain(&verdict.warned) {
-            let _ = writeln!(text, "  does not conform: {}", broken.told());
+            let _ = writeln!(text, "  does not conform: {broken}");
         }
         text.push_str(&after_a_change(&marked, &check::companions(&then), policies, facts)?);
         Ok(Self::Adopt(text))
@@ -151,7 +151,7 @@ fn after_a_change(adopted: &Value, made: &[String], policies: &PolicySet, facts:
     });
     let told = next.notes().into_iter().map(|note| format!("warning: {note}"));
     let made_then = check::companions(&next).into_iter().filter(|line| !made.contains(line));
-    let refused = next.verdict().violations.into_iter().map(|broken| format!("refused: {}", broken.told()));
+    let refused = next.verdict().violations.into_iter().map(|broken| format!("refused: {broken}"));
     let lines: Vec<String> = injected.chain(told).chain(made_then).chain(refused).collect();
     let head = "  with the next change of its pod template:\n";
     let text = |line: String| format!("    {line}\n");

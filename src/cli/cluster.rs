@@ -12,8 +12,8 @@ use tracing::{debug, warn};
 
 use crate::controller::metrics_served;
 use crate::input::Input;
-use tidegate_engine::companions::database;
 use tidegate_engine::companions::database::offered_versions;
+use tidegate_engine::companions::{self, Watched, database};
 use tidegate_engine::facts::{Apis, SCALED_OBJECT};
 
 /// Connects to the cluster of a kubeconfig, or else of the environment.
@@ -92,10 +92,10 @@ pub(super) async fn read_around(client: &Client, namespace: &str, input: &mut In
     for kind in beside {
         objects.extend(list_if_allowed(client, kind, namespace).await?.unwrap_or_default());
     }
-    if let Some(budgets) = list_if_allowed(client, ("policy", "v1", "PodDisruptionBudget"), namespace).await? {
-        // Where there are none, that is known too.
-        input.facts.budgets.get_or_insert_default();
-        objects.extend(budgets);
+    for Watched { group, version, kind, begin, .. } in companions::watched() {
+        let Some(found) = list_if_allowed(client, (group, version, kind), namespace).await? else { continue };
+        begin(&mut input.facts);
+        objects.extend(found);
     }
     for object in objects {
         input.add_text("the cluster", &object.to_string(), namespace)?;

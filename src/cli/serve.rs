@@ -17,15 +17,15 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 use tracing::info;
 
 use super::cluster::connect;
 use super::files::add_policies;
 use crate::certs::{self, Certificates};
-use crate::controller::{self, Election};
+use crate::controller::{self, Controller, Election};
 use crate::input::Input;
-use crate::server::health::{self, Readiness};
+use crate::server::health::{self, Readiness, Step};
 use crate::server::{Limits, ServerCertificate, handlers, serve_plain, serve_tls};
 use crate::state::State;
 use crate::webhooks::register::{self, Replica};
@@ -144,98 +144,145 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(args: Args) -> anyhow::Result<()> {
-    let Args {
-        listen,
-        health_listen,
-        certs,
-        webhook_url,
-        selector,
-        guard_databases,
-        policy,
-        kubeconfig,
-        settle_seconds,
-        resync_seconds,
-        policy_reports,
-        leader_elect,
-        lease_namespace,
-        lease_name,
-        lease_seconds,
-        identity,
-    } = args;
     let mut signals = Signals::listen()?;
-    let policies = policies_from(&policy)?;
-    let certificates = certificates(&certs, webhook_url.as_ref())?;
-    let state = Arc::new(State::new(PolicySet::new(selector.0.clone(), policies)));
-    let webhooks = bind("--listen", listen).await?;
-    let health = bind("--health-listen", health_listen).await?;
-    let client = connect(kubeconfig).await?;
-
-    let readiness = Readiness::default();
-    let identity = identity.unwrap_or_else(controller::new_identity);
-    let election = leader_elect.then(|| Election {
-        namespace: lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
-        name: lease_name,
-        identity: identity.clone(),
-        duration: Duration::from_secs(lease_seconds),
-    });
-    let options = controller::Options {
-        settle: Duration::from_secs(settle_seconds),
-        resync: Duration::from_secs(resync_seconds),
-        watch_policies: policy.is_empty(),
-        write_reports: policy_reports,
-        election,
-    };
-    let mut controller = controller::start(&client, &state, &options, &readiness);
-    let ready = Readiness::default();
-    let registered = ready.step("registration of the webhooks");
-
-    let (stop, stopping) = watch::channel(false);
-    let certificate = ServerCertificate::new(&certificates).context("cannot use the certificate")?;
-    let router = handlers::webhooks(Arc::clone(&state));
-    let serving = [
-        tokio::spawn(serve_tls(webhooks, router, certificate, Limits::default(), told(stopping.clone()))),
-        tokio::spawn(serve_plain(
-            health,
-            health::routes(vec![readiness.clone(), ready]),
-            Limits::default(),
-            told(stopping),
-        )),
-    ];
-    let registration = Registration {
-        client,
-        url: webhook_url,
-        scope: selector.0,
-        guard_databases,
-        ca_pem: certificates.ca_pem,
-        identity,
-    };
+    let mut running = Running::start(args).await?;
     tokio::select! {
-        () = readiness.reached() => state.completed(),
-        ended = controller.ended() => return Err(ended_early(ended)),
+        () = running.readiness.reached() => running.state.completed(),
+        ended = running.controller.ended() => return Err(ended_early(ended)),
         () = signals.stop() => return Ok(()),
     }
-    registration.make().await?;
-    registered.done();
-    info!(%listen, %health_listen, "ready");
+    running.registration.make().await?;
+    running.registered.done();
+    info!(listen = %running.servers.listen, health_listen = %running.servers.health_listen, "ready");
 
     tokio::select! {
         () = signals.stop() => {}
-        ended = controller.ended() => return Err(ended_early(ended)),
-        () = registration.keep() => {}
+        ended = running.controller.ended() => return Err(ended_early(ended)),
+        () = running.registration.keep() => {}
     }
     info!("stopping");
-    // Nobody may be asked in vain: the servers go on until the API server asks others, or nobody.
-    controller.resign().await;
-    let stays = registration.unmake(async || controller.is_succeeded().await).await?;
-    controller.stop().await;
-    stop.send_replace(true);
-    for server in serving {
-        server.await.context("a server ended badly")?;
+    running.stop().await
+}
+
+/// All that runs while Tidegate serves.
+struct Running {
+    state: Arc<State>,
+    controller: Controller,
+    /// Whether the cluster has been read.
+    readiness: Readiness,
+    registration: Registration,
+    /// Done once the API server asks this process.
+    registered: Step,
+    servers: Servers,
+}
+
+impl Running {
+    async fn start(args: Args) -> anyhow::Result<Self> {
+        let Args {
+            listen,
+            health_listen,
+            certs,
+            webhook_url,
+            selector,
+            guard_databases,
+            policy,
+            kubeconfig,
+            settle_seconds,
+            resync_seconds,
+            policy_reports,
+            leader_elect,
+            lease_namespace,
+            lease_name,
+            lease_seconds,
+            identity,
+        } = args;
+        let policies = policies_from(&policy)?;
+        let certificates = certificates(&certs, webhook_url.as_ref())?;
+        let state = Arc::new(State::new(PolicySet::new(selector.0.clone(), policies)));
+        let sockets = Sockets::bind(listen, health_listen).await?;
+        let client = connect(kubeconfig).await?;
+
+        let identity = identity.unwrap_or_else(controller::new_identity);
+        let election = leader_elect.then(|| Election {
+            namespace: lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
+            name: lease_name,
+            identity: identity.clone(),
+            duration: Duration::from_secs(lease_seconds),
+        });
+        let options = controller::Options {
+            settle: Duration::from_secs(settle_seconds),
+            resync: Duration::from_secs(resync_seconds),
+            watch_policies: policy.is_empty(),
+            write_reports: policy_reports,
+            election,
+        };
+        let (readiness, ready) = (Readiness::default(), Readiness::default());
+        let controller = controller::start(&client, &state, &options, &readiness);
+        let registered = ready.step("registration of the webhooks");
+        let servers = sockets.serve(&state, &certificates, vec![readiness.clone(), ready])?;
+        let (url, scope, ca_pem) = (webhook_url, selector.0, certificates.ca_pem);
+        let registration = Registration { client, url, scope, guard_databases, ca_pem, identity };
+        Ok(Self { state, controller, readiness, registration, registered, servers })
     }
-    if stays {
-        registration.withdraw().await?;
+
+    /// Ends in an order in which nobody is asked in vain: the servers go on until the API server asks others, or nobody.
+    async fn stop(self) -> anyhow::Result<()> {
+        let Self { controller, registration, servers, .. } = self;
+        controller.resign().await;
+        let stays = registration.unmake(async || controller.is_succeeded().await).await?;
+        controller.stop().await;
+        servers.stop().await?;
+        if stays {
+            registration.withdraw().await?;
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// The sockets that are served once there is something to serve.
+struct Sockets {
+    webhooks: TcpListener,
+    health: TcpListener,
+    listen: SocketAddr,
+    health_listen: SocketAddr,
+}
+
+impl Sockets {
+    async fn bind(listen: SocketAddr, health_listen: SocketAddr) -> anyhow::Result<Self> {
+        let webhooks = bind("--listen", listen).await?;
+        Ok(Self { webhooks, health: bind("--health-listen", health_listen).await?, listen, health_listen })
+    }
+
+    fn serve(self, state: &Arc<State>, certificates: &Certificates, health: Vec<Readiness>) -> anyhow::Result<Servers> {
+        let (stop, stopping) = watch::channel(false);
+        let certificate = ServerCertificate::new(certificates).context("cannot use the certificate")?;
+        let router = handlers::webhooks(Arc::clone(state));
+        let limits = Limits::default;
+        let tasks = [
+            tokio::spawn(serve_tls(self.webhooks, router, certificate, limits(), told(stopping.clone()))),
+            tokio::spawn(serve_plain(self.health, health::routes(health), limits(), told(stopping))),
+        ];
+        Ok(Servers { tasks, stop, listen: self.listen, health_listen: self.health_listen })
+    }
+}
+
+/// The servers of webhooks and health.
+struct Servers {
+    tasks: [JoinHandle<()>; 2],
+    stop: watch::Sender<bool>,
+    listen: SocketAddr,
+    health_listen: SocketAddr,
+}
+
+impl Servers {
+    /// Lets requests that are being answered end.
+    async fn stop(self) -> anyhow::Result<()> {
+        self.stop.send_replace(true);
+        for task in self.tasks {
+            task.await.context("a server ended badly")?;
+        }
+        Ok(())
+    }
 }
 
 /// What no longer follows the cluster would decide by what was true once: better to be started anew.

@@ -7,8 +7,8 @@ use serde_json::Value;
 use tracing::info;
 
 use super::leader::Leadership;
-use super::plan::Action;
 use tidegate_engine::companions::MANAGER;
+use tidegate_engine::companions::plan::Action;
 
 /// Why an action could not be carried out.
 #[derive(Debug, thiserror::Error)]

@@ -57,8 +57,7 @@ impl Autoscalers {
     /// Remembers an object, or forgets it, and returns what it was before.
     fn remember(&self, key: &Key, object: Option<Value>) -> Option<Value> {
         self.watches.objects.note(|kinds| {
-            let known =
-                if self.kind.kind == SCALED_OBJECT { &mut kinds.scaled_objects } else { &mut kinds.autoscalers };
+            let known = kinds.of(&self.kind.group, &self.kind.kind);
             match object {
                 Some(object) => known.insert(key.clone(), &object),
                 None => known.remove(key),
@@ -147,7 +146,7 @@ impl Sink<DynamicObject> for Definition {
                 !known.is_empty()
             });
         });
-        self.watches.objects.note(|kinds| kinds.scaled_objects.clear());
+        self.watches.objects.note(|kinds| kinds.of("keda.sh", SCALED_OBJECT).clear());
         self.watches.queue.push_all();
     }
 

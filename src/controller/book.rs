@@ -208,7 +208,7 @@ impl Book {
         judged.refused.extend(verdict.violations.iter().map(|violation| violation.policy.clone()));
         judged.warned.extend(verdict.warned.iter().map(|violation| violation.policy.clone()));
         judged.held.clone_from(&decision.companions.held);
-        for excepted in &verdict.excepted {
+        for excepted in &verdict.excused {
             *judged.excused.entry(excepted.exception.clone()).or_default() += 1;
         }
         self.pages().judged.insert(workload.clone(), judged);

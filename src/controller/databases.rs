@@ -86,7 +86,8 @@ impl Sink<DynamicObject> for Definitions {
                 Arc::make_mut(inside).retain(|(of, _), _| *of != provider);
             }
         });
-        self.watches.objects.note(|kinds| kinds.databases.retain(|(of, _)| *of != provider));
+        let (group, _, kind) = self.api.kind;
+        self.watches.objects.note(|kinds| kinds.of(group, kind).clear());
         self.watches.queue.push_all();
     }
 
@@ -109,7 +110,8 @@ pub(super) fn note(api: &Api, key: &Key, object: &Value, state: &State, objects:
     let database = database::read(api, object);
     let of = (api.provider, key.1.clone());
     state.note(|facts| Arc::make_mut(facts.databases.entry(key.0.clone()).or_default()).insert(of, database));
-    objects.note(|kinds| kinds.databases.insert((api.provider, key.clone()), object))
+    let (group, _, kind) = api.kind;
+    objects.note(|kinds| kinds.of(group, kind).insert(key.clone(), object))
 }
 
 struct Databases {
@@ -133,7 +135,8 @@ impl Sink<DynamicObject> for Databases {
         self.watches
             .state
             .note(|facts| facts.databases.get_mut(&key.0).and_then(|inside| Arc::make_mut(inside).remove(&of)));
-        self.watches.objects.note(|kinds| kinds.databases.remove(&(self.api.provider, key.clone())));
+        let (group, _, kind) = self.api.kind;
+        self.watches.objects.note(|kinds| kinds.of(group, kind).remove(key));
         // Its workload needs another; somebody may have waited for its name, or for its place among those of the namespace.
         self.watches.queue.push_namespace(&key.0);
     }
@@ -147,10 +150,8 @@ impl Sink<DynamicObject> for Databases {
 
     /// Those that were just made are noted at once.
     fn noted(&self) -> Vec<Key> {
-        self.watches.objects.note(|kinds| {
-            let of_provider = kinds.databases.keys().filter(|(of, _)| *of == self.api.provider);
-            of_provider.map(|(_, key)| key.clone()).collect()
-        })
+        let (group, _, kind) = self.api.kind;
+        self.watches.objects.note(|kinds| kinds.of(group, kind).keys().cloned().collect())
     }
 }
 

@@ -12,11 +12,10 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::debug;
 
-use super::Observed;
 use super::apply::{Writer, record};
-use super::plan::{Action, Course, Plan, Standing};
 use crate::report;
-use tidegate_engine::companions::MANAGER;
+use tidegate_engine::companions::plan::{Action, CompanionPlan, CompanionState, Observed, Plan};
+use tidegate_engine::companions::{Companion, MANAGER, condition_type};
 use tidegate_engine::workload::Workload;
 
 /// For how long a workload is not told the same again, however often it changes to and fro. It holds for twice as long at
@@ -40,19 +39,20 @@ pub(super) struct Event {
 /// Returns what was done for a workload, as far as its plan was carried out.
 pub(super) fn done(plan: &Plan, observed: &Observed) -> Vec<Event> {
     let is_there = |object: &Value| {
-        let known = observed.autoscalers.iter().chain(&observed.budgets);
+        let known = observed.objects.iter().flatten();
         known
             .into_iter()
             .any(|found| found["kind"] == object["kind"] && found["metadata"]["name"] == object["metadata"]["name"])
     };
     let told_of = observed.model_server.as_ref().map_or(&Value::Null, |told| &told["status"]["database"]["name"]);
     let was_there = |object: &Value| object["metadata"]["name"] == *told_of;
-    let of = |subject: &str, course: &Course| -> Vec<Event> {
-        if matches!(course.standing, Standing::Refused(_)) {
+    let of = |(companion, plan): (&dyn Companion, &CompanionPlan)| -> Vec<Event> {
+        if matches!(plan.state, CompanionState::Refused(_)) {
             return Vec::new();
         }
-        let event = |what: &str, note: String| Event { is_warning: false, reason: format!("{subject}{what}"), note };
-        let told = course.actions.iter().map(|action| match action {
+        let event =
+            |what: &str, note: String| Event { is_warning: false, reason: format!("{}{what}", companion.name()), note };
+        let told = plan.actions.iter().map(|action| match action {
             Action::Apply(object) if is_there(object) => {
                 event("Updated", format!("brought {} in step with its policy", named(object)))
             }
@@ -66,53 +66,47 @@ pub(super) fn done(plan: &Plan, observed: &Observed) -> Vec<Event> {
         });
         told.collect()
     };
-    let companions =
-        [of("Autoscaler", &plan.autoscaler), of("DisruptionBudget", &plan.budget), of("Database", &plan.database)];
-    companions.concat()
+    plan.each().flat_map(of).collect()
 }
 
 /// Returns what stands otherwise than the last status of the ModelServer says, and that a person wants to know.
 pub(super) fn changed(before: &Value, plan: &Plan) -> Vec<Event> {
-    let companions = [
-        ("Autoscaler", "an autoscaler", "autoscaler", &plan.autoscaler.standing),
-        ("DisruptionBudget", "a disruption budget", "disruptionBudget", &plan.budget.standing),
-        ("Database", "a database", "database", &plan.database.standing),
-    ];
-    let changed = companions.into_iter().filter_map(|(subject, what, field, standing)| {
-        let type_ = &format!("{subject}Ready");
-        let (is_warning, reason, event, note) = match standing {
-            Standing::Theirs(found) => (
+    let changed = plan.each().filter_map(|(companion, CompanionPlan { state, .. })| {
+        let (subject, what, field) = (companion.name(), companion.title(), companion.field());
+        let type_ = &condition_type(companion);
+        let (is_warning, reason, event, note) = match state {
+            CompanionState::Theirs(found) => (
                 false,
                 "Yielded",
                 format!("{subject}Yielded"),
                 format!("left to {}, which is its author's", named(found)),
             ),
-            Standing::Drifted(found, told) => (
+            CompanionState::Drifted(found, told) => (
                 true,
                 "Drifted",
                 format!("{subject}Drifted"),
                 format!("{} differs from its policy: {told}", named(found)),
             ),
-            Standing::Impossible(reason, message) | Standing::Left(_, reason, message) => {
+            CompanionState::Impossible(reason, message) | CompanionState::Left(_, reason, message) => {
                 (true, *reason, (*reason).to_owned(), format!("{what} cannot be had: {message}"))
             }
-            Standing::Refused(message) => {
+            CompanionState::Refused(message) => {
                 (true, "Refused", format!("{subject}Refused"), format!("{what} cannot be had: {message}"))
             }
-            Standing::Elsewhere(_, message) => {
+            CompanionState::Elsewhere(_, message) => {
                 (false, "OwnDatabase", "OwnDatabase".to_owned(), format!("{what} is not made: {message}"))
             }
-            Standing::Absent
-            | Standing::Declined
-            | Standing::Ours(_)
-            | Standing::External(_)
-            | Standing::Unmanaged(_)
-            | Standing::Pending(_) => return None,
+            CompanionState::Absent
+            | CompanionState::Declined
+            | CompanionState::Ours(_)
+            | CompanionState::External(_)
+            | CompanionState::Unmanaged(_)
+            | CompanionState::Pending(_) => return None,
         };
         // What does not serve besides has that for its reason.
-        let is_told_with_another = match standing {
-            Standing::Theirs(_) => before[field]["managedBy"] == "user",
-            Standing::Drifted(_, told) => {
+        let is_told_with_another = match state {
+            CompanionState::Theirs(_) => before[field]["managedBy"] == "user",
+            CompanionState::Drifted(_, told) => {
                 text_of(before, type_, "message").is_some_and(|message| message.ends_with(told))
             }
             _ => false,
@@ -202,6 +196,8 @@ fn truncated(note: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_engine::companions::autoscaler::Autoscaling;
+    use tidegate_engine::companions::database::Databases;
 
     fn hpa() -> Value {
         json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "api-tidegate"}})
@@ -211,8 +207,8 @@ mod tests {
         json!({"kind": "postgresql", "metadata": {"name": "acid-api"}})
     }
 
-    fn course(actions: Vec<Action>, standing: Standing) -> Course {
-        Course { actions, standing }
+    fn course(actions: Vec<Action>, state: CompanionState) -> CompanionPlan {
+        CompanionPlan { actions, state }
     }
 
     fn told(events: &[Event]) -> Vec<String> {
@@ -221,13 +217,13 @@ mod tests {
 
     #[test]
     fn what_was_done_is_told() {
-        let ours = || Standing::Ours(hpa());
-        let done_to = |autoscaler: Course, database: Course, is_there: bool| {
-            let plan = Plan { autoscaler, database, ..Plan::default() };
-            let autoscalers = if is_there { vec![hpa()] } else { vec![] };
-            told(&done(&plan, &Observed { autoscalers, ..Observed::default() }))
+        let ours = || CompanionState::Ours(hpa());
+        let done_to = |autoscaler: CompanionPlan, database: CompanionPlan, is_there: bool| {
+            let plan = Plan { companions: vec![autoscaler, CompanionPlan::default(), database], again: None };
+            let objects = if is_there { vec![vec![hpa()]] } else { vec![] };
+            told(&done(&plan, &Observed { objects, ..Observed::default() }))
         };
-        let none = Course::default;
+        let none = CompanionPlan::default;
         let made = course(vec![Action::Apply(hpa())], ours());
         assert_eq!(
             done_to(made.clone(), none(), false),
@@ -235,14 +231,14 @@ mod tests {
         );
         let updated = ["false AutoscalerUpdated: brought HorizontalPodAutoscaler api-tidegate in step with its policy"];
         assert_eq!(done_to(made, none(), true), updated);
-        let yielded = course(vec![Action::Delete(hpa())], Standing::Theirs(hpa()));
+        let yielded = course(vec![Action::Delete(hpa())], CompanionState::Theirs(hpa()));
         assert_eq!(
             done_to(yielded, none(), true),
             ["false AutoscalerRemoved: removed HorizontalPodAutoscaler api-tidegate"]
         );
         let created = course(vec![Action::Create(database())], ours());
         assert_eq!(done_to(none(), created, false), ["false DatabaseMade: made postgresql acid-api"]);
-        let again = Plan { database: course(vec![Action::Create(database())], ours()), ..Plan::default() };
+        let again = Plan::with(&Databases, course(vec![Action::Create(database())], ours()));
         let model_server = Some(json!({"status": {"database": {"name": "acid-api"}}}));
         assert_eq!(
             told(&done(&again, &Observed { model_server, ..Observed::default() })),
@@ -253,7 +249,7 @@ mod tests {
             done_to(none(), merged, false),
             ["false DatabaseExtended: added to postgresql acid-api what it lacked"]
         );
-        let refused = course(vec![Action::Create(database())], Standing::Refused("quota".into()));
+        let refused = course(vec![Action::Create(database())], CompanionState::Refused("quota".into()));
         assert!(done_to(none(), refused, false).is_empty());
     }
 
@@ -261,42 +257,51 @@ mod tests {
     fn what_stands_otherwise_than_before_is_told_once() {
         let status = |type_: &str, reason: &str| json!({"conditions": [{"type": type_, "reason": reason}]});
         let table = [
-            (Standing::Theirs(hpa()), "Yielded", "AutoscalerYielded", false),
-            (Standing::Impossible("NoSuitableMetric", "none".into()), "NoSuitableMetric", "NoSuitableMetric", true),
+            (CompanionState::Theirs(hpa()), "Yielded", "AutoscalerYielded", false),
             (
-                Standing::Impossible("ReplicasOutOfBounds", "12".into()),
+                CompanionState::Impossible("NoSuitableMetric", "none".into()),
+                "NoSuitableMetric",
+                "NoSuitableMetric",
+                true,
+            ),
+            (
+                CompanionState::Impossible("ReplicasOutOfBounds", "12".into()),
                 "ReplicasOutOfBounds",
                 "ReplicasOutOfBounds",
                 true,
             ),
-            (Standing::Refused("quota".into()), "Refused", "AutoscalerRefused", true),
+            (CompanionState::Refused("quota".into()), "Refused", "AutoscalerRefused", true),
         ];
         for (standing, condition, reason, is_warning) in table {
-            let plan = Plan { autoscaler: standing.into(), ..Plan::default() };
+            let plan = Plan::with(&Autoscaling, standing.into());
             let events = changed(&Value::Null, &plan);
             assert_eq!((events[0].reason.as_str(), events[0].is_warning, events.len()), (reason, is_warning, 1));
             assert_eq!(changed(&status("AutoscalerReady", "ScalingActive"), &plan), events);
             assert_eq!(changed(&status("AutoscalerReady", condition), &plan), []);
         }
-        let theirs = Plan { autoscaler: Standing::Theirs(hpa()).into(), ..Plan::default() };
+        let theirs = Plan::with(&Autoscaling, CompanionState::Theirs(hpa()).into());
         let mut broken = status("AutoscalerReady", "AmbiguousSelector");
         broken["autoscaler"] = json!({"managedBy": "user"});
         assert_eq!(changed(&broken, &theirs), [], "it was left to it before");
-        let drifted = Plan { database: Standing::Drifted(database(), "more".into()).into(), ..Plan::default() };
+        let drifted = Plan::with(&Databases, CompanionState::Drifted(database(), "more".into()).into());
         let events = changed(&status("DatabaseReady", "Running"), &drifted);
         assert_eq!(told(&events), ["true DatabaseDrifted: postgresql acid-api differs from its policy: more"]);
         assert_eq!(changed(&status("DatabaseReady", "Drifted"), &drifted), []);
-        let own = Plan { database: Standing::Elsewhere(None, "PGHOST".into()).into(), ..Plan::default() };
+        let own = Plan::with(&Databases, CompanionState::Elsewhere(None, "PGHOST".into()).into());
         let events = changed(&Value::Null, &own);
         assert_eq!(told(&events), ["false OwnDatabase: a database is not made: PGHOST"]);
         assert_eq!(changed(&status("DatabaseReady", "OwnDatabase"), &own), []);
         let mut failed = status("DatabaseReady", "CreateFailed");
         failed["conditions"][0]["message"] = "it failed; it differs from the policy: more".into();
         assert_eq!(changed(&failed, &drifted), []);
-        let fine =
-            [Standing::Absent, Standing::Ours(hpa()), Standing::Unmanaged(hpa()), Standing::Pending("5 s".into())];
+        let fine = [
+            CompanionState::Absent,
+            CompanionState::Ours(hpa()),
+            CompanionState::Unmanaged(hpa()),
+            CompanionState::Pending("5 s".into()),
+        ];
         for standing in fine {
-            assert_eq!(changed(&Value::Null, &Plan { autoscaler: standing.into(), ..Plan::default() }), []);
+            assert_eq!(changed(&Value::Null, &Plan::with(&Autoscaling, standing.into())), []);
         }
     }
 

@@ -115,11 +115,6 @@ impl<K: Eq + Hash> Shelf<K> {
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
-
-    /// Takes all objects away but those whose keys are to stay.
-    pub(super) fn retain(&mut self, stays: impl Fn(&K) -> bool) {
-        self.0.retain(|key, _| stays(key));
-    }
 }
 
 #[cfg(test)]

@@ -1,33 +1,15 @@
 //! The objects that a plan is made from, as the watches told them last.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
 use serde_json::Value;
 
 use super::kept::Shelf;
-use super::watch::Key;
-use tidegate_engine::api::DatabaseProvider;
-use tidegate_engine::companions::names;
+use tidegate_engine::companions::plan::Observed;
+use tidegate_engine::companions::{ObjectRef, database, names};
 use tidegate_engine::facts::DatabaseOf;
 use tidegate_engine::workload::WorkloadRef;
-
-/// What exists around one workload.
-#[derive(Clone, Debug, Default)]
-pub struct Observed {
-    /// The autoscalers that scale it, and those that have the names of ours.
-    pub autoscalers: Vec<Value>,
-    /// Whether KEDA's own HorizontalPodAutoscaler scales it, on behalf of a ScaledObject or one that has just gone.
-    pub is_scaled_by_keda: bool,
-    /// The PodDisruptionBudgets that are for its pods, and the one that has the name of ours.
-    pub budgets: Vec<Value>,
-    /// The object that has the name of its database.
-    pub database: Option<Value>,
-    /// What was last written about it.
-    pub model_server: Option<Value>,
-    /// The name of what is written about it.
-    pub model_server_name: String,
-}
 
 /// Returns the workload that a ModelServer tells of: its owner, or where that was taken off, whom its spec names.
 pub(super) fn described_by(model_server: &Value) -> Option<WorkloadRef> {
@@ -52,30 +34,29 @@ fn model_server(workload: &WorkloadRef, known: &Shelf) -> (String, Option<Value>
     (if at(&now).is_none() { now } else { spare }, None)
 }
 
-/// The names of what exists around one workload.
-#[derive(Debug, Default)]
-pub(super) struct Names {
-    pub(super) autoscalers: BTreeSet<String>,
-    pub(super) scaled_objects: BTreeSet<String>,
-    pub(super) is_scaled_by_keda: bool,
-    pub(super) budgets: BTreeSet<String>,
-    pub(super) database: Option<(DatabaseProvider, String)>,
-}
-
 /// All companions that the watches have told.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
     kinds: RwLock<Kinds>,
 }
 
-/// Objects by kind, then by namespace and name.
+/// Objects by group and kind, then by namespace and name.
 #[derive(Debug, Default)]
 pub(super) struct Kinds {
-    pub(super) autoscalers: Shelf,
-    pub(super) scaled_objects: Shelf,
-    pub(super) budgets: Shelf,
-    pub(super) databases: Shelf<(DatabaseProvider, Key)>,
+    companions: HashMap<(String, String), Shelf>,
     pub(super) model_servers: Shelf,
+}
+
+impl Kinds {
+    /// Returns the objects of a kind, by its group and name.
+    pub(super) fn of(&mut self, group: &str, kind: &str) -> &mut Shelf {
+        self.companions.entry((group.to_owned(), kind.to_owned())).or_default()
+    }
+
+    fn find(&self, namespace: &str, named: &ObjectRef) -> Option<Value> {
+        let of_kind = self.companions.get(&(named.group.to_owned(), named.kind.to_owned()))?;
+        of_kind.get(&(namespace.to_owned(), named.name.clone()))
+    }
 }
 
 impl Objects {
@@ -84,30 +65,23 @@ impl Objects {
         note(&mut self.kinds.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns what exists around a workload, by the names to look at.
-    pub(super) fn around(&self, workload: &WorkloadRef, names: &Names) -> Observed {
+    /// Returns what exists around a workload, by the names of the objects that matter.
+    pub(super) fn around(&self, workload: &WorkloadRef, names: &[Vec<ObjectRef>]) -> Observed {
         let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
-        let key = |name: &str| (workload.namespace.clone(), name.to_owned());
-        let found = |known: &Shelf, names: &BTreeSet<String>| -> Vec<Value> {
-            names.iter().filter_map(|name| known.get(&key(name))).collect()
-        };
-        let mut autoscalers = found(&kinds.autoscalers, &names.autoscalers);
-        autoscalers.extend(found(&kinds.scaled_objects, &names.scaled_objects));
         let (model_server_name, model_server) = model_server(workload, &kinds.model_servers);
-        Observed {
-            autoscalers,
-            is_scaled_by_keda: names.is_scaled_by_keda,
-            budgets: found(&kinds.budgets, &names.budgets),
-            database: names.database.as_ref().and_then(|(provider, name)| kinds.databases.get(&(*provider, key(name)))),
-            model_server,
-            model_server_name,
-        }
+        let observed = Observed::look_up(names, |named| kinds.find(&workload.namespace, named));
+        Observed { model_server, model_server_name, ..observed }
+    }
+
+    /// Returns the ModelServer of a workload.
+    pub(super) fn model_server(&self, workload: &WorkloadRef) -> Option<Value> {
+        let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
+        model_server(workload, &kinds.model_servers).1
     }
 
     /// Tells whether a workload has a ModelServer.
     pub(super) fn has_model_server(&self, workload: &WorkloadRef) -> bool {
-        let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
-        model_server(workload, &kinds.model_servers).1.is_some()
+        self.model_server(workload).is_some()
     }
 
     /// Returns the workloads that ModelServers tell of.
@@ -123,8 +97,11 @@ impl Objects {
         namespace: &str,
     ) -> Vec<Value> {
         let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
-        let key = |found: DatabaseOf| (found.provider, (namespace.to_owned(), found.name.to_owned()));
-        databases.filter_map(|found| kinds.databases.get(&key(found))).collect()
+        let named = |found: DatabaseOf| {
+            let api = database::apis().find(|api| api.provider == found.provider)?;
+            Some(api.object_ref(found.name))
+        };
+        databases.filter_map(named).filter_map(|named| kinds.find(namespace, &named)).collect()
     }
 }
 

@@ -6,12 +6,11 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::apply::{ApplyError, apply, look};
-use super::bound::is_bound;
-use super::plan::Action;
 use super::{Context, databases};
 use crate::report;
 use tidegate_engine::api::ORPHANED_SINCE_LABEL;
-use tidegate_engine::companions::database::api_of;
+use tidegate_engine::companions::database::{Databases, api_of, is_bound};
+use tidegate_engine::companions::plan::Action;
 use tidegate_engine::companions::{Companions, Turn, Wanted};
 use tidegate_engine::workload::{Workload, WorkloadRef};
 
@@ -25,7 +24,7 @@ pub(super) async fn of_workload(
     note_used(workload, companions, &databases, context);
     for database in databases {
         let is_in_use =
-            is_wanted(&database, &companions.database) || is_led_to(&database, companions, workload.template());
+            is_wanted(&database, companions.of(&Databases)) || is_led_to(&database, companions, workload.template());
         mark(&database, is_in_use, context).await?;
     }
     Ok(())
@@ -124,12 +123,13 @@ async fn mark(database: &Value, is_in_use: bool, context: &Context) -> Result<()
 /// Notes the label before the watch tells of it, unless that has told of something newer.
 fn note_marked(database: &Value, label: &Value, context: &Context) {
     let Some((api, key)) = databases::identity(database) else { return };
-    let of = (api.provider, key);
+    let (group, _, kind) = api.kind;
     context.objects.note(|kinds| {
-        if kinds.databases.get(&of).as_ref() == Some(database) {
+        let known = kinds.of(group, kind);
+        if known.get(&key).as_ref() == Some(database) {
             let mut marked = database.clone();
             marked["metadata"]["labels"][ORPHANED_SINCE_LABEL] = label.clone();
-            kinds.databases.insert(of, &marked);
+            known.insert(key, &marked);
         }
     });
 }

@@ -16,14 +16,13 @@ use tracing::{debug, warn};
 
 use super::apply::{ApplyError, Writer, apply, apply_status, read};
 use super::kept::Kept;
-use super::observed::{Names, Observed};
-use super::plan::{Action, Course, Plan, Standing, plan};
 use super::{Context, databases, events, orphans, status};
 use crate::report;
 use crate::state::State;
-use tidegate_engine::companions::{Turn, Wanted, contains, database, names};
+use tidegate_engine::companions::plan::{Action, CompanionPlan, CompanionState, Observed, Plan, is_missing, plan};
+use tidegate_engine::companions::{Turn, contains};
 use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
-use tidegate_engine::facts::{Facts, SCALED_OBJECT};
+use tidegate_engine::facts::Facts;
 use tidegate_engine::workload::{Workload, WorkloadRef};
 
 /// How long to wait after a failure before looking again: long enough for a hiccup of the API server to pass.
@@ -107,21 +106,27 @@ async fn reconcile(object: &Arc<Value>, context: &Context) -> Result<Requeue, Ap
         planned = again;
     }
     let Planned { decision, observed, mut plan } = planned;
-    let made = carry_out(&mut plan.database, &context.writer).await;
-    if made.is_ok() {
-        note_made(&plan.database, context);
+    // What fails for one companion is no reason to leave out the others, nor to say nothing of it.
+    let mut results = Vec::new();
+    // What others wait for comes first.
+    let (first, others): (Vec<_>, Vec<_>) = plan.companions.iter_mut().partition(|companion| companion.creates());
+    for companion in first {
+        let made = carry_out(companion, &context.writer).await;
+        if made.is_ok() {
+            note_made(companion, context);
+        }
+        results.push(made);
     }
     drop(turn);
-    // What fails for one companion is no reason to leave out the others, nor to say nothing of it.
-    let results = [
-        made,
-        carry_out(&mut plan.autoscaler, &context.writer).await,
-        carry_out(&mut plan.budget, &context.writer).await,
-        orphans::of_workload(&workload, &decision.companions, context).await,
-        write_model_server(&workload, &decision, &plan, &observed, context).await,
-    ];
+    for companion in others {
+        results.push(carry_out(companion, &context.writer).await);
+    }
+    let kept = orphans::of_workload(&workload, &decision.companions, context).await;
+    let written = write_model_server(&workload, &decision, &plan, &observed, context).await;
+    let is_written = written.is_ok();
+    results.extend([kept, written]);
     let mut told = events::done(&plan, &observed);
-    if results[2].is_ok() {
+    if is_written {
         let before = observed.model_server.as_ref().map_or(&Value::Null, |found| &found["status"]);
         told.extend(events::changed(before, &plan));
     }
@@ -139,7 +144,7 @@ struct Planned {
 
 impl Planned {
     fn makes_database(&self) -> bool {
-        self.plan.database.actions.iter().any(|action| matches!(action, Action::Create(_)))
+        self.plan.companions.iter().any(CompanionPlan::creates)
     }
 }
 
@@ -153,17 +158,15 @@ async fn planned(object: &Arc<Value>, workload: &Workload<'_>, context: &Context
     }
     orphans::note_turn(&reference, decision.companions.turn, context);
     let observed = context.state.read(|_, facts| around(workload, &decision, facts, context));
-    let is_missing = |wanted: &Wanted, found: &[Value]| matches!(wanted, Wanted::Object(_)) && found.is_empty();
-    let missing = is_missing(&decision.companions.autoscaler, &observed.autoscalers)
-        || is_missing(&decision.companions.budget, &observed.budgets);
+    let missing = is_missing(&decision.companions, &observed);
     let waited = context.wanted_since.waited(workload, missing);
     let plan = plan(&reference, &decision.companions, &observed, waited, context.settle);
     Some(Planned { decision, observed, plan })
 }
 
 /// Notes a database that was just made, before the watch tells of it: the next one is to know of it.
-fn note_made(course: &Course, context: &Context) {
-    for action in &course.actions {
+fn note_made(companion: &CompanionPlan, context: &Context) {
+    for action in &companion.actions {
         let Action::Create(object) = action else { continue };
         if let Some((api, key)) = databases::identity(object) {
             databases::note(api, &key, object, &context.state, &context.objects);
@@ -172,10 +175,10 @@ fn note_made(course: &Course, context: &Context) {
 }
 
 /// Carries out what is to be done about one companion, and notes where the API server does not take it.
-async fn carry_out(course: &mut Course, writer: &Writer) -> Result<(), ApplyError> {
-    for action in &course.actions {
+async fn carry_out(companion: &mut CompanionPlan, writer: &Writer) -> Result<(), ApplyError> {
+    for action in &companion.actions {
         if let Err(error) = apply(writer, action).await {
-            course.standing = Standing::Refused(report::chain(&error));
+            companion.state = CompanionState::Refused(report::chain(&error));
             return Err(error);
         }
     }
@@ -193,7 +196,7 @@ pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context)
     }
     orphans::note_turn(&reference, Turn::Nobodys, context);
     orphans::of_former(&reference, context).await;
-    let Some(found) = context.objects.around(&reference, &Names::default()).model_server else { return };
+    let Some(found) = context.objects.model_server(&reference) else { return };
     // One whose owner was taken off tells of a workload that has gone.
     let owner = &found["metadata"]["ownerReferences"][0];
     if owner["kind"] != reference.kind || owner["name"] != reference.name {
@@ -259,27 +262,8 @@ fn decided(workload: Workload, state: &State) -> Decision {
 /// Returns what exists around a workload.
 fn around(workload: &Workload, decision: &Decision, facts: &Facts, context: &Context) -> Observed {
     let reference = workload.reference();
-    let (kind, name) = (&*reference.kind, &*reference.name);
-    let mut names = Names {
-        autoscalers: [names::autoscaler(kind, name), names::former_autoscaler(kind, name)].into(),
-        scaled_objects: [names::scaled_object(kind, name), names::former_scaled_object(kind, name)].into(),
-        is_scaled_by_keda: facts.derived_autoscalers.contains_key(&reference),
-        budgets: [names::disruption_budget(kind, name), names::former_disruption_budget(kind, name)].into(),
-        database: match &decision.companions.database {
-            Wanted::Object(object) => {
-                let (api, name) = (database::api_of(object), object["metadata"]["name"].as_str());
-                api.zip(name).map(|(api, name)| (api.provider, name.to_owned()))
-            }
-            _ => facts.databases_of(&reference).next().map(|found| (found.provider, found.name.to_owned())),
-        },
-    };
-    for found in facts.autoscalers_of(&reference) {
-        let of_kind = if found.kind == SCALED_OBJECT { &mut names.scaled_objects } else { &mut names.autoscalers };
-        of_kind.insert(found.name.clone());
-    }
-    let labels = &workload.template()["metadata"]["labels"];
-    names.budgets.extend(facts.budgets_for(&reference.namespace, labels).map(str::to_owned));
-    context.objects.around(&reference, &names)
+    let observed = context.objects.around(&reference, &decision.companions.around(workload, facts));
+    Observed { is_scaled_by_keda: facts.derived_autoscalers.contains_key(&reference), ..observed }
 }
 
 /// Writes the ModelServer of a workload where it is not written yet.

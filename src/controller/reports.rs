@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::apply::{Writer, apply, read};
-use super::plan::Action;
 use super::resource;
 use super::watch::{self, Key, Sink, follow};
 use crate::report;
+use tidegate_engine::companions::plan::Action;
 use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER, contains};
 use tidegate_engine::decision::{Decision, Violation};
 use tidegate_engine::workload::{Workload, WorkloadRef};
@@ -82,7 +82,7 @@ impl Judged {
             "uid": workload.uid()
         }]);
         let result = |violation: &Violation, outcome: &str, severity: &str| {
-            let message: String = violation.told().chars().take(MAX_MESSAGE).collect();
+            let message: String = violation.to_string().chars().take(MAX_MESSAGE).collect();
             json!({
                 "source": MANAGER, "policy": violation.policy, "rule": violation.rule, "result": outcome,
                 "severity": severity, "message": message, "resources": about
@@ -91,8 +91,8 @@ impl Judged {
         let verdict = &decision.verdict;
         let refused = verdict.violations.iter().map(|found| result(found, "fail", "high"));
         let warned = verdict.warned.iter().map(|found| result(found, "warn", "medium"));
-        let recorded = verdict.audited.iter().map(|found| result(found, "warn", "info"));
-        let excused = verdict.excepted.iter().map(|found| result(&found.violation, "skip", "info"));
+        let recorded = verdict.recorded.iter().map(|found| result(found, "warn", "info"));
+        let excused = verdict.excused.iter().map(|found| result(&found.violation, "skip", "info"));
         let results: Vec<Value> = refused.chain(warned).chain(recorded).chain(excused).collect();
         let found: BTreeSet<&str> = results.iter().filter_map(|result| result["rule"].as_str()).collect();
         let passed = decision.rules.saturating_sub(found.len());

@@ -145,7 +145,7 @@ impl Strangers {
         self.state.read(|policies, facts| {
             let considered = Considered::of(request, policies, facts);
             let verdict = considered.verdict();
-            let is_told = !(verdict.allows() && verdict.warned.is_empty() && verdict.audited.is_empty());
+            let is_told = !(verdict.allows() && verdict.warned.is_empty() && verdict.recorded.is_empty());
             (considered.is_stranger() && is_told).then(|| considered.policies())
         })
     }

@@ -1,4 +1,4 @@
-//! What stands beside workloads and tells rules something: claims, disruption budgets, the names of Services, and the version
+//! What stands beside workloads and tells rules something: claims, the objects of companions, the names of Services, and the version
 //! of the API server.
 
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use super::watch::{self, Key, Sink, follow};
 use super::{raw, resource};
 use crate::report;
 use crate::server::health::Step;
-use tidegate_engine::facts::{Apis, Claim, Facts, PodSelector, SharedMap};
+use tidegate_engine::companions::Watched;
+use tidegate_engine::facts::{Apis, Claim, Facts};
 
 /// How long to wait before the API server is asked for its version again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -34,13 +35,12 @@ impl Watches {
         self.beside(("", "v1", "PersistentVolumeClaim"), note, step)
     }
 
-    /// Follows the PodDisruptionBudgets.
-    pub(super) fn budgets(&self, step: Step) -> impl Future<Output = ()> + use<> {
-        // Where there are none, that is known too.
-        self.state.note(|facts| facts.budgets = Some(SharedMap::default()));
-        let kind = resource("policy", "v1", "PodDisruptionBudget");
+    /// Follows the objects of a companion that has no watch of its own.
+    pub(super) fn companion(&self, watched: &'static Watched, step: Step) -> impl Future<Output = ()> + use<> {
+        self.state.note(watched.begin);
+        let kind = resource(watched.group, watched.version, watched.kind);
         let beside = Beside { watches: self.clone(), step, is_synced: false };
-        follow(self.events(&kind), Budgets { beside, kind })
+        follow(self.events(&kind), OfCompanion { beside, kind, watched })
     }
 
     /// Follows the names of the Services.
@@ -129,13 +129,14 @@ impl Sink<DynamicObject> for Objects {
     }
 }
 
-struct Budgets {
+struct OfCompanion {
     beside: Beside,
     kind: kube::core::ApiResource,
+    watched: &'static Watched,
 }
 
-impl Budgets {
-    /// Has everybody looked at whom a budget is for, or was; its owner alone where only its status has changed.
+impl OfCompanion {
+    /// Has everybody looked at whom an object may concern; its owner alone where only its status has changed.
     fn changed(&self, key: &Key, before: Option<&Value>, now: Option<&Value>) {
         let is_same = before.zip(now).is_some_and(|(before, now)| before["spec"] == now["spec"]);
         if !is_same {
@@ -144,26 +145,30 @@ impl Budgets {
             self.beside.watches.queue.push(&workload);
         }
     }
+
+    fn note(&self, key: &Key, object: Option<&Value>) -> Option<Value> {
+        let watches = &self.beside.watches;
+        let before = watches.objects.note(|kinds| {
+            let known = kinds.of(self.watched.group, self.watched.kind);
+            match object {
+                Some(object) => known.insert(key.clone(), object),
+                None => known.remove(key),
+            }
+        });
+        watches.state.note(|facts| (self.watched.note)(facts, &key.0, &key.1, object));
+        before
+    }
 }
 
-impl Sink<DynamicObject> for Budgets {
+impl Sink<DynamicObject> for OfCompanion {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
-        let watches = &self.beside.watches;
-        let before = watches.objects.note(|kinds| kinds.budgets.insert(key.clone(), &object));
-        watches.state.note(|facts| {
-            let inside = facts.budgets.get_or_insert_default().entry(key.0.clone()).or_default();
-            inside.insert(key.1.clone(), PodSelector::of(&object));
-        });
+        let before = self.note(&key, Some(&object));
         self.changed(&key, before.as_ref(), Some(&object));
     }
 
     fn remove(&mut self, key: &Key) {
-        let watches = &self.beside.watches;
-        let before = watches.objects.note(|kinds| kinds.budgets.remove(key));
-        watches
-            .state
-            .note(|facts| facts.budgets.get_or_insert_default().get_mut(&key.0).map(|inside| inside.remove(&key.1)));
+        let before = self.note(key, None);
         self.changed(key, before.as_ref(), None);
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{causes_text, plural};
 use tidegate_engine::api::Enforcement;
-use tidegate_engine::companions::Wanted;
+use tidegate_engine::companions::{Companion, Wanted};
 use tidegate_engine::decision::{Considered, Receipt};
 use tidegate_engine::workload::Workload;
 
@@ -44,7 +44,7 @@ pub fn workload(file: &str, workload: &Workload, considered: &Considered, tally:
         return format!("{head}: not judged: it is no model server, or no policy is for it\n");
     }
     let (verdict, notes) = (considered.verdict(), considered.notes());
-    let warnings: Vec<&String> = notes.iter().chain(&verdict.warnings).collect();
+    let warnings: Vec<String> = notes.iter().cloned().chain(verdict.warnings.iter().map(ToString::to_string)).collect();
     let (word, count) = match (verdict.violations.len(), warnings.len()) {
         (0, 0) => ("admitted".to_owned(), &mut tally.conforming),
         (0, count) => (format!("admitted with {}", plural(count, "warning")), &mut tally.warned),
@@ -56,11 +56,11 @@ pub fn workload(file: &str, workload: &Workload, considered: &Considered, tally:
     for warning in warnings {
         let _ = writeln!(text, "  warning: {warning}");
     }
-    for violation in &verdict.audited {
-        let _ = writeln!(text, "  recorded: {}", violation.told());
+    for violation in &verdict.recorded {
+        let _ = writeln!(text, "  recorded: {violation}");
     }
-    for excepted in verdict.excepted.iter().filter(|excepted| excepted.violation.enforcement == Enforcement::Audit) {
-        let _ = writeln!(text, "  recorded: {}", excepted.told());
+    for excused in verdict.excused.iter().filter(|excused| excused.violation.enforcement == Enforcement::Audit) {
+        let _ = writeln!(text, "  recorded: {excused}");
     }
     if verdict.allows() {
         text.push_str(&made(considered));
@@ -86,20 +86,21 @@ pub fn made(considered: &Considered) -> String {
 #[must_use]
 pub fn companions(considered: &Considered) -> Vec<String> {
     let companions = considered.companions();
-    let made =
-        [("autoscaler", &companions.autoscaler), ("budget", &companions.budget), ("database", &companions.database)];
     let others = considered.autoscaler_of_others();
-    let told = |(what, wanted): (&str, &Wanted)| match wanted {
-        Wanted::Nothing | Wanted::Declined => None,
-        _ if let ("autoscaler", Some(found)) = (what, others) => {
-            Some(format!("{what}: {} {}, which somebody else keeps", found.kind, found.name))
+    let told = |(companion, wanted): (&dyn Companion, &Wanted)| {
+        let what = companion.title().split_once(' ').map_or("", |(_, title)| title);
+        match wanted {
+            Wanted::Nothing | Wanted::Declined => None,
+            _ if let ("autoscaler", Some(found)) = (what, others) => {
+                Some(format!("{what}: {} {}, which somebody else keeps", found.kind, found.name))
+            }
+            Wanted::Object(object) | Wanted::Theirs(object) => {
+                let text_of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
+                let (kind, name) = (text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
+                Some(format!("{what}: {kind} {name}"))
+            }
+            Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => Some(format!("{what}: none: {message}")),
         }
-        Wanted::Object(object) | Wanted::Theirs(object) => {
-            let text_of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
-            let (kind, name) = (text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
-            Some(format!("{what}: {kind} {name}"))
-        }
-        Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => Some(format!("{what}: none: {message}")),
     };
-    made.into_iter().filter_map(told).collect()
+    companions.each().filter_map(told).collect()
 }

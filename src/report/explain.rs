@@ -82,9 +82,9 @@ pub fn workload(workload: &Workload, considered: &Considered) -> String {
     };
     let mut rows = found(&verdict.violations, "violated");
     rows.extend(found(&verdict.warned, "warned of"));
-    rows.extend(found(&verdict.audited, "recorded"));
+    rows.extend(found(&verdict.recorded, "recorded"));
     let excused = |name: &str| format!("excused by {name}");
-    rows.extend(verdict.excepted.iter().map(|found| row(&found.violation, &excused(&found.exception))));
+    rows.extend(verdict.excused.iter().map(|found| row(&found.violation, &excused(&found.exception))));
     for active in effective.rules() {
         let is_told = rows.iter().any(|[rule, ..]| rule == active.rule.id());
         if !is_told {

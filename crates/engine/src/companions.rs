@@ -2,24 +2,24 @@
 //! controller makes and keeps them once the workload is stored.
 
 pub mod autoscaler;
+mod companion;
+mod condition;
 pub mod database;
 pub mod disruption_budget;
 pub mod names;
+pub mod plan;
 
 use serde_json::{Value, json};
 
 pub use autoscaler::Held;
+pub use companion::{Asked, Companion, Described, ObjectRef, Watched, condition_type};
 pub use database::{Binding, Provider, Source, Turn, Unbound, Variable, binding, note};
 
 use crate::facts::{Autoscaler, Facts, SCALED_OBJECT};
 use crate::policy::{Effective, Section};
 use crate::quantity::fields::Fields;
 use crate::runtimes::Recognised;
-use crate::workload::{PriorBinding, Wishes, Workload, WorkloadRef};
-
-/// The parts of a policy that are about companions.
-pub const SECTIONS: &[&dyn Section] =
-    &[&autoscaler::Autoscaling, &disruption_budget::DisruptionBudget, &database::Databases];
+use crate::workload::{PriorBinding, Workload, WorkloadRef};
 
 /// Label on everything that Tidegate makes.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -33,21 +33,66 @@ pub const WORKLOAD_ANNOTATION: &str = "tidegate.dev/workload";
 /// Annotation on an autoscaler: the digest of what Tidegate applied.
 pub(crate) const APPLIED_ANNOTATION: &str = "tidegate.dev/applied";
 
+/// Every companion, in the order in which people read of them. To add one: write its file, add it here, and give it its settings
+/// and its status in [`crate::api`].
+pub const ALL: [&dyn Companion; 3] =
+    [&autoscaler::Autoscaling, &disruption_budget::DisruptionBudget, &database::Databases];
+
+/// Returns the objects that are followed for companions in the plain way.
+pub fn watched() -> impl Iterator<Item = &'static Watched> {
+    ALL.into_iter().filter_map(Companion::watched)
+}
+
+/// The parts of a policy that are about companions.
+pub const SECTIONS: [&dyn Section; ALL.len()] = {
+    let mut sections: [&dyn Section; ALL.len()] = [ALL[0]; ALL.len()];
+    let mut place = 1;
+    while place < ALL.len() {
+        sections[place] = ALL[place];
+        place += 1;
+    }
+    sections
+};
+
 /// The objects that a model server should have.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Companions {
-    /// Its autoscaler.
-    pub autoscaler: Wanted,
+    /// What there should be of each, in the order of [`ALL`]; nothing of any where it is empty.
+    wanted: Vec<Wanted>,
     /// Its replicas, where they are more than its policy allows.
     pub held: Option<Held>,
-    /// Its PodDisruptionBudget.
-    pub budget: Wanted,
-    /// Its database.
-    pub database: Wanted,
-    /// How it reaches that.
+    /// How it reaches its database.
     pub binding: Option<Binding>,
     /// Whether it comes before others that wait for a database.
     pub turn: Turn,
+}
+
+impl Companions {
+    /// Returns what there should be of a companion.
+    #[must_use]
+    pub fn of(&self, companion: &dyn Companion) -> &Wanted {
+        self.wanted.get(plan::place(companion)).unwrap_or(&Wanted::Nothing)
+    }
+
+    /// Returns each companion with what there should be of it.
+    pub fn each(&self) -> impl Iterator<Item = (&'static dyn Companion, &Wanted)> {
+        ALL.into_iter().map(|companion| (companion, self.of(companion)))
+    }
+
+    /// Names the objects around a workload that matter for its companions.
+    #[must_use]
+    pub fn around(&self, workload: &Workload, facts: &Facts) -> Vec<Vec<ObjectRef>> {
+        self.each().map(|(companion, wanted)| companion.around(workload, wanted, facts)).collect()
+    }
+
+    /// Wants one companion and no others.
+    #[cfg(any(test, feature = "test-util"))]
+    #[must_use]
+    pub fn with(companion: &dyn Companion, wanted: Wanted) -> Self {
+        let mut all = vec![Wanted::Nothing; ALL.len()];
+        all[plan::place(companion)] = wanted;
+        Self { wanted: all, ..Self::default() }
+    }
 }
 
 /// Whether a companion should be there.
@@ -88,16 +133,14 @@ pub fn wanted(
     if workload.name().is_empty() {
         return Companions::default();
     }
+    let asked = Asked { workload, recognised, effective, facts, led };
+    let wanted: Vec<Wanted> = ALL.into_iter().map(|companion| companion.wanted(&asked)).collect();
     let scaling = autoscaler::Scaling::of(workload, recognised, effective, facts);
-    let without = || if Wishes::of(workload).is_scaled_elsewhere() { Wanted::Declined } else { Wanted::Nothing };
-    let (database, binding) = database::wanted(workload, recognised, effective, facts, led);
     Companions {
-        held: scaling.as_ref().and_then(|scaling| scaling.held(effective)),
-        autoscaler: scaling.map_or_else(without, |scaling| scaling.wanted()),
-        budget: disruption_budget::wanted(workload, effective, facts),
-        turn: Turn::of(workload, effective, facts, &database),
-        database,
-        binding,
+        held: scaling.and_then(|scaling| scaling.held(effective)),
+        turn: Turn::of(workload, effective, facts, &wanted[plan::place(&database::Databases)]),
+        binding: database::binding(workload, recognised, effective, facts, led).ok().flatten(),
+        wanted,
     }
 }
 

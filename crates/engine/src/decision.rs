@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub use inject::Injection;
 pub use patch::between;
-pub use ratchet::{Excepted, Verdict, Violation};
+pub use ratchet::{Excused, Verdict, Violation, Warning};
 pub use receipt::{Entry, Receipt};
 
 use crate::companions::{self, Companions};
@@ -371,6 +371,7 @@ mod tests {
     use super::*;
     use crate::api::RECEIPT_ANNOTATION;
     use crate::companions::Wanted;
+    use crate::companions::autoscaler::Autoscaling;
     use crate::facts::Namespace;
     use crate::policy::Broken;
     use crate::testing::{LABEL, facts, policies, with_container};
@@ -405,7 +406,7 @@ mod tests {
     fn is_nothing(decision: &Decision) -> bool {
         decision.patch.is_empty()
             && decision.verdict.allows()
-            && decision.verdict.audited.is_empty()
+            && decision.verdict.recorded.is_empty()
             && decision.receipt.is_none()
             && decision.companions == Companions::default()
             && decision.policies.is_empty()
@@ -440,7 +441,7 @@ mod tests {
                 && decision.notes.is_empty()
         );
         assert_eq!((decision.receipt, decision.companions), (None, Companions::default()));
-        let audited: Vec<&str> = decision.verdict.audited.iter().map(|violation| &*violation.rule).collect();
+        let audited: Vec<&str> = decision.verdict.recorded.iter().map(|violation| &*violation.rule).collect();
         assert_eq!(audited, ["floating-tag", "missing-memory-limit"]);
     }
 
@@ -529,7 +530,7 @@ mod tests {
     #[test]
     fn companions_are_for_what_was_admitted_and_has_a_name() {
         let object = with_container(&json!({}));
-        assert!(matches!(created("warn", &object).companions.autoscaler, Wanted::Object(_)));
+        assert!(matches!(created("warn", &object).companions.of(&Autoscaling), Wanted::Object(_)));
         let there_before = decided(spec("warn"), &object, Some(&object), "jane", &facts());
         assert_eq!(there_before.companions, Companions::default());
         let mut unnamed = object;

@@ -28,4 +28,4 @@ pub mod testing;
 pub mod workload;
 
 /// What comes with Tidegate.
-pub static BUILTIN: policy::Builtin = policy::Builtin { rules: rules::ALL, sections: companions::SECTIONS };
+pub static BUILTIN: policy::Builtin = policy::Builtin { rules: rules::ALL, sections: &companions::SECTIONS };

@@ -127,7 +127,7 @@ fn written_out(container: &Container, name: &str, what: &str) -> Finding {
     Finding::of_item(container, "env", name)
         .found(format!("`{name}` holds {what} that is written out"))
         .expected("a reference to a Secret")
-        .instead(snippet(&json!({"env": [secret]})))
+        .fix(snippet(&json!({"env": [secret]})))
 }
 
 /// Tells whether a value says something itself, rather than referring to another variable.

@@ -1,22 +1,28 @@
 //! The autoscaler of a model server: what it is planned from, whichever engine keeps it.
 
+mod condition;
 mod hpa;
 mod keda;
+mod plan;
 mod settings;
 mod validation;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 pub use settings::{AutoscalingSettings, KedaSettings, QueueSettings};
 
-use super::{MANAGED_BY_LABEL, MANAGER, Problem, WORKLOAD_ANNOTATION, Wanted, owner};
-use crate::api::{AutoscalingEngine, ServingPolicySpec};
-use crate::facts::{Apis, Autoscaler, Facts};
+use super::companion::{Asked, Described, ObjectRef};
+use super::condition::name_of;
+use super::plan::{CompanionPlan, CompanionState, Observed};
+use super::{Companion, MANAGED_BY_LABEL, MANAGER, Problem, WORKLOAD_ANNOTATION, Wanted, names, owner};
+use crate::api::{AutoscalerStatus, AutoscalingEngine, Condition, ModelServerStatus, ServingPolicySpec};
+use crate::facts::{self, Apis, Autoscaler, Facts, SCALED_OBJECT};
 use crate::policy::{Class, Effective, Merged, Parsed, Section, SettingsError};
 use crate::runtimes::Recognised;
-use crate::workload::Workload;
+use crate::workload::{Wishes, Workload, WorkloadRef};
 
 /// The longest period of a scaling policy that the API server takes, in seconds.
 const LONGEST_PERIOD: u64 = 1800;
@@ -38,6 +44,79 @@ impl Section for Autoscaling {
         let settings = settings::read(merged).map_err(|problem| SettingsError(problem.to_string()))?;
         Ok(settings.map(Parsed::new))
     }
+}
+
+impl Companion for Autoscaling {
+    fn name(&self) -> &'static str {
+        "Autoscaler"
+    }
+
+    fn title(&self) -> &'static str {
+        "an autoscaler"
+    }
+
+    fn field(&self) -> &'static str {
+        "autoscaler"
+    }
+
+    fn wanted(&self, asked: &Asked) -> Wanted {
+        match Scaling::of(asked.workload, asked.recognised, asked.effective, asked.facts) {
+            Some(scaling) => scaling.wanted(),
+            None if Wishes::of(asked.workload).is_scaled_elsewhere() => Wanted::Declined,
+            None => Wanted::Nothing,
+        }
+    }
+
+    fn around(&self, workload: &Workload, _: &Wanted, facts: &Facts) -> Vec<ObjectRef> {
+        let reference = workload.reference();
+        let (kind, name) = (&*reference.kind, &*reference.name);
+        let hpas = [names::autoscaler(kind, name), names::former_autoscaler(kind, name)];
+        let scaled_objects = [names::scaled_object(kind, name), names::former_scaled_object(kind, name)];
+        let ours = hpas.map(hpa::object_ref).into_iter().chain(scaled_objects.map(keda::object_ref));
+        let others = facts.autoscalers_of(&reference).iter().map(|found| {
+            let of_kind = if found.kind == SCALED_OBJECT { keda::object_ref } else { hpa::object_ref };
+            of_kind(found.name.clone())
+        });
+        ours.chain(others).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    fn plan(&self, workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> CompanionPlan {
+        plan::plan(workload, wanted, observed, is_settled)
+    }
+
+    fn condition(&self, state: &CompanionState, described: &Described) -> Condition {
+        condition::ready(state, described)
+    }
+
+    fn describe(&self, state: &CompanionState, status: &mut ModelServerStatus) {
+        status.autoscaler = described(state);
+        if let (Some(replicas), Some((min, max))) = (&mut status.replicas, held_between(state)) {
+            (replicas.min, replicas.max) = (Some(min), Some(max));
+        }
+    }
+}
+
+/// Returns the least and the most replicas that the autoscaler which is there keeps.
+fn held_between(state: &CompanionState) -> Option<(i64, i64)> {
+    use CompanionState::{Left, Ours, Theirs, Unmanaged};
+    let (Ours(found) | Theirs(found) | Unmanaged(found) | Left(found, ..)) = state else { return None };
+    let read =
+        if found["kind"] == SCALED_OBJECT { facts::Autoscaler::of_scaled_object } else { facts::Autoscaler::of_hpa };
+    let held = read(found, false);
+    Some((held.min, held.max))
+}
+
+/// Describes the autoscaler that is there.
+fn described(state: &CompanionState) -> Option<AutoscalerStatus> {
+    let (found, managed_by) = match state {
+        CompanionState::Ours(found) | CompanionState::Unmanaged(found) | CompanionState::Left(found, ..) => {
+            (found, MANAGER)
+        }
+        CompanionState::Theirs(found) => (found, "user"),
+        _ => return None,
+    };
+    let kind = found["kind"].as_str().unwrap_or("HorizontalPodAutoscaler").to_owned();
+    Some(AutoscalerStatus { kind, name: name_of(found), managed_by: managed_by.to_owned() })
 }
 
 /// Returns what the policies say of autoscaling.
@@ -129,7 +208,7 @@ impl<'a> Scaling<'a> {
     }
 
     /// Tells of replicas that are kept although they are more than the policy allows.
-    pub(super) fn held(&self, effective: &Effective) -> Option<Held> {
+    pub(crate) fn held(&self, effective: &Effective) -> Option<Held> {
         let (_, most) = self.settings.replicas(self.workload);
         let policy = bounding_policy(effective)?.to_owned();
         Some(Held { replicas: self.workload.replicas()?, kept: self.kept()?, most, policy })

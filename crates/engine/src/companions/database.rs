@@ -1,7 +1,9 @@
 //! The database of a model server: who provides it, and how the model server reaches it.
 
 mod author_variables;
+mod bound;
 mod cloudnative_pg;
+mod plan;
 mod secret;
 mod settings;
 mod zalando;
@@ -13,11 +15,15 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 pub use author_variables::note;
+pub use bound::is_bound;
 pub use settings::{DatabaseSettings, WORKLOAD};
 pub use zalando::offered_versions;
 
-use super::{Problem, Wanted, names};
-use crate::api::{DatabaseEnv, DatabasePart, DatabaseProvider};
+use super::companion::{Asked, Described, ObjectRef};
+use super::condition::{self, name_of};
+use super::plan::{CompanionPlan, CompanionState, Observed};
+use super::{Companion, Problem, Wanted, names};
+use crate::api::{Condition, DatabaseEnv, DatabasePart, DatabaseProvider, DatabaseStatus, ModelServerStatus};
 use crate::facts::{Apis, Database, Facts};
 use crate::policy::{Effective, Merged, Parsed, PolicyRef, Section, SettingsError};
 use crate::runtimes::Recognised;
@@ -31,9 +37,9 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// Says which field is invalid, and why.
     fn check(&self, env: &DatabaseEnv) -> Result<(), String>;
 
-    /// Tells whether it makes databases; another's are there already.
-    fn makes(&self) -> bool {
-        true
+    /// Returns the objects that it makes databases of; none where they are there already.
+    fn makes(&self) -> Option<&'static Api> {
+        None
     }
 
     /// Returns the API that it offers, for people.
@@ -72,6 +78,15 @@ pub struct Api {
     pub services: &'static [&'static str],
     /// Tells whether a Secret of this name is one that the provider makes for the object of that name.
     pub is_secret: fn(&str, &str) -> bool,
+}
+
+impl Api {
+    /// Names an object of the provider.
+    #[must_use]
+    pub fn object_ref(&self, name: &str) -> ObjectRef {
+        let (group, _, kind) = self.kind;
+        ObjectRef { group, kind, name: name.to_owned() }
+    }
 }
 
 /// Makes a provider of settings as they are written, or of none; says what is wrong with them.
@@ -258,6 +273,86 @@ impl Section for Databases {
     }
 }
 
+impl Companion for Databases {
+    fn name(&self) -> &'static str {
+        "Database"
+    }
+
+    fn title(&self) -> &'static str {
+        "a database"
+    }
+
+    fn field(&self) -> &'static str {
+        "database"
+    }
+
+    fn wanted(&self, asked: &Asked) -> Wanted {
+        let Asked { workload, recognised, effective, facts, led } = asked;
+        wanted(workload, recognised, effective, facts, led).0
+    }
+
+    fn around(&self, workload: &Workload, wanted: &Wanted, facts: &Facts) -> Vec<ObjectRef> {
+        let named = if let Wanted::Object(object) = wanted {
+            api_of(object).zip(object["metadata"]["name"].as_str())
+        } else {
+            let made = facts.databases_of(&workload.reference()).next();
+            made.and_then(|found| Some((apis().find(|api| api.provider == found.provider)?, found.name)))
+        };
+        named.map(|(api, name)| api.object_ref(name)).into_iter().collect()
+    }
+
+    /// Nobody brings a database in the same apply.
+    fn settles(&self) -> bool {
+        false
+    }
+
+    fn plan(&self, workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, _: bool) -> CompanionPlan {
+        plan::plan(workload, wanted, observed)
+    }
+
+    fn condition(&self, state: &CompanionState, described: &Described) -> Condition {
+        let secret = described.companions.binding.as_ref().map(|binding| binding.secret.as_str());
+        ready(state, secret, described.workload.template())
+    }
+
+    fn describe(&self, state: &CompanionState, status: &mut ModelServerStatus) {
+        status.database = described(state);
+    }
+}
+
+/// Returns the condition of a database; `secret` is where its credentials are, `template` what is to lead pods to it.
+fn ready(state: &CompanionState, secret: Option<&str>, template: &Value) -> Condition {
+    condition::ready(&Databases, state, |database| {
+        if !is_bound(database, secret, template) {
+            let message = format!(
+                "{} is there, but no pod is led to it until the pod template changes (`kubectl rollout restart` is a \
+                 change), or by variables of its author's own",
+                name_of(database)
+            );
+            return Condition::new("DatabaseReady", "False", "PodsNotBound", message);
+        }
+        let Health { is_ready, reason, mut message, phase } = health(database);
+        if let Some(secret) = secret.filter(|_| phase.is_none()) {
+            message = format!("{message} Until it makes the Secret {secret}, pods wait for that");
+        }
+        Condition::new("DatabaseReady", if is_ready { "True" } else { "False" }, &reason, message)
+    })
+}
+
+/// Describes the database that is there.
+fn described(state: &CompanionState) -> Option<DatabaseStatus> {
+    let (found, phase) = match state {
+        CompanionState::Ours(found)
+        | CompanionState::Unmanaged(found)
+        | CompanionState::Drifted(found, _)
+        | CompanionState::Elsewhere(Some(found), _) => (found, health(found).phase),
+        CompanionState::External(found) => (found, None),
+        _ => return None,
+    };
+    let kind = found["kind"].as_str().unwrap_or_default().to_owned();
+    Some(DatabaseStatus { kind, name: name_of(found), phase })
+}
+
 /// Returns what the policies say of databases, with the policy that wants them.
 #[must_use]
 pub fn settings(effective: &Effective) -> Option<(&DatabaseSettings, &PolicyRef)> {
@@ -305,8 +400,8 @@ fn can_be_had(workload: &Workload, provider: &dyn Provider, most: Option<usize>,
     if let Some(problem) = provider.problem(&reference, facts) {
         return Err(problem);
     }
-    let most = most.filter(|_| provider.makes());
-    most.map_or(Ok(()), |most| too_many(workload, &provider.binding(&reference, facts), most, facts))
+    let most = most.filter(|_| provider.makes().is_some());
+    most.map_or(Ok(()), |most| too_many(workload, provider, most, facts))
 }
 
 /// Returns the variables of the model server's container that its author sets, and that keep the database from being bound
@@ -331,7 +426,7 @@ pub fn in_the_way(
 
 /// Says why no further database is made in a namespace. One that is there stays, and whose pods are led to one already comes
 /// before others.
-fn too_many(workload: &Workload, binding: &Binding, most: usize, facts: &Facts) -> Result<(), Problem> {
+fn too_many(workload: &Workload, provider: &dyn Provider, most: usize, facts: &Facts) -> Result<(), Problem> {
     let (reference, namespace) = (workload.reference(), workload.namespace());
     let made = facts.databases_made_in(namespace);
     let is_there = || facts.databases_of(&reference).next().is_some();
@@ -340,7 +435,7 @@ fn too_many(workload: &Workload, binding: &Binding, most: usize, facts: &Facts) 
         return Err((TOO_MANY, message));
     }
     let (free, before) = (most.saturating_sub(made), facts.awaiting_beside(&reference));
-    let is_first = || is_there() || facts.awaiting.contains_key(&reference) || leads_to(workload.template(), binding);
+    let is_first = || is_there() || facts.awaiting.contains_key(&reference) || is_led_to(workload, provider, facts);
     if before >= free && !is_first() {
         let message = format!(
             "namespace {namespace} has {made} databases, the policy's most is {most}, and pods of others wait for theirs \
@@ -354,15 +449,11 @@ fn too_many(workload: &Workload, binding: &Binding, most: usize, facts: &Facts) 
 /// Why a namespace has no place for another database, in one word.
 const TOO_MANY: &str = "TooManyDatabases";
 
-/// Tells whether a pod template leads to a database.
-fn leads_to(template: &Value, binding: &Binding) -> bool {
-    is_named(template, [&*binding.name, &*binding.secret])
-}
-
-/// Tells whether one of these names stands somewhere among what pods run with.
-pub(crate) fn is_named<'n>(template: &Value, names: impl IntoIterator<Item = &'n str>) -> bool {
-    let text = template.to_string();
-    names.into_iter().any(|name| text.contains(name))
+/// Tells whether the pods of a workload are led to its database, there or not.
+fn is_led_to(workload: &Workload, provider: &dyn Provider, facts: &Facts) -> bool {
+    let Some(api) = provider.makes() else { return false };
+    let Binding { name, secret, .. } = provider.binding(&workload.reference(), facts);
+    bound::leads_to(workload.template(), api, &name, workload.namespace(), Some(&secret))
 }
 
 /// Who comes first where a namespace may have only so many databases.
@@ -387,8 +478,8 @@ impl Turn {
         if !is_possible || facts.databases_of(&reference).next().is_some() {
             return Self::Nobodys;
         }
-        let binding = settings.provider(&reference, facts).binding(&reference, facts);
-        if leads_to(workload.template(), &binding) { Self::First(most) } else { Self::Later }
+        let provider = settings.provider(&reference, facts);
+        if is_led_to(workload, provider, facts) { Self::First(most) } else { Self::Later }
     }
 }
 
@@ -407,7 +498,7 @@ pub(super) fn wanted(
             let reference = workload.reference();
             let provider = settings.provider(&reference, facts);
             let object = provider.object(&reference, facts);
-            let wanted = if provider.makes() { Wanted::Object(object) } else { Wanted::Theirs(object) };
+            let wanted = if provider.makes().is_some() { Wanted::Object(object) } else { Wanted::Theirs(object) };
             (wanted, Some(binding))
         }
         (Ok(_), _) => (Wanted::Nothing, None),

@@ -3,13 +3,18 @@
 //!
 //! <https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/pod-disruption-budget-v1/>
 
-use serde_json::json;
+use std::collections::BTreeSet;
 
-use super::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, autoscaler, names, owner};
-use crate::api;
-use crate::facts::Facts;
+use serde_json::{Value, json};
+
+use super::companion::{Asked, Described, ObjectRef, Watched};
+use super::condition::{self, name_of};
+use super::plan::{CompanionPlan, CompanionState, Observed, deletions, is_ours, kept};
+use super::{Companion, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, autoscaler, names, owner};
+use crate::api::{self, Condition, DisruptionBudgetStatus, ModelServerStatus};
+use crate::facts::{Facts, PodSelector, SharedMap};
 use crate::policy::{Effective, Merged, Parsed, Section, SettingsError, field};
-use crate::workload::Workload;
+use crate::workload::{Workload, WorkloadRef};
 
 /// The PodDisruptionBudget of each model server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +34,123 @@ impl Section for DisruptionBudget {
     }
 }
 
+impl Companion for DisruptionBudget {
+    fn name(&self) -> &'static str {
+        "DisruptionBudget"
+    }
+
+    fn title(&self) -> &'static str {
+        "a disruption budget"
+    }
+
+    fn field(&self) -> &'static str {
+        "disruptionBudget"
+    }
+
+    fn wanted(&self, asked: &Asked) -> Wanted {
+        wanted(asked.workload, asked.effective, asked.facts)
+    }
+
+    fn around(&self, workload: &Workload, _: &Wanted, facts: &Facts) -> Vec<ObjectRef> {
+        let (kind, name) = (workload.kind(), workload.name());
+        let ours = [names::disruption_budget(kind, name), names::former_disruption_budget(kind, name)];
+        let labels = &workload.template()["metadata"]["labels"];
+        let for_its_pods = facts.budgets_for(workload.namespace(), labels).map(str::to_owned);
+        let all: BTreeSet<String> = ours.into_iter().chain(for_its_pods).collect();
+        all.into_iter().map(|name| ObjectRef { group: WATCHED.group, kind: WATCHED.kind, name }).collect()
+    }
+
+    fn plan(&self, workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> CompanionPlan {
+        plan(workload, wanted, observed, is_settled)
+    }
+
+    fn condition(&self, state: &CompanionState, _: &Described) -> Condition {
+        ready(state)
+    }
+
+    fn describe(&self, state: &CompanionState, status: &mut ModelServerStatus) {
+        status.disruption_budget = described(state);
+    }
+
+    fn watched(&self) -> Option<&'static Watched> {
+        Some(&WATCHED)
+    }
+}
+
+/// The objects of the cluster: the rules ask whether one is for the pods of a workload.
+static WATCHED: Watched = Watched {
+    group: "policy",
+    version: "v1",
+    kind: "PodDisruptionBudget",
+    begin: |facts| facts.budgets = Some(SharedMap::default()),
+    note: |facts, namespace, name, budget| {
+        let inside = facts.budgets.get_or_insert_default().entry(namespace.to_owned()).or_default();
+        match budget {
+            Some(budget) => drop(inside.insert(name.to_owned(), PodSelector::of(budget))),
+            None => drop(inside.remove(name)),
+        }
+    },
+};
+
+/// Describes the budget that is there.
+fn described(state: &CompanionState) -> Option<DisruptionBudgetStatus> {
+    let (found, managed_by) = match state {
+        CompanionState::Ours(found) | CompanionState::Unmanaged(found) => (found, MANAGER),
+        CompanionState::Theirs(found) => (found, "user"),
+        _ => return None,
+    };
+    Some(DisruptionBudgetStatus { name: name_of(found), managed_by: managed_by.to_owned() })
+}
+
+/// Returns the condition of a budget.
+fn ready(state: &CompanionState) -> Condition {
+    if *state == CompanionState::Absent {
+        let message =
+            "no policy in `warn` or `enforce` asks for a disruption budget, or there is only one replica to guard";
+        return Condition::new("DisruptionBudgetReady", "True", "NotWanted", message);
+    }
+    condition::ready(&DisruptionBudget, state, |found| {
+        if lets_none_go(&found["spec"]) {
+            let message = format!("{} lets no pod go: nodes cannot be drained", name_of(found));
+            return Condition::new("DisruptionBudgetReady", "False", "NoPodMayGo", message);
+        }
+        let pods = match found["spec"]["maxUnavailable"].as_i64() {
+            Some(most @ 2..) => format!("{most} pods"),
+            _ => "one pod".to_owned(),
+        };
+        let message = format!("{} lets {pods} go at a time", name_of(found));
+        Condition::new("DisruptionBudgetReady", "True", "Made", message)
+    })
+}
+
+/// Tells whether a budget never lets a pod go, however many are ready.
+/// <https://kubernetes.io/docs/tasks/run-application/configure-pdb/#think-about-how-your-application-reacts-to-disruptions>
+fn lets_none_go(budget: &Value) -> bool {
+    let most = &budget["maxUnavailable"];
+    *most == 0 || *most == "0" || *most == "0%" || budget["minAvailable"] == "100%"
+}
+
+/// Plans what to do about the budget of a workload.
+fn plan(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> CompanionPlan {
+    let (kind, name) = (&workload.kind, &workload.name);
+    let names = [names::disruption_budget(kind, name), names::former_disruption_budget(kind, name)];
+    let has_our_name = |found: &Value| names.iter().any(|name| found["metadata"]["name"] == **name);
+    let (ours, others): (Vec<&Value>, Vec<&Value>) =
+        observed.of(&DisruptionBudget).iter().partition(|found| is_ours(found, workload) && has_our_name(found));
+    match (wanted, ours.first(), others.first()) {
+        // With two budgets for one pod the API server evicts it no more.
+        (_, _, Some(theirs)) => {
+            CompanionPlan { actions: deletions(ours), state: CompanionState::Theirs((*theirs).clone()) }
+        }
+        (Wanted::Object(_), None, _) if !is_settled => {
+            CompanionState::Pending("it is made once it is clear that its author brings none".to_owned()).into()
+        }
+        (Wanted::Object(object), found, _) => kept(object, found.copied()),
+        (_, Some(found), _) => CompanionState::Unmanaged((*found).clone()).into(),
+        (_, None, _) => CompanionPlan::default(),
+    }
+}
+
 /// Returns what the policies say of disruption budgets.
 #[must_use]
 pub fn settings(effective: &Effective) -> Option<&BudgetSettings> {
@@ -36,7 +158,7 @@ pub fn settings(effective: &Effective) -> Option<&BudgetSettings> {
 }
 
 /// Plans the budget of a workload that may have two replicas or more. One of a single replica would say nothing.
-pub(super) fn wanted(workload: &Workload, effective: &Effective, facts: &Facts) -> Wanted {
+fn wanted(workload: &Workload, effective: &Effective, facts: &Facts) -> Wanted {
     let Some(settings) = settings(effective) else { return Wanted::Nothing };
     let (_, most) = autoscaler::replicas(effective, workload, facts);
     let selector = workload.spec("selector");

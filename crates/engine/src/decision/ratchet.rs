@@ -1,11 +1,12 @@
 //! What becomes of findings: refused, warned of or recorded; and what an update did not make worse only warns.
 
-use crate::api::Enforcement;
+use std::fmt;
+
 use k8s_openapi::jiff::Timestamp;
 
 use super::receipt::{Receipt, led};
-use crate::policy::{ActiveRule, Exception};
-use crate::policy::{Context, Expressions, Finding};
+use crate::api::Enforcement;
+use crate::policy::{ActiveRule, Context, Exception, Expressions, Finding};
 
 /// A finding of a rule, as strict as the policies make it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,17 +28,17 @@ pub struct Verdict {
     pub violations: Vec<Violation>,
     /// Violations that are only warned of: by their enforcement, or for an update did not make them.
     pub warned: Vec<Violation>,
-    /// Violations that are only reported, for their policy is in audit.
-    pub audited: Vec<Violation>,
+    /// Violations that are only recorded: their policy is in audit.
+    pub recorded: Vec<Violation>,
     /// Violations that an exception excuses.
-    pub excepted: Vec<Excepted>,
-    /// What the author should know: one line each.
-    pub warnings: Vec<String>,
+    pub excused: Vec<Excused>,
+    /// What the author is warned of, in the order of the rules.
+    pub warnings: Vec<Warning>,
 }
 
 /// A violation that an exception excuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Excepted {
+pub struct Excused {
     /// The violation.
     pub violation: Violation,
     /// The exception's name, in the workload's namespace.
@@ -46,6 +47,17 @@ pub struct Excepted {
     pub reason: String,
     /// When it counts no more.
     pub until: Timestamp,
+}
+
+/// What the author of a workload is warned of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// A rule is violated that only warns.
+    Violation(Violation),
+    /// A rule is violated as it was before the update.
+    Existing(Violation),
+    /// A rule is violated, and an exception excuses that.
+    Excused(Excused),
 }
 
 impl Verdict {
@@ -72,26 +84,26 @@ pub(super) fn judge(context: &Context) -> Verdict {
     let before = before.unwrap_or_default();
     let exceptions: Vec<&Exception> = context.policies.exceptions_for(&context.workload).collect();
     for violation in found {
-        if let Some(excepted) = excepted(&violation, &exceptions, context) {
+        if let Some(excused) = excused(&violation, &exceptions, context) {
             // What is only recorded is no business of its author's, excused or not.
             if violation.enforcement > Enforcement::Audit {
-                judged.warnings.push(excepted.told());
+                judged.warnings.push(Warning::Excused(excused.clone()));
             }
-            judged.excepted.push(excepted);
+            judged.excused.push(excused);
             continue;
         }
-        let existing = !violation.finding.is_unjudged && before.iter().any(|old| old.is_same(&violation));
+        let existing = !violation.finding.not_evaluated && before.iter().any(|old| old.is_same(&violation));
         match violation.enforcement {
             Enforcement::Enforce if existing => {
-                judged.warnings.push(violation.existing());
+                judged.warnings.push(Warning::Existing(violation.clone()));
                 judged.warned.push(violation);
             }
             Enforcement::Enforce => judged.violations.push(violation),
             Enforcement::Warn => {
-                judged.warnings.push(violation.told());
+                judged.warnings.push(Warning::Violation(violation.clone()));
                 judged.warned.push(violation);
             }
-            Enforcement::Audit => judged.audited.push(violation),
+            Enforcement::Audit => judged.recorded.push(violation),
             Enforcement::Off => {}
         }
     }
@@ -99,10 +111,10 @@ pub(super) fn judge(context: &Context) -> Verdict {
 }
 
 /// Returns a violation as excused, where an exception does so.
-fn excepted(violation: &Violation, exceptions: &[&Exception], context: &Context) -> Option<Excepted> {
+fn excused(violation: &Violation, exceptions: &[&Exception], context: &Context) -> Option<Excused> {
     let limits = context.effective.exceptions();
     let excusing = exceptions.iter().find(|exception| exception.excuses(&violation.rule, context.now, limits))?;
-    Some(Excepted {
+    Some(Excused {
         violation: violation.clone(),
         exception: excusing.name.clone(),
         reason: excusing.reason.clone(),
@@ -132,34 +144,36 @@ impl Violation {
     /// Tells whether both say the same of the same field of the same container, wherever that stands in its list.
     fn is_same(&self, other: &Self) -> bool {
         let parts = |of: &Self| {
-            let Finding { subject, field, found, .. } = &of.finding;
-            [&of.rule, subject, field, found].map(Clone::clone)
+            let Finding { container, field, found, .. } = &of.finding;
+            [&of.rule, container, field, found].map(Clone::clone)
         };
         parts(self) == parts(other)
     }
+}
 
-    /// Tells what was found, and where, in one line.
-    #[must_use]
-    pub fn told(&self) -> String {
-        format!("{}: {}: {}; expected {}", self.rule, self.finding.place, self.finding.found, self.finding.expected)
-    }
-
-    fn existing(&self) -> String {
-        format!("{} (as before this update, so it is admitted)", self.told())
+/// Writes in one line what was found, and where.
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Finding { place, found, expected, .. } = &self.finding;
+        write!(f, "{}: {place}: {found}; expected {expected}", self.rule)
     }
 }
 
-impl Excepted {
-    /// Tells what was found, and what excuses it, in one line.
-    #[must_use]
-    pub fn told(&self) -> String {
-        format!(
-            "{} (excused by ServingException {} until {}: {})",
-            self.violation.told(),
-            self.exception,
-            self.until,
-            self.reason
-        )
+/// Writes in one line what was found, and what excuses it.
+impl fmt::Display for Excused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { violation, exception, reason, until } = self;
+        write!(f, "{violation} (excused by ServingException {exception} until {until}: {reason})")
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Violation(violation) => write!(f, "{violation}"),
+            Self::Existing(violation) => write!(f, "{violation} (as before this update, so it is admitted)"),
+            Self::Excused(excused) => write!(f, "{excused}"),
+        }
     }
 }
 
@@ -200,7 +214,8 @@ mod tests {
     fn what_was_violated_before_is_told_to_have_been() {
         let spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
         let object = deployment(&json!([container("a", "x:latest")]));
-        let told = decided(&spec, &object, &object).verdict.warnings;
+        let told =
+            decided(&spec, &object, &object).verdict.warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
         let place = "spec.template.spec.containers[0].image";
         let expected = "a tag that is never moved, or a digest (as before this update, so it is admitted)";
         assert_eq!(told, [format!("floating-tag: {place}: `x:latest`; expected {expected}")]);
@@ -288,12 +303,12 @@ mod tests {
         let decision = decided(&warn, &deployment(&old), &deployment(&new));
         assert!(
             decision.verdict.violations.is_empty()
-                && !decision.verdict.warnings.iter().any(|text| text.contains("as before"))
+                && !decision.verdict.warnings.iter().any(|text| matches!(text, Warning::Existing(_)))
         );
         let off = json!({"rules": {"floating-tag": {"enforcement": "off"}, "missing-memory-limit": {"enforcement": "audit"}}});
         let decision = decided(&off, &deployment(&old), &deployment(&new));
         assert_eq!(
-            (decision.verdict.violations.len(), decision.verdict.warnings.len(), decision.verdict.audited.len()),
+            (decision.verdict.violations.len(), decision.verdict.warnings.len(), decision.verdict.recorded.len()),
             (0, 0, 2)
         );
     }
@@ -353,7 +368,7 @@ mod tests {
     #[expect(clippy::needless_pass_by_value, reason = "the tests read better")]
     fn is_excused(policy: Value, exception: Value, day: i64) -> bool {
         let verdict = excused(&policy, &exception, day);
-        assert_eq!(verdict.excepted.len() + verdict.violations.len(), 1);
+        assert_eq!(verdict.excused.len() + verdict.violations.len(), 1);
         verdict.allows()
     }
 
@@ -361,7 +376,7 @@ mod tests {
     fn an_exception_excuses_until_it_expires() {
         assert!(is_excused(json!({}), json!({}), 1) && is_excused(json!({}), json!({}), 9));
         assert!(!is_excused(json!({}), json!({}), 10) && !is_excused(json!({}), json!({}), 11));
-        let told = excused(&json!({}), &json!({}), 1).warnings;
+        let told: Vec<String> = excused(&json!({}), &json!({}), 1).warnings.iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
             [
@@ -375,7 +390,7 @@ mod tests {
     fn what_is_only_recorded_is_excused_without_a_word() {
         for policy in [json!({"enforcement": "audit"}), json!({"rules": {"floating-tag": {"enforcement": "audit"}}})] {
             let verdict = excused(&policy, &json!({}), 1);
-            assert_eq!((verdict.warnings, verdict.audited.len(), verdict.excepted.len()), (vec![], 0, 1), "{policy}");
+            assert_eq!((verdict.warnings, verdict.recorded.len(), verdict.excused.len()), (vec![], 0, 1), "{policy}");
         }
     }
 

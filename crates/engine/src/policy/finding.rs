@@ -1,8 +1,9 @@
 //! What a rule finds.
 
+use json_patch::jsonptr::PointerBuf;
 use serde_json::Value;
 
-use crate::workload::Container;
+use crate::workload::{Container, items};
 
 /// One place where a workload gets something wrong, with what to write instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,20 +11,41 @@ pub struct Finding {
     /// The field, as a person would write it: `spec.template.spec.containers[0].image`.
     pub place: String,
     /// The container that it is about; empty where it is about the workload.
-    pub subject: String,
-    /// The field within the subject, whatever place that has in a list.
+    pub container: String,
+    /// The field within the container, whatever place that has in a list.
     pub field: String,
     /// What is there.
     pub found: String,
     /// What should be.
     pub expected: String,
     /// YAML to paste at `place` or above it.
-    pub instead: String,
+    pub fix: String,
     /// Whether the rule could not be evaluated: then nothing tells whether it was so before an update.
-    pub is_unjudged: bool,
+    pub not_evaluated: bool,
 }
 
 impl Finding {
+    /// Returns the place in an object as a JSON pointer. What is missing there is pointed at all the same, so far as there is
+    /// something that it would be in.
+    ///
+    /// <https://www.rfc-editor.org/rfc/rfc6901>
+    #[must_use]
+    pub fn pointer(&self, object: &Value) -> String {
+        let mut pointer = PointerBuf::new();
+        let (mut at, mut rest) = (object, self.place.as_str());
+        while !rest.is_empty() {
+            let (token, next) = step(at, rest);
+            at = match at {
+                Value::Array(items) => token.parse().ok().and_then(|place: usize| items.get(place)),
+                value => value.get(&token),
+            }
+            .unwrap_or(&Value::Null);
+            pointer.push_back(token);
+            rest = next;
+        }
+        pointer.to_string()
+    }
+
     /// Starts a finding about a field of the workload.
     pub(crate) fn at(place: impl Into<String>) -> Self {
         let place = place.into();
@@ -32,8 +54,8 @@ impl Finding {
 
     /// Starts a finding about a field of a container.
     pub(crate) fn in_container(container: &Container, field: &str) -> Self {
-        let (place, subject) = (container.place(field), container.name().to_owned());
-        Self { place, subject, field: field.to_owned(), ..Self::default() }
+        let (place, name) = (container.place(field), container.name().to_owned());
+        Self { place, container: name, field: field.to_owned(), ..Self::default() }
     }
 
     /// Starts a finding about an item of a container's list, by its name: what is injected moves the others.
@@ -65,11 +87,50 @@ impl Finding {
         Self { expected: expected.into(), ..self }
     }
 
-    pub(crate) fn instead(self, instead: impl Into<String>) -> Self {
-        Self { instead: instead.into(), ..self }
+    pub(crate) fn fix(self, fix: impl Into<String>) -> Self {
+        Self { fix: fix.into(), ..self }
     }
 
-    pub(crate) fn unjudged(self) -> Self {
-        Self { is_unjudged: true, ..self }
+    pub(crate) fn not_evaluated(self) -> Self {
+        Self { not_evaluated: true, ..self }
+    }
+}
+
+/// Takes the first step of a place, which is a field or, in brackets, an item by its place, name or key; returns what is left.
+fn step<'p>(at: &Value, place: &'p str) -> (String, &'p str) {
+    let place = place.strip_prefix('.').unwrap_or(place);
+    if let Some((inside, next)) = place.strip_prefix('[').and_then(|place| place.split_once(']')) {
+        let of_name = items(at).position(|item| item["name"] == inside);
+        return (of_name.map_or_else(|| inside.to_owned(), |place| place.to_string()), next);
+    }
+    // A key may have dots in it: `requests.nvidia.com/gpu`.
+    let ends: Vec<usize> = place.match_indices(['.', '[']).map(|(end, _)| end).chain([place.len()]).collect();
+    let longest = ends.iter().rev().find(|end| at.get(&place[..**end]).is_some());
+    let end = *longest.unwrap_or(&ends[0]);
+    (place[..end].to_owned(), &place[end..])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_place_is_pointed_at() {
+        let container = json!({"name": "api", "env": [{"name": "A"}, {"name": "B.C"}],
+            "resources": {"limits": {"nvidia.com/gpu": 1}}});
+        let object = json!({"metadata": {"annotations": {"tidegate.dev/runtime": "vllm"}},
+            "spec": {"template": {"spec": {"containers": [container]}}}});
+        let pointer = |place: &str| Finding::at(place).pointer(&object);
+        let of_container = "/spec/template/spec/containers/0";
+        assert_eq!(pointer("spec.template.spec.containers[0].image"), format!("{of_container}/image"));
+        assert_eq!(pointer("spec.template.spec.containers[0].env[B.C]"), format!("{of_container}/env/1"));
+        let gpu = pointer("spec.template.spec.containers[0].resources.limits.nvidia.com/gpu");
+        assert_eq!(gpu, format!("{of_container}/resources/limits/nvidia.com~1gpu"));
+        let annotation = pointer("metadata.annotations[tidegate.dev/runtime]");
+        assert_eq!(annotation, "/metadata/annotations/tidegate.dev~1runtime");
+        let missing = pointer("spec.template.spec.containers[0].readinessProbe.httpGet");
+        assert_eq!(missing, format!("{of_container}/readinessProbe/httpGet"));
     }
 }

@@ -30,7 +30,7 @@ impl OnHub<'_> {
     fn finding(&self) -> Finding {
         let finding =
             Finding::in_container(self.container, self.words).found(format!("`{}` in whatever revision", self.name));
-        finding.instead(match (self.flag, self.variable) {
+        finding.fix(match (self.flag, self.variable) {
             (_, Some(variable)) => snippet(&serde_json::json!({"env": [{"name": variable, "value": "<commit>"}]})),
             (Some(flag), None) => added(self.container, &format!("{flag}=<commit>")),
             (None, None) => String::new(),

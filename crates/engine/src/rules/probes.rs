@@ -44,7 +44,7 @@ fn missing(context: &Context, field: &str, handler: impl Fn(&Endpoint) -> &Handl
     probe["periodSeconds"] = PERIOD.into();
     probe["failureThreshold"] = failures.into();
     let finding = Finding::in_container(&container, field).found("nothing");
-    vec![finding.expected("a probe").instead(snippet(&json!({field: probe})))]
+    vec![finding.expected("a probe").fix(snippet(&json!({field: probe})))]
 }
 
 /// How long, in seconds, the model server may take to start: as the policy says, else as its runtime does.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::QueueSettings;
 use super::Scaling;
+use crate::companions::companion::ObjectRef;
 use crate::companions::{APPLIED_ANNOTATION, Problem, names};
 use crate::digest;
 use crate::facts::Metric;
@@ -147,6 +148,11 @@ fn completed(metric: &Map<String, Value>, container: Option<&Container>) -> Resu
         of_container["container"] = container.name().into();
     }
     Ok(metric)
+}
+
+/// Names a HorizontalPodAutoscaler.
+pub(super) fn object_ref(name: String) -> ObjectRef {
+    ObjectRef { group: "autoscaling", kind: "HorizontalPodAutoscaler", name }
 }
 
 #[cfg(test)]

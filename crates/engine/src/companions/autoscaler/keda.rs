@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::KedaSettings;
 use super::Scaling;
+use crate::companions::companion::ObjectRef;
 use crate::companions::{APPLIED_ANNOTATION, Problem, names};
 use crate::digest;
 use crate::quantity::Quantity;
@@ -87,6 +88,11 @@ fn decimal(quantity: &Quantity) -> String {
 fn pods(workload: &Workload) -> String {
     let name = workload.name().replace('.', r"\\.");
     if workload.kind() == "StatefulSet" { format!("{name}-[0-9]+") } else { format!("{name}-[a-z0-9]+-[a-z0-9]+") }
+}
+
+/// Names a ScaledObject.
+pub(super) fn object_ref(name: String) -> ObjectRef {
+    ObjectRef { group: "keda.sh", kind: "ScaledObject", name }
 }
 
 #[cfg(test)]

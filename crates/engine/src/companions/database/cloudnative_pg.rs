@@ -102,6 +102,10 @@ impl Provider for Cluster {
         self.settings.as_ref().map_or(Ok(()), check)
     }
 
+    fn makes(&self) -> Option<&'static Api> {
+        Some(&API)
+    }
+
     fn api(&self) -> &'static str {
         "clusters.postgresql.cnpg.io, the API of CloudNativePG"
     }

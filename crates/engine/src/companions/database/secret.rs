@@ -52,10 +52,6 @@ impl Provider for Existing {
         self.settings.as_ref().map_or(Ok(()), |settings| check(settings, env))
     }
 
-    fn makes(&self) -> bool {
-        false
-    }
-
     fn api(&self) -> &'static str {
         "secrets"
     }

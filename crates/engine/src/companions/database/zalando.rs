@@ -210,6 +210,10 @@ impl Provider for Postgresql {
         self.settings.as_ref().map_or(Ok(()), check)
     }
 
+    fn makes(&self) -> Option<&'static Api> {
+        Some(&API)
+    }
+
     fn api(&self) -> &'static str {
         "postgresqls.acid.zalan.do, the API of Zalando's postgres-operator"
     }

@@ -27,6 +27,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::companions::Wanted;
+    use crate::companions::database::Databases;
     use crate::decision::{Operation, Request, User, decide};
     use crate::facts::{Apis, Facts};
     use crate::testing::{deployment, facts, made_for, policies, with_container, with_database};
@@ -68,7 +69,7 @@ mod tests {
             let request = Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now };
             let decision = decide(&request, &policies(&[("serving", spec)]), &facts());
             let is_bound = decision.patch.to_string().contains("PGHOST");
-            assert_eq!(is_bound, decision.companions.database != Wanted::Nothing);
+            assert_eq!(is_bound, *decision.companions.of(&Databases) != Wanted::Nothing);
             is_bound
         };
         let (none, yes) = (json!({"tidegate.dev/database": "none"}), json!({"tidegate.dev/database": "true"}));
@@ -109,7 +110,7 @@ mod tests {
 
     /// The name of the database that is wanted for a Deployment.
     fn database_of(env: &Value, object: &Value, old: Option<&Value>, facts: &Facts) -> Option<String> {
-        match updated(&spec(env), object, old, facts).1.companions.database {
+        match updated(&spec(env), object, old, facts).1.companions.of(&Databases) {
             Wanted::Object(database) => database["metadata"]["name"].as_str().map(str::to_owned),
             _ => None,
         }
@@ -290,7 +291,7 @@ mod tests {
             let old = bound_beside(&own);
             let (stored, decision) = updated(&spec, &with_image(old.clone(), "api:2"), Some(&old), &there);
             assert_eq!(variables(&stored)[..6], variables(&old)[..6], "{own}");
-            assert!(matches!(decision.companions.database, Wanted::Object(_)), "{own}");
+            assert!(matches!(decision.companions.of(&Databases), Wanted::Object(_)), "{own}");
             let [note] = &decision.notes[..] else { panic!("{:?}", decision.notes) };
             assert!(note.contains("acid-api") && note.contains("none"), "{note}");
             // Looked at as it is stored, it is still wanted.
@@ -307,7 +308,7 @@ mod tests {
         let workload = Workload::view(object).unwrap();
         let (user, now) = (User::default(), Timestamp::UNIX_EPOCH);
         let request = Request { operation: Operation::Observe, workload, old: None, user, now };
-        decide(&request, &policies(&[("serving", spec.clone())]), facts).companions.database
+        decide(&request, &policies(&[("serving", spec.clone())]), facts).companions.of(&Databases).clone()
     }
 
     #[test]
@@ -319,7 +320,7 @@ mod tests {
             let own = with_container(&json!({"env": [{"name": name, "value": "own"}]}));
             let (stored, decision) = updated(&spec, &own, Some(&old), &there);
             assert_eq!((variables(&stored), decision.notes.len()), (vec![name], 1));
-            assert!(!matches!(decision.companions.database, Wanted::Object(_) | Wanted::Impossible { .. }));
+            assert!(!matches!(decision.companions.of(&Databases), Wanted::Object(_) | Wanted::Impossible { .. }));
         }
         // Settings that are added later are not taken for a database.
         let own = with_container(&json!({"envFrom": [{"configMapRef": {"name": "settings"}}]}));

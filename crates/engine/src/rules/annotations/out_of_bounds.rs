@@ -82,7 +82,7 @@ fn finding(key: &str, found: &str, expected: &str, instead: &str) -> Finding {
     Finding::at(format!("metadata.annotations[{key}]"))
         .found(format!("`{found}`"))
         .expected(expected)
-        .instead(snippet(&instead))
+        .fix(snippet(&instead))
 }
 
 #[cfg(test)]
@@ -91,7 +91,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::decision::{Operation, Request, User, Violation, decide};
+    use crate::decision::{Operation, Request, User, decide};
     use crate::testing::{facts, policies, with_container};
     use crate::workload::Workload;
 
@@ -108,7 +108,7 @@ mod tests {
         let verdict =
             decide(&request, &policies(&[("serving", json!({"autoscaling": autoscaling}))]), &facts()).verdict;
         let of_rule = verdict.violations.iter().filter(|found| found.rule == "annotation-out-of-bounds");
-        of_rule.map(Violation::told).collect()
+        of_rule.map(ToString::to_string).collect()
     }
 
     #[test]

@@ -69,14 +69,14 @@ fn misspelt(workload: &Workload, metadata: &str, key: &str, value: &Value) -> Fi
     Finding::at(format!("{metadata}.annotations[{key}]"))
         .found(format!("`{key}`, which is not an annotation of Tidegate"))
         .expected(format!("one of `{ANNOTATION_PREFIX}{{{}}}`{question}", names.join(",")))
-        .instead(moved(metadata, key, instead.as_deref(), value))
+        .fix(moved(metadata, key, instead.as_deref(), value))
 }
 
 fn misplaced(key: &str, value: &Value) -> Finding {
     Finding::at(format!("{TEMPLATE}.annotations[{key}]"))
         .found(format!("`{key}`, which Tidegate does not read there"))
         .expected("it in the metadata of the workload")
-        .instead(moved(TEMPLATE, key, Some(key), value))
+        .fix(moved(TEMPLATE, key, Some(key), value))
 }
 
 /// Writes an annotation under its right name in the metadata of the workload, and takes out the wrong one.
@@ -114,7 +114,7 @@ mod tests {
         let workload = Workload::view(&object).unwrap();
         let told = |key: &str| {
             let found = misspelt(&workload, "metadata", key, &"2".into());
-            (found.expected.split_once("; ").map(|(_, question)| question.to_owned()), found.instead)
+            (found.expected.split_once("; ").map(|(_, question)| question.to_owned()), found.fix)
         };
         let (question, instead) = told("tidegate.dev/minReplicas");
         assert_eq!(question.as_deref(), Some("did you mean `tidegate.dev/min-replicas`?"));

@@ -41,7 +41,7 @@ fn out_of_bounds(autoscaler: &Autoscaler, settings: &AutoscalingSettings) -> Vec
         Finding::beside(&autoscaler.reference(), &format!("spec.{field}"))
             .found(format!("`{found}`"))
             .expected(format!("{word} {expected}, as the policy says"))
-            .instead(format!("spec:\n  {field}: {expected}"))
+            .fix(format!("spec:\n  {field}: {expected}"))
     };
     let below = (autoscaler.min < least).then(|| finding("minReplicas", autoscaler.min, least, "at least"));
     let above = (autoscaler.max > most).then(|| finding("maxReplicas", autoscaler.max, most, "at most"));

@@ -35,7 +35,7 @@ impl Rule for CpuScalingOnGpu {
         let queue = metrics.and_then(|metrics| metrics.queue.as_deref()).unwrap_or("<requests waiting>");
         let on_cpu = super::authors_metrics(context).filter(|(_, _, metric)| metric.is_of_resource("cpu"));
         let finding = |(autoscaler, index, metric)| {
-            super::at_metric(autoscaler, index, metric).expected("a metric of how many requests wait").instead(format!(
+            super::at_metric(autoscaler, index, metric).expected("a metric of how many requests wait").fix(format!(
                 "spec:\n  metrics:\n    - type: Pods\n      pods:\n        metric:\n          name: {}\n        target:\n          \
                  type: AverageValue\n          averageValue: 5",
                 queue.replace(':', "_")

@@ -33,7 +33,7 @@ impl Rule for DuplicateAutoscaler {
         let [first, others @ ..] = &names[..] else { return Vec::new() };
         let finding = |other: &String| {
             let finding = Finding::beside(other, "spec.scaleTargetRef").found(format!("the target of {first} as well"));
-            finding.expected("one autoscaler for a workload").instead(format!("# leave {other} out"))
+            finding.expected("one autoscaler for a workload").fix(format!("# leave {other} out"))
         };
         others.iter().map(finding).collect()
     }

@@ -31,7 +31,7 @@ impl Rule for MemoryScaling {
         let instead = "spec:\n  metrics:\n    - type: Resource\n      resource:\n        name: cpu\n        target:\n          \
                        type: Utilization\n          averageUtilization: 50";
         let finding = |(autoscaler, index, metric)| {
-            super::at_metric(autoscaler, index, metric).expected("a metric that falls when load does").instead(instead)
+            super::at_metric(autoscaler, index, metric).expected("a metric that falls when load does").fix(instead)
         };
         on_memory.map(finding).collect()
     }

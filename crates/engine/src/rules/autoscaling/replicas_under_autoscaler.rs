@@ -36,7 +36,7 @@ impl Rule for ReplicasUnderAutoscaler {
             return Vec::new();
         }
         let finding = Finding::at("spec.replicas").found(format!("`{replicas}`"));
-        vec![finding.expected("nothing, since an autoscaler sets it").instead("# leave spec.replicas out")]
+        vec![finding.expected("nothing, since an autoscaler sets it").fix("# leave spec.replicas out")]
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
             let request =
                 Request { operation, workload, old: None, user: User::named("jane"), now: Timestamp::UNIX_EPOCH };
             let verdict = decide(&request, &policies(&[("serving", scaling(metric))]), &unserved).verdict;
-            verdict.warnings.iter().any(|warning| warning.contains("spec.replicas"))
+            verdict.warnings.iter().any(|warning| warning.to_string().contains("spec.replicas"))
         };
         let memory = json!({"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue",
             "averageValue": "1Gi"}}});

@@ -66,6 +66,6 @@ fn finding(context: &Context, container: &Container, resource: &str) -> Option<F
         finding
             .found(format!("nothing, which {autoscaler} is to compare the use with"))
             .expected(format!("a {resource} request"))
-            .instead(format!("resources:\n  requests:\n    {resource}: {amount}")),
+            .fix(format!("resources:\n  requests:\n    {resource}: {amount}")),
     )
 }

@@ -40,7 +40,7 @@ impl Rule for ValueTargetOnQueue {
         let finding = |(autoscaler, index, metric): (&crate::facts::Autoscaler, usize, &crate::facts::Metric)| {
             let source = metric.kind.to_lowercase();
             let name = &metric.name;
-            super::at_metric(autoscaler, index, metric).expected("a target of type `AverageValue`").instead(format!(
+            super::at_metric(autoscaler, index, metric).expected("a target of type `AverageValue`").fix(format!(
                 "spec:\n  metrics:\n    - type: {}\n      {source}:\n        metric:\n          name: {name}\n        target:\n          \
                  type: AverageValue\n          averageValue: 5",
                 metric.kind

@@ -66,7 +66,7 @@ fn in_words(container: &Container) -> Vec<Finding> {
             Finding::in_container(container, list)
                 .found("an address of a database with a password that is written out")
                 .expected("a variable that takes it from a Secret")
-                .instead("env:\n  - name: DATABASE_URL\n    valueFrom:\n      secretKeyRef:\n        name: <secret>\n        key: <key>\n\
+                .fix("env:\n  - name: DATABASE_URL\n    valueFrom:\n      secretKeyRef:\n        name: <secret>\n        key: <key>\n\
                           # and where the address stands: $(DATABASE_URL)")
         })
     });

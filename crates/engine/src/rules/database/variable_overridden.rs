@@ -37,7 +37,7 @@ impl Rule for DatabaseVariableOverridden {
             Finding::of_item(&container, "env", &name)
                 .found(format!("`{name}` is the author's own"))
                 .expected("none: a database is bound as a whole or not at all")
-                .instead(format!("# leave {name} out of env"))
+                .fix(format!("# leave {name} out of env"))
         });
         found.collect()
     }

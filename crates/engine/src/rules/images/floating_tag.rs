@@ -53,5 +53,5 @@ fn finding(container: &Container) -> Finding {
     Finding::in_container(container, "image")
         .found(format!("`{}`", image.text()))
         .expected("a tag that is never moved, or a digest")
-        .instead(format!("image: {}:<version>", image.repository()))
+        .fix(format!("image: {}:<version>", image.repository()))
 }

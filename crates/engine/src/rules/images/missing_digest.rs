@@ -37,7 +37,7 @@ impl Rule for MissingDigest {
             Finding::in_container(&container, "image")
                 .found(format!("`{text}`"))
                 .expected("a digest")
-                .instead(format!("image: {text}@sha256:<digest>"))
+                .fix(format!("image: {text}@sha256:<digest>"))
         };
         context.workload.all_containers().filter(is_by_tag).map(finding).collect()
     }

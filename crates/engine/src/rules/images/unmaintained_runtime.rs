@@ -34,7 +34,7 @@ impl Rule for UnmaintainedRuntime {
             Finding::in_container(container, "image")
                 .found(format!("{}: {why}", runtime.name))
                 .expected("a runtime that is maintained")
-                .instead("image: <an image of another runtime>")
+                .fix("image: <an image of another runtime>")
         };
         found.map(finding).into_iter().collect()
     }

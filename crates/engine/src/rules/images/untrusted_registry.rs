@@ -54,7 +54,7 @@ impl Rule for UntrustedRegistry {
             Finding::in_container(&container, "image")
                 .found(format!("`{}`", image.text()))
                 .expected(format!("an image from {}", self.registries.join(", ")))
-                .instead(format!("image: {registry}/{name}"))
+                .fix(format!("image: {registry}/{name}"))
         };
         untrusted.map(finding).collect()
     }

@@ -40,7 +40,7 @@ impl Rule for ModelServerLabelRemoved {
             Finding::at(format!("metadata.labels[{key}]"))
                 .found(found.map_or_else(|| "nothing".to_owned(), |found| format!("`{found}`")))
                 .expected(format!("`{value}`, as before"))
-                .instead(format!("metadata:\n  labels:\n    {key}: {value}")),
+                .fix(format!("metadata:\n  labels:\n    {key}: {value}")),
         ]
     }
 }

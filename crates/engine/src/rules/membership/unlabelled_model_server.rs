@@ -39,6 +39,6 @@ impl Rule for UnlabelledModelServer {
         let labels = json!({"metadata": {"labels": context.policies.scope()}});
         let finding =
             Finding::at("metadata.labels").found(format!("{runtime}, which is not labelled as a model server"));
-        vec![finding.expected("the label of a model server").instead(snippet(&labels))]
+        vec![finding.expected("the label of a model server").fix(snippet(&labels))]
     }
 }

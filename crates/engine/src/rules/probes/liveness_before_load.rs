@@ -35,7 +35,7 @@ impl Rule for LivenessBeforeLoad {
             finding
                 .found(format!("a probe that gives up {} seconds after the start", liveness.window()))
                 .expected(format!("a startup probe before it: loading may take {budget} seconds"))
-                .instead(snippet(&json!({"startupProbe": probe}))),
+                .fix(snippet(&json!({"startupProbe": probe}))),
         ]
     }
 }

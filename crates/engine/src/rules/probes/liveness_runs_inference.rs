@@ -60,7 +60,7 @@ impl Rule for LivenessRunsInference {
         vec![
             finding
                 .expected("a path that answers without computing")
-                .instead(format!("livenessProbe:\n  httpGet:\n    path: {health}")),
+                .fix(format!("livenessProbe:\n  httpGet:\n    path: {health}")),
         ]
     }
 }

@@ -34,7 +34,7 @@ impl Rule for ProbePortUnknown {
             let instead = format!("metadata:\n  annotations:\n    {CONTAINER_ANNOTATION}: <container>");
             let place = format!("metadata.annotations[{CONTAINER_ANNOTATION}]");
             let found = recognised.problem.clone().unwrap_or_else(|| "several containers could be meant".to_owned());
-            return vec![Finding::at(place).found(found).expected(expected).instead(instead)];
+            return vec![Finding::at(place).found(found).expected(expected).fix(instead)];
         };
         let probes = ["startupProbe", "readinessProbe", "livenessProbe"];
         if recognised.is_worker() || probes.iter().all(|field| container.probe(field).is_some()) {
@@ -42,10 +42,6 @@ impl Rule for ProbePortUnknown {
         }
         let Err(problem) = recognised.endpoint() else { return Vec::new() };
         let finding = Finding::in_container(&container, "ports").found(problem);
-        vec![
-            finding
-                .expected("a port that is named `http`")
-                .instead("ports:\n  - name: http\n    containerPort: <port>"),
-        ]
+        vec![finding.expected("a port that is named `http`").fix("ports:\n  - name: http\n    containerPort: <port>")]
     }
 }

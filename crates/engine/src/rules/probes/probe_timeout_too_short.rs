@@ -41,7 +41,7 @@ impl Rule for ProbeTimeoutTooShort {
             Finding::in_container(container, &format!("{field}.timeoutSeconds"))
                 .found(format!("`{}`", probe.timeout()))
                 .expected(format!("at least {needed}: {} answers late under load", runtime.name))
-                .instead(format!("{field}:\n  timeoutSeconds: {needed}"))
+                .fix(format!("{field}:\n  timeoutSeconds: {needed}"))
         };
         short.map(finding).collect()
     }

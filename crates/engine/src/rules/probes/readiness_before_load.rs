@@ -48,6 +48,6 @@ impl Rule for ReadinessBeforeLoad {
         let found = if probe.is_tcp() { "a connection".to_owned() } else { format!("`{asked}`") };
         let finding = Finding::in_container(container, "readinessProbe")
             .found(format!("{found}, which {} answers before its model is loaded", runtime.name));
-        vec![finding.expected(format!("`{path}`")).instead(snippet(&instead))]
+        vec![finding.expected(format!("`{path}`")).fix(snippet(&instead))]
     }
 }

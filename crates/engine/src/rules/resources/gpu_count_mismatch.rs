@@ -45,7 +45,7 @@ fn mismatch(recognised: &Recognised, container: &Container) -> Option<Finding> {
     (gpus != all && !is_part).then(|| {
         finding
             .expected(format!("{all}, over which the server's flags spread the model"))
-            .instead(format!("resources:\n  limits:\n    {resource}: {all}"))
+            .fix(format!("resources:\n  limits:\n    {resource}: {all}"))
     })
 }
 

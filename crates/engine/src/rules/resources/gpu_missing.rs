@@ -42,7 +42,7 @@ impl Rule for GpuMissing {
         }
         let finding =
             Finding::in_container(container, "resources.limits").found(format!("no GPU for {}", runtime.name));
-        vec![finding.expected("the GPUs that the model needs").instead("resources:\n  limits:\n    nvidia.com/gpu: 1")]
+        vec![finding.expected("the GPUs that the model needs").fix("resources:\n  limits:\n    nvidia.com/gpu: 1")]
     }
 }
 

@@ -51,7 +51,7 @@ fn mismatch(container: &Container, name: &str) -> Option<Finding> {
         finding
             .found(format!("a limit of {} and a request of {}", told(&limit), told(&request)))
             .expected("a whole number as the limit, and the same as the request or none")
-            .instead(format!("resources:\n  limits:\n    {name}: {whole}\n  requests:\n    {name}: {whole}"))
+            .fix(format!("resources:\n  limits:\n    {name}: {whole}\n  requests:\n    {name}: {whole}"))
     })
 }
 

@@ -79,7 +79,7 @@ fn far(container: &Container, name: &str, most: u32) -> Option<Finding> {
         finding
             .found(format!("`{request}`, with a limit of `{limit}`"))
             .expected(format!("a limit of at most {most} times the request"))
-            .instead(format!("resources:\n  requests:\n    {name}: {suggested}")),
+            .fix(format!("resources:\n  requests:\n    {name}: {suggested}")),
     )
 }
 

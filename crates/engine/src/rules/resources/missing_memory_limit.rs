@@ -36,7 +36,7 @@ impl Rule for MissingMemoryLimit {
             Finding::in_container(&container, "resources.limits.memory")
                 .found("nothing")
                 .expected("a memory limit")
-                .instead(format!("resources:\n  limits:\n    memory: {}", suggested(&container)))
+                .fix(format!("resources:\n  limits:\n    memory: {}", suggested(&container)))
         };
         unlimited.map(finding).collect()
     }

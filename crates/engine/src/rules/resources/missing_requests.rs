@@ -44,9 +44,5 @@ fn missing(container: &Container, name: &str) -> Option<Finding> {
         (_, Class::Gpu) => "16Gi",
     };
     let finding = Finding::in_container(container, &format!("resources.requests.{name}")).found("nothing");
-    Some(
-        finding
-            .expected(format!("a {name} request"))
-            .instead(format!("resources:\n  requests:\n    {name}: {suggested}")),
-    )
+    Some(finding.expected(format!("a {name} request")).fix(format!("resources:\n  requests:\n    {name}: {suggested}")))
 }

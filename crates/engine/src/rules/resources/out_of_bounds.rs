@@ -72,5 +72,5 @@ fn finding(at: Finding, of: &str, name: &str, quantity: &Quantity, bound: &Bound
     };
     at.found(format!("`{quantity}`"))
         .expected(format!("{expected} (policy `{policy}`)"))
-        .instead(format!("resources:\n  {of}:\n    {name}: {nearest}"))
+        .fix(format!("resources:\n  {of}:\n    {name}: {nearest}"))
 }

@@ -36,7 +36,7 @@ fn above(container: &Container) -> Vec<Finding> {
             finding
                 .found(format!("`{request}`"))
                 .expected(format!("at most the limit, {limit}"))
-                .instead(format!("resources:\n  requests:\n    {name}: {limit}"))
+                .fix(format!("resources:\n  requests:\n    {name}: {limit}"))
         })
     });
     found.collect()

@@ -46,7 +46,7 @@ impl Rule for GpuSurgeDeadlock {
         let finding = Finding::at("spec.strategy.rollingUpdate.maxUnavailable")
             .found(format!("{found}: none of {} pods", least.max(1)))
             .expected("1: each new pod needs a GPU of its own");
-        vec![finding.instead(
+        vec![finding.fix(
             "spec:\n  strategy:\n    type: RollingUpdate\n    rollingUpdate:\n      maxSurge: 0\n      maxUnavailable: 1",
         )]
     }

@@ -39,7 +39,7 @@ impl Rule for GracePeriodTooShort {
         vec![
             finding
                 .expected(format!("at least {needed}, which {runtime} may need to finish its requests"))
-                .instead(format!("terminationGracePeriodSeconds: {needed}")),
+                .fix(format!("terminationGracePeriodSeconds: {needed}")),
         ]
     }
 }

@@ -41,7 +41,7 @@ impl Rule for MissingPreStop {
         vec![
             finding
                 .expected(format!("a sleep of {seconds} seconds"))
-                .instead(format!("lifecycle:\n  preStop:\n    sleep:\n      seconds: {seconds}")),
+                .fix(format!("lifecycle:\n  preStop:\n    sleep:\n      seconds: {seconds}")),
         ]
     }
 }

@@ -40,7 +40,7 @@ impl Rule for ProgressDeadlineTooShort {
         vec![
             finding
                 .expected(format!("more than {longest}, which a container may take to start"))
-                .instead(format!("spec:\n  progressDeadlineSeconds: {}", longest.saturating_add(60))),
+                .fix(format!("spec:\n  progressDeadlineSeconds: {}", longest.saturating_add(60))),
         ]
     }
 }

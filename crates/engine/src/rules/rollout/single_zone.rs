@@ -42,6 +42,6 @@ impl Rule for SingleZone {
             "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector});
         let finding = Finding::in_pod("topologySpreadConstraints").found(format!("nothing, for {least} replicas"));
         let instead = snippet(&json!({"topologySpreadConstraints": [constraint]}));
-        vec![finding.expected("a spread over zones, where possible").instead(instead)]
+        vec![finding.expected("a spread over zones, where possible").fix(instead)]
     }
 }

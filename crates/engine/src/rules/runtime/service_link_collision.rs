@@ -39,10 +39,6 @@ impl Rule for ServiceLinkCollision {
         };
         let Some(service) = services.find(collides) else { return Vec::new() };
         let finding = Finding::in_pod("enableServiceLinks").found(format!("`true`, beside the Service `{service}`"));
-        vec![
-            finding
-                .expected(format!("`false`: variables {prefix}_* are settings"))
-                .instead("enableServiceLinks: false"),
-        ]
+        vec![finding.expected(format!("`false`: variables {prefix}_* are settings")).fix("enableServiceLinks: false")]
     }
 }

@@ -44,6 +44,6 @@ impl Rule for SmallSharedMemory {
             .found(format!("64 MiB of shared memory for {count} GPUs"));
         let instead = "volumeMounts:\n  - name: shm\n    mountPath: /dev/shm\n# and beside the containers:\n# volumes:\n\
                        #   - name: shm\n#     emptyDir:\n#       medium: Memory\n#       sizeLimit: 8Gi";
-        vec![finding.expected("memory at `/dev/shm`").instead(instead)]
+        vec![finding.expected("memory at `/dev/shm`").fix(instead)]
     }
 }

@@ -27,7 +27,7 @@ impl Rule for HostNamespace {
         let shared = ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|field| pod[field] == true);
         let finding = |field| {
             let finding = Finding::in_pod(field).found("`true`").expected("`false`, or nothing");
-            finding.instead(format!("{field}: false"))
+            finding.fix(format!("{field}: false"))
         };
         shared.map(finding).collect()
     }

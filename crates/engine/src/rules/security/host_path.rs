@@ -34,7 +34,7 @@ impl Rule for HostPath {
             Finding::of_volume(volume, "hostPath")
                 .found(format!("`{path}` of whatever node the pod runs on"))
                 .expected("a volume that does not depend on the node")
-                .instead(snippet(&json!({"volumes": [claim]})))
+                .fix(snippet(&json!({"volumes": [claim]})))
         };
         of_host.map(finding).collect()
     }

@@ -31,6 +31,6 @@ impl Rule for MountedServiceAccountToken {
             return Vec::new();
         }
         let finding = Finding::in_pod("automountServiceAccountToken").found("the service account's token is mounted");
-        vec![finding.expected("`false`").instead("automountServiceAccountToken: false")]
+        vec![finding.expected("`false`").fix("automountServiceAccountToken: false")]
     }
 }

@@ -51,7 +51,7 @@ fn escalating(container: &Container) -> Option<Finding> {
     };
     let instead = "securityContext:\n  allowPrivilegeEscalation: false\n  capabilities:\n    drop: [ALL]";
     let finding = Finding::in_container(container, "securityContext").found(found);
-    Some(finding.expected("neither").instead(instead))
+    Some(finding.expected("neither").fix(instead))
 }
 
 fn drops_all(capabilities: &Value) -> bool {

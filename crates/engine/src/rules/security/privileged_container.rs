@@ -29,7 +29,7 @@ impl Rule for PrivilegedContainer {
             Finding::in_container(&container, "securityContext.privileged")
                 .found("`true`")
                 .expected("`false`, or nothing")
-                .instead("securityContext:\n  privileged: false\n  allowPrivilegeEscalation: false")
+                .fix("securityContext:\n  privileged: false\n  allowPrivilegeEscalation: false")
         };
         privileged.map(finding).collect()
     }

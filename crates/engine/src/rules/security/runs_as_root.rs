@@ -37,7 +37,7 @@ impl Rule for RunsAsRoot {
             let found = found(container.field("securityContext"), pod)?;
             let finding = Finding::in_container(&container, "securityContext.runAsNonRoot").found(found);
             let instead = "securityContext:\n  runAsNonRoot: true\n  runAsUser: 1000";
-            Some(finding.expected("a user other than root").instead(instead))
+            Some(finding.expected("a user other than root").fix(instead))
         });
         may_be_root.collect()
     }

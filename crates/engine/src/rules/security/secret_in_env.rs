@@ -116,7 +116,7 @@ fn in_words(container: &Container) -> Vec<Finding> {
             Finding::in_container(container, list)
                 .found(format!("{what} is followed by a secret that is written out"))
                 .expected("a variable that takes it from a Secret")
-                .instead("env:\n  - name: API_KEY\n    valueFrom:\n      secretKeyRef:\n        name: <secret>\n        key: <key>\n\
+                .fix("env:\n  - name: API_KEY\n    valueFrom:\n      secretKeyRef:\n        name: <secret>\n        key: <key>\n\
                           # and where the secret stands: $(API_KEY)"),
         )
     });

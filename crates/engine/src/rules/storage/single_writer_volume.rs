@@ -47,7 +47,7 @@ impl Rule for SingleWriterVolume {
                 Finding::of_volume(volume, "persistentVolumeClaim.claimName")
                     .found(format!("`{name}`, which is {}, for up to {most} replicas", modes.join(", ")))
                     .expected("a claim that many nodes may mount")
-                    .instead(snippet(&instead))
+                    .fix(snippet(&instead))
             })
         });
         found.collect()

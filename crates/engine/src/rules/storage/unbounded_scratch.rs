@@ -43,7 +43,7 @@ impl Rule for UnboundedScratch {
             let name = volume["name"].as_str().unwrap_or_default();
             let finding = Finding::of_volume(volume, "emptyDir.sizeLimit").found(format!("nothing for `{name}`"));
             let instead = json!({"volumes": [{"name": name, "emptyDir": {"sizeLimit": "20Gi"}}]});
-            finding.expected("a size limit").instead(snippet(&instead))
+            finding.expected("a size limit").fix(snippet(&instead))
         };
         unbounded.map(finding).collect()
     }

@@ -3,14 +3,19 @@
 
 use serde_json::Value;
 
-use tidegate_engine::companions::database::api_of;
-use tidegate_engine::workload::items;
+use super::{Api, api_of};
+use crate::workload::items;
 
 /// Tells whether a pod template leads to a database; `secret` is where its credentials are, where a policy tells that.
-pub(super) fn is_bound(database: &Value, secret: Option<&str>, template: &Value) -> bool {
+#[must_use]
+pub fn is_bound(database: &Value, secret: Option<&str>, template: &Value) -> bool {
     let Some(api) = api_of(database) else { return false };
     let text = |field: &str| database["metadata"][field].as_str().unwrap_or_default();
-    let (name, namespace) = (text("name"), text("namespace"));
+    leads_to(template, api, text("name"), text("namespace"), secret)
+}
+
+/// Tells whether a pod template leads to the database of this name, there or not.
+pub(super) fn leads_to(template: &Value, api: &Api, name: &str, namespace: &str, secret: Option<&str>) -> bool {
     let spec = &template["spec"];
     let is_service = |host: &str| api.services.iter().any(|ending| is_host(host, name, ending, namespace));
     secrets(spec).any(|found| Some(found) == secret || (api.is_secret)(found, name))
