@@ -16,6 +16,9 @@ pub use shared_map::SharedMap;
 use crate::api::{DatabaseProvider, MODEL_SERVERS_LABEL};
 use crate::workload::WorkloadRef;
 
+/// The databases of a namespace, by provider and name.
+pub type Databases = BTreeMap<(DatabaseProvider, String), Database>;
+
 /// All that is known of the cluster at the time of a decision. It is cheap to clone, and so is to change it while somebody
 /// holds a clone: whoever decides for long works on the facts as they were when it began, and holds up nobody who notes new
 /// ones.
@@ -28,7 +31,7 @@ pub struct Facts {
     /// The names of the HorizontalPodAutoscalers that KEDA made for its ScaledObjects, by the workload that they scale.
     pub derived_autoscalers: SharedMap<WorkloadRef, BTreeSet<String>>,
     /// Databases by namespace, then by provider and name.
-    pub databases: SharedMap<String, Arc<BTreeMap<(DatabaseProvider, String), Database>>>,
+    pub databases: SharedMap<String, Arc<Databases>>,
     /// By workload: the databases that its pods, of which there are some, are led to, by provider and name.
     pub used_databases: SharedMap<WorkloadRef, Vec<(DatabaseProvider, String)>>,
     /// The workloads whose pods are led to a database that is not there yet, each with the most that its namespace may have.

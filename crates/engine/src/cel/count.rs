@@ -89,7 +89,9 @@ struct Round {
 impl Round {
     fn of(found: &ComprehensionExpr, local: &[String]) -> Self {
         let mut copies = Copies::new();
-        [&found.loop_cond, &found.loop_step].into_iter().for_each(|part| self::copies(part, 1, &mut copies));
+        for part in [&found.loop_cond, &found.loop_step] {
+            self::copies(part, 1, &mut copies);
+        }
         // What tells whether a loop goes on is next to nothing; what gathers its results is copied in each round.
         if matches!(found.accu_init.expr, Expr::Literal(_)) {
             copies.remove(&found.accu_var);
@@ -132,7 +134,9 @@ fn copies(tree: &IdedExpr, times: i64, found: &mut Copies) {
             args.for_each(|index| copies(index, 1, found));
         }
         Expr::Comprehension(inner) => {
-            [&inner.iter_range, &inner.accu_init].into_iter().for_each(|part| copies(part, 1, found));
+            for part in [&inner.iter_range, &inner.accu_init] {
+                copies(part, 1, found);
+            }
         }
         _ => parts(tree).into_iter().for_each(|part| copies(part, 1, found)),
     }

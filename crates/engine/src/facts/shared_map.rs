@@ -38,7 +38,6 @@ impl<K, V> SharedMap<K, V> {
     }
 
     /// Returns the entries, in no particular order.
-    #[must_use]
     pub fn iter(&self) -> Iter<'_, K, V> {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
@@ -124,7 +123,9 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
 
     /// Removes the entries for which this does not hold.
     pub fn retain(&mut self, mut stays: impl FnMut(&K, &mut V) -> bool) {
-        Arc::make_mut(&mut self.shards).iter_mut().for_each(|shard| Arc::make_mut(shard).retain(&mut stays));
+        for shard in Arc::make_mut(&mut self.shards) {
+            Arc::make_mut(shard).retain(&mut stays);
+        }
     }
 
     /// Returns the shard of a key, as nobody else holds it.
@@ -248,8 +249,9 @@ mod tests {
                         edited.into_iter().flatten().for_each(|value| *value = value.wrapping_add(1));
                     }
                     Change::Add(key) => {
-                        let values = [shared.entry(key).or_default(), plain.entry(key).or_default()];
-                        values.into_iter().for_each(|value| *value = value.wrapping_add(1));
+                        for value in [shared.entry(key).or_default(), plain.entry(key).or_default()] {
+                            *value = value.wrapping_add(1);
+                        }
                     }
                     Change::Keep(least) => {
                         shared.retain(|_, value| *value >= least);

@@ -107,6 +107,9 @@ impl CustomRule {
     }
 }
 
+/// The budget was used up before a rule was evaluated.
+struct Spent;
+
 /// What the custom rules of all policies cost while one request is judged.
 #[derive(Debug, Default)]
 pub struct Costs {
@@ -116,12 +119,12 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// Lets a rule be judged by what is left; none where that was not enough.
-    fn charge(&self, rule: &CustomRule, variables: Variables) -> Option<Option<String>> {
+    /// Evaluates a rule with what is left of the budget, and returns what is wrong, if anything is.
+    fn charge(&self, rule: &CustomRule, variables: Variables) -> Result<Option<String>, Spent> {
         let before = self.budget.spent();
         let found = rule.judge(variables, &self.budget);
         self.of_rules.borrow_mut().push((rule.id.clone(), self.budget.spent() - before));
-        (found.is_some() || !self.budget.is_spent()).then_some(found)
+        if found.is_none() && self.budget.is_spent() { Err(Spent) } else { Ok(found) }
     }
 
     /// Tells why rules were not evaluated: what may be spent, and which rule has spent most of it.
@@ -210,9 +213,9 @@ impl Rule for CustomRule {
         let variables = given.get_or_init(|| self::given(&asked(context))).clone();
         let finding = Finding::at(&self.field);
         match costs.charge(self, with_params(variables, &self.params)) {
-            Some(None) => Vec::new(),
-            Some(Some(found)) => vec![finding.found(found).expected(format!("`{}`", self.expression))],
-            None => vec![finding.found(costs.told()).expected(CHEAPER).not_evaluated()],
+            Ok(None) => Vec::new(),
+            Ok(Some(found)) => vec![finding.found(found).expected(format!("`{}`", self.expression))],
+            Err(Spent) => vec![finding.found(costs.told()).expected(CHEAPER).not_evaluated()],
         }
     }
 }
