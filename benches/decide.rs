@@ -1,15 +1,17 @@
-//! How long one decision takes, alone and with the bytes around it.
+//! How long one decision takes, alone and with the bytes around it; and what the facts of many workloads cost.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use tidegate::admission::{self, Webhook};
 use tidegate::input;
+use tidegate::state::State;
 use tidegate_engine::api::DatabaseProvider;
 use tidegate_engine::decision::{Operation, Request, User, decide};
-use tidegate_engine::facts::{Apis, Autoscaler, Database, Facts, Namespace};
+use tidegate_engine::facts::{Apis, Autoscaler, Claim, Database, Facts, Metric, Namespace};
 use tidegate_engine::policy::{self, PolicySet};
 use tidegate_engine::workload::{Workload, WorkloadRef};
 
@@ -79,6 +81,43 @@ fn answer_in_bytes(criterion: &mut Criterion) {
     }
 }
 
+/// How many workloads there are where it matters, each in a namespace of its own.
+const WORKLOADS: usize = 10_000;
+
+/// What it costs to get at the facts, and to note one that a watch tells: alone, and while somebody decides on those before.
+fn facts_of_many(criterion: &mut Criterion) {
+    let state = State::new(policies());
+    (0..WORKLOADS).for_each(|number| state.note(|facts| add_workload(facts, number)));
+    let mut group = criterion.benchmark_group("facts-10000");
+    group.bench_function("read", |bencher| bencher.iter(|| state.read(|_, facts| black_box(facts).apis)));
+    group.bench_function("note", |bencher| bencher.iter(|| state.note(|facts| add_workload(facts, black_box(7)))));
+    let note = |before| {
+        state.note(|facts| add_workload(facts, black_box(7)));
+        before
+    };
+    group.bench_function("note-while-decided", |bencher| {
+        bencher.iter_batched(|| state.snapshot(), note, BatchSize::PerIteration);
+    });
+}
+
+fn add_workload(facts: &mut Facts, number: usize) {
+    let (namespace, name) = (format!("team-{number}"), format!("model-{number}"));
+    let labels =
+        ["kubernetes.io/metadata.name", "team", "environment"].map(|label| (label.to_owned(), namespace.clone()));
+    facts.namespaces.insert(namespace.clone(), Namespace { labels: labels.into(), terminating: false });
+    let metric = Metric { kind: "ContainerResource".into(), name: "cpu".into(), ..Metric::default() };
+    let kind = "HorizontalPodAutoscaler".to_owned();
+    let (metrics, name_of_hpa) = (vec![metric], format!("{name}-tidegate"));
+    let autoscaler = Autoscaler { kind, name: name_of_hpa, min: 1, max: 10, ours: true, metrics };
+    let workload = WorkloadRef { namespace: namespace.clone(), kind: "Deployment".into(), name: name.clone() };
+    facts.autoscalers.insert(workload, vec![autoscaler]);
+    let database = Database { made_for: Some(format!("Deployment/{name}")), ..Database::default() };
+    let inside = [((DatabaseProvider::Zalando, format!("acid-{name}")), database)].into();
+    facts.databases.insert(namespace.clone(), Arc::new(inside));
+    facts.claims.entry(namespace.clone()).or_default().insert(name.clone(), Claim::default());
+    facts.services.insert(namespace, Arc::new([name].into()));
+}
+
 fn view(object: &Value) -> Workload<'_> {
     Workload::view(object).expect("the fixture is a workload")
 }
@@ -107,14 +146,11 @@ fn facts(operation: Operation) -> Facts {
         };
         facts.autoscalers.insert(workload, vec![autoscaler]);
         let database = Database { made_for: Some("Deployment/ai-model-serving".into()), ..Database::default() };
-        facts
-            .databases
-            .entry("default".into())
-            .or_default()
-            .insert((DatabaseProvider::Zalando, "acid-ai-model-serving".into()), database);
+        let inside = [((DatabaseProvider::Zalando, "acid-ai-model-serving".into()), database)].into();
+        facts.databases.insert("default".into(), Arc::new(inside));
     }
     facts
 }
 
-criterion_group!(benches, decision_alone, answer_in_bytes);
+criterion_group!(benches, decision_alone, answer_in_bytes, facts_of_many);
 criterion_main!(benches);

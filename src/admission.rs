@@ -141,6 +141,26 @@ impl<'a, O> Envelope<'a, O> {
     }
 }
 
+impl<O> Asked<'_, O> {
+    fn into_owned(self) -> Asked<'static, O> {
+        fn owned(text: Cow<str>) -> Cow<'static, str> {
+            text.into_owned().into()
+        }
+        let groups = self.user_info.groups.into_iter().map(owned).collect();
+        Asked {
+            uid: owned(self.uid),
+            kind: GroupKind { group: owned(self.kind.group), kind: owned(self.kind.kind) },
+            operation: owned(self.operation),
+            namespace: owned(self.namespace),
+            name: owned(self.name),
+            sub_resource: owned(self.sub_resource),
+            user_info: UserInfo { username: owned(self.user_info.username), groups },
+            object: self.object,
+            old_object: self.old_object,
+        }
+    }
+}
+
 impl<'a, O> Asked<'a, O> {
     fn without_objects<P>(self) -> Asked<'a, P> {
         let Self { uid, kind, operation, namespace, name, sub_resource, user_info, .. } = self;
@@ -165,6 +185,12 @@ enum Unreadable {
 }
 
 impl Review<'_> {
+    /// Returns the review without the bytes that it was decoded from.
+    #[must_use]
+    pub fn into_owned(self) -> Review<'static> {
+        Review { request: self.request.into_owned(), problem: self.problem }
+    }
+
     /// Returns the request's identity, which the answer must carry.
     #[must_use]
     pub fn uid(&self) -> &str {
@@ -197,6 +223,16 @@ impl Review<'_> {
             (Ok(considered), Webhook::Validate) => self.verdict(&considered),
             (Err(unreadable), webhook) => self.failure(webhook, &report::chain(&unreadable)),
         }
+    }
+
+    /// Tells whether a webhook may take long to answer: it judges the object by rules that policies bring themselves.
+    #[must_use]
+    pub fn may_take_long(&self, webhook: Webhook, policies: &PolicySet, facts: &Facts) -> bool {
+        let is_judged = webhook == Webhook::Validate && policies.has_custom_rules() && self.is_ours();
+        // The policies of the old object are those that count where the label is taken off; no custom rule applies then.
+        let object = self.request.object.as_ref().filter(|_| is_judged).and_then(|object| view(object).ok());
+        let effective = object.and_then(|workload| policies.resolve(&workload, facts));
+        effective.is_some_and(|effective| effective.has_custom_rules())
     }
 
     /// Returns the answer where no decision could be made: the mutating webhook lets the object through with a warning,

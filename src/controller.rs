@@ -42,6 +42,7 @@ pub use leader::{Election, new_identity};
 pub use served::metrics_served;
 
 use crate::server::health::Readiness;
+use crate::server::slow_lane::SlowLane;
 use crate::state::State;
 use apply::Writer;
 use book::Book;
@@ -126,6 +127,8 @@ struct Context {
     wanted_since: reconcile::WantedSince,
     reports: Option<Arc<Reports>>,
     queue: Queue,
+    /// Where workloads are judged by custom rules: one at a time, for people wait for the webhooks, and nobody for this.
+    lane: SlowLane,
     /// Who makes or marks databases has the turn: otherwise two would each see room for one more.
     databases: tokio::sync::Mutex<()>,
     settle: Duration,
@@ -202,6 +205,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         wanted_since: reconcile::WantedSince::default(),
         reports: options.write_reports.then(|| Reports::new(writer.clone())),
         queue: queue.clone(),
+        lane: SlowLane::new(1),
         databases: tokio::sync::Mutex::default(),
         settle: options.settle,
         resync: options.resync,

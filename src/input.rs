@@ -186,7 +186,7 @@ impl Input {
                 self.facts.claims.entry(namespace).or_default().insert(name, Claim::of(object));
             }
             ("", "Service") => {
-                self.facts.services.entry(namespace).or_default().insert(name);
+                Arc::make_mut(self.facts.services.entry(namespace).or_default()).insert(name);
             }
             (group, kind) => match companions::watched().find(|watched| (watched.group, watched.kind) == (group, kind))
             {
@@ -203,7 +203,7 @@ impl Input {
             return;
         };
         let inside = self.facts.databases.entry(namespace).or_default();
-        inside.insert((api.provider, name), database::read(api, object));
+        Arc::make_mut(inside).insert((api.provider, name), database::read(api, object));
     }
 
     fn add_workload(&mut self, file: &str, object: Value) -> Result<(), InputError> {

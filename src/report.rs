@@ -166,6 +166,7 @@ mod tests {
             found: "`3`".into(),
             expected: "nothing".into(),
             fix: fix.into(),
+            not_evaluated: false,
         };
         Violation { rule: "some-rule".into(), policy: "serving".into(), enforcement: Enforcement::Enforce, finding }
     }

@@ -9,6 +9,7 @@ mod connection;
 pub mod handlers;
 pub mod health;
 mod limits;
+pub mod slow_lane;
 mod tls;
 
 use std::future::Future;

@@ -1,7 +1,7 @@
 //! What the watches write and the webhooks read: the policies and the facts, both in memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,7 +19,9 @@ const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
 /// The policies in force and what is known of the cluster.
 pub struct State {
     policies: ArcSwap<PolicySet>,
-    facts: RwLock<Facts>,
+    /// Locked for no longer than it takes to get hold of the facts, or to note one: whoever decides holds a copy that shares
+    /// all with this one. What that costs is measured by `benches/decide.rs`.
+    facts: RwLock<Arc<Facts>>,
     changes: watch::Sender<()>,
     complete: AtomicBool,
     stored: OnceLock<Stored>,
@@ -34,7 +36,7 @@ impl State {
     pub fn new(policies: PolicySet) -> Self {
         Self {
             policies: ArcSwap::from_pointee(policies),
-            facts: RwLock::new(Facts::default()),
+            facts: RwLock::default(),
             changes: watch::Sender::new(()),
             complete: AtomicBool::new(false),
             stored: OnceLock::new(),
@@ -53,9 +55,15 @@ impl State {
         self.stored.get()?(workload)
     }
 
-    /// Reads the policies and the facts, as they are now.
+    /// Reads the policies and the facts, as they are now. Nobody waits for it, however long it takes.
     pub fn read<T>(&self, read: impl FnOnce(&PolicySet, &Facts) -> T) -> T {
         read(&self.policies.load(), &self.facts())
+    }
+
+    /// Returns the policies and the facts, as they are now.
+    #[must_use]
+    pub fn snapshot(&self) -> (Arc<PolicySet>, Arc<Facts>) {
+        (self.policies.load_full(), self.facts())
     }
 
     /// Tells whether everything that was there at the start has been seen: before that, no decision is to be trusted.
@@ -77,7 +85,7 @@ impl State {
 
     /// Notes something about the cluster.
     pub fn note<T>(&self, note: impl FnOnce(&mut Facts) -> T) -> T {
-        let result = note(&mut self.facts.write().unwrap_or_else(PoisonError::into_inner));
+        let result = note(Arc::make_mut(&mut self.facts.write().unwrap_or_else(PoisonError::into_inner)));
         self.changes.send_replace(());
         result
     }
@@ -92,16 +100,14 @@ impl State {
         let _ = timeout(NAMESPACE_WAIT, seen).await;
     }
 
-    fn facts(&self) -> RwLockReadGuard<'_, Facts> {
+    fn facts(&self) -> Arc<Facts> {
         // Facts are plain data: a writer that panicked leaves nothing half done that matters.
-        self.facts.read().unwrap_or_else(PoisonError::into_inner)
+        Arc::clone(&self.facts.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::time::Instant;
 
     use super::*;
@@ -109,6 +115,17 @@ mod tests {
 
     fn state() -> Arc<State> {
         Arc::new(State::new(PolicySet::new([].into(), Vec::new())))
+    }
+
+    #[test]
+    fn facts_are_noted_while_somebody_decides_on_those_before() {
+        let state = state();
+        state.note(|facts| facts.namespaces.insert("old".into(), Namespace::default()));
+        let known = |facts: &Facts| ["old", "new"].map(|name| facts.namespaces.contains_key(name));
+        state.read(|_, facts| {
+            state.note(|facts| facts.namespaces.insert("new".into(), Namespace::default()));
+            assert_eq!((known(facts), known(&state.snapshot().1)), ([true, false], [true, true]));
+        });
     }
 
     #[tokio::test(start_paused = true)]

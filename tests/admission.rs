@@ -13,6 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tidegate::input;
 use tidegate::server::handlers::webhooks;
+use tidegate::server::health::routes;
 use tidegate::state::State;
 use tidegate_engine::api::DatabaseProvider;
 use tidegate_engine::facts::{Apis, Autoscaler, Database, Facts, Namespace};
@@ -413,6 +414,35 @@ async fn nothing_is_decided_before_the_cluster_has_been_read() {
     assert_eq!(response.answer()["allowed"], true);
 }
 
+/// A policy of rules that all take long, none of them too long by itself, where a container has many arguments.
+fn costly() -> String {
+    let args = "object.spec.template.spec.containers[0].args";
+    let expression = format!("{args}.all(a, {args}.all(b, {args}.all(c, a + b + c != '')))");
+    let rule = |id: usize| json!({"id": format!("costly-{id}"), "expression": expression, "message": "not told"});
+    json!({
+        "apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {"name": "costly"},
+        "spec": {"customRules": (0..50).map(rule).collect::<Vec<_>>()}
+    })
+    .to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn health_and_watches_go_on_while_custom_rules_take_their_time() {
+    let state = state(&costly(), facts());
+    let args: Vec<String> = (0..25).map(|arg| format!("--a{arg}")).collect();
+    let body = review(&with_container(&json!({"args": args}))).to_string();
+    let request = Request::post("/validate").header("content-type", "application/json").body(Body::from(body)).unwrap();
+    let slow = tokio::spawn(webhooks(Arc::clone(&state)).oneshot(request));
+    let health = Request::get("/healthz").body(Body::empty()).unwrap();
+    let health = tokio::spawn(routes(Vec::new()).oneshot(health)).await.unwrap().unwrap();
+    state.note(|facts| facts.namespaces.insert("new".to_owned(), Namespace::default()));
+    assert_eq!((health.status(), slow.is_finished()), (StatusCode::OK, false));
+    let answered = to_bytes(slow.await.unwrap().unwrap().into_body(), usize::MAX).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answered).unwrap();
+    let told = answer["response"]["status"]["message"].as_str().unwrap();
+    assert!(told.contains("not evaluated: the custom rules used up the 5000000 steps that one request may take, of which `costly-0` took "), "{told}");
+}
+
 #[tokio::test]
 async fn a_namespace_that_comes_with_the_deployment_is_waited_for() {
     let only_prod = SERVING.replace(
@@ -612,8 +642,8 @@ mod what_people_read {
     #[tokio::test]
     async fn a_database_whose_name_is_taken() {
         let taken = Database { made_for: Some("Deployment/other".into()), ..Database::default() };
-        let inside = [((DatabaseProvider::Zalando, "acid-ai-model-serving".to_owned()), taken)].into();
-        let databases = [("ml".to_owned(), inside)].into();
+        let inside = [((DatabaseProvider::Zalando, "acid-ai-model-serving".to_owned()), taken)];
+        let databases = [("ml".to_owned(), Arc::new(inside.into()))].into();
         insta::assert_snapshot!(said(&state(SERVING, Facts { databases, ..facts() }), review(&example())).await);
     }
 

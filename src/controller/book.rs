@@ -19,6 +19,7 @@ use super::status::timed;
 use super::strangers::Strangers;
 use super::watch::Key;
 use crate::report;
+use crate::server::slow_lane::in_place;
 use crate::state::State;
 use tidegate_engine::BUILTIN;
 use tidegate_engine::companions::{Held, contains};
@@ -127,10 +128,13 @@ impl Book {
             known.object = object;
             return;
         }
-        // What takes long is done while nobody waits for the pages: only this watch puts policies.
-        let compiled = compile(&object);
-        let beside = self.pages().in_force_beside(name);
-        let meetings = compiled.as_ref().ok().map(|policy| meetings(name, policy, &beside));
+        // What takes long is done while nobody waits for the pages, nor for this thread: only this watch puts policies.
+        let (compiled, meetings) = in_place(|| {
+            let compiled = compile(&object);
+            let beside = self.pages().in_force_beside(name);
+            let meetings = compiled.as_ref().ok().map(|policy| meetings(name, policy, &beside));
+            (compiled, meetings)
+        });
         let mut pages = self.pages();
         let before = pages.policies.remove(name);
         let page = Page::of(object, compiled, before);

@@ -82,7 +82,7 @@ impl Sink<DynamicObject> for Definitions {
                 facts.zalando_versions.clear();
             }
             for inside in facts.databases.values_mut() {
-                inside.retain(|(of, _), _| *of != provider);
+                Arc::make_mut(inside).retain(|(of, _), _| *of != provider);
             }
         });
         let (group, _, kind) = self.api.kind;
@@ -108,7 +108,7 @@ pub(super) fn identity(database: &Value) -> Option<(&'static Api, Key)> {
 pub(super) fn note(api: &Api, key: &Key, object: &Value, state: &State, objects: &Objects) -> Option<Value> {
     let database = database::read(api, object);
     let of = (api.provider, key.1.clone());
-    state.note(|facts| facts.databases.entry(key.0.clone()).or_default().insert(of, database));
+    state.note(|facts| Arc::make_mut(facts.databases.entry(key.0.clone()).or_default()).insert(of, database));
     let (group, _, kind) = api.kind;
     objects.note(|kinds| kinds.of(group, kind).insert(key.clone(), object))
 }
@@ -131,7 +131,9 @@ impl Sink<DynamicObject> for Databases {
 
     fn remove(&mut self, key: &Key) {
         let of = (self.api.provider, key.1.clone());
-        self.watches.state.note(|facts| facts.databases.get_mut(&key.0).and_then(|inside| inside.remove(&of)));
+        self.watches
+            .state
+            .note(|facts| facts.databases.get_mut(&key.0).and_then(|inside| Arc::make_mut(inside).remove(&of)));
         let (group, _, kind) = self.api.kind;
         self.watches.objects.note(|kinds| kinds.of(group, kind).remove(key));
         // Its workload needs another; somebody may have waited for its name, or for its place among those of the namespace.

@@ -18,6 +18,7 @@ use super::apply::{ApplyError, Writer, apply, apply_status, read};
 use super::kept::Kept;
 use super::{Context, databases, events, orphans, status};
 use crate::report;
+use crate::state::State;
 use tidegate_engine::companions::plan::{Action, CompanionPlan, CompanionState, Observed, Plan, is_missing, plan};
 use tidegate_engine::companions::{Turn, contains};
 use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
@@ -69,7 +70,7 @@ impl WantedSince {
 
 /// Looks at a workload; a fault in doing so stays with that workload.
 pub(super) async fn guarded(kept: Arc<Kept>, context: Arc<Context>) -> Result<Requeue, ApplyError> {
-    let object = kept.to_json();
+    let object = Arc::new(kept.to_json());
     let looked = AssertUnwindSafe(reconcile(&object, &context)).catch_unwind().await;
     let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
     let (kind, metadata) = (text(&object["kind"]), &object["metadata"]);
@@ -82,12 +83,12 @@ pub(super) async fn guarded(kept: Arc<Kept>, context: Arc<Context>) -> Result<Re
 }
 
 /// Looks at a workload and carries out what follows.
-async fn reconcile(object: &Value, context: &Context) -> Result<Requeue, ApplyError> {
+async fn reconcile(object: &Arc<Value>, context: &Context) -> Result<Requeue, ApplyError> {
     let Ok(workload) = Workload::view(object) else {
         warn!("a workload cannot be read and is left alone");
         return Ok(Requeue::await_change());
     };
-    let Some(mut planned) = planned(&workload, context) else { return Ok(Requeue::await_change()) };
+    let Some(mut planned) = planned(object, &workload, context).await else { return Ok(Requeue::await_change()) };
     if !context.writer.leads() {
         // Whoever becomes the leader looks at everything.
         return Ok(Requeue::await_change());
@@ -100,7 +101,8 @@ async fn reconcile(object: &Value, context: &Context) -> Result<Requeue, ApplyEr
     if planned.makes_database() {
         turn = Some(context.databases.lock().await);
         // Others may have made theirs while this one waited for its turn.
-        let Some(again) = self::planned(&workload, context) else { return Ok(Requeue::await_change()) };
+        let again = self::planned(object, &workload, context).await;
+        let Some(again) = again else { return Ok(Requeue::await_change()) };
         planned = again;
     }
     let Planned { decision, observed, mut plan } = planned;
@@ -147,8 +149,8 @@ impl Planned {
 }
 
 /// Looks at a workload; none where nothing is to be done about it.
-fn planned(workload: &Workload, context: &Context) -> Option<Planned> {
-    let decision = considered(workload, context)?;
+async fn planned(object: &Arc<Value>, workload: &Workload<'_>, context: &Context) -> Option<Planned> {
+    let decision = considered(object, workload, context).await?;
     let reference = workload.reference();
     context.book.judged(&reference, &decision);
     if let Some(reports) = &context.reports {
@@ -233,23 +235,28 @@ pub(super) fn retry(kept: Arc<Kept>, error: &ApplyError, _: Arc<Context>) -> Req
 }
 
 /// Decides about a workload as it is; none where it is on its way out or no policy has ever been for it.
-fn considered(workload: &Workload, context: &Context) -> Option<Decision> {
-    let request = Request {
-        operation: Operation::Observe,
-        workload: *workload,
-        old: None,
-        user: User::default(),
-        now: Timestamp::now(),
-    };
-    let (decision, terminating) = context
-        .state
-        .read(|policies, facts| (decide(&request, policies, facts), facts.is_terminating(workload.namespace())));
-    if workload.is_being_deleted() || terminating {
+async fn considered(object: &Arc<Value>, workload: &Workload<'_>, context: &Context) -> Option<Decision> {
+    let (policies, facts) = context.state.snapshot();
+    if workload.is_being_deleted() || facts.is_terminating(workload.namespace()) {
         debug!("on its way out");
         return None;
     }
+    // Like the webhooks: custom rules may take long.
+    let effective = policies.resolve(workload, &facts);
+    let decision = if effective.is_some_and(|effective| effective.has_custom_rules()) {
+        let (object, state) = (Arc::clone(object), Arc::clone(&context.state));
+        context.lane.run(move || Workload::view(&object).ok().map(|workload| decided(workload, &state))).await?
+    } else {
+        decided(*workload, &context.state)
+    };
     let known = || context.objects.has_model_server(&workload.reference());
     (!decision.policies.is_empty() || known()).then_some(decision)
+}
+
+fn decided(workload: Workload, state: &State) -> Decision {
+    let (operation, now) = (Operation::Observe, Timestamp::now());
+    let request = Request { operation, workload, old: None, user: User::default(), now };
+    state.read(|policies, facts| decide(&request, policies, facts))
 }
 
 /// Returns what exists around a workload.

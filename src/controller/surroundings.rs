@@ -1,6 +1,7 @@
 //! What stands beside workloads and tells rules something: claims, the objects of companions, the names of Services, and the version
 //! of the API server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
@@ -180,15 +181,20 @@ struct Services(Beside);
 
 impl Sink<PartialObjectMeta<Service>> for Services {
     fn put(&mut self, key: Key, _: PartialObjectMeta<Service>) {
-        let is_new =
-            self.0.watches.state.note(|facts| facts.services.entry(key.0.clone()).or_default().insert(key.1.clone()));
+        let is_new = self.0.watches.state.note(|facts| {
+            let inside = facts.services.entry(key.0.clone()).or_default();
+            !inside.contains(&key.1) && Arc::make_mut(inside).insert(key.1.clone())
+        });
         if is_new {
             self.0.changed(&key);
         }
     }
 
     fn remove(&mut self, key: &Key) {
-        self.0.watches.state.note(|facts| facts.services.get_mut(&key.0).map(|inside| inside.remove(&key.1)));
+        self.0
+            .watches
+            .state
+            .note(|facts| facts.services.get_mut(&key.0).map(|inside| Arc::make_mut(inside).remove(&key.1)));
         self.0.changed(key);
     }
 

@@ -5,7 +5,9 @@
 
 mod budget;
 mod check;
+mod count;
 mod macros;
+mod pattern;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +20,11 @@ use kube_cel::cel::objects::{Key, Map};
 use kube_cel::cel::parser::{ParseErrors, Parser};
 use kube_cel::cel::{self, Context, ExecutionError};
 use serde_json::Value;
+
+pub use budget::Budget;
+
+use budget::Size;
+use count::Price;
 
 /// The longest text of an expression, in bytes.
 const MAX_LENGTH: usize = 4096;
@@ -32,6 +39,7 @@ const PARSER_STACK: usize = 256 << 20;
 pub struct Expression {
     text: String,
     tree: IdedExpr,
+    price: Price,
 }
 
 /// What an expression gives.
@@ -64,6 +72,15 @@ pub enum CelError {
     /// It has something that is not taken.
     #[error("{0}")]
     NotTaken(String),
+    /// It costs too much, however little there is in a workload.
+    #[error("it costs too much on a small workload: {0}")]
+    Costly(String),
+    /// It and those before it cost too much together.
+    #[error(
+        "the policy's expressions take more than {} steps together to read, and to try on a small workload",
+        Budget::STEPS
+    )]
+    CostlyTogether,
     /// It names something that is not there.
     #[error("there is no {what} `{name}`; {known}")]
     Unknown {
@@ -98,11 +115,11 @@ pub enum Wanted {
     Any,
 }
 
-/// Named values that expressions can use.
+/// Named values that expressions can use, each with the steps that it takes to copy it.
 #[derive(Clone, Debug, Default)]
 pub struct Variables {
-    values: Vec<(String, cel::Value)>,
-    shared: BTreeMap<String, Option<cel::Value>>,
+    values: Vec<(String, cel::Value, i64)>,
+    shared: BTreeMap<String, Option<(cel::Value, i64)>>,
 }
 
 /// The variable whose fields are what other expressions gave.
@@ -111,28 +128,46 @@ const SHARED: &str = "variables";
 impl Variables {
     /// Adds a value as JSON has it.
     pub fn add(&mut self, name: &str, value: &Value) {
-        self.values.push((name.to_owned(), from_json(value)));
+        let value = from_json(value);
+        let steps = Size::of(&value).to_copy();
+        self.values.push((name.to_owned(), value, steps));
     }
 
     /// Adds what an expression gave, as `variables.<name>`; none where it gave nothing, which is an error only for whom it
     /// matters to.
     pub fn share(&mut self, name: &str, given: Option<Given>) {
-        self.shared.insert(name.to_owned(), given.map(|Given(value)| value));
+        let sized = |Given(value): Given| {
+            let steps = Size::of(&value).to_copy();
+            (value, steps)
+        };
+        self.shared.insert(name.to_owned(), given.map(sized));
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
-        self.values.iter().map(|(name, _)| name.as_str()).chain([SHARED])
+        self.values.iter().map(|(name, ..)| name.as_str()).chain([SHARED])
     }
 
     fn shares(&self, name: &str) -> bool {
         self.shared.contains_key(name)
     }
 
-    /// Returns every value with its name.
-    fn all(&self) -> impl Iterator<Item = (String, cel::Value)> {
-        let given = self.shared.iter().filter_map(|(name, value)| Some((Key::from(name.as_str()), value.clone()?)));
-        let shared = cel::Value::Map(Map { map: Arc::new(given.collect()) });
-        self.values.iter().cloned().chain([(SHARED.to_owned(), shared)])
+    /// Returns every value with its name, and what it costs to copy it.
+    fn all(&self) -> impl Iterator<Item = (&str, cel::Value, i64)> {
+        let values = self.values.iter().map(|(name, value, steps)| (name.as_str(), value.clone(), *steps));
+        values.chain(std::iter::once_with(|| self.as_one()))
+    }
+
+    /// Returns what other expressions gave, as one value.
+    fn as_one(&self) -> (&str, cel::Value, i64) {
+        let given = self.given().map(|(name, value, _)| (Key::from(name), value.clone()));
+        let value = cel::Value::Map(Map { map: Arc::new(given.collect()) });
+        (SHARED, value, self.given().map(|(.., steps)| steps).sum())
+    }
+
+    fn given(&self) -> impl Iterator<Item = (&str, &cel::Value, i64)> {
+        self.shared
+            .iter()
+            .filter_map(|(name, given)| given.as_ref().map(|(value, steps)| (name.as_str(), value, *steps)))
     }
 }
 
@@ -142,25 +177,29 @@ impl Expression {
     ///
     /// # Errors
     /// Says what is wrong with it.
-    pub fn parse(text: &str, wanted: Wanted, samples: &[Variables]) -> Result<Self, CelError> {
+    pub fn parse(text: &str, wanted: Wanted, samples: &[Variables], budget: &Budget) -> Result<Self, CelError> {
         if text.len() > MAX_LENGTH {
             return Err(CelError::TooLong(text.len()));
+        }
+        if !budget.parse(text) {
+            return Err(CelError::CostlyTogether);
         }
         let mut tree = parse(text)?;
         macros::expand(&mut tree);
         check::names(&tree, samples)?;
-        budget::limit(&mut tree)?;
-        let expression = Self { text: text.to_owned(), tree };
-        check::types(&expression, wanted, samples)?;
+        let price = count::limit(&mut tree)?;
+        let expression = Self { text: text.to_owned(), tree, price };
+        check::types(&expression, wanted, samples, budget)?;
         Ok(expression)
     }
 
-    /// Evaluates the expression. It is given up after a bounded number of steps.
+    /// Evaluates the expression. It is given up after a bounded number of steps, and when there is none left in the budget.
     ///
     /// # Errors
     /// Says why it gives nothing.
-    pub fn evaluate(&self, variables: &Variables) -> Result<Outcome, String> {
-        let value = self.value(variables).map_err(|error| error.map_or_else(|| "it failed".to_owned(), told))?;
+    pub fn evaluate(&self, variables: &Variables, budget: &Budget) -> Result<Outcome, String> {
+        let value =
+            self.value(variables, budget).map_err(|error| error.map_or_else(|| "it failed".to_owned(), told))?;
         Ok(match value {
             cel::Value::Bool(value) => Outcome::Bool(value),
             cel::Value::String(text) => Outcome::String(text.to_string()),
@@ -169,17 +208,31 @@ impl Expression {
     }
 
     /// Evaluates the expression; an error of none is a fault in the evaluator.
-    fn value(&self, variables: &Variables) -> Result<cel::Value, Option<ExecutionError>> {
+    fn value(&self, variables: &Variables, budget: &Budget) -> Result<cel::Value, Option<ExecutionError>> {
+        budget.charge(|| {
+            self.pay(variables)?;
+            catch_unwind(AssertUnwindSafe(|| self.resolve(variables))).map_err(|_| None)?.map_err(Some)
+        })?
+    }
+
+    /// Takes what the evaluation costs at least.
+    fn pay(&self, variables: &Variables) -> Result<(), ExecutionError> {
+        variables.values.iter().for_each(|(name, _, steps)| budget::note(name.clone(), *steps));
+        variables.given().for_each(|(name, _, steps)| budget::note(format!("{SHARED}.{name}"), steps));
+        budget::note(SHARED.to_owned(), variables.given().map(|(.., steps)| steps).sum());
+        let copies = self.price.copies.iter().map(|(name, times)| times.saturating_mul(budget::noted(name)));
+        budget::step(copies.fold(self.price.steps, i64::saturating_add))
+    }
+
+    fn resolve(&self, variables: &Variables) -> Result<cel::Value, ExecutionError> {
         FUNCTIONS.with(|functions| {
             let mut scope = functions.new_inner_scope();
             let used = self.tree.references();
-            for (name, value) in variables.all().filter(|(name, _)| used.has_variable(name)) {
+            for (name, value, steps) in variables.all().filter(|(name, ..)| used.has_variable(name)) {
+                budget::step(steps)?;
                 scope.add_variable_from_value(name, value);
             }
-            budget::begin();
-            let resolved = catch_unwind(AssertUnwindSafe(|| cel::Value::resolve(&self.tree, &scope)));
-            budget::kept()?;
-            resolved.map_err(|_| None)?.map_err(Some)
+            cel::Value::resolve(&self.tree, &scope)
         })
     }
 }
@@ -320,11 +373,12 @@ mod tests {
     }
 
     fn parsed(text: &str, wanted: Wanted) -> Result<Expression, CelError> {
-        Expression::parse(text, wanted, &samples())
+        Expression::parse(text, wanted, &samples(), &Budget::default())
     }
 
     fn given(text: &str) -> Result<Outcome, String> {
-        parsed(text, Wanted::Any).unwrap_or_else(|error| panic!("{text}: {error}")).evaluate(&samples()[0])
+        let expression = parsed(text, Wanted::Any).unwrap_or_else(|error| panic!("{text}: {error}"));
+        expression.evaluate(&samples()[0], &Budget::default())
     }
 
     #[test]
@@ -388,7 +442,7 @@ mod tests {
         variables.add("object", &json!({"metadata": {"name": "secret", "labels": {}}}));
         let told = |text: &str| {
             let expression = parsed(text, Wanted::Any).unwrap();
-            expression.evaluate(&variables).unwrap_err()
+            expression.evaluate(&variables, &Budget::default()).unwrap_err()
         };
         assert_eq!(told("object.metadata.labels.team == 'a'"), "there is no `team`");
         assert_eq!(told("object.metadata.labels.team + 'a' == 'b'"), "there is no `team`");

@@ -25,7 +25,7 @@ pub use receipt::{Entry, Receipt};
 use crate::companions::{self, Companions};
 pub use crate::facts::User;
 use crate::facts::{Autoscaler, Facts};
-use crate::policy::{Context, Effective, Membership, PolicySet};
+use crate::policy::{Context, Costs, Effective, Expressions, Membership, PolicySet};
 use crate::workload::{PriorBinding, Workload};
 
 /// What happens to a workload.
@@ -227,6 +227,7 @@ impl<'a> Considered<'a> {
         let workload = self.workload();
         let recognised = effective.runtimes().recognise(&workload);
         let led = receipt::led(self.injected.receipt.as_ref(), &workload);
+        let costs = Costs::default();
         ratchet::judge(&Context {
             is_new: self.request.operation == Operation::Create,
             membership: self.membership,
@@ -239,6 +240,7 @@ impl<'a> Considered<'a> {
             led: &led,
             user: self.request.user,
             now: self.request.now,
+            expressions: &Expressions::new(&costs),
         })
     }
 

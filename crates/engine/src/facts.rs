@@ -1,40 +1,50 @@
 //! What a decision may know of the cluster. Shells gather it from watches or files; rules only read it.
 
+mod shared_map;
+
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use kube::core::{Selector, SelectorExt as _};
 use serde::Deserialize as _;
 use serde_json::Value;
 
+pub use shared_map::SharedMap;
+
 use crate::api::{DatabaseProvider, MODEL_SERVERS_LABEL};
 use crate::kind::Kind;
 use crate::workload::WorkloadRef;
 
-/// All that is known of the cluster at the time of a decision.
+/// The databases of a namespace, by provider and name.
+pub type Databases = BTreeMap<(DatabaseProvider, String), Database>;
+
+/// All that is known of the cluster at the time of a decision. It is cheap to clone, and so is to change it while somebody
+/// holds a clone: whoever decides for long works on the facts as they were when it began, and holds up nobody who notes new
+/// ones.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Namespaces by name.
-    pub namespaces: HashMap<String, Namespace>,
+    pub namespaces: SharedMap<String, Namespace>,
     /// Autoscalers by the workload that they scale; those among them that others made to do their work do not count.
-    pub autoscalers: HashMap<WorkloadRef, Vec<Autoscaler>>,
+    pub autoscalers: SharedMap<WorkloadRef, Vec<Autoscaler>>,
     /// The names of the HorizontalPodAutoscalers that KEDA made for its ScaledObjects, by the workload that they scale.
-    pub derived_autoscalers: HashMap<WorkloadRef, BTreeSet<String>>,
+    pub derived_autoscalers: SharedMap<WorkloadRef, BTreeSet<String>>,
     /// Databases by namespace, then by provider and name.
-    pub databases: HashMap<String, BTreeMap<(DatabaseProvider, String), Database>>,
+    pub databases: SharedMap<String, Arc<Databases>>,
     /// By workload: the databases that its pods, of which there are some, are led to, by provider and name.
-    pub used_databases: HashMap<WorkloadRef, Vec<(DatabaseProvider, String)>>,
+    pub used_databases: SharedMap<WorkloadRef, Vec<(DatabaseProvider, String)>>,
     /// The workloads whose pods are led to a database that is not there yet, each with the most that its namespace may have.
-    pub awaiting: BTreeMap<WorkloadRef, usize>,
+    pub awaiting: SharedMap<WorkloadRef, usize>,
     /// The major versions of PostgreSQL that Zalando's postgres-operator offers; none where that is not known.
     pub zalando_versions: BTreeSet<String>,
     /// PersistentVolumeClaims by namespace, then by name.
-    pub claims: HashMap<String, HashMap<String, Claim>>,
+    pub claims: SharedMap<String, SharedMap<String, Claim>>,
     /// Which pods PodDisruptionBudgets are for, by namespace; none where nobody looked for any.
-    pub budgets: Option<HashMap<String, BTreeMap<String, PodSelector>>>,
+    pub budgets: Option<SharedMap<String, SharedMap<String, PodSelector>>>,
     /// The names of Services, by namespace.
-    pub services: HashMap<String, BTreeSet<String>>,
+    pub services: SharedMap<String, Arc<BTreeSet<String>>>,
     /// Which APIs are served.
     pub apis: Apis,
 }
@@ -71,15 +81,16 @@ impl Facts {
         Some(inside.is_some_and(|inside| inside.values().any(|selector| selector.selects(labels))))
     }
 
-    /// Returns the names of the PodDisruptionBudgets that are for pods with these labels.
+    /// Returns the names of the PodDisruptionBudgets that are for pods with these labels, in their order.
     pub fn budgets_for<'f>(&'f self, namespace: &str, labels: &'f Value) -> impl Iterator<Item = &'f str> + use<'f> {
         let inside = self.budgets.as_ref().and_then(|budgets| budgets.get(namespace)).into_iter().flatten();
-        inside.filter(|(_, selector)| selector.selects(labels)).map(|(name, _)| name.as_str())
+        let names = inside.filter(|(_, selector)| selector.selects(labels)).map(|(name, _)| name.as_str());
+        names.collect::<BTreeSet<_>>().into_iter()
     }
 
     /// Returns the names of the Services of a namespace.
     pub fn services_in(&self, namespace: &str) -> impl Iterator<Item = &str> {
-        self.services.get(namespace).into_iter().flatten().map(String::as_str)
+        self.services.get(namespace).into_iter().flat_map(|inside| inside.iter()).map(String::as_str)
     }
 
     /// Returns a provider's object of this name.
@@ -90,7 +101,7 @@ impl Facts {
 
     /// Returns the databases that Tidegate made for a workload.
     pub fn databases_of(&self, workload: &WorkloadRef) -> impl Iterator<Item = DatabaseOf<'_>> {
-        let inside = self.databases.get(&workload.namespace).into_iter().flatten();
+        let inside = self.databases.get(&workload.namespace).into_iter().flat_map(|inside| inside.iter());
         let found = inside.filter(|(_, found)| found.is_for(workload));
         found.map(|((provider, name), _)| DatabaseOf { provider: *provider, name })
     }
@@ -98,7 +109,7 @@ impl Facts {
     /// Returns how many databases Tidegate has made in a namespace.
     #[must_use]
     pub fn databases_made_in(&self, namespace: &str) -> usize {
-        let inside = self.databases.get(namespace).into_iter().flatten();
+        let inside = self.databases.get(namespace).into_iter().flat_map(|inside| inside.iter());
         inside.filter(|(_, found)| found.made_for.is_some()).count()
     }
 

@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 
 pub use builtin::Builtin;
 pub use compile::PolicyError;
-pub use custom::{CustomRule, CustomRuleError};
+pub use custom::{Costs, CustomRule, CustomRuleError, Expressions};
 pub use effective::{ActiveRule, Effective, Selected};
 pub use exception::{Exception, ExceptionError, ExceptionLimits};
 pub use finding::Finding;
@@ -142,6 +142,12 @@ impl Policy {
     #[must_use]
     pub fn never_excepts(&self, rule: &str) -> bool {
         self.exceptions.never.contains_key(rule)
+    }
+
+    /// Tells whether the policy has rules of its own.
+    #[must_use]
+    pub fn has_custom_rules(&self) -> bool {
+        self.variants.iter().any(|variant| !variant.custom.is_empty())
     }
 
     /// Tells whether a rule is one of the policy's own.
@@ -267,6 +273,12 @@ impl PolicySet {
     #[must_use]
     pub fn policies(&self) -> &[Arc<Policy>] {
         &self.policies
+    }
+
+    /// Tells whether any policy has rules of its own.
+    #[must_use]
+    pub fn has_custom_rules(&self) -> bool {
+        self.policies.iter().any(|policy| policy.has_custom_rules())
     }
 
     /// Tells whether a workload is a model server: by its own labels, or for its namespace says so of all in it.

@@ -108,7 +108,7 @@ pub fn with_database(namespace: &str, name: &str, database: Database) -> Facts {
 /// The same cluster with a database.
 pub fn with_database_of(provider: DatabaseProvider, namespace: &str, name: &str, database: Database) -> Facts {
     let inside = [((provider, name.to_owned()), database)].into();
-    Facts { databases: [(namespace.to_owned(), inside)].into(), ..facts() }
+    Facts { databases: [(namespace.to_owned(), Arc::new(inside))].into(), ..facts() }
 }
 
 /// A database that Tidegate made for a workload, such as `Deployment/api`.

@@ -3,13 +3,14 @@
 use kube_cel::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr};
 use kube_cel::cel::{self, ExecutionError};
 
-use super::{CelError, Expression, FUNCTIONS, SHARED, Variables, Wanted, told, type_of};
+use super::{Budget, CelError, Expression, FUNCTIONS, SHARED, Variables, Wanted, budget, told, type_of};
 
 /// What stands before the dot of functions, and is no variable.
 pub(super) const NAMESPACES: [&str; 6] = ["sets", "math", "base64", "optional", "format", "ip"];
 
 /// The names of types, which are values as well.
-const TYPES: [&str; 10] = ["int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type"];
+pub(super) const TYPES: [&str; 10] =
+    ["int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type"];
 
 /// Returns how deep an expression is nested.
 pub(super) fn depth(tree: &IdedExpr) -> usize {
@@ -130,11 +131,20 @@ fn is_function(call: &CallExpr) -> bool {
 }
 
 /// Tries an expression on samples: types that do not go together there never will, and neither will another result than
-/// the one that is wanted. What a sample lacks says nothing.
-pub(super) fn types(expression: &Expression, wanted: Wanted, samples: &[Variables]) -> Result<(), CelError> {
+/// the one that is wanted. What a sample lacks says nothing. What costs too much there always will.
+pub(super) fn types(
+    expression: &Expression,
+    wanted: Wanted,
+    samples: &[Variables],
+    together: &Budget,
+) -> Result<(), CelError> {
     for sample in samples {
-        match expression.value(sample) {
+        match expression.value(sample, together) {
             Ok(value) => gives(&value, wanted)?,
+            Err(_) if together.is_spent() => return Err(CelError::CostlyTogether),
+            Err(Some(ExecutionError::FunctionError { function, message })) if function == budget::NAME => {
+                return Err(CelError::Costly(message));
+            }
             Err(Some(
                 error @ (ExecutionError::UnsupportedBinaryOperator(..)
                 | ExecutionError::UnsupportedUnaryOperator(..)

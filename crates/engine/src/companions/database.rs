@@ -679,7 +679,8 @@ mod tests {
             assert_eq!(found.iter().map(kind).collect::<Vec<_>>(), kinds, "{policy}");
         }
         let mut both = with(zalando, "acid-api");
-        both.databases.get_mut("ml").unwrap().insert((cloudnative_pg, "db-api".into()), made_for("Deployment/api"));
+        let inside = std::sync::Arc::make_mut(both.databases.get_mut("ml").unwrap());
+        inside.insert((cloudnative_pg, "db-api".into()), made_for("Deployment/api"));
         assert_eq!(kind(&planned(&json!({"provider": "cloudnative-pg"}), &both)), "Cluster");
     }
 

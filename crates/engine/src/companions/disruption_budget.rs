@@ -3,7 +3,7 @@
 //!
 //! <https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/pod-disruption-budget-v1/>
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use super::condition::{self, name_of};
 use super::plan::{CompanionPlan, CompanionState, Observed, deletions, is_ours, kept};
 use super::{Companion, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, autoscaler, names, owner};
 use crate::api::{self, Condition, DisruptionBudgetStatus, ModelServerStatus};
-use crate::facts::{Facts, PodSelector};
+use crate::facts::{Facts, PodSelector, SharedMap};
 use crate::policy::{Effective, Merged, Parsed, Section, SettingsError, field};
 use crate::workload::{Workload, WorkloadRef};
 
@@ -82,7 +82,7 @@ static WATCHED: Watched = Watched {
     group: "policy",
     version: "v1",
     kind: "PodDisruptionBudget",
-    begin: |facts| facts.budgets = Some(HashMap::default()),
+    begin: |facts| facts.budgets = Some(SharedMap::default()),
     note: |facts, namespace, name, budget| {
         let inside = facts.budgets.get_or_insert_default().entry(namespace.to_owned()).or_default();
         match budget {

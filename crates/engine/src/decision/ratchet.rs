@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::receipt::{Receipt, led};
 use crate::api::Enforcement;
-use crate::policy::{ActiveRule, Context, Exception, Finding};
+use crate::policy::{ActiveRule, Context, Exception, Expressions, Finding};
 
 /// A finding of a rule, as strict as the policies make it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,13 +71,17 @@ impl Verdict {
 /// Runs the rules over a workload.
 pub(super) fn judge(context: &Context) -> Verdict {
     let mut judged = Verdict::default();
-    let found = violations(context);
+    let found = violations(context, |_| true);
     if found.is_empty() {
         return judged;
     }
     let recognised = context.old.map(|old| context.effective.runtimes().recognise(&old)).unwrap_or_default();
     let led = context.old.map(|old| led(Receipt::of(&old).as_ref(), &old)).unwrap_or_default();
-    let before = context.before(&recognised, &led).map(|before| violations(&before)).unwrap_or_default();
+    // Only what was found can have been so before: what else custom rules would cost is saved.
+    let is_found = |rule: &str| found.iter().any(|violation| violation.rule == rule);
+    let expressions = Expressions::new(context.expressions.costs());
+    let before = context.before(&recognised, &led, &expressions).map(|before| violations(&before, is_found));
+    let before = before.unwrap_or_default();
     let exceptions: Vec<&Exception> = context.policies.exceptions_for(&context.workload).collect();
     for violation in found {
         if let Some(excused) = excused(&violation, &exceptions, context) {
@@ -88,7 +92,7 @@ pub(super) fn judge(context: &Context) -> Verdict {
             judged.excused.push(excused);
             continue;
         }
-        let existing = before.iter().any(|old| old.is_same(&violation));
+        let existing = !violation.finding.not_evaluated && before.iter().any(|old| old.is_same(&violation));
         match violation.enforcement {
             Enforcement::Enforce if existing => {
                 judged.warnings.push(Warning::Existing(violation.clone()));
@@ -118,10 +122,10 @@ fn excused(violation: &Violation, exceptions: &[&Exception], context: &Context) 
     })
 }
 
-/// Returns what the rules find, each thing once, as strictly as any rule has it.
-fn violations(context: &Context) -> Vec<Violation> {
+/// Returns what the rules find that are asked, each thing once, as strictly as any rule has it.
+fn violations(context: &Context, is_asked: impl Fn(&str) -> bool) -> Vec<Violation> {
     let mut violations: Vec<Violation> = Vec::new();
-    let judging = |active: &&ActiveRule| active.rule.concerns() == context.membership;
+    let judging = |active: &&ActiveRule| active.rule.concerns() == context.membership && is_asked(active.rule.id());
     for ActiveRule { rule, enforcement, policy } in context.effective.rules().iter().filter(judging) {
         for finding in rule.check(context) {
             let (rule, policy) = (rule.id().to_owned(), policy.to_string());

@@ -18,6 +18,7 @@ use super::{
 use crate::api::{
     Bound, ContainerDefaults, Environment, LabelSelector, Resources, ServingPolicy, ServingPolicySpec, WorkloadKind,
 };
+use crate::cel::Budget;
 use crate::kind::NAMES;
 use crate::quantity::Quantity;
 
@@ -143,12 +144,13 @@ impl Policy {
         let spec = &policy.spec;
         let name = policy.metadata.name.as_deref().ok_or(PolicyError::Unnamed)?;
         schema::check(&json(spec))?;
-        let mut variants = vec![Variant::compile(name, None, spec, builtin)?];
+        let budget = Budget::default();
+        let mut variants = vec![Variant::compile(name, None, spec, builtin, &budget)?];
         for (environment, overlay) in &spec.environments {
             let failed =
                 |source| PolicyError::Environment { environment: environment.clone(), source: Box::new(source) };
-            variants
-                .push(Variant::compile(name, Some(environment), &overlaid(spec, overlay), builtin).map_err(failed)?);
+            let whole = overlaid(spec, overlay);
+            variants.push(Variant::compile(name, Some(environment), &whole, builtin, &budget).map_err(failed)?);
         }
         Ok(Self {
             reference: PolicyRef { name: name.into(), generation: policy.metadata.generation.unwrap_or(1) },
@@ -217,6 +219,7 @@ impl Variant {
         environment: Option<&str>,
         spec: &ServingPolicySpec,
         builtin: &Builtin,
+        budget: &Budget,
     ) -> Result<Self, PolicyError> {
         let resources = spec.resources.clone().unwrap_or_default();
         check_resources(&resources)?;
@@ -239,7 +242,7 @@ impl Variant {
             configured: configured(policy, spec, builtin)?,
             bounds: resources.bounds,
             rules: spec.rules.iter().filter_map(|(id, settings)| Some((id.clone(), settings.enforcement?))).collect(),
-            custom: custom(spec, builtin)?,
+            custom: custom(spec, builtin, budget)?,
         })
     }
 }
@@ -344,8 +347,8 @@ impl Bound {
     }
 }
 
-/// Compiles the policy's own rules.
-fn custom(spec: &ServingPolicySpec, builtin: &Builtin) -> Result<Vec<Arc<dyn Rule>>, PolicyError> {
+/// Compiles the policy's own rules, within what all of them may cost together in all environments.
+fn custom(spec: &ServingPolicySpec, builtin: &Builtin, budget: &Budget) -> Result<Vec<Arc<dyn Rule>>, PolicyError> {
     let mut rules: Vec<Arc<dyn Rule>> = Vec::new();
     for (index, written) in spec.custom_rules.iter().enumerate() {
         let failed = |problem: String| PolicyError::CustomRule { index, rule: written.id.clone(), problem };
@@ -355,7 +358,8 @@ fn custom(spec: &ServingPolicySpec, builtin: &Builtin) -> Result<Vec<Arc<dyn Rul
         let mut written = written.clone();
         let params = spec.rules.get(&written.id).and_then(|settings| settings.params.clone());
         written.params = params.or(written.params);
-        rules.push(Arc::new(CustomRule::compile(&written, builtin).map_err(|problem| failed(problem.to_string()))?));
+        let compiled = CustomRule::compile(&written, builtin, budget);
+        rules.push(Arc::new(compiled.map_err(|problem| failed(problem.to_string()))?));
     }
     Ok(rules)
 }

@@ -1,12 +1,13 @@
 //! Rules that a policy brings itself, as expressions in CEL.
 
+use std::cell::{OnceCell, RefCell};
 use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value, json};
 
 use super::{Builtin, Context, Finding, Rule};
 use crate::api;
-use crate::cel::{CelError, Expression, Outcome, Variables, Wanted};
+use crate::cel::{Budget, CelError, Expression, Outcome, Variables, Wanted};
 use crate::facts::User;
 use crate::kind::Kind;
 use crate::workload::{Workload, completed};
@@ -52,11 +53,11 @@ pub enum CustomRuleError {
 }
 
 impl CustomRule {
-    /// Compiles a rule.
+    /// Compiles a rule, within what all rules of its policy may cost together.
     ///
     /// # Errors
     /// Says which field makes no sense, and why.
-    pub fn compile(written: &api::CustomRule, builtin: &Builtin) -> Result<Self, CustomRuleError> {
+    pub fn compile(written: &api::CustomRule, builtin: &Builtin, budget: &Budget) -> Result<Self, CustomRuleError> {
         if builtin.rule(&written.id).is_some() {
             return Err(CustomRuleError::BuiltIn);
         }
@@ -64,11 +65,11 @@ impl CustomRule {
             return Err(CustomRuleError::NoMessage);
         }
         let params = written.params.clone().map_or(Value::Null, Value::Object);
-        let mut samples: Vec<Variables> = SAMPLES.iter().map(|sample| given(sample, &params)).collect();
-        let variables = compiled(&written.variables, &mut samples)?;
+        let mut samples: Vec<Variables> = SAMPLES.iter().map(|sample| with_params(given(sample), &params)).collect();
+        let variables = compiled(&written.variables, &mut samples, budget)?;
         let parsed = |field: &str, text: &str, wanted: Wanted| {
             let failed = |source| CustomRuleError::Expression { field: field.to_owned(), source };
-            Expression::parse(text, wanted, &samples).map(Arc::new).map_err(failed)
+            Expression::parse(text, wanted, &samples, budget).map(Arc::new).map_err(failed)
         };
         let of_message = written.message_expression.as_deref();
         Ok(Self {
@@ -82,8 +83,23 @@ impl CustomRule {
         })
     }
 
-    fn message(&self, variables: &Variables) -> String {
-        let evaluated = self.message_expression.as_ref().map(|expression| expression.evaluate(variables));
+    /// Returns what is wrong, if anything is. It says nothing where the budget has been spent on the way.
+    fn judge(&self, mut variables: Variables, budget: &Budget) -> Option<String> {
+        let problems = share(&self.variables, &mut variables, budget);
+        match self.expression.evaluate(&variables, budget) {
+            Ok(Outcome::Bool(true)) => None,
+            Ok(Outcome::Bool(false)) => Some(self.message(&variables, budget)),
+            Ok(_) => Some("the expression gives no bool".to_owned()),
+            Err(_) if budget.is_spent() => None,
+            Err(problem) => {
+                let because = problems.first().map(|problem| format!(" ({problem})")).unwrap_or_default();
+                Some(format!("the expression cannot be evaluated: {problem}{because}"))
+            }
+        }
+    }
+
+    fn message(&self, variables: &Variables, budget: &Budget) -> String {
+        let evaluated = self.message_expression.as_ref().map(|expression| expression.evaluate(variables, budget));
         match evaluated {
             // An empty text says nothing, and neither does one of several lines in Kubernetes' own policies.
             Some(Ok(Outcome::String(text))) if !text.trim().is_empty() => text.lines().collect::<Vec<_>>().join(" "),
@@ -92,10 +108,64 @@ impl CustomRule {
     }
 }
 
+/// The budget was used up before a rule was evaluated.
+struct Spent;
+
+/// What the custom rules of all policies cost while one request is judged.
+#[derive(Debug, Default)]
+pub struct Costs {
+    budget: Budget,
+    /// How many steps each rule has taken, in the order in which they were evaluated.
+    of_rules: RefCell<Vec<(String, i64)>>,
+}
+
+impl Costs {
+    /// Evaluates a rule with what is left of the budget, and returns what is wrong, if anything is.
+    fn charge(&self, rule: &CustomRule, variables: Variables) -> Result<Option<String>, Spent> {
+        let before = self.budget.spent();
+        let found = rule.judge(variables, &self.budget);
+        self.of_rules.borrow_mut().push((rule.id.clone(), self.budget.spent() - before));
+        if found.is_none() && self.budget.is_spent() { Err(Spent) } else { Ok(found) }
+    }
+
+    /// Tells why rules were not evaluated: what may be spent, and which rule has spent most of it.
+    fn told(&self) -> String {
+        let of_rules = self.of_rules.borrow();
+        let most = Budget::STEPS;
+        // The first of equals, so that the answer is always the same.
+        let dearest = of_rules.iter().reduce(|dearest, next| if next.1 > dearest.1 { next } else { dearest });
+        let dearest = dearest.map(|(rule, steps)| format!(", of which `{rule}` took {steps}")).unwrap_or_default();
+        format!("not evaluated: the custom rules used up the {most} steps that one request may take{dearest}")
+    }
+}
+
+/// What custom rules read of one state of a workload: they share what it costs.
+#[derive(Debug)]
+pub struct Expressions<'a> {
+    costs: &'a Costs,
+    /// What they are given, in the form in which they read it: made once, and only where there are custom rules.
+    given: OnceCell<Variables>,
+}
+
+impl<'a> Expressions<'a> {
+    /// Evaluates at these costs.
+    #[must_use]
+    pub fn new(costs: &'a Costs) -> Self {
+        Self { costs, given: OnceCell::new() }
+    }
+
+    /// Returns the costs.
+    #[must_use]
+    pub fn costs(&self) -> &'a Costs {
+        self.costs
+    }
+}
+
 /// Compiles variables in their order, and gives the samples what they come to.
 fn compiled(
     written: &[api::CustomVariable],
     samples: &mut [Variables],
+    budget: &Budget,
 ) -> Result<Vec<(String, Expression)>, CustomRuleError> {
     if written.len() > MAX_VARIABLES {
         return Err(CustomRuleError::TooMany);
@@ -108,9 +178,10 @@ fn compiled(
             return Err(CustomRuleError::Name(name.clone()));
         }
         let failed = |source| CustomRuleError::Expression { field: format!("variables.{name}"), source };
-        let variable = [(name.clone(), Expression::parse(expression, Wanted::Any, samples).map_err(failed)?)];
+        let parsed = Expression::parse(expression, Wanted::Any, samples, budget).map_err(failed)?;
+        let variable = [(name.clone(), parsed)];
         for sample in &mut *samples {
-            share(&variable, sample);
+            share(&variable, sample, budget);
         }
         variables.extend(variable);
     }
@@ -119,10 +190,10 @@ fn compiled(
 
 /// Evaluates variables and adds them to what expressions are given. Returns why some give nothing: that matters only where
 /// they are used.
-fn share(variables: &[(String, Expression)], given: &mut Variables) -> Vec<String> {
+fn share(variables: &[(String, Expression)], given: &mut Variables, budget: &Budget) -> Vec<String> {
     let mut problems = Vec::new();
     for (name, expression) in variables {
-        let outcome = expression.evaluate(given);
+        let outcome = expression.evaluate(given, budget);
         problems.extend(outcome.as_ref().err().map(|problem| format!("variables.{name}: {problem}")));
         given.share(name, outcome.ok().map(Outcome::into_given));
     }
@@ -139,21 +210,19 @@ impl Rule for CustomRule {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let mut variables = given(&asked(context), &self.params);
-        let problems = share(&self.variables, &mut variables);
-        let found = match self.expression.evaluate(&variables) {
-            Ok(Outcome::Bool(true)) => return Vec::new(),
-            Ok(Outcome::Bool(false)) => self.message(&variables),
-            Ok(_) => "the expression gives no bool".to_owned(),
-            Err(problem) => {
-                let because = problems.first().map(|problem| format!(" ({problem})")).unwrap_or_default();
-                format!("the expression cannot be evaluated: {problem}{because}")
-            }
-        };
-        let expected = format!("`{}`", self.expression);
-        vec![Finding::at(&self.field).found(found).expected(expected)]
+        let Expressions { costs, given } = context.expressions;
+        let variables = given.get_or_init(|| self::given(&asked(context))).clone();
+        let finding = Finding::at(&self.field);
+        match costs.charge(self, with_params(variables, &self.params)) {
+            Ok(None) => Vec::new(),
+            Ok(Some(found)) => vec![finding.found(found).expected(format!("`{}`", self.expression))],
+            Err(Spent) => vec![finding.found(costs.told()).expected(CHEAPER).not_evaluated()],
+        }
     }
 }
+
+/// What to do about rules that cost too much.
+const CHEAPER: &str = "custom rules that take fewer steps (fewer nested loops), or shorter lists in the workload";
 
 /// What expressions are told of a request.
 struct Asked {
@@ -193,12 +262,16 @@ fn request(workload: &Workload, operation: &str, user: User) -> Value {
     })
 }
 
-fn given(asked: &Asked, params: &Value) -> Variables {
+fn given(asked: &Asked) -> Variables {
     let mut variables = Variables::default();
     variables.add("object", &asked.object);
     variables.add("oldObject", &asked.old_object);
     variables.add("request", &asked.request);
     variables.add("namespaceObject", &asked.namespace);
+    variables
+}
+
+fn with_params(mut variables: Variables, params: &Value) -> Variables {
     variables.add("params", params);
     variables
 }
@@ -253,11 +326,11 @@ mod tests {
 
     use super::*;
     use crate::BUILTIN;
-    use crate::decision::{Operation, Request, decide};
-    use crate::testing::{facts, policies, with_container};
+    use crate::decision::{Operation, Request, Verdict, Violation, decide};
+    use crate::testing::{self, facts, policies, with_container};
 
     fn rule(written: &Value) -> Result<CustomRule, CustomRuleError> {
-        CustomRule::compile(&serde_json::from_value(written.clone()).unwrap(), &BUILTIN)
+        CustomRule::compile(&serde_json::from_value(written.clone()).unwrap(), &BUILTIN, &Budget::default())
     }
 
     /// What is said of a Deployment with one container under custom rules.
@@ -317,6 +390,83 @@ mod tests {
         of-a-variable: spec: the expression cannot be evaluated: there is no `team` (variables.team: there is no `annotations`); expected `variables.team == 'a'`
         without: spec: told instead; expected `object.metadata.name == 'other'`
         ");
+    }
+
+    /// Rules that are true of few arguments, whatever those are, at a cost that grows with their number.
+    fn costly(rules: usize) -> Value {
+        let expression = "variables.args.all(a, variables.args.all(b, variables.args.all(c, a + b + c != '')))";
+        let args = "object.spec.template.spec.containers[0].args";
+        let of = |rule: usize| {
+            json!({"id": format!("costly-{rule}"), "message": "not told", "expression": expression,
+                "variables": [{"name": "args", "expression": args}]})
+        };
+        (0..rules).map(of).collect()
+    }
+
+    /// What is said of a Deployment with so many arguments, and perhaps without a team, that had so many before.
+    fn judged(rules: &Value, (args, team): (usize, bool), before: Option<(usize, bool)>) -> Verdict {
+        let off = json!({"enforcement": "off"});
+        let object = |(args, team): (usize, bool)| {
+            let args: Vec<String> = (0..args).map(|arg| format!("--a{arg}")).collect();
+            let mut object = with_container(&json!({"args": args}));
+            json_patch::merge(&mut object, &json!({"metadata": {"labels": {"team": team.then_some("search")}}}));
+            object
+        };
+        let (new, old) = (object((args, team)), before.map(object));
+        let old = old.as_ref().map(|old| Workload::view(old).unwrap());
+        let operation = if old.is_some() { Operation::Update } else { Operation::Create };
+        let (workload, now) = (Workload::view(&new).unwrap(), Timestamp::UNIX_EPOCH);
+        let request = Request { operation, workload, old, user: User::named("jane"), now };
+        let spec =
+            json!({"customRules": rules, "rules": {"missing-memory-limit": off, "costly-29": {"enforcement": "warn"}}});
+        decide(&request, &policies(&[("serving", spec)]), &facts()).verdict
+    }
+
+    #[test]
+    fn all_rules_of_a_request_share_what_they_may_cost() {
+        let verdict = judged(&costly(60), (30, true), None);
+        let (refused, warned) = (verdict.violations, verdict.warned);
+        let not_evaluated = |found: &Violation| found.finding.found.starts_with("not evaluated: ");
+        assert!(refused.iter().chain(&warned).all(not_evaluated));
+        assert!((30..59).contains(&refused.len()), "{} of 60 were not evaluated", refused.len());
+        assert_eq!(warned.iter().map(|found| &*found.rule).collect::<Vec<_>>(), ["costly-29"], "as strict as the rule");
+        let Finding { found, expected, .. } = &refused[0].finding;
+        let told = "not evaluated: the custom rules used up the 5000000 steps that one request may take, of which `costly-0` took ";
+        assert!(found.starts_with(told), "{found}");
+        assert_eq!(expected, CHEAPER);
+    }
+
+    #[test]
+    fn what_was_not_evaluated_is_not_taken_for_what_was_so_before() {
+        let team = json!({"id": "team", "expression": "has(object.metadata.labels.team)", "message": "no team"});
+        let mut rules = costly(30);
+        rules.as_array_mut().unwrap().push(team);
+        let refused = |new: (usize, bool), old: (usize, bool)| {
+            let violations = judged(&rules, new, Some(old)).violations;
+            violations.into_iter().map(|found| found.rule).collect::<Vec<_>>()
+        };
+        assert_eq!(refused((2, false), (2, true)), ["team"]);
+        assert_eq!(refused((2, false), (2, false)), [""; 0], "it was so before");
+        assert_eq!(refused((2, false), (30, false)), [""; 0], "only what was found is looked at again");
+        let unjudged = refused((30, false), (30, false));
+        assert!(unjudged.contains(&"team".to_owned()) && unjudged.contains(&"costly-28".to_owned()), "{unjudged:?}");
+    }
+
+    #[test]
+    fn all_rules_of_a_policy_share_what_compiling_them_may_cost() {
+        let list = format!("[{}]", (0..30).map(|item| item.to_string()).collect::<Vec<_>>().join(","));
+        let expression = format!("{list}.all(a, {list}.all(b, {list}.all(c, a + b + c >= 0)))");
+        let rule = |id: usize| json!({"id": format!("r{id}"), "expression": expression, "message": "m"});
+        let compiled = |rules: usize| {
+            let rules: Vec<Value> = (0..rules).map(rule).collect();
+            let policy = testing::policy("serving", &json!({"customRules": rules}));
+            crate::policy::Policy::compile(&policy, &BUILTIN).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(compiled(1), Ok(()));
+        let told = compiled(100).unwrap_err();
+        let problem =
+            "the policy's expressions take more than 5000000 steps together to read, and to try on a small workload";
+        assert!(told.ends_with(problem), "{told}");
     }
 
     #[test]

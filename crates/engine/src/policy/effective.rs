@@ -44,6 +44,7 @@ pub struct Effective {
     exceptions: ExceptionLimits,
     /// None where only those count that come with Tidegate.
     runtimes: Option<Runtimes>,
+    has_custom_rules: bool,
 }
 
 impl Effective {
@@ -70,6 +71,7 @@ impl Effective {
             rules: active(policies),
             exceptions: limits(policies),
             runtimes: runtimes(policies),
+            has_custom_rules: policies.iter().any(|(_, variant)| !variant.custom.is_empty()),
         };
         let out_of_bounds = effective.defaults_out_of_bounds();
         effective.contradictions.extend(out_of_bounds);
@@ -190,6 +192,12 @@ impl Effective {
     #[must_use]
     pub fn exceptions(&self) -> &ExceptionLimits {
         &self.exceptions
+    }
+
+    /// Tells whether rules that policies bring themselves apply: to judge by them may take long.
+    #[must_use]
+    pub fn has_custom_rules(&self) -> bool {
+        self.has_custom_rules
     }
 
     /// Returns the rules that apply.

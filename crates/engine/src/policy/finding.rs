@@ -21,6 +21,8 @@ pub struct Finding {
     pub expected: String,
     /// YAML to paste at `place` or above it.
     pub fix: String,
+    /// Whether the rule could not be evaluated: then nothing tells whether it was so before an update.
+    pub not_evaluated: bool,
 }
 
 impl Finding {
@@ -88,6 +90,10 @@ impl Finding {
 
     pub(crate) fn fix(self, fix: impl Into<String>) -> Self {
         Self { fix: fix.into(), ..self }
+    }
+
+    pub(crate) fn not_evaluated(self) -> Self {
+        Self { not_evaluated: true, ..self }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{Effective, Finding, PolicySet};
+use super::{Effective, Expressions, Finding, PolicySet};
 use crate::api::{Enforcement, ServingPolicySpec};
 use crate::facts::{Facts, User};
 use crate::runtimes::Recognised;
@@ -116,12 +116,19 @@ pub struct Context<'a> {
     pub user: User<'a>,
     /// When it is judged.
     pub now: Timestamp,
+    /// What custom rules share.
+    pub expressions: &'a Expressions<'a>,
 }
 
 impl Context<'_> {
-    /// Returns the same for the workload as it was before an update, with what is recognised in that and how its database was
-    /// bound.
-    pub(crate) fn before<'b>(&'b self, recognised: &'b Recognised<'b>, led: &'b PriorBinding) -> Option<Context<'b>> {
-        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, led, ..*self })
+    /// Returns the same for the workload as it was before an update, with what is recognised in that, how its database was
+    /// bound, and what custom rules share about it.
+    pub(crate) fn before<'b>(
+        &'b self,
+        recognised: &'b Recognised<'b>,
+        led: &'b PriorBinding,
+        expressions: &'b Expressions<'b>,
+    ) -> Option<Context<'b>> {
+        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, led, expressions, ..*self })
     }
 }

@@ -502,7 +502,8 @@ mod tests {
         assert_eq!(name(&made_for_workload("Deployment/web")), "search-api");
         assert_eq!(name(&facts()), "search-api");
         let mut both = made_for_workload("Deployment/api");
-        both.databases.get_mut("ml").unwrap().insert((API.provider, "search-api".into()), made_for("Deployment/api"));
+        let inside = std::sync::Arc::make_mut(both.databases.get_mut("ml").unwrap());
+        inside.insert((API.provider, "search-api".into()), made_for("Deployment/api"));
         assert_eq!(name(&both), "search-api");
     }
 

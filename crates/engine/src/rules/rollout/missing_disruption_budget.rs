@@ -53,13 +53,11 @@ impl Rule for MissingDisruptionBudget {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use k8s_openapi::jiff::Timestamp;
     use serde_json::{Value, json};
 
     use crate::decision::{Operation, Request, User, decide};
-    use crate::facts::Facts;
+    use crate::facts::{Facts, SharedMap};
     use crate::testing::{facts, policies, with_container};
     use crate::workload::Workload;
 
@@ -70,7 +68,7 @@ mod tests {
         let workload = Workload::view(&object).unwrap();
         let (operation, user, now) = (Operation::Observe, User::default(), Timestamp::UNIX_EPOCH);
         let request = Request { operation, workload, old: None, user, now };
-        let facts = Facts { budgets: Some(HashMap::new()), ..facts() };
+        let facts = Facts { budgets: Some(SharedMap::default()), ..facts() };
         decide(&request, &policies(&[("serving", spec)]), &facts).verdict.warnings.len()
     }
 
