@@ -11,9 +11,9 @@ pub mod plan;
 
 use serde_json::{Value, json};
 
-pub use autoscaler::Held;
+pub use autoscaler::HeldReplicas;
 pub use companion::{Asked, Companion, Described, ObjectRef, Watched, condition_type};
-pub use database::{Binding, Provider, Source, Turn, Unbound, Variable, binding, note};
+pub use database::{Binding, Precedence, Provider, Source, Unbound, Variable, binding, note};
 
 use crate::facts::{Autoscaler, Facts, SCALED_OBJECT};
 use crate::policy::{Effective, Section};
@@ -60,11 +60,11 @@ pub struct Companions {
     /// What there should be of each, in the order of [`ALL`]; nothing of any where it is empty.
     wanted: Vec<Wanted>,
     /// Its replicas, where they are more than its policy allows.
-    pub held: Option<Held>,
+    pub held: Option<HeldReplicas>,
     /// How it reaches its database.
     pub binding: Option<Binding>,
     /// Whether it comes before others that wait for a database.
-    pub turn: Turn,
+    pub turn: Precedence,
 }
 
 impl Companions {
@@ -138,7 +138,7 @@ pub fn wanted(
     let scaling = autoscaler::Scaling::of(workload, recognised, effective, facts);
     Companions {
         held: scaling.and_then(|scaling| scaling.held(effective)),
-        turn: Turn::of(workload, effective, facts, &wanted[plan::place(&database::Databases)]),
+        turn: Precedence::of(workload, effective, facts, &wanted[plan::place(&database::Databases)]),
         binding: database::binding(workload, recognised, effective, facts, led).ok().flatten(),
         wanted,
     }

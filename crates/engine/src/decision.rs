@@ -3,13 +3,13 @@
 //! No client, clock, environment, log or `async` below this line: the same input gives the same bytes in the webhook,
 //! in the controller and on the command line.
 
+mod carry_over;
 mod inject;
 mod patch;
 mod progress;
 mod ratchet;
 mod receipt;
 mod replicas;
-mod sticky;
 
 use std::sync::Arc;
 
@@ -90,25 +90,25 @@ const COLLECTORS: [&str; 2] = [
 /// Decides one request. The same input always gives the same decision.
 #[must_use]
 pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decision {
-    let considered = Considered::of(*request, policies, facts);
+    let evaluation = Evaluation::of(*request, policies, facts);
     Decision {
-        patch: considered.patch(),
-        notes: considered.notes(),
-        verdict: considered.verdict(),
-        companions: considered.companions(),
-        runtime: considered.runtime().map(str::to_owned),
-        policies: considered.policies(),
-        rules: considered.effective.as_ref().map_or(0, |effective| effective.rules().len()),
-        is_in_audit: considered.effective.as_ref().is_some_and(|effective| !effective.injects()),
-        is_unmanaged: considered.is_unmanaged(),
-        controller: considered.controller.clone(),
-        receipt: considered.injected.receipt,
+        patch: evaluation.patch(),
+        notes: evaluation.notes(),
+        verdict: evaluation.verdict(),
+        companions: evaluation.companions(),
+        runtime: evaluation.runtime().map(str::to_owned),
+        policies: evaluation.policies(),
+        rules: evaluation.effective.as_ref().map_or(0, |effective| effective.rules().len()),
+        is_in_audit: evaluation.effective.as_ref().is_some_and(|effective| !effective.injects()),
+        is_unmanaged: evaluation.is_unmanaged(),
+        controller: evaluation.controller.clone(),
+        receipt: evaluation.injected.receipt,
     }
 }
 
 /// A request, with what injection makes of its workload. All else that follows is worked out when it is asked for: a
 /// webhook that changes objects does not judge them.
-pub struct Considered<'a> {
+pub struct Evaluation<'a> {
     request: Request<'a>,
     policies: &'a PolicySet,
     facts: &'a Facts,
@@ -133,7 +133,7 @@ struct Injected {
     notes: Vec<String>,
 }
 
-impl<'a> Considered<'a> {
+impl<'a> Evaluation<'a> {
     /// Considers one request.
     #[must_use]
     pub fn of(request: Request<'a>, policies: &'a PolicySet, facts: &'a Facts) -> Self {
@@ -191,7 +191,7 @@ impl<'a> Considered<'a> {
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.unknown_namespace().into_iter().collect();
         if self.membership == Membership::Member {
-            notes.extend(self.policies.broken_for(&self.request.workload, self.facts));
+            notes.extend(self.policies.invalid_policies_for(&self.request.workload, self.facts));
         }
         notes.extend(self.injected.notes.iter().cloned());
         if self.request.operation == Operation::Create
@@ -293,7 +293,7 @@ impl<'a> Considered<'a> {
 
     /// Tells whether the workload is no model server by its labels, nor was one before.
     #[must_use]
-    pub fn is_stranger(&self) -> bool {
+    pub fn is_unlabelled(&self) -> bool {
         self.membership == Membership::Never
     }
 
@@ -319,16 +319,16 @@ impl<'a> Considered<'a> {
 impl Injected {
     fn of(request: &Request, effective: &Effective, facts: &Facts) -> Self {
         let mut injected = Self::default();
-        match sticky::template_of(request) {
-            sticky::Template::Unmanaged => {
+        match carry_over::template_of(request) {
+            carry_over::Template::Unmanaged => {
                 injected.is_unmanaged = true;
-                injected.notes.push(sticky::unmanaged(&request.workload));
+                injected.notes.push(carry_over::unmanaged(&request.workload));
             }
-            sticky::Template::Kept(receipt) => injected.receipt = Some(receipt),
-            sticky::Template::Restored(template, receipt) => {
+            carry_over::Template::CompressedObject(receipt) => injected.receipt = Some(receipt),
+            carry_over::Template::Restored(template, receipt) => {
                 (injected.template, injected.receipt) = (Some(template), Some(receipt));
             }
-            sticky::Template::Fresh(template) => {
+            carry_over::Template::Fresh(template) => {
                 injected.notes.extend(effective.problems());
                 let (workload, led) = (&request.workload, led_before(request, facts));
                 let (template, receipt) =
@@ -373,7 +373,7 @@ mod tests {
     use crate::companions::Wanted;
     use crate::companions::autoscaler::Autoscaling;
     use crate::facts::Namespace;
-    use crate::policy::Broken;
+    use crate::policy::InvalidPolicy;
     use crate::testing::{LABEL, facts, policies, with_container};
 
     fn spec(enforcement: &str) -> Value {
@@ -484,7 +484,7 @@ mod tests {
             let policy =
                 json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {}, "spec": spec});
             let policy = serde_json::from_value(policy).unwrap();
-            let set = policies(&[]).with_broken(vec![Broken::of("broken", Some(&policy), "there is no rule")]);
+            let set = policies(&[]).with_invalid(vec![InvalidPolicy::of("broken", Some(&policy), "there is no rule")]);
             decide(&request, &set, &facts()).notes
         };
         let told = |selected: &str| {
@@ -498,7 +498,7 @@ mod tests {
             )
         };
         assert_eq!((in_audit("off").len(), in_audit("warn").len()), (0, 1), "what only records tells nobody");
-        let any = policies(&[]).with_broken(vec![Broken::of("broken", None, "it cannot be read")]);
+        let any = policies(&[]).with_invalid(vec![InvalidPolicy::of("broken", None, "it cannot be read")]);
         assert_eq!(decide(&request, &any, &facts()).notes.len(), 1);
     }
 

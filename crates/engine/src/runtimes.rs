@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 pub use endpoint::{Endpoint, Handler};
 
 use crate::api::{CONTAINER_ANNOTATION, Drain, RUNTIME_ANNOTATION, Runtime};
-use crate::workload::{Container, Words, Workload};
+use crate::workload::{CommandLine, Container, Workload};
 
 /// The presets, a file each.
 pub const TEXTS: [&str; 17] = [
@@ -120,7 +120,7 @@ pub struct Recognised<'a> {
     /// Its runtime; none where that is unknown.
     pub runtime: Option<&'a Runtime>,
     /// What the container runs, word by word.
-    pub words: Words,
+    pub words: CommandLine,
     /// Why the container cannot be told, where there is more to say than that there are several.
     pub problem: Option<String>,
 }

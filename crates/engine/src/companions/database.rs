@@ -458,25 +458,25 @@ fn is_led_to(workload: &Workload, provider: &dyn Provider, facts: &Facts) -> boo
 
 /// Who comes first where a namespace may have only so many databases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Turn {
+pub enum Precedence {
     /// There is nothing to wait for: the workload has its database, or wants none, or there may be any number.
     #[default]
-    Nobodys,
+    Irrelevant,
     /// The workload's pods are led to a database that is not there yet, and its namespace may have so many.
     First(usize),
     /// The workload's pods are led to none yet.
     Later,
 }
 
-impl Turn {
+impl Precedence {
     /// Tells whether a workload comes first, whose database is planned like this.
     pub(super) fn of(workload: &Workload, effective: &Effective, facts: &Facts, planned: &Wanted) -> Self {
         let bounded = settings(effective).and_then(|(settings, _)| Some((settings, settings.max_per_namespace?)));
-        let Some((settings, most)) = bounded else { return Self::Nobodys };
+        let Some((settings, most)) = bounded else { return Self::Irrelevant };
         let reference = workload.reference();
         let is_possible = matches!(planned, Wanted::Object(_) | Wanted::Impossible { reason: TOO_MANY, .. });
         if !is_possible || facts.databases_of(&reference).next().is_some() {
-            return Self::Nobodys;
+            return Self::Irrelevant;
         }
         let provider = settings.provider(&reference, facts);
         if is_led_to(workload, provider, facts) { Self::First(most) } else { Self::Later }

@@ -11,13 +11,13 @@ use super::receipt::Receipt;
 use crate::companions;
 use crate::facts::Facts;
 use crate::policy::{Effective, PolicyRef};
-use crate::workload::{Path, PriorBinding, Workload};
+use crate::workload::{FieldPath, PriorBinding, Workload};
 
 /// One value to inject where there is none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Injection {
     /// Where it goes, from the pod spec.
-    pub path: Path,
+    pub path: FieldPath,
     /// What goes there; the fields of an object go there one by one.
     pub value: Value,
     /// Who says so.
@@ -32,7 +32,7 @@ pub(super) struct Injector {
 
 impl Injector {
     /// Adds a value on behalf of a policy.
-    fn add(&mut self, path: Path, value: Value, policy: &PolicyRef) {
+    fn add(&mut self, path: FieldPath, value: Value, policy: &PolicyRef) {
         self.injections.push(Injection { path, value, policy: policy.clone() });
     }
 }

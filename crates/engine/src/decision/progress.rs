@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Request;
 use crate::policy::Effective;
-use crate::workload::{PROGRESS_DEADLINE, Workload, wrote};
+use crate::workload::{PROGRESS_DEADLINE, Workload, is_set_by_author};
 
 /// What a rollout takes beside the start of its containers: scheduling, pulling images.
 const BESIDE: i64 = 60;
@@ -30,7 +30,7 @@ pub(super) fn deadline(request: &Request, template: &Value, effective: &Effectiv
     let needed = needed(&workload.with_template(template))?;
     let written = workload.progress_deadline();
     let is_default = written.is_none_or(|seconds| seconds == PROGRESS_DEADLINE)
-        && !wrote(workload, &["spec", "progressDeadlineSeconds"]);
+        && !is_set_by_author(workload, &["spec", "progressDeadlineSeconds"]);
     let is_ours = || written.is_some() && request.old.as_ref().and_then(self::needed) == written;
     (written.unwrap_or(PROGRESS_DEADLINE) < needed && (is_default || is_ours())).then_some(needed)
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Injection;
 use crate::api::RECEIPT_ANNOTATION;
 use crate::digest;
-use crate::workload::{Path, PriorBinding, Workload, child, put};
+use crate::workload::{FieldPath, PriorBinding, Workload, child, put};
 
 /// What was injected into a pod template, by whom, and for which template.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct Receipt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Where it is, from the pod spec.
-    pub path: Path,
+    pub path: FieldPath,
     /// The policy and generation that set it, such as `serving@3`.
     pub policy: String,
     digest: String,
@@ -84,7 +84,7 @@ impl Receipt {
         let mut entries = Vec::new();
         for (policy, fields) in &self.set {
             collect(fields, &mut Vec::new(), &mut |path, digest| {
-                entries.push(Entry { path: Path::new(path), policy: policy.clone(), digest: digest.to_owned() });
+                entries.push(Entry { path: FieldPath::new(path), policy: policy.clone(), digest: digest.to_owned() });
             });
         }
         entries
@@ -186,7 +186,7 @@ mod tests {
 
     fn receipt_of(cpu: &str) -> Receipt {
         let injection = Injection {
-            path: Path::new(["containers", "api", "resources", "limits", "cpu"]),
+            path: FieldPath::new(["containers", "api", "resources", "limits", "cpu"]),
             value: json!(cpu),
             policy: PolicyRef { name: "serving".into(), generation: 3 },
         };
@@ -213,8 +213,11 @@ mod tests {
     #[test]
     fn fields_are_noted_one_by_one_but_a_reference_to_a_secret_as_a_whole() {
         let policy = PolicyRef { name: "serving".into(), generation: 1 };
-        let injection =
-            |path: &str, value: Value| Injection { path: Path::new(path.split('/')), value, policy: policy.clone() };
+        let injection = |path: &str, value: Value| Injection {
+            path: FieldPath::new(path.split('/')),
+            value,
+            policy: policy.clone(),
+        };
         let receipt = Receipt::of_injections(&[
             injection("a", json!({"b": {"c": 1, "d": [{"e": 2}]}, "f": {}})),
             injection("a/g", json!({"secretKeyRef": {"name": "db", "key": "username"}})),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Binding, DatabaseSettings, Unbound, Variable};
 use crate::api::{DATABASE_ANNOTATION, DatabaseEnv, DatabasePart};
-use crate::workload::{Container, PriorBinding, Wishes, Workload, items, refers_to};
+use crate::workload::{Annotations, Container, PriorBinding, Workload, items, refers_to};
 
 /// The variables by which libpq is told of a server, whoever sets the others: an address besides the host, and a service whose
 /// file comes before the other variables.
@@ -136,7 +136,7 @@ pub fn note(
 
 /// Tells whether the author of a workload asks for Tidegate's database.
 fn is_asked(workload: &Workload) -> bool {
-    Wishes::of(workload).database.said() == Some(true)
+    Annotations::of(workload).database.said() == Some(true)
 }
 
 fn are(names: &[String]) -> &'static str {

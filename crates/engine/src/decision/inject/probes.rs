@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Injector;
 use crate::policy::{PolicyRef, ProbeSettings};
 use crate::runtimes::{Endpoint, Handler, Recognised};
-use crate::workload::{Path, has_handler};
+use crate::workload::{FieldPath, has_handler};
 
 /// Injects the probes that the model server's container lacks. A probe with a handler is its author's and left alone,
 /// but for the port that it must have: its author may have changed no more than the path of one that was injected.
@@ -35,7 +35,7 @@ pub(super) fn inject(
         Err(problem) => return Some(format!("no probes are injected into container {}: {problem}", container.name())),
     };
     for probe in missing {
-        let path = Path::new([container.list(), container.name(), probe.field()]);
+        let path = FieldPath::new([container.list(), container.name(), probe.field()]);
         if let Some(handler) = without_port(container.field(probe.field())) {
             injector.add(path.join(handler).join("port"), endpoint.port.into(), policy);
             continue;

@@ -11,7 +11,7 @@ use crate::api::Enforcement;
 
 /// What there is to say of a policy beside the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Meeting {
+pub struct PolicyConflicts {
     /// Settings about which it and another of its priority disagree, a sentence each.
     pub conflicts: BTreeSet<String>,
     /// What it and others say together that would have workloads refused for what their authors did not write, a sentence
@@ -19,7 +19,7 @@ pub struct Meeting {
     pub contradictions: BTreeSet<String>,
 }
 
-impl Meeting {
+impl PolicyConflicts {
     /// Looks at two policies together.
     #[must_use]
     pub fn of(one: &Policy, other: &Policy) -> Self {
@@ -52,10 +52,10 @@ impl Meeting {
 impl PolicySet {
     /// Looks at a policy beside all others of the set.
     #[must_use]
-    pub fn beside(&self, policy: &Policy) -> Meeting {
-        let mut meeting = Meeting::default();
+    pub fn beside(&self, policy: &Policy) -> PolicyConflicts {
+        let mut meeting = PolicyConflicts::default();
         for other in self.policies.iter().filter(|other| other.reference.name != policy.reference.name) {
-            meeting.extend(Meeting::of(policy, other));
+            meeting.extend(PolicyConflicts::of(policy, other));
         }
         meeting
     }
@@ -172,7 +172,7 @@ mod tests {
     use crate::testing::policies;
 
     /// What there is to say of the first policy beside the others.
-    fn beside(specs: &[(&str, Value)]) -> Meeting {
+    fn beside(specs: &[(&str, Value)]) -> PolicyConflicts {
         let set = policies(specs);
         let first = set.policies().iter().find(|policy| *policy.reference.name == *specs[0].0).unwrap();
         set.beside(first)

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::keyed::key_field;
-use super::{Path, Workload};
+use super::field_path::key_field;
+use super::{FieldPath, Workload};
 use crate::api::RECEIPT_ANNOTATION;
 use crate::kind;
 
@@ -13,18 +13,18 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 ///
 /// Updates are not looked at: whoever changes a value by one is told by the value itself. Nor does it count as declared
 /// what somebody only copied: who applies an object as `kubectl get -o yaml` shows it has our values and our receipt in it.
-pub struct Authors<'a> {
+pub struct FieldOwnership<'a> {
     /// Where the pod template is, as a JSON pointer.
     template: &'static str,
-    last_applied: Option<(Value, Vec<Path>)>,
-    appliers: Vec<(&'a Value, Vec<Path>)>,
+    last_applied: Option<(Value, Vec<FieldPath>)>,
+    appliers: Vec<(&'a Value, Vec<FieldPath>)>,
 }
 
-impl<'a> Authors<'a> {
+impl<'a> FieldOwnership<'a> {
     /// Reads the `last-applied-configuration` annotation and the managed fields of a workload. `injected` returns what an
     /// object's own receipt names and the object has.
     #[must_use]
-    pub fn of(workload: &Workload<'a>, injected: impl Fn(&Workload) -> Vec<Path>) -> Self {
+    pub fn of(workload: &Workload<'a>, injected: impl Fn(&Workload) -> Vec<FieldPath>) -> Self {
         let applied = workload.annotation(LAST_APPLIED).and_then(|text| serde_json::from_str(text).ok());
         let copied = |applied: &Value| Workload::view(applied).map(|applied| injected(&applied)).unwrap_or_default();
         let of_applier = |fields: &Value| if owns_receipt(fields) { injected(workload) } else { Vec::new() };
@@ -37,8 +37,8 @@ impl<'a> Authors<'a> {
 
     /// Tells whether somebody declared the value at a path of the pod spec.
     #[must_use]
-    pub fn wrote(&self, path: &Path) -> bool {
-        let declared = |(applied, copied): &(Value, Vec<Path>)| {
+    pub fn is_set_by_author(&self, path: &FieldPath) -> bool {
+        let declared = |(applied, copied): &(Value, Vec<FieldPath>)| {
             let template = applied.pointer(self.template).unwrap_or(&Value::Null);
             path.get(&template["spec"]).is_some() && !copied.contains(path)
         };
@@ -49,7 +49,7 @@ impl<'a> Authors<'a> {
 
 /// Tells whether somebody declared a field that the API server fills in where nobody does; its path is from the object.
 #[must_use]
-pub fn wrote(workload: &Workload, path: &[&str]) -> bool {
+pub fn is_set_by_author(workload: &Workload, path: &[&str]) -> bool {
     let is_in = |object: &Value| !path.iter().fold(object, |value, field| &value[*field]).is_null();
     let applied = workload.annotation(LAST_APPLIED).and_then(|text| serde_json::from_str::<Value>(text).ok());
     // A manifest as its author wrote it: the API server notes who manages what, and fills in what is not said, later.
@@ -75,7 +75,7 @@ fn owns_receipt(fields: &Value) -> bool {
 ///
 /// The format is `fieldsV1` of
 /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>.
-fn owns(fields: &Value, template: &str, path: &Path) -> bool {
+fn owns(fields: &Value, template: &str, path: &FieldPath) -> bool {
     let way = kind::fields(template).chain(["spec"]);
     let mut place = way.fold(fields, |place, field| &place[format!("f:{field}")]);
     let mut list = "";
@@ -107,11 +107,11 @@ mod tests {
 
     use super::*;
 
-    fn limit(resource: &str) -> Path {
-        Path::new(["containers", "api", "resources", "limits", resource])
+    fn limit(resource: &str) -> FieldPath {
+        FieldPath::new(["containers", "api", "resources", "limits", resource])
     }
 
-    fn nothing(_: &Workload) -> Vec<Path> {
+    fn nothing(_: &Workload) -> Vec<FieldPath> {
         Vec::new()
     }
 
@@ -120,14 +120,14 @@ mod tests {
         let pod = json!({"containers": [{"name": "api", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]});
         let applied = json!({"spec": {"template": {"spec": pod}}});
         let dumped = json!({"metadata": {"annotations": {LAST_APPLIED: applied.to_string()}}});
-        let authors = Authors::of(&Workload::view(&dumped).unwrap(), |_| vec![limit("cpu")]);
-        assert!(!authors.wrote(&limit("cpu")) && authors.wrote(&limit("memory")));
+        let authors = FieldOwnership::of(&Workload::view(&dumped).unwrap(), |_| vec![limit("cpu")]);
+        assert!(!authors.is_set_by_author(&limit("cpu")) && authors.is_set_by_author(&limit("memory")));
         let limits = json!({"f:cpu": {}, "f:memory": {}});
         let mut fields = json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"api\"}":
             {"f:resources": {"f:limits": limits}}}}}}});
-        let of = |fields: &Value, path: &Path| {
+        let of = |fields: &Value, path: &FieldPath| {
             let object = json!({"metadata": {"managedFields": [{"operation": "Apply", "fieldsV1": fields}]}});
-            Authors::of(&Workload::view(&object).unwrap(), |_| vec![limit("cpu")]).wrote(path)
+            FieldOwnership::of(&Workload::view(&object).unwrap(), |_| vec![limit("cpu")]).is_set_by_author(path)
         };
         assert!(of(&fields, &limit("cpu")), "an author may declare what is injected too");
         fields["f:metadata"]["f:annotations"] = json!({format!("f:{RECEIPT_ANNOTATION}"): {}});
@@ -139,9 +139,9 @@ mod tests {
         let applied = json!({"spec": {"template": {"spec": {"containers": [
             {"name": "api", "resources": {"limits": {"cpu": "1"}}}]}}}});
         let object = json!({"metadata": {"annotations": {LAST_APPLIED: applied.to_string()}}});
-        let authors = Authors::of(&Workload::view(&object).unwrap(), nothing);
-        assert!(authors.wrote(&limit("cpu")));
-        assert!(!authors.wrote(&limit("memory")));
+        let authors = FieldOwnership::of(&Workload::view(&object).unwrap(), nothing);
+        assert!(authors.is_set_by_author(&limit("cpu")));
+        assert!(!authors.is_set_by_author(&limit("memory")));
     }
 
     #[test]
@@ -149,8 +149,8 @@ mod tests {
         let fields = json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"api\"}":
             {"f:resources": {"f:limits": {"f:cpu": {}}}}}}}}});
         let object = json!({"metadata": {"managedFields": [{"operation": "Apply", "fieldsV1": fields}]}});
-        assert!(Authors::of(&Workload::view(&object).unwrap(), nothing).wrote(&limit("cpu")));
+        assert!(FieldOwnership::of(&Workload::view(&object).unwrap(), nothing).is_set_by_author(&limit("cpu")));
         let object = json!({"metadata": {"managedFields": [{"operation": "Update", "fieldsV1": fields}]}});
-        assert!(!Authors::of(&Workload::view(&object).unwrap(), nothing).wrote(&limit("cpu")));
+        assert!(!FieldOwnership::of(&Workload::view(&object).unwrap(), nothing).is_set_by_author(&limit("cpu")));
     }
 }

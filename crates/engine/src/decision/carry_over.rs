@@ -10,14 +10,14 @@ use super::receipt::{Entry, Receipt};
 use super::{Operation, Request};
 use crate::api::ADOPTED_ANNOTATION;
 use crate::digest;
-use crate::workload::{Authors, Path, Workload, complete_probe};
+use crate::workload::{FieldOwnership, FieldPath, Workload, complete_probe};
 
 /// What becomes of the template of a request.
 pub(super) enum Template {
     /// It was here before Tidegate, or before it was a model server, and is not changed now: it is left alone.
     Unmanaged,
     /// It is exactly what was admitted with this receipt.
-    Kept(Receipt),
+    CompressedObject(Receipt),
     /// The user's part is as before: the template as it was, with the old injected values.
     Restored(Value, Receipt),
     /// The user's part is new: the template with everything of ours taken out.
@@ -28,23 +28,23 @@ pub(super) enum Template {
 pub(super) fn template_of(request: &Request) -> Template {
     let new = &request.workload;
     if request.operation == Operation::Observe {
-        return Receipt::of(new).or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
+        return Receipt::of(new).or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::CompressedObject);
     }
     let Some(old) = request.old else {
         return Template::Fresh(users_part(new, &[Receipt::of(new)]));
     };
     let (receipt, before) = (Receipt::of(new), Receipt::of(&old));
     if new.template() == old.template() && receipt == before {
-        return before.or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
+        return before.or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::CompressedObject);
     }
     // `kubectl rollout undo` brings back the annotations of the ReplicaSet together with its template.
     if let Some(receipt) = receipt.clone().filter(|receipt| before.is_some() && receipt.fits(new.template())) {
-        return Template::Kept(receipt);
+        return Template::CompressedObject(receipt);
     }
     let Some(before) = before else {
         let same = digest::of_template(new.template()) == digest::of_template(old.template());
         if same {
-            return adopted(new).map_or(Template::Unmanaged, Template::Kept);
+            return adopted(new).map_or(Template::Unmanaged, Template::CompressedObject);
         }
         return Template::Fresh(users_part(new, &[receipt]));
     };
@@ -79,11 +79,11 @@ fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
     if entries.is_empty() {
         return template;
     }
-    let authors = Authors::of(workload, injected);
+    let authors = FieldOwnership::of(workload, injected);
     let pod = &mut template["spec"];
-    let is_ours = |entry: &&Entry| entry.is_in(workload.pod_spec()) && !authors.wrote(&entry.path);
+    let is_ours = |entry: &&Entry| entry.is_in(workload.pod_spec()) && !authors.is_set_by_author(&entry.path);
     let ours: Vec<&Entry> = entries.iter().filter(is_ours).collect();
-    let keep = |path: &Path| authors.wrote(path);
+    let keep = |path: &FieldPath| authors.is_set_by_author(path);
     for entry in &ours {
         entry.path.remove(pod, &keep);
     }
@@ -95,7 +95,7 @@ fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
 }
 
 /// Returns what the receipt of an object says was injected, as far as the object has it so.
-fn injected(workload: &Workload) -> Vec<Path> {
+fn injected(workload: &Workload) -> Vec<FieldPath> {
     let entries = Receipt::of(workload).map(|receipt| receipt.entries()).unwrap_or_default();
     entries.into_iter().filter(|entry| entry.is_in(workload.pod_spec())).map(|entry| entry.path).collect()
 }
@@ -116,7 +116,7 @@ mod tests {
     fn admitted(limit: &str) -> Value {
         let mut object = with_container(&json!({"resources": {"limits": {"cpu": limit}}}));
         let injection = Injection {
-            path: Path::new(["containers", "api", "resources", "limits", "cpu"]),
+            path: FieldPath::new(["containers", "api", "resources", "limits", "cpu"]),
             value: limit.into(),
             policy: PolicyRef { name: "serving".into(), generation: 1 },
         };
@@ -160,7 +160,7 @@ mod tests {
     fn told(request: &Request) -> (&'static str, Value) {
         let (word, mut template) = match template_of(request) {
             Template::Unmanaged => ("unmanaged", request.workload.template().clone()),
-            Template::Kept(_) => ("kept", request.workload.template().clone()),
+            Template::CompressedObject(_) => ("kept", request.workload.template().clone()),
             Template::Restored(template, _) => ("restored", template),
             Template::Fresh(template) => ("fresh", template),
         };
@@ -195,7 +195,7 @@ mod tests {
         let (user, now) = (User::default(), Timestamp::UNIX_EPOCH);
         let observed = Request { operation: Operation::Observe, workload, old: None, user, now };
         assert_eq!(told(&observed).0, "kept", "also where no webhook was there to write the receipt");
-        let Template::Kept(receipt) = template_of(&observed) else { panic!("it is kept") };
+        let Template::CompressedObject(receipt) = template_of(&observed) else { panic!("it is kept") };
         assert!(receipt.entries().is_empty() && receipt.fits(workload.template()));
         let mut refused = adopted.clone();
         refused["metadata"]["annotations"][crate::api::ADOPTED_ANNOTATION] = "false".into();
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn a_variable_that_somebody_declared_without_a_value_stays() {
         let injection = Injection {
-            path: Path::new(["containers", "api", "env", "PGHOST", "value"]),
+            path: FieldPath::new(["containers", "api", "env", "PGHOST", "value"]),
             value: "db".into(),
             policy: PolicyRef { name: "serving".into(), generation: 1 },
         };
@@ -333,7 +333,7 @@ mod tests {
         };
         let policy = PolicyRef { name: "serving".into(), generation: 1 };
         let injection = |field: &str, value: Value| Injection {
-            path: Path::new(["containers", "api", "readinessProbe", field]),
+            path: FieldPath::new(["containers", "api", "readinessProbe", field]),
             value,
             policy: policy.clone(),
         };
