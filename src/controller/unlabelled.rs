@@ -60,7 +60,7 @@ impl UnlabelledWorkloads {
             }
             parts.spawn("unlabelled", self.follow(parts.client, workloads, parts.readiness.clone()));
         }
-        parts.spawn("unlabelled", self.decide());
+        parts.spawn("unlabelled", Arc::clone(self).decide());
     }
 
     /// Follows the workloads of a kind that lack the labels of a model server, once all else is known. Several labels cannot
