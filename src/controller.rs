@@ -192,7 +192,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     let writer = Writer::new(client.clone(), leadership.clone());
     let context = Arc::new(Context {
         writer: writer.clone(),
-        events: Events::new(options.election.as_ref().map_or(MANAGER, |election| &election.identity)),
+        events: Events::new(writer.clone(), options.election.as_ref().map_or(MANAGER, |election| &election.identity)),
         book: Arc::clone(&book),
         state: Arc::clone(state),
         objects: Arc::clone(&objects),
