@@ -59,6 +59,7 @@ bench-controller: prerequisites control-plane ## Measure the controller with up 
 generate: ## Write what is generated from the code.
 	cargo run --locked --quiet -- generate crds
 	cargo run --locked --quiet -- generate webhooks
+	cargo run --locked --quiet -- generate rbac
 	cargo run --locked --quiet -- generate rules
 	cargo run --locked --quiet -- generate runtimes
 

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::report::{self, Cause};
 use tidegate_engine::decision::{Considered, Operation, Request, User};
 use tidegate_engine::facts::Facts;
+use tidegate_engine::kind::Kind;
 use tidegate_engine::policy::PolicySet;
 use tidegate_engine::workload::{Sent, ShapeError, Workload};
 
@@ -249,11 +250,10 @@ impl Review<'_> {
         }
     }
 
-    /// Only main resources of Deployments and StatefulSets are decided on, whatever the webhook was registered for.
+    /// Only main resources of the kinds that can be model servers are decided on, whatever the webhook was registered for.
     fn is_ours(&self) -> bool {
         let request = &self.request;
-        request.kind.group == "apps"
-            && matches!(&*request.kind.kind, "Deployment" | "StatefulSet")
+        Kind::in_group(&request.kind.group, &request.kind.kind).is_some()
             && request.sub_resource.is_empty()
             && matches!(&*request.operation, "CREATE" | "UPDATE")
     }

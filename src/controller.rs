@@ -6,6 +6,7 @@ mod book;
 mod databases;
 mod events;
 mod kept;
+mod kinds;
 mod leader;
 mod observed;
 mod orphans;
@@ -36,6 +37,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{Instrument as _, debug, info_span};
 
 pub use apply::ApplyError;
+pub use kinds::resource_of;
 pub use leader::{Election, new_identity};
 pub use served::metrics_served;
 
@@ -51,8 +53,15 @@ use observed::Objects;
 use reports::Reports;
 use strangers::Strangers;
 use tidegate_engine::companions::{self, MANAGER};
+use tidegate_engine::kind::KINDS;
 use tidegate_engine::workload::WorkloadRef;
 use workloads::{Requests, Workloads};
+
+/// Returns the names of the definitions of the reports that it writes where they are asked for.
+#[must_use]
+pub fn report_definitions() -> [&'static str; 2] {
+    Reports::definitions()
+}
 
 /// What the controller needs to start.
 pub struct Options {
@@ -171,13 +180,10 @@ impl Queue {
     }
 }
 
-/// The kinds of workloads that can be model servers.
-const KINDS: [&str; 2] = ["Deployment", "StatefulSet"];
-
 /// Starts the watches and the reconciliation; they run until what is returned is dropped. Each watch is a step of
 /// readiness.
 pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: &Readiness) -> Controller {
-    let (workloads, requests): (Vec<Arc<Workloads>>, Vec<Requests>) = KINDS.map(Workloads::new).into_iter().unzip();
+    let (workloads, requests): (Vec<Arc<Workloads>>, Vec<Requests>) = KINDS.iter().map(Workloads::new).unzip();
     let queue = Queue(workloads.into());
     state.look_up_by({
         let queue = queue.clone();
@@ -227,8 +233,11 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     }
     spawn(&mut tasks, "services", watches.services(readiness.step("services")));
     spawn(&mut tasks, "version", watches.clone().version(readiness.step("version")));
-    for kind in KINDS {
-        spawn(&mut tasks, "strangers", strangers.follow(client, kind, readiness.clone()));
+    for workloads in queue.kinds() {
+        if let Some(definition) = workloads.served().follow_definition(client) {
+            spawn(&mut tasks, "kinds", definition);
+        }
+        spawn(&mut tasks, "strangers", strangers.follow(client, workloads, readiness.clone()));
     }
     spawn(&mut tasks, "strangers", strangers.decide());
     if options.watch_policies {
@@ -263,7 +272,7 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
     }
     let scope = state.read(|policies, _| label_selector(policies.scope()));
     for (workloads, requests) in queue.kinds().iter().zip(requests) {
-        let step = readiness.step(if workloads.kind() == "Deployment" { "deployments" } else { "stateful sets" });
+        let step = readiness.step(workloads.plural());
         spawn(&mut tasks, "workloads", workloads.follow_labelled(client, &scope, step));
         let (context, workloads, readiness) = (Arc::clone(&context), Arc::clone(workloads), readiness.clone());
         writing.push(spawn(&mut tasks, "reconciliation", async move {

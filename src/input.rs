@@ -13,6 +13,7 @@ use tidegate_engine::api::{ServingException, ServingPolicy};
 use tidegate_engine::companions::{self, autoscaler_of, database};
 use tidegate_engine::decision::{Considered, Operation, Request, User};
 use tidegate_engine::facts::{Apis, Autoscaler, Claim, Facts, Namespace, SCALED_OBJECT};
+use tidegate_engine::kind::Kind;
 use tidegate_engine::policy::{Exception, Policy, PolicySet};
 use tidegate_engine::workload::Workload;
 
@@ -29,7 +30,7 @@ pub struct Input {
     pub policies: Vec<Arc<Policy>>,
     /// The exceptions to them.
     pub exceptions: Vec<Arc<Exception>>,
-    /// Deployments and StatefulSets, labelled as model servers or not, in the order in which they came.
+    /// Workloads of the kinds that can be model servers, labelled as model servers or not, in the order in which they came.
     pub workloads: Vec<Found>,
     /// The namespaces, autoscalers of both kinds, databases, claims, Services and disruption budgets among the objects. Every API
     /// counts as served.
@@ -169,7 +170,7 @@ impl Input {
                     .map_err(|problem| senseless(file, &object, report::chain(&problem)))?;
                 self.exceptions.push(Arc::new(compiled));
             }
-            ("apps", "Deployment" | "StatefulSet") => self.add_workload(file, object)?,
+            _ if Kind::in_group(group, kind).is_some() => self.add_workload(file, object)?,
             ("autoscaling", "HorizontalPodAutoscaler") | ("keda.sh", SCALED_OBJECT) => self.add_autoscaler(&object),
             _ => self.add_fact((group, kind), &object),
         }

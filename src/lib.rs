@@ -5,13 +5,14 @@
 //!
 //! - [`input`], [`trial`], [`report`], [`admission`]: objects and tests from files, decisions as text and as wire formats.
 //! - [`state`], [`certs`], [`webhooks`]: what the shells share, and how the API server finds them.
-//! - [`server`], [`controller`], [`cli`]: talk to people, the API server and the clock.
+//! - [`server`], [`controller`], [`rbac`], [`cli`]: talk to people, the API server and the clock; what the controller may do.
 
 pub mod admission;
 pub mod certs;
 pub mod cli;
 pub mod controller;
 pub mod input;
+pub mod rbac;
 pub mod report;
 pub mod server;
 pub mod state;

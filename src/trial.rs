@@ -10,8 +10,9 @@ use serde_json::Value;
 use crate::input::{Found, Input, InputError, considered};
 use tidegate_engine::companions::{self, Wanted};
 use tidegate_engine::decision::{Considered, Violation};
+use tidegate_engine::kind;
 use tidegate_engine::quantity::fields::Fields;
-use tidegate_engine::workload::Path;
+use tidegate_engine::workload::{Path, Workload};
 
 /// A file of tests.
 #[derive(Clone, Debug, Deserialize)]
@@ -124,7 +125,7 @@ pub enum TrialError {
     #[error(transparent)]
     Input(#[from] InputError),
     /// It is not about one workload.
-    #[error("resources: a test is about one Deployment or StatefulSet; there are {0}")]
+    #[error("resources: a test is about one {kinds}; there are {0}", kinds = kind::any_name())]
     Workloads(usize),
 }
 
@@ -197,7 +198,7 @@ impl Expected {
     }
 
     fn fields(&self, stored: &Value) -> Vec<String> {
-        let pod = &stored["spec"]["template"]["spec"];
+        let pod = Workload::view(stored).map_or(&Value::Null, |workload| workload.pod_spec());
         let differing = self.fields.iter().filter_map(|(path, expected)| {
             let found = Path::new(path.split('/')).get(pod).unwrap_or(&Value::Null);
             let fields = path.split('/').fold(Fields::of_pod(), |fields, field| fields.below(field));

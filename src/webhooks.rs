@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tidegate_engine::api::MODEL_SERVERS_LABEL;
 use tidegate_engine::companions::database::{Api, apis};
 use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER};
+use tidegate_engine::kind::{KINDS, Kind};
 
 /// The name of both webhook configurations.
 pub const NAME: &str = "tidegate";
@@ -164,10 +165,7 @@ fn webhook(name: &str, failure_policy: &str, reach: &Reach, client_config: &Valu
         "matchPolicy": "Equivalent",
         "sideEffects": "None",
         "timeoutSeconds": 5,
-        "rules": [{
-            "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments", "statefulsets"], "scope": "Namespaced",
-            "operations": ["CREATE", "UPDATE"]
-        }],
+        "rules": rules(KINDS),
         "namespaceSelector": {"matchExpressions": reach.namespaces},
         "objectSelector": reach.objects,
         "matchConditions": [
@@ -175,6 +173,25 @@ fn webhook(name: &str, failure_policy: &str, reach: &Reach, client_config: &Valu
             {"name": "is-not-being-deleted", "expression": IS_NOT_BEING_DELETED}
         ]
     })
+}
+
+/// Returns what a webhook is asked about, by the versions that workloads of these kinds are sent in.
+fn rules(kinds: &[Kind]) -> Vec<Value> {
+    let mut versions: Vec<(&str, &str)> = Vec::new();
+    for kind in kinds {
+        let version = (kind.group, kind.version);
+        if !versions.contains(&version) {
+            versions.push(version);
+        }
+    }
+    let rule = |(group, version): (&str, &str)| {
+        let of_version = kinds.iter().filter(|kind| (kind.group, kind.version) == (group, version));
+        json!({
+            "apiGroups": [group], "apiVersions": [version], "scope": "Namespaced",
+            "resources": of_version.map(|kind| kind.plural).collect::<Vec<_>>(), "operations": ["CREATE", "UPDATE"]
+        })
+    };
+    versions.into_iter().map(rule).collect()
 }
 
 /// Status, finalizers and the Deployment controller's own annotations are nothing to judge: rollouts of model servers go
@@ -193,6 +210,20 @@ const IS_NOT_BEING_DELETED: &str = "!has(object.metadata.deletionTimestamp)";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kind_that_is_added_is_asked_about() {
+        let [deployment, stateful_set] = KINDS else { panic!("another kind is added by now") };
+        let added = Kind { group: "example.com", version: "v2", plural: "servers", ..*deployment };
+        let rules = rules(&[Kind { ..*deployment }, added, Kind { ..*stateful_set }]);
+        let asked: Vec<_> =
+            rules.iter().map(|rule| (&rule["apiGroups"][0], &rule["apiVersions"][0], &rule["resources"])).collect();
+        let apps = (&json!("apps"), &json!("v1"), &json!(["deployments", "statefulsets"]));
+        assert_eq!(asked, [apps, (&json!("example.com"), &json!("v2"), &json!(["servers"]))]);
+        assert!(
+            rules.iter().all(|rule| rule["operations"] == json!(["CREATE", "UPDATE"]) && rule["scope"] == "Namespaced")
+        );
+    }
 
     #[test]
     fn the_component_of_the_manifests_is_the_guard() {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 #[test]
 fn what_is_generated_is_up_to_date() {
-    for what in ["crds", "webhooks", "rules", "runtimes"] {
+    for what in ["crds", "webhooks", "rbac", "rules", "runtimes"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.args(["generate", what, "--check", "--root", env!("CARGO_MANIFEST_DIR")]);
         let output = command.output().unwrap();

@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use tidegate_engine::companions::names;
-
-const KINDS: [&str; 2] = ["Deployment", "StatefulSet"];
+use tidegate_engine::kind::NAMES;
 
 /// A workload, by kind and name.
 type Subject = (&'static str, String);
@@ -49,7 +48,7 @@ fn after(team: &str, subject: &Subject, which: Index) -> String {
 
 /// Workloads of one namespace; some are named after what is made for those before them.
 fn subjects() -> impl Strategy<Value = (&'static str, Vec<Subject>)> {
-    let one = (select(KINDS.to_vec()), plain(), any::<Index>(), any::<Index>(), 0..3u8);
+    let one = (select(NAMES.to_vec()), plain(), any::<Index>(), any::<Index>(), 0..3u8);
     (select(vec!["acid", "ml-platform"]), proptest::collection::vec(one, 2..8)).prop_map(|(team, drawn)| {
         let mut subjects: Vec<Subject> = Vec::new();
         for (kind, name, whose, which, how) in drawn {

@@ -2,11 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
 
+use common::{SCOPE, Sandbox, container, in_force, vllm};
+
+use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tidegate_engine::decision::{Operation, Request, User, decide};
+use tidegate_engine::facts::{Apis, Facts, Namespace};
 use tidegate_engine::runtimes::{Endpoint, Handler, Recognised, Runtimes};
 use tidegate_engine::workload::Workload;
 
@@ -102,4 +109,72 @@ fn nothing_else_is_taken_for_one() {
     });
     let taken: Vec<String> = taken.collect();
     assert!(taken.is_empty(), "{}", taken.join("\n"));
+}
+
+/// The rules that a server's words break, by the words of vLLM that break each.
+const OF_WORDS: [(&str, &str); 5] = [
+    ("loopback-server", "--host 127.0.0.1"),
+    ("gpu-count-mismatch", "--tensor-parallel-size 2"),
+    ("gpu-missing", "--port 8000"),
+    ("unpinned-model-revision", "--port 8000"),
+    ("remote-code-without-revision", "--trust-remote-code"),
+];
+
+/// Returns the rules by which a server is warned or refused that a shell runs with these words.
+fn broken(words: &str, limits: &Value) -> Vec<String> {
+    let env = json!([{"name": "ARGS", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]);
+    let container = json!({"name": "m", "image": "vllm/vllm-openai:v0.11.0", "env": env,
+        "command": ["sh", "-c", format!("vllm serve org/model {words}")],
+        "resources": {"limits": limits}});
+    let object = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "m", "namespace": "ml", "labels": {SCOPE.0: SCOPE.1}},
+        "spec": {"template": {"spec": {"containers": [container]}}}});
+    let workload = Workload::view(&object).unwrap();
+    let request = Request {
+        operation: Operation::Create,
+        workload,
+        old: None,
+        user: User::named("jane"),
+        now: Timestamp::UNIX_EPOCH,
+    };
+    let policy =
+        json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {"name": "p"}, "spec": {}});
+    let facts =
+        Facts { namespaces: [("ml".to_owned(), Namespace::default())].into(), apis: Apis::all(), ..Facts::default() };
+    let verdict = decide(&request, &in_force(&policy), &facts).verdict;
+    let all = verdict.violations.iter().chain(&verdict.warned).chain(&verdict.recorded);
+    all.map(|violation| violation.rule.clone()).collect()
+}
+
+#[test]
+fn no_rule_speaks_of_a_flag_that_may_be_among_unknown_words() {
+    for (rule, words) in OF_WORDS {
+        let limits = if rule == "gpu-missing" { json!({}) } else { json!({"nvidia.com/gpu": 1}) };
+        let is_broken = |words: &str| broken(words, &limits).iter().any(|found| found == rule);
+        assert!(is_broken(words), "{rule}");
+        assert!(!is_broken(&format!("{words} $ARGS")), "{rule}");
+    }
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn a_script_is_probed_where_it_serves_or_not_at_all() {
+    let sandbox = Sandbox::new("scripts");
+    let served = |name: &str, variable: Value| {
+        let mut manifest = vllm(name);
+        let written = container(&mut manifest);
+        written["command"] = json!(["sh", "-ce", "vllm serve org/model $ARGS"]);
+        written["env"] = json!([variable]);
+        written.as_object_mut().unwrap().remove("args");
+        let applied = sandbox.apply(&manifest).succeeds();
+        (applied, sandbox.container(name))
+    };
+    let (_, stored) = served("written", json!({"name": "ARGS", "value": "--port 9000"}));
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        assert_eq!(stored[probe]["httpGet"]["port"], 9000, "{stored}");
+    }
+    let elsewhere = json!({"configMapKeyRef": {"name": "flags", "key": "args"}});
+    let (applied, stored) = served("elsewhere", json!({"name": "ARGS", "valueFrom": elsewhere}));
+    assert_eq!(stored["readinessProbe"], Value::Null, "{stored}");
+    applied.says("no probes are injected").says("what `$ARGS` stands for");
 }

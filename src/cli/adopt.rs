@@ -12,14 +12,16 @@ use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::cluster::{connect, list, read_around, resource, workload_kind};
+use super::cluster::{connect, read_around, workload_kind, workloads};
 use super::files::say;
 use super::serve::{DEFAULT_SELECTOR, Scope};
+use crate::controller::resource_of;
 use crate::input::Input;
 use crate::report::{check, plural};
 use tidegate_engine::api::ADOPTED_ANNOTATION;
 use tidegate_engine::decision::{Considered, Operation, Receipt, Request, User};
 use tidegate_engine::facts::Facts;
+use tidegate_engine::kind;
 use tidegate_engine::policy::PolicySet;
 use tidegate_engine::workload::Workload;
 
@@ -138,13 +140,14 @@ impl Would {
 /// now.
 fn after_a_change(adopted: &Value, made: &[String], policies: &PolicySet, facts: &Facts) -> anyhow::Result<String> {
     let mut changed = adopted.clone();
-    let metadata = &mut changed["spec"]["template"]["metadata"];
-    metadata["annotations"][RESTARTED_ANNOTATION] = "soon".into();
-    let (workload, old) = (Workload::view(&changed)?, Some(Workload::view(adopted)?));
+    let old = Workload::view(adopted)?;
+    let template = kind::fields(old.known_kind().template()).fold(&mut changed, |place, field| &mut place[field]);
+    template["metadata"]["annotations"][RESTARTED_ANNOTATION] = "soon".into();
+    let (workload, old) = (Workload::view(&changed)?, Some(old));
     let (user, now) = (User::default(), Timestamp::now());
     let next = Considered::of(Request { operation: Operation::Update, workload, old, user, now }, policies, facts);
     let stored = next.to_json();
-    let pod = &stored["spec"]["template"]["spec"];
+    let pod = Workload::view(&stored)?.pod_spec();
     let injected = next.receipt().map(Receipt::entries).unwrap_or_default().into_iter().map(|entry| {
         let value = entry.path.get(pod).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         format!("injected: {}: {}", entry.path, value.unwrap_or_default())
@@ -184,14 +187,14 @@ fn considered<'a>(object: &'a Value, policies: &'a PolicySet, facts: &'a Facts) 
 fn named(workloads: &[String]) -> anyhow::Result<BTreeSet<(&'static str, &str)>> {
     let named = workloads.iter().map(|workload| {
         let (kind, name) = workload.split_once('/').with_context(|| format!("`{workload}` is written as KIND/NAME"))?;
-        Ok((workload_kind(kind)?, name))
+        Ok((workload_kind(kind)?.kind, name))
     });
     named.collect()
 }
 
 /// Marks a workload as adopted. The webhook writes its receipt, and the controller makes its companions.
 async fn mark(client: &Client, workload: &Workload<'_>) -> anyhow::Result<()> {
-    let kind = resource("apps", "v1", workload.kind());
+    let kind = resource_of(workload.known_kind());
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), workload.namespace(), &kind);
     let parameters = PatchParams { field_manager: Some("tidegate-adopt".to_owned()), ..PatchParams::default() };
     // Whoever was deleted and made anew meanwhile is another one.
@@ -205,10 +208,8 @@ async fn mark(client: &Client, workload: &Workload<'_>) -> anyhow::Result<()> {
 async fn from_cluster(client: &Client, namespace: &str) -> anyhow::Result<Input> {
     let mut input = Input::new();
     read_around(client, namespace, &mut input).await?;
-    for kind in ["Deployment", "StatefulSet"] {
-        for object in list(client, ("apps", "v1", kind), Some(namespace)).await? {
-            input.add_text("the cluster", &object.to_string(), namespace)?;
-        }
+    for object in workloads(client, namespace).await? {
+        input.add_text("the cluster", &object.to_string(), namespace)?;
     }
     Ok(input)
 }

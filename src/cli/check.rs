@@ -10,6 +10,7 @@ use super::files::{add_objects, add_policies, exit_code, say};
 use super::serve::{DEFAULT_SELECTOR, Scope};
 use crate::input::{Input, considered};
 use crate::report::check::{self, Tally};
+use tidegate_engine::kind;
 use tidegate_engine::workload::Workload;
 
 /// The arguments of `tidegate check`.
@@ -48,7 +49,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         add_policies(&mut input, "serving", Path::new("."))?;
     }
     if input.workloads.is_empty() {
-        bail!("there is no Deployment or StatefulSet in what was given, only {} other objects", input.others);
+        bail!("there is no {} in what was given, only {} other objects", kind::any_name(), input.others);
     }
     if let Some(environment) = &environment {
         input.set_environment(environment);

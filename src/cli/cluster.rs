@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -15,6 +15,7 @@ use crate::input::Input;
 use tidegate_engine::companions::database::offered_versions;
 use tidegate_engine::companions::{self, Watched, database};
 use tidegate_engine::facts::{Apis, SCALED_OBJECT};
+use tidegate_engine::kind::{self, KINDS, Kind};
 
 /// Connects to the cluster of a kubeconfig, or else of the environment.
 pub(super) async fn connect(kubeconfig: Option<PathBuf>) -> anyhow::Result<Client> {
@@ -37,12 +38,22 @@ pub(super) fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
 }
 
 /// Returns the kind of workload that people mean by a word, such as `deploy`.
-pub(super) fn workload_kind(word: &str) -> anyhow::Result<&'static str> {
-    match word.to_lowercase().as_str() {
-        "deployment" | "deployments" | "deploy" | "deployment.apps" => Ok("Deployment"),
-        "statefulset" | "statefulsets" | "sts" | "statefulset.apps" => Ok("StatefulSet"),
-        other => bail!("`{other}` is no kind of model server; write deployment/NAME or statefulset/NAME"),
+pub(super) fn workload_kind(word: &str) -> anyhow::Result<&'static Kind> {
+    let written = || kind::any(|kind| format!("{}/NAME", kind.kind.to_lowercase()));
+    let unknown = || format!("`{}` is no kind of model server; write {}", word.to_lowercase(), written());
+    Kind::called(word).with_context(unknown)
+}
+
+/// Returns all workloads in a namespace that can be model servers, of the kinds that the cluster serves.
+pub(super) async fn workloads(client: &Client, namespace: &str) -> anyhow::Result<Vec<Value>> {
+    let mut workloads = Vec::new();
+    for kind in KINDS {
+        let named = (kind.group, kind.version, kind.kind);
+        if kind.is_built_in || is_served(client, named).await? {
+            workloads.extend(list(client, named, Some(namespace)).await?);
+        }
     }
+    Ok(workloads)
 }
 
 /// Returns all objects of a kind, in a namespace or of the whole cluster.

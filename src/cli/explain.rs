@@ -8,13 +8,15 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DynamicObject};
 use serde_json::Value;
 
-use super::cluster::{connect, json, read_around, resource, workload_kind};
+use super::cluster::{connect, json, read_around, workload_kind};
 use super::files::{add_objects, add_policies, say};
 use super::serve::{DEFAULT_SELECTOR, Scope};
+use crate::controller::resource_of;
 use crate::input::Input;
 use crate::report::explain;
 use tidegate_engine::BUILTIN;
 use tidegate_engine::decision::{Considered, Operation, Request, User};
+use tidegate_engine::kind::Kind;
 use tidegate_engine::policy::PolicySet;
 use tidegate_engine::workload::Workload;
 
@@ -93,12 +95,12 @@ fn workload(args: &Args, kind: &str, name: &str) -> anyhow::Result<String> {
         input.set_environment(environment);
     }
     let is_meant = |object: &Value| {
-        object["kind"] == kind
+        object["kind"] == kind.kind
             && object["metadata"]["name"] == name
             && object["metadata"]["namespace"] == *args.namespace
     };
     let found = input.workloads.iter().find(|found| is_meant(&found.object));
-    let found = found.with_context(|| format!("there is no {kind} {name} in namespace {}", args.namespace))?;
+    let found = found.with_context(|| format!("there is no {} {name} in namespace {}", kind.kind, args.namespace))?;
     Ok(explained(&found.object, &input.policy_set(args.selector.0.clone()), &input))
 }
 
@@ -110,12 +112,11 @@ fn explained(object: &Value, policies: &PolicySet, input: &Input) -> String {
 }
 
 /// Reads the workload and what decides about it from the cluster.
-async fn from_cluster(args: &Args, kind: &'static str, name: &str, input: &mut Input) -> anyhow::Result<()> {
+async fn from_cluster(args: &Args, kind: &Kind, name: &str, input: &mut Input) -> anyhow::Result<()> {
     let client = connect(args.kubeconfig.clone()).await?;
-    let workloads: Api<DynamicObject> =
-        Api::namespaced_with(client.clone(), &args.namespace, &resource("apps", "v1", kind));
-    let found = workloads.get(name).await.with_context(|| format!("cannot read {kind} {name}"))?;
+    let workloads: Api<DynamicObject> = Api::namespaced_with(client.clone(), &args.namespace, &resource_of(kind));
+    let found = workloads.get(name).await.with_context(|| format!("cannot read {} {name}", kind.kind))?;
     read_around(&client, &args.namespace, input).await?;
-    input.add_text("the cluster", &json(found, "apps/v1", kind)?.to_string(), &args.namespace)?;
+    input.add_text("the cluster", &json(found, &kind.api_version(), kind.kind)?.to_string(), &args.namespace)?;
     Ok(())
 }

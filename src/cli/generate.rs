@@ -11,6 +11,7 @@ use serde_json::Value;
 use tracing::{error, info};
 
 use super::serve::DEFAULT_SELECTOR;
+use crate::rbac;
 use crate::report::docs;
 use crate::webhooks::{self, Endpoint};
 use tidegate_engine::api;
@@ -35,6 +36,8 @@ enum What {
     Crds,
     /// The webhook configurations, in `manifests/base/webhooks.yaml`.
     Webhooks,
+    /// What Tidegate may do in a cluster, in `manifests/base/rbac.yaml`.
+    Rbac,
     /// The page of all rules, `docs/rules.md`.
     Rules,
     /// The page of all runtimes, `docs/runtimes.md`.
@@ -46,6 +49,7 @@ impl What {
         match self {
             Self::Crds => "manifests/base/crds.yaml",
             Self::Webhooks => "manifests/base/webhooks.yaml",
+            Self::Rbac => "manifests/base/rbac.yaml",
             Self::Rules => "docs/rules.md",
             Self::Runtimes => "docs/runtimes.md",
         }
@@ -55,6 +59,7 @@ impl What {
         match self {
             Self::Crds => "tidegate generate crds",
             Self::Webhooks => "tidegate generate webhooks",
+            Self::Rbac => "tidegate generate rbac",
             Self::Rules => "tidegate generate rules",
             Self::Runtimes => "tidegate generate runtimes",
         }
@@ -69,14 +74,19 @@ impl What {
                 let scope = BTreeMap::from([(key.to_owned(), value.to_owned())]);
                 manifest(command, &webhooks::configurations(&scope, &Endpoint::Service))
             }
+            Self::Rbac => Ok(format!("{}{}", head(command), rbac::manifest())),
             Self::Rules => Ok(page(command, &docs::rules())),
             Self::Runtimes => Ok(page(command, &docs::runtimes())),
         }
     }
 }
 
+fn head(command: &str) -> String {
+    format!("# Written by `{command}`. Do not edit.\n")
+}
+
 fn manifest(command: &str, objects: &[Value]) -> anyhow::Result<String> {
-    let mut text = format!("# Written by `{command}`. Do not edit.\n");
+    let mut text = head(command);
     for object in objects {
         text.push_str("---\n");
         text.push_str(&serde_saphyr::to_string(object)?);

@@ -10,6 +10,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 use tracing::info;
 
+use super::kinds::is_established;
 use super::sinks::Watches;
 use super::watch::{self, Following, Key, Sink, follow};
 use super::{raw, resource};
@@ -122,9 +123,7 @@ struct Definition {
 
 impl Sink<DynamicObject> for Definition {
     fn put(&mut self, _: Key, definition: DynamicObject) {
-        let conditions = definition.data["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
-        let established = conditions.iter().any(|found| found["type"] == "Established" && found["status"] == "True");
-        if established && self.following.is_none() {
+        if is_established(&definition.data) && self.following.is_none() {
             info!(name = definition.name_any(), "the API is served");
             let kind = resource("keda.sh", "v1alpha1", SCALED_OBJECT);
             let events = self.watches.events(&kind);

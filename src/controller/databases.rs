@@ -10,6 +10,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 use tracing::info;
 
+use super::kinds::is_established;
 use super::observed::Objects;
 use super::sinks::{Watches, made_for};
 use super::watch::{self, Following, Key, Sink, follow};
@@ -55,12 +56,10 @@ impl Definitions {
 
 impl Sink<DynamicObject> for Definitions {
     fn put(&mut self, _: Key, definition: DynamicObject) {
-        let conditions = definition.data["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
-        let established = conditions.iter().any(|found| found["type"] == "Established" && found["status"] == "True");
         if self.api.provider == DatabaseProvider::Zalando {
             self.note_versions(offered_versions(&definition.data));
         }
-        if established && self.following.is_none() {
+        if is_established(&definition.data) && self.following.is_none() {
             info!(name = definition.name_any(), "the API is served");
             let (group, version, kind) = self.api.kind;
             let kind = resource(group, version, kind);

@@ -155,7 +155,7 @@ fn written(event: Event) -> kube_events::Event {
 /// Returns what an event on a workload refers to: without its version, for events on two versions are not counted together.
 fn regarding(workload: &Workload) -> ObjectReference {
     ObjectReference {
-        api_version: Some("apps/v1".to_owned()),
+        api_version: Some(workload.known_kind().api_version()),
         kind: Some(workload.kind().to_owned()),
         namespace: Some(workload.namespace().to_owned()),
         name: Some(workload.name().to_owned()),

@@ -2,6 +2,7 @@
 //! comes back it finds its data, and the label goes.
 
 use k8s_openapi::jiff::Timestamp;
+use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -12,6 +13,7 @@ use tidegate_engine::api::ORPHANED_SINCE_LABEL;
 use tidegate_engine::companions::database::{Databases, api_of, is_bound};
 use tidegate_engine::companions::plan::Action;
 use tidegate_engine::companions::{Companions, Turn, Wanted};
+use tidegate_engine::kind::Kind;
 use tidegate_engine::workload::{Workload, WorkloadRef};
 
 /// Marks the databases of a workload that is there: those that it does not use any more, and no longer those that it does.
@@ -87,12 +89,16 @@ pub(super) async fn of_former(workload: &WorkloadRef, context: &Context) {
         return;
     }
     let metadata = json!({"name": workload.name, "namespace": workload.namespace});
-    let named = json!({"apiVersion": "apps/v1", "kind": workload.kind, "metadata": metadata});
+    let Some(kind) = Kind::named(&workload.kind) else { return };
+    let named = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata});
     let result = async {
         let found = look(&context.writer, &named).await?;
         for database in &databases {
-            let is_in_use =
-                found.as_ref().is_some_and(|found| is_bound(database, None, &found.data["spec"]["template"]));
+            let leads = |found: &DynamicObject| {
+                let mut templates = kind.templates.iter().filter_map(|pointer| found.data.pointer(pointer));
+                templates.any(|template| is_bound(database, None, template))
+            };
+            let is_in_use = found.as_ref().is_some_and(leads);
             mark(database, is_in_use, context).await?;
         }
         Ok::<(), ApplyError>(())

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::apply::{Writer, apply, read};
+use super::kinds::is_established;
 use super::resource;
 use super::watch::{self, Key, Sink, follow};
 use crate::report;
@@ -78,7 +79,7 @@ struct Judged {
 impl Judged {
     fn of(workload: &Workload, decision: &Decision) -> Self {
         let about = json!([{
-            "apiVersion": "apps/v1", "kind": workload.kind(), "namespace": workload.namespace(), "name": workload.name(),
+            "apiVersion": workload.known_kind().api_version(), "kind": workload.kind(), "namespace": workload.namespace(), "name": workload.name(),
             "uid": workload.uid()
         }]);
         let result = |violation: &Violation, outcome: &str, severity: &str| {
@@ -244,9 +245,7 @@ impl Definitions {
 
 impl Sink<DynamicObject> for Definitions {
     fn put(&mut self, _: Key, definition: DynamicObject) {
-        let mut conditions = tidegate_engine::workload::items(&definition.data["status"]["conditions"]);
-        let established = conditions.any(|found| found["type"] == "Established" && found["status"] == "True");
-        self.note(&definition.name_any(), established);
+        self.note(&definition.name_any(), is_established(&definition.data));
     }
 
     fn remove(&mut self, key: &Key) {

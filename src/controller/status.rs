@@ -18,7 +18,7 @@ pub(super) fn model_server(workload: &Workload, name: &str) -> Value {
             "name": name,
             "namespace": workload.namespace(),
             "ownerReferences": [{
-                "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
+                "apiVersion": workload.known_kind().api_version(), "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
                 "controller": true, "blockOwnerDeletion": true
             }]
         },

@@ -15,9 +15,9 @@ use tokio::sync::Notify;
 use tracing::error;
 
 use super::kept::Kept;
-use super::resource;
 use super::watch::{self, Key, Sink, follow};
-use crate::server::health::{Readiness, Step};
+use super::workloads::{SharedStep, Workloads};
+use crate::server::health::Readiness;
 use crate::state::State;
 use tidegate_engine::decision::{Considered, Operation, Request, User};
 use tidegate_engine::workload::{Workload, WorkloadRef};
@@ -56,11 +56,11 @@ impl Strangers {
     pub(super) fn follow(
         self: &Arc<Self>,
         client: &Client,
-        kind: &'static str,
+        workloads: &Workloads,
         all_else: Readiness,
     ) -> impl Future<Output = ()> + use<> {
-        let step = self.seen.step(kind);
-        let kind = resource("apps", "v1", kind);
+        let step = self.seen.step(workloads.kind());
+        let (kind, served) = (workloads.resource().clone(), Arc::clone(workloads.served()));
         let without = self.state.read(|policies, _| {
             let mut labels = policies.scope().iter();
             match (labels.next(), labels.next()) {
@@ -69,12 +69,23 @@ impl Strangers {
             }
         });
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
-        let events = watcher(api, watch::config().labels(&without)).default_backoff();
-        let following = follow(events, OfKind { strangers: Arc::clone(self), kind, step });
+        let strangers = Arc::clone(self);
         async move {
             all_else.reached().await;
-            following.await;
+            let begin = |step| {
+                let events = watcher(api.clone(), watch::config().labels(&without)).default_backoff();
+                follow(events, OfKind { strangers: Arc::clone(&strangers), kind: kind.clone(), step })
+            };
+            served.during(Some(step.into()), begin, || strangers.forget(&kind.kind)).await;
         }
+    }
+
+    /// Forgets the workloads of a kind, which is served no longer.
+    fn forget(&self, kind: &str) {
+        let mut known = self.known();
+        known.workloads.retain(|workload, _| workload.kind != kind);
+        known.due.retain(|workload| workload.kind != kind);
+        known.told.retain(|workload, _| workload.kind != kind);
     }
 
     /// Decides, for as long as it is polled, about what is due: one workload after the other, so that nobody waits for long.
@@ -192,7 +203,7 @@ impl Known {
 struct OfKind {
     strangers: Arc<Strangers>,
     kind: ApiResource,
-    step: Step,
+    step: Option<SharedStep>,
 }
 
 impl OfKind {
@@ -223,7 +234,7 @@ impl Sink<DynamicObject> for OfKind {
     }
 
     fn synced(&mut self) {
-        self.step.done();
+        self.step = None;
     }
 }
 
@@ -233,6 +244,7 @@ mod tests {
 
     use serde_json::json;
 
+    use super::super::resource;
     use super::*;
     use tidegate_engine::facts::Namespace;
     use tidegate_engine::testing::{LABEL, deployment, exception, facts, policies};
@@ -258,7 +270,7 @@ mod tests {
 
     fn sink(strangers: &Arc<Strangers>) -> OfKind {
         let kind = resource("apps", "v1", "Deployment");
-        OfKind { strangers: Arc::clone(strangers), step: strangers.seen.step("Deployment"), kind }
+        OfKind { strangers: Arc::clone(strangers), step: None, kind }
     }
 
     fn put(strangers: &Arc<Strangers>, name: &str) {
@@ -364,9 +376,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_told_of_a_kind_that_is_served_no_longer() {
+        let strangers = strangers(&[("serving", warning())]);
+        put(&strangers, "a");
+        assert_eq!(told(&strangers), by("serving", &["a"]));
+        strangers.decide_all_again();
+        strangers.forget("StatefulSet");
+        assert_eq!(strangers.by_policy(), by("serving", &["a"]));
+        strangers.forget("Deployment");
+        assert!(!strangers.decide_next() && strangers.by_policy().is_empty());
+    }
+
+    #[test]
     fn they_are_seen_once_all_have_been_decided_about() {
         let strangers = strangers(&[("serving", warning())]);
-        let mut sink = sink(&strangers);
+        let mut sink = OfKind { step: Some(strangers.seen.step("Deployment").into()), ..sink(&strangers) };
         assert!(!strangers.are_seen());
         sink.put(("ml".to_owned(), "llm".to_owned()), llm("llm", json!({})));
         sink.synced();

@@ -81,7 +81,7 @@ pub(super) async fn follow<K: Resource>(events: impl Stream<Item = watcher::Resu
 #[derive(Default)]
 pub(super) struct Following {
     task: JoinSet<()>,
-    has_ended: Arc<Mutex<bool>>,
+    gate: Gate,
 }
 
 impl Following {
@@ -90,46 +90,63 @@ impl Following {
         events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
         sink: impl Sink<K> + Send + 'static,
     ) -> Self {
+        Self::of(|gate| follow(events, gate.before(sink)))
+    }
+
+    /// Does what follows watches for as long as this is kept; what they tell passes the gate.
+    pub(super) fn of<Work: Future<Output = ()> + Send + 'static>(work: impl FnOnce(Gate) -> Work) -> Self {
         let mut following = Self::default();
-        let sink = Ending { sink, has_ended: Arc::clone(&following.has_ended) };
-        following.task.spawn(follow(events, sink).in_current_span());
+        following.task.spawn(work(following.gate.clone()).in_current_span());
         following
     }
 
     /// Ends the watch: nothing is told any more, so that what it has told can be forgotten for good.
     pub(super) fn end(&mut self) {
-        *self.has_ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.gate.close();
         self.task.abort_all();
     }
 }
 
-/// Tells a sink nothing once its watch has ended: a task that is aborted goes on to its next await.
-struct Ending<S> {
-    sink: S,
-    has_ended: Arc<Mutex<bool>>,
-}
+/// Lets nothing pass once a watch has ended: a task that is aborted goes on to its next await.
+#[derive(Clone, Default)]
+pub(super) struct Gate(Arc<Mutex<bool>>);
 
-impl<S> Ending<S> {
-    /// Tells something, unless the watch has ended; it does not end meanwhile.
-    fn tell(&mut self, tell: impl FnOnce(&mut S)) {
-        let has_ended = self.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*has_ended {
-            tell(&mut self.sink);
+impl Gate {
+    /// Does something, unless the watch has ended; it does not end meanwhile.
+    pub(super) fn pass(&self, act: impl FnOnce()) {
+        let is_closed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_closed {
+            act();
         }
     }
+
+    /// Puts the gate before a sink.
+    pub(super) fn before<S>(&self, sink: S) -> Ending<S> {
+        Ending { sink, gate: self.clone() }
+    }
+
+    fn close(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+}
+
+/// Tells a sink what passes a gate.
+pub(super) struct Ending<S> {
+    sink: S,
+    gate: Gate,
 }
 
 impl<K, S: Sink<K>> Sink<K> for Ending<S> {
     fn put(&mut self, key: Key, object: K) {
-        self.tell(|sink| sink.put(key, object));
+        self.gate.pass(|| self.sink.put(key, object));
     }
 
     fn remove(&mut self, key: &Key) {
-        self.tell(|sink| sink.remove(key));
+        self.gate.pass(|| self.sink.remove(key));
     }
 
     fn synced(&mut self) {
-        self.tell(Sink::synced);
+        self.gate.pass(|| self.sink.synced());
     }
 
     fn noted(&self) -> Vec<Key> {

@@ -15,10 +15,12 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 
+use super::Queue;
 use super::kept::Kept;
+use super::kinds::{Served, resource_of};
 use super::watch::{self, Following, Key, Sink, follow};
-use super::{Queue, resource};
 use crate::server::health::Step;
+use tidegate_engine::kind::Kind;
 use tidegate_engine::workload::WorkloadRef;
 
 /// What the reconciliation of one kind is asked to look at.
@@ -26,6 +28,8 @@ pub(super) type Requests = UnboundedReceiver<ReconcileRequest<Kept>>;
 
 /// The workloads of one kind that are followed.
 pub(super) struct Workloads {
+    known_kind: &'static Kind,
+    served: Arc<Served>,
     kind: ApiResource,
     known: Store<Kept>,
     sender: UnboundedSender<ReconcileRequest<Kept>>,
@@ -41,9 +45,9 @@ struct Followed {
 }
 
 impl Workloads {
-    /// Begins to follow a kind of `apps/v1`; nothing is followed yet.
-    pub(super) fn new(kind: &str) -> (Arc<Self>, Requests) {
-        let kind = resource("apps", "v1", kind);
+    /// Begins to follow a kind; nothing is followed yet.
+    pub(super) fn new(known_kind: &'static Kind) -> (Arc<Self>, Requests) {
+        let (kind, served) = (resource_of(known_kind), Served::new(known_kind));
         let mut writer = Writer::new(kind.clone());
         // What is there is told one by one: the store counts as ready from the start.
         writer.apply_watcher_event(&watcher::Event::Init);
@@ -51,11 +55,26 @@ impl Workloads {
         let known = writer.as_reader();
         let (sender, requests) = unbounded();
         let followed = Mutex::new(Followed { writer, seen_by: HashMap::new() });
-        (Arc::new(Self { kind, known, sender, is_awake: AtomicBool::default(), followed }), requests)
+        let is_awake = AtomicBool::default();
+        (Arc::new(Self { known_kind, served, kind, known, sender, is_awake, followed }), requests)
     }
 
-    pub(super) fn kind(&self) -> &str {
-        &self.kind.kind
+    pub(super) fn kind(&self) -> &'static str {
+        self.known_kind.kind
+    }
+
+    pub(super) fn plural(&self) -> &'static str {
+        self.known_kind.plural
+    }
+
+    /// Returns how the API server is asked for the workloads.
+    pub(super) fn resource(&self) -> &ApiResource {
+        &self.kind
+    }
+
+    /// Returns whether the kind is served.
+    pub(super) fn served(&self) -> &Arc<Served> {
+        &self.served
     }
 
     /// Returns the workloads that are followed.
@@ -112,15 +131,27 @@ impl Workloads {
         labels: &str,
         step: Step,
     ) -> impl Future<Output = ()> + use<> {
-        let (events, sight) = self.follow(Api::all_with(client.clone(), &self.kind), labels, "", Some(step.into()));
-        follow(events, sight)
+        let (this, client, labels) = (Arc::clone(self), client.clone(), labels.to_owned());
+        async move {
+            let begin = |step| {
+                let (events, sight) = this.follow(Api::all_with(client.clone(), &this.kind), &labels, "", step);
+                follow(events, sight)
+            };
+            this.served.during(Some(step.into()), begin, || this.forget("")).await;
+        }
     }
 
     /// Follows all workloads of a namespace.
     fn follow_namespace(self: &Arc<Self>, client: &Client, namespace: &str, step: Option<SharedStep>) -> Following {
-        let api = Api::namespaced_with(client.clone(), namespace, &self.kind);
-        let (events, sight) = self.follow(api, "", namespace, step);
-        Following::new(events, sight)
+        let (this, client, namespace) = (Arc::clone(self), client.clone(), namespace.to_owned());
+        Following::of(|gate| async move {
+            let begin = |step| {
+                let api = Api::namespaced_with(client.clone(), &namespace, &this.kind);
+                let (events, sight) = this.follow(api, "", &namespace, step);
+                follow(events, gate.before(sight))
+            };
+            this.served.during(step, begin, || gate.pass(|| this.forget(&namespace))).await;
+        })
     }
 
     fn follow(
@@ -194,7 +225,7 @@ impl Sink<DynamicObject> for Sight {
 
 /// A step of readiness that is done when all have let go of it.
 #[derive(Clone)]
-struct SharedStep(#[expect(dead_code, reason = "what counts is when it is dropped")] Arc<DoneWhenDropped>);
+pub(super) struct SharedStep(#[expect(dead_code, reason = "what counts is when it is dropped")] Arc<DoneWhenDropped>);
 
 struct DoneWhenDropped(Step);
 

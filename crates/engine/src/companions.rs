@@ -160,7 +160,7 @@ pub fn autoscaler_problem(
 /// Returns the reference by which a companion is its workload's, and goes with it.
 fn owner(workload: &Workload) -> Value {
     json!({
-        "apiVersion": "apps/v1", "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
+        "apiVersion": workload.known_kind().api_version(), "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
         "controller": true, "blockOwnerDeletion": true
     })
 }

@@ -181,7 +181,7 @@ impl<'a> Considered<'a> {
         patch.extend(injected.replicas.map(replicas::set));
         patch.extend(injected.progress_deadline.map(progress::set));
         if let Some(template) = &injected.template {
-            patch.extend(patch::between(asked.template(), template, ["spec", "template"]));
+            patch.extend(patch::between(asked.template(), template, asked.known_kind().template()));
         }
         Patch(patch)
     }

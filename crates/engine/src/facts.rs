@@ -14,6 +14,7 @@ use serde_json::Value;
 pub use shared_map::SharedMap;
 
 use crate::api::{DatabaseProvider, MODEL_SERVERS_LABEL};
+use crate::kind::Kind;
 use crate::workload::WorkloadRef;
 
 /// The databases of a namespace, by provider and name.
@@ -236,17 +237,17 @@ impl Autoscaler {
         owners.iter().any(|owner| owner["kind"] == SCALED_OBJECT && is_keda(owner))
     }
 
-    /// Returns the workload that an autoscaler scales, whatever version of its API it names; none outside `apps`. KEDA means a
-    /// Deployment where nothing is said.
+    /// Returns the workload that an autoscaler scales, whatever version of its API it names; none of a kind that cannot be a model
+    /// server. KEDA means a Deployment where nothing is said.
     #[must_use]
     pub fn target(object: &Value) -> Option<WorkloadRef> {
         let target = &object["spec"]["scaleTargetRef"];
         let default = |word: &'static str| (object["kind"] == SCALED_OBJECT).then_some(word);
         let version = target["apiVersion"].as_str().or_else(|| default("apps/v1"))?;
-        (version.split_once('/')?.0 == "apps").then_some(())?;
+        let kind = Kind::of(version, target["kind"].as_str().or_else(|| default("Deployment"))?)?;
         Some(WorkloadRef {
             namespace: object["metadata"]["namespace"].as_str()?.to_owned(),
-            kind: target["kind"].as_str().or_else(|| default("Deployment"))?.to_owned(),
+            kind: kind.kind.to_owned(),
             name: target["name"].as_str()?.to_owned(),
         })
     }

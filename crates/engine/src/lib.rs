@@ -7,6 +7,7 @@
 //! The modules in reading order; a module only looks at those before it:
 //!
 //! - [`quantity`], [`digest`]: values that Kubernetes and Tidegate write as text.
+//! - [`kind`]: the kinds of workloads that can be model servers.
 //! - [`api`], [`cel`]: our custom resources, and the expressions in them.
 //! - [`workload`], [`facts`], [`runtimes`]: what a decision reads.
 //! - [`policy`]: policies compiled, what a rule is, and what several policies come to together.
@@ -19,6 +20,7 @@ pub mod companions;
 pub mod decision;
 pub mod digest;
 pub mod facts;
+pub mod kind;
 pub mod policy;
 pub mod quantity;
 pub mod rules;

@@ -166,7 +166,7 @@ impl<'a> Recognised<'a> {
     /// Tells whether the container says that it serves no HTTP.
     #[must_use]
     pub fn is_worker(&self) -> bool {
-        self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, &self.words).is_some())
+        self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, &self.words).yes().is_some())
     }
 
     /// Tells whether the container's image is one of the runtime's own.
@@ -181,13 +181,12 @@ impl<'a> Recognised<'a> {
         self.runtime.filter(|_| !self.is_worker())?.drain.as_ref()
     }
 
-    /// Returns over how many GPUs of one node each layer of the model is spread; none where that is not said.
+    /// Returns over how many GPUs of one node each layer of the model is spread; none where that is not said, or
+    /// cannot be told.
     #[must_use]
     pub fn tensor_parallel(&self) -> Option<u64> {
-        let (container, runtime) = self.known()?;
-        let flag = self.words.value_of_any(&runtime.parallel.tensor);
-        let said = flag.or_else(|| runtime.parallel.env.iter().find_map(|name| container.env_value(name)));
-        said?.parse().ok()
+        let parallel = &self.runtime?.parallel;
+        self.words.given(&parallel.tensor, &parallel.env).yes()?.parse().ok()
     }
 }
 

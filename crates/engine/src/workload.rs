@@ -5,6 +5,7 @@ mod authors;
 mod completed;
 mod container;
 mod defaults;
+mod environment;
 mod image;
 mod keyed;
 mod parse;
@@ -13,10 +14,13 @@ mod probe;
 mod reference;
 mod shape;
 mod shell;
+mod text;
 mod wishes;
 mod words;
 
 use serde_json::{Map, Value};
+
+use crate::kind::{self, Kind};
 
 pub use authors::{Authors, wrote};
 pub use completed::completed;
@@ -24,6 +28,7 @@ pub(crate) use container::is_gpu;
 pub use container::{Container, GPU_RESOURCES};
 pub use defaults::{GRACE_PERIOD, PROGRESS_DEADLINE};
 pub(crate) use defaults::{complete_probe, has_handler};
+pub(crate) use environment::refers_to;
 pub use image::Image;
 pub use keyed::{Path, key_of};
 pub(crate) use keyed::{child, put};
@@ -33,18 +38,18 @@ pub use probe::Probe;
 pub use reference::WorkloadRef;
 pub use shape::ShapeError;
 pub use wishes::{Wish, Wishes};
-pub use words::Words;
-pub(crate) use words::refers_to;
+pub use words::{Told, Words};
 
 /// Returns the items of a list; none where there is no list.
 pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
-/// A Deployment or StatefulSet, seen through the fields that Tidegate reads.
+/// A workload of a kind that can be a model server, seen through the fields that Tidegate reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload<'a> {
     object: &'a Value,
+    known_kind: &'static Kind,
     template: &'a Value,
     replicas: Option<i64>,
     progress_deadline: Option<i64>,
@@ -56,11 +61,13 @@ impl<'a> Workload<'a> {
     /// # Errors
     /// Names the first field that has another type.
     pub fn view(object: &'a Value) -> Result<Self, ShapeError> {
-        shape::check(object)?;
+        let known_kind = Kind::of_object(object);
+        shape::check(object, known_kind)?;
         let spec = &object["spec"];
         Ok(Self {
             object,
-            template: &spec["template"],
+            known_kind,
+            template: object.pointer(known_kind.template()).unwrap_or(&Value::Null),
             replicas: spec["replicas"].as_i64(),
             progress_deadline: spec["progressDeadlineSeconds"].as_i64(),
         })
@@ -78,10 +85,14 @@ impl<'a> Workload<'a> {
         let mut object = self.object.clone();
         let seconds = self.progress_deadline.map(|seconds| ("progressDeadlineSeconds".to_owned(), seconds.into()));
         let replicas = self.replicas.map(|replicas| ("replicas".to_owned(), replicas.into()));
-        let stands = &object["spec"]["template"] == self.template
+        let pointer = self.known_kind.template();
+        let stands = object.pointer(pointer).unwrap_or(&Value::Null) == self.template
             && replicas.iter().chain(&seconds).all(|(field, value): &(String, Value)| object["spec"][field] == *value);
-        if !stands && let Some(spec) = object["spec"].as_object_mut() {
-            spec.insert("template".to_owned(), self.template.clone());
+        if stands || !object["spec"].is_object() {
+            return object;
+        }
+        *kind::fields(pointer).fold(&mut object, |place, field| &mut place[field]) = self.template.clone();
+        if let Some(spec) = object["spec"].as_object_mut() {
             spec.extend(replicas.into_iter().chain(seconds));
         }
         object
@@ -109,7 +120,13 @@ impl<'a> Workload<'a> {
     /// Returns the kind, such as `Deployment`.
     #[must_use]
     pub fn kind(&self) -> &'a str {
-        self.object["kind"].as_str().unwrap_or("Deployment")
+        self.object["kind"].as_str().unwrap_or(self.known_kind.kind)
+    }
+
+    /// Returns what is known of the kind.
+    #[must_use]
+    pub fn known_kind(&self) -> &'static Kind {
+        self.known_kind
     }
 
     /// Returns the name; empty where the API server has yet to make it from `generateName`.
@@ -245,7 +262,8 @@ impl<'a> Workload<'a> {
 
     fn list(&self, list: &'static str) -> impl Iterator<Item = Container<'a>> + use<'a> {
         let items = self.pod_spec()[list].as_array().map_or(&[][..], Vec::as_slice);
-        items.iter().enumerate().map(move |(index, value)| Container::new(list, index, value))
+        let template = self.known_kind.template();
+        items.iter().enumerate().map(move |(index, value)| Container::new(template, list, index, value))
     }
 
     /// Returns one of the workload's own metadata; null where it is absent.

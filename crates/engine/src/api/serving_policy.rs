@@ -1,16 +1,18 @@
 //! `ServingPolicy`: what a platform team holds model servers to.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema, core::Duration};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{Database, Runtime};
+use crate::kind::{Kind, NAMES};
 use crate::quantity::Quantity;
 
 /// What a platform team holds its model servers to: what is injected where it is absent, which companions are made,
@@ -204,13 +206,32 @@ pub struct Match {
     pub kinds: Vec<WorkloadKind>,
 }
 
-/// A kind of workload that can be a model server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum WorkloadKind {
-    /// A Deployment.
-    Deployment,
-    /// A StatefulSet.
-    StatefulSet,
+/// A kind of workload that can be a model server, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkloadKind(pub &'static Kind);
+
+impl Serialize for WorkloadKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.kind.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for WorkloadKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Kind::named(&name).map(Self).ok_or_else(|| D::Error::unknown_variant(&name, &NAMES))
+    }
+}
+
+impl JsonSchema for WorkloadKind {
+    fn schema_name() -> Cow<'static, str> {
+        "WorkloadKind".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let description = "A kind of workload that can be a model server.";
+        json_schema!({"description": description, "type": "string", "enum": NAMES})
+    }
 }
 
 /// A label selector, as Kubernetes has it.

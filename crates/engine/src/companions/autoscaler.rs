@@ -22,7 +22,7 @@ use crate::api::{AutoscalerStatus, AutoscalingEngine, Condition, ModelServerStat
 use crate::facts::{self, Apis, Autoscaler, Facts, SCALED_OBJECT};
 use crate::policy::{Class, Effective, Merged, Parsed, Section, SettingsError};
 use crate::runtimes::Recognised;
-use crate::workload::{Wishes, Workload, WorkloadRef};
+use crate::workload::{Told, Wishes, Workload, WorkloadRef};
 
 /// The longest period of a scaling policy that the API server takes, in seconds.
 const LONGEST_PERIOD: u64 = 1800;
@@ -266,9 +266,13 @@ impl<'a> Scaling<'a> {
         };
         let metrics = self.recognised.runtime.and_then(|runtime| runtime.metrics.as_ref()).ok_or_else(unknown)?;
         let queue = metrics.queue.as_deref().ok_or_else(unknown)?;
-        match metrics.needs.as_deref().filter(|flag| !self.recognised.words.has(flag)) {
-            Some(flag) => Err(format!("it tells how many requests wait only with the flag {flag}")),
-            None => Ok(queue),
+        let Some(flag) = &metrics.needs else { return Ok(queue) };
+        match self.recognised.words.has(flag) {
+            Told::Yes(()) => Ok(queue),
+            Told::No => Err(format!("it tells how many requests wait only with the flag {flag}")),
+            Told::Unknown(what) => {
+                Err(format!("it tells how many requests wait only with the flag {flag}, and it cannot be told {what}"))
+            }
         }
     }
 
@@ -299,7 +303,8 @@ impl<'a> Scaling<'a> {
 
     /// Returns what an autoscaler points at.
     pub(super) fn target(&self) -> Value {
-        json!({"apiVersion": "apps/v1", "kind": self.workload.kind(), "name": self.workload.name()})
+        let version = self.workload.known_kind().api_version();
+        json!({"apiVersion": version, "kind": self.workload.kind(), "name": self.workload.name()})
     }
 }
 

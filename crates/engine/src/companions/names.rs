@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::digest;
 use crate::facts::SCALED_OBJECT;
+use crate::kind::{KINDS, Kind};
 
 const AUTOSCALER_SUFFIX: &str = "-tidegate";
 
@@ -24,8 +25,8 @@ const LONGEST: usize = 253;
 /// The most characters in the name of a ScaledObject, since KEDA makes a label of it.
 const LONGEST_SCALED_OBJECT: usize = 63;
 
-/// Returns the name of a workload's autoscaler: at most 253 characters, as the names of objects are. A StatefulSet and a
-/// Deployment of one name each have their own.
+/// Returns the name of a workload's autoscaler: at most 253 characters, as the names of objects are. Workloads of
+/// one name and of different kinds each have their own.
 #[must_use]
 pub fn autoscaler(kind: &str, workload: &str) -> String {
     let suffix = AUTOSCALER_SUFFIX.to_owned() + suffix_of(kind);
@@ -82,8 +83,8 @@ pub fn former_disruption_budget(kind: &str, workload: &str) -> String {
 #[must_use]
 pub fn scaled_by(autoscaler: &str) -> Option<(&'static str, &str)> {
     KINDS
-        .into_iter()
-        .find_map(|(kind, suffix)| Some((kind, autoscaler.strip_suffix(suffix)?.strip_suffix(AUTOSCALER_SUFFIX)?)))
+        .iter()
+        .find_map(|kind| Some((kind.kind, autoscaler.strip_suffix(kind.suffix)?.strip_suffix(AUTOSCALER_SUFFIX)?)))
 }
 
 /// Returns the name of a workload's ModelServer.
@@ -106,24 +107,25 @@ pub fn spare_model_server(kind: &str, workload: &str) -> String {
     cut(workload, &spare(kind, workload), LONGEST)
 }
 
-/// The kinds of workloads, with what their kind adds to the names of what is made for them. No suffix ends in another one,
-/// nor as a digest does; the one without comes last.
-const KINDS: [(&str, &str); 2] = [("StatefulSet", "-statefulset"), ("Deployment", "")];
-
 fn suffix_of(kind: &str) -> &'static str {
-    KINDS.iter().find(|(known, _)| *known == kind).map_or("", |(_, suffix)| suffix)
+    Kind::named(kind).map_or("", |known| known.suffix)
+}
+
+/// Returns the kinds that add something to the names of what is made for them. No suffix ends in another one, nor as a digest
+/// or `-tidegate` does.
+fn with_suffix() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().filter(|kind| !kind.suffix.is_empty())
 }
 
 /// Tells whether the name of a workload without a suffix ends as what is made for another kind does.
 fn ends_as_a_kind(workload: &str) -> bool {
-    KINDS.iter().any(|(_, suffix)| !suffix.is_empty() && workload.ends_with(suffix))
+    with_suffix().any(|kind| workload.ends_with(kind.suffix))
 }
 
 /// Tells whether the name of a workload without a suffix ends as that of a cluster does for another kind.
 fn ends_as_a_cluster(workload: &str) -> bool {
-    let with_suffix = || KINDS.iter().filter(|(_, suffix)| !suffix.is_empty());
     let is_of =
-        |(full, digest): (&str, &str)| with_suffix().any(|(kind, _)| digest == digest::of_text(&identity(kind, full)));
+        |(full, digest): (&str, &str)| with_suffix().any(|kind| digest == digest::of_text(&identity(kind.kind, full)));
     ends_as_a_kind(workload) || digested(workload).is_some_and(is_of)
 }
 
@@ -279,6 +281,7 @@ fn cut(name: &str, full: &str, length: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::NAMES;
 
     #[test]
     fn plain_names_are_kept() {
@@ -330,7 +333,7 @@ mod tests {
     #[test]
     fn names_that_earlier_releases_gave_are_still_known() {
         assert_eq!(former_model_server("Deployment", "api-statefulset"), "api-statefulset");
-        for kind in ["Deployment", "StatefulSet"] {
+        for kind in NAMES {
             assert_eq!(former_model_server(kind, "api"), model_server(kind, "api"));
             assert_eq!(former_autoscaler(kind, "api"), autoscaler(kind, "api"));
             assert_eq!(former_scaled_object(kind, "api"), scaled_object(kind, "api"));
@@ -340,13 +343,13 @@ mod tests {
 
     #[test]
     fn the_suffixes_of_kinds_are_told_apart() {
-        let suffixes = || KINDS.iter().map(|(_, suffix)| *suffix).filter(|suffix| !suffix.is_empty());
+        let suffixes = || with_suffix().map(|kind| kind.suffix);
         for suffix in suffixes() {
             assert_eq!(suffixes().filter(|other| other.ends_with(suffix)).count(), 1, "{suffix} ends another");
             assert!(digested(&format!("a{suffix}")).is_none() && suffix.starts_with('-'), "{suffix}");
             assert!(!suffix.ends_with(AUTOSCALER_SUFFIX), "{suffix}");
         }
-        assert_eq!(KINDS.last().map(|(_, suffix)| *suffix), Some(""));
+        assert_eq!(suffixes().count() + 1, KINDS.len());
     }
 
     #[test]

@@ -4,15 +4,17 @@ use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation};
 use serde_json::{Map, Value};
 
+use crate::kind;
 use crate::workload::key_of;
 
-/// Returns the operations that turn `old` into `new`, which stand at a place of their own in an object.
+/// Returns the operations that turn `old` into `new`, which stand in an object where a JSON pointer points at.
 ///
 /// Lists whose items have a key are changed item by item, so that other writers' items are never touched; the items that
 /// both have must stand in the same order, else the list is replaced.
 #[must_use]
-pub fn between<const N: usize>(old: &Value, new: &Value, place: [&str; N]) -> Vec<PatchOperation> {
-    let mut difference = Difference { at: PointerBuf::from_tokens(place), operations: Vec::new() };
+pub fn between(old: &Value, new: &Value, pointer: &str) -> Vec<PatchOperation> {
+    let at = PointerBuf::from_tokens(kind::fields(pointer));
+    let mut difference = Difference { at, operations: Vec::new() };
     difference.values(old, new, "");
     difference.operations
 }
@@ -117,7 +119,7 @@ mod tests {
     }
 
     fn patched(old: &Value, new: &Value) -> (Value, String) {
-        let patch = Patch(between(old, new, []));
+        let patch = Patch(between(old, new, ""));
         let mut result = old.clone();
         json_patch::patch(&mut result, &patch).unwrap();
         (result, serde_json::to_string(&patch).unwrap())
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn equal_values_need_no_patch() {
-        assert!(between(&pod(&json!([])), &pod(&json!([])), []).is_empty());
+        assert!(between(&pod(&json!([])), &pod(&json!([])), "").is_empty());
     }
 
     #[test]

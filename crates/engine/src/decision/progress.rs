@@ -19,12 +19,14 @@ pub(super) fn set(seconds: i64) -> PatchOperation {
     PatchOperation::Add(AddOperation { path, value: seconds.into() })
 }
 
-/// Returns the deadline that a Deployment with this template needs, where it has a shorter one that is not its author's.
+/// Returns the deadline that a workload with this template needs, where it has a shorter one that is not its author's.
 ///
 /// It restarts nothing, so no receipt is needed: what is exactly as long as the old template needed is Tidegate's.
 pub(super) fn deadline(request: &Request, template: &Value, effective: &Effective) -> Option<i64> {
     let workload = &request.workload;
-    effective.pod().filter(|(settings, _)| settings.progress_deadline && workload.kind() == "Deployment")?;
+    effective
+        .pod()
+        .filter(|(settings, _)| settings.progress_deadline && workload.known_kind().has_progress_deadline)?;
     let needed = needed(&workload.with_template(template))?;
     let written = workload.progress_deadline();
     let is_default = written.is_none_or(|seconds| seconds == PROGRESS_DEADLINE)

@@ -19,6 +19,7 @@ use crate::api::{
     Bound, ContainerDefaults, Environment, LabelSelector, Resources, ServingPolicy, ServingPolicySpec, WorkloadKind,
 };
 use crate::cel::Budget;
+use crate::kind::NAMES;
 use crate::quantity::Quantity;
 
 /// Why a policy cannot be put in force.
@@ -181,9 +182,10 @@ impl Selection {
 
 /// Returns the kinds that a policy is for: all that there are, where it names none.
 fn kinds(written: &[WorkloadKind]) -> BTreeSet<String> {
-    let all = [WorkloadKind::Deployment, WorkloadKind::StatefulSet];
-    let chosen = if written.is_empty() { &all[..] } else { written };
-    chosen.iter().map(|kind| format!("{kind:?}")).collect()
+    if written.is_empty() {
+        return NAMES.map(str::to_owned).into();
+    }
+    written.iter().map(|WorkloadKind(kind)| kind.kind.to_owned()).collect()
 }
 
 fn exception_limits(policy: &str, spec: &ServingPolicySpec, builtin: &Builtin) -> Result<ExceptionLimits, PolicyError> {

@@ -9,6 +9,7 @@ use super::{Builtin, Context, Finding, Rule};
 use crate::api;
 use crate::cel::{Budget, CelError, Expression, Outcome, Variables, Wanted};
 use crate::facts::User;
+use crate::kind::Kind;
 use crate::workload::{Workload, completed};
 
 /// The most variables that a rule may have.
@@ -250,14 +251,13 @@ fn as_sent(workload: &Workload) -> Value {
 }
 
 fn request(workload: &Workload, operation: &str, user: User) -> Value {
-    let kind = workload.kind();
-    let resource = format!("{}s", kind.to_lowercase());
+    let Kind { group, version, kind, plural, .. } = workload.known_kind();
     json!({
         "operation": operation,
         "name": workload.name(),
         "namespace": workload.namespace(),
-        "kind": {"group": "apps", "version": "v1", "kind": kind},
-        "resource": {"group": "apps", "version": "v1", "resource": resource},
+        "kind": {"group": group, "version": version, "kind": kind},
+        "resource": {"group": group, "version": version, "resource": plural},
         "userInfo": {"username": user.name, "groups": user.groups}
     })
 }

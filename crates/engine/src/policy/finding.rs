@@ -3,7 +3,8 @@
 use json_patch::jsonptr::PointerBuf;
 use serde_json::Value;
 
-use crate::workload::{Container, items};
+use crate::kind;
+use crate::workload::{Container, Workload, items};
 
 /// One place where a workload gets something wrong, with what to write instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,14 +65,14 @@ impl Finding {
     }
 
     /// Starts a finding about a field of the pod.
-    pub(crate) fn in_pod(field: &str) -> Self {
-        Self::at(format!("spec.template.spec.{field}"))
+    pub(crate) fn in_pod(workload: &Workload, field: &str) -> Self {
+        Self::at(format!("{}.spec.{field}", kind::place(workload.known_kind().template())))
     }
 
     /// Starts a finding about a field of one of the pod's volumes, by its name.
-    pub(crate) fn of_volume(volume: &Value, field: &str) -> Self {
+    pub(crate) fn of_volume(workload: &Workload, volume: &Value, field: &str) -> Self {
         let name = volume["name"].as_str().unwrap_or_default();
-        Self::in_pod(&format!("volumes[{name}].{field}"))
+        Self::in_pod(workload, &format!("volumes[{name}].{field}"))
     }
 
     /// Starts a finding about a field of an object beside the workload, such as `HorizontalPodAutoscaler/api`.

@@ -9,7 +9,7 @@ pub use unpinned_model_revision::UnpinnedModelRevision;
 use super::{added, snippet};
 use crate::policy::Finding;
 use crate::runtimes::Recognised;
-use crate::workload::Container;
+use crate::workload::{Container, Told};
 
 /// A model that a server downloads from a hub.
 struct OnHub<'a> {
@@ -46,16 +46,14 @@ fn model_on_hub<'a>(recognised: &'a Recognised<'a>) -> Option<OnHub<'a>> {
         return None;
     }
     let by_flag = recognised.words.value_of_any(&source.flags);
-    let by_place = || source.after.as_deref().and_then(|word| recognised.words.after(word));
-    let by_env = || source.env.iter().find_map(|name| container.env_value(name));
-    let name = by_flag.or_else(by_place).or_else(by_env).filter(|name| is_on_hub(name))?;
-    let by_flag = recognised.words.value_of_any(&source.revision.flags);
-    let by_variable = || source.revision.env.iter().find_map(|name| container.env(name));
-    // A branch moves; what a variable takes from elsewhere is not known to.
-    let is_pinned = match (by_flag, by_variable()) {
-        (Some(revision), _) => !is_branch(revision),
-        (None, Some(entry)) => entry["value"].as_str().is_none_or(|revision| !is_branch(revision)),
-        (None, None) => false,
+    let by_place = || source.after.as_deref().map_or(Told::No, |word| recognised.words.after(word));
+    let by_env = || recognised.words.env_of_any(&source.env);
+    let name = by_flag.or_else(by_place).or_else(by_env).yes().filter(|name| is_on_hub(name))?;
+    // A branch moves; what cannot be told is not known to.
+    let is_pinned = match recognised.words.given(&source.revision.flags, &source.revision.env) {
+        Told::Yes(revision) => !is_branch(revision),
+        Told::Unknown(_) => true,
+        Told::No => false,
     };
     Some(OnHub {
         container,
@@ -81,12 +79,13 @@ fn is_on_hub(name: &str) -> bool {
 
 /// Tells whether a server runs code that comes with its model.
 fn runs_remote_code(recognised: &Recognised) -> bool {
-    let Some((container, runtime)) = recognised.known() else { return false };
+    let Some(runtime) = recognised.runtime else { return false };
     let given = &runtime.model.remote_code;
     let is_off = |value: &str| matches!(value.to_lowercase().as_str(), "false" | "0" | "");
-    let by_flag =
-        given.flags.iter().any(|flag| recognised.words.has(flag) && !recognised.words.value(flag).is_some_and(is_off));
-    by_flag || given.env.iter().filter_map(|name| container.env_value(name)).any(|value| !is_off(value))
+    let words = &recognised.words;
+    let by_flag = |flag: &String| words.has(flag) == Told::Yes(()) && !words.value(flag).yes().is_some_and(is_off);
+    given.flags.iter().any(by_flag)
+        || given.env.iter().filter_map(|name| words.env(name).yes()).any(|value| !is_off(value))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::recognise;
 use crate::api::{Given, Port, Runtime, RuntimeProbe};
-use crate::workload::{Container, Words};
+use crate::workload::{Container, Told, Words};
 
 /// How long a model server of an unknown runtime may take to start.
 const UNKNOWN_STARTUP_BUDGET: Duration = Duration::from_mins(5);
@@ -46,14 +46,17 @@ pub enum Handler {
 
 /// Returns the endpoint of a known runtime.
 pub(super) fn of_runtime(container: &Container, runtime: &Runtime, words: &Words) -> Result<Endpoint, String> {
-    if let Some(word) = without_http(runtime, words) {
+    let without_http = without_http(runtime, words);
+    if let Told::Yes(word) = without_http {
         return Err(format!("`{word}` says that it serves no HTTP; write probes where it needs some"));
     }
-    let scheme = if is_given(&runtime.tls, container, words) { "HTTPS" } else { "HTTP" };
-    let has_api_key = is_given(&runtime.api_key, container, words);
-    let prefix = value(&runtime.prefix, container, words).unwrap_or_default().trim_matches('/');
-    let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
     let (port, speaks_http) = port_of_runtime(container, runtime, words)?;
+    certain(without_http)?;
+    let scheme = if is_given(&runtime.tls, words)? { "HTTPS" } else { "HTTP" };
+    let has_api_key = is_given(&runtime.api_key, words)?;
+    let prefix =
+        certain(words.given(&runtime.prefix.flags, &runtime.prefix.env))?.unwrap_or_default().trim_matches('/');
+    let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
     let handler = |probe: &RuntimeProbe| match path(probe, has_api_key).filter(|_| speaks_http) {
         Some(path) => Handler::Http { path: format!("{prefix}{path}"), scheme },
         None => Handler::Tcp,
@@ -68,18 +71,26 @@ pub(super) fn of_runtime(container: &Container, runtime: &Runtime, words: &Words
 }
 
 /// Returns the word by which a process says that it serves no HTTP.
-pub(super) fn without_http<'r>(runtime: &'r Runtime, words: &Words) -> Option<&'r str> {
-    runtime.without_http.iter().map(String::as_str).find(|word| words.has(word))
+pub(super) fn without_http<'r>(runtime: &'r Runtime, words: &Words) -> Told<&'r str> {
+    let said = |word: &'r String| words.has(word).map(|()| word.as_str());
+    let all: Vec<Told<&str>> = runtime.without_http.iter().map(said).collect();
+    let known = all.iter().find(|told| matches!(told, Told::Yes(_))).cloned();
+    known.unwrap_or_else(|| Told::first(all))
+}
+
+/// Returns what a server is told, where that is certain.
+fn certain<T>(told: Told<T>) -> Result<Option<T>, String> {
+    told.certain().map_err(|what| {
+        format!(
+            "it cannot be told {what}, so it is not known where and how it serves; write its words out, or the probes"
+        )
+    })
 }
 
 /// Tells whether something is given to a runtime, by flag or variable, whatever its value.
-fn is_given(given: &Given, container: &Container, words: &Words) -> bool {
-    words.has_any(&given.flags) || given.env.iter().any(|name| container.env(name).is_some())
-}
-
-/// Returns the value that is given to a runtime.
-fn value<'v>(given: &Given, container: &Container<'v>, words: &'v Words) -> Option<&'v str> {
-    words.value_of_any(&given.flags).or_else(|| given.env.iter().find_map(|name| container.env_value(name)))
+fn is_given(given: &Given, words: &Words) -> Result<bool, String> {
+    let by_env = given.env.iter().any(|name| words.has_env(name));
+    Ok(by_env || certain(words.has_any(&given.flags))?.is_some())
 }
 
 /// Returns the path that a probe asks for; none where a connection says it all.
@@ -118,18 +129,18 @@ fn port_of_runtime(container: &Container, runtime: &Runtime, words: &Words) -> R
             format!("its port is given by `{what}`, which cannot be read; write the number, or the probes")
         })
     };
-    if let Some((flag, value)) = flags.iter().find_map(|flag| Some((flag, words.value(flag)?))) {
+    if let Some((flag, value)) = by_flag(flags, words)? {
         return Ok((read(&format!("{flag} {value}"), Some(value))?, true));
     }
     let of_image = image_env.iter().filter(|_| recognise::is_default(container));
-    if let Some(name) = env.iter().chain(of_image).find(|name| container.env(name).is_some()) {
-        return Ok((read(name, container.env_value(name))?, true));
+    if let Some(name) = env.iter().chain(of_image).find(|name| words.has_env(name)) {
+        return Ok((read(name, words.env(name).yes())?, true));
     }
-    if let Some(name) = addresses.iter().find(|name| container.env(name).is_some()) {
-        let address = container.env_value(name).map(|address| port_of_address(address, *default));
+    if let Some(name) = addresses.iter().find(|name| words.has_env(name)) {
+        let address = words.env(name).yes().map(|address| port_of_address(address, *default));
         return Ok((read(name, address.as_deref())?, true));
     }
-    if let Some((flag, value)) = tcp_flags.iter().find_map(|flag| Some((flag, words.value(flag)?))) {
+    if let Some((flag, value)) = by_flag(tcp_flags, words)? {
         return Ok((read(&format!("{flag} {value}"), Some(value))?, false));
     }
     // A runtime without a port of its own serves on none unless it is told to, whatever ports are declared.
@@ -138,6 +149,11 @@ fn port_of_runtime(container: &Container, runtime: &Runtime, words: &Words) -> R
         format!("{} serves on no port unless it is told one: give it {flags}, or write the probes", runtime.name)
     })?;
     Ok((named_port(container).or_else(|| only_port(container)).unwrap_or(default), true))
+}
+
+/// Returns the first of several flags that has a value, and that.
+fn by_flag<'w>(flags: &'w [String], words: &'w Words) -> Result<Option<(&'w String, &'w str)>, String> {
+    certain(Told::first(flags.iter().map(|flag| words.value(flag).map(|value| (flag, value)))))
 }
 
 /// Returns the port in an address such as `0.0.0.0:11434`, `http://0.0.0.0` or `localhost`.

@@ -5,6 +5,7 @@ use crate::workload::{Container, Image, Words};
 
 /// What a container runs, taken apart once for all runtimes.
 pub(super) struct Run<'a> {
+    container: Container<'a>,
     image: Parts<'a>,
     /// Whether it runs what its image says.
     is_default: bool,
@@ -14,7 +15,7 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     pub(super) fn of(container: &Container<'a>) -> Self {
         let commands = Words::commands_of(container);
-        Self { image: Parts::of(container.image()), is_default: is_default(container), commands }
+        Self { container: *container, image: Parts::of(container.image()), is_default: is_default(container), commands }
     }
 
     /// Returns the words of the server where a runtime is run. What is run says more than the image: the server's image is also
@@ -23,29 +24,31 @@ impl<'a> Run<'a> {
         let recognise = &runtime.recognise;
         let is_named = self.image.are_named(recognise);
         if let Some(program) = recognise.entrypoint.as_ref().filter(|_| is_named && self.is_default) {
-            return server(
-                recognise,
-                &self.commands.iter().map(|words| words.behind(program)).collect::<Vec<_>>(),
-                true,
-            );
+            let commands: Vec<Words> = self.commands.iter().map(|words| words.behind(program)).collect();
+            return self.among(recognise, &commands, true);
         }
         // A command that is given, and is none of a server's, may do anything.
-        server(recognise, &self.commands, is_named && (self.is_default || self.commands.is_empty()))
+        self.among(recognise, &self.commands, is_named && (self.is_default || self.commands.is_empty()))
+    }
+
+    /// Finds the server among commands; in a server's own image the only command is one, unless it is a tool.
+    fn among(&self, recognise: &Recognise, commands: &[Words], is_named: bool) -> Option<Words> {
+        let serves = |words: &Words| {
+            let place = recognise.commands.iter().find_map(|command| words.run(command))?;
+            Some(words.clone().with_operand(place))
+        };
+        if let Some(server) = commands.iter().find_map(serves) {
+            return Some(server);
+        }
+        let is_tool = |words: &Words| words.program().is_some_and(|program| is_tool(recognise, program));
+        let is_server = is_named && !commands.iter().any(is_tool);
+        is_server.then(|| Words::joined(commands, &self.container).with_operand(0))
     }
 
     /// Returns all words.
     pub(super) fn words(self) -> Words {
-        Words::joined(&self.commands)
+        Words::joined(&self.commands, &self.container)
     }
-}
-
-fn server(recognise: &Recognise, commands: &[Words], is_named: bool) -> Option<Words> {
-    let serves = |words: &&Words| recognise.commands.iter().any(|command| words.run(command));
-    if let Some(server) = commands.iter().find(serves) {
-        return Some(server.clone());
-    }
-    let is_tool = |words: &Words| words.program().is_some_and(|program| is_tool(recognise, program));
-    (is_named && !commands.iter().any(is_tool)).then(|| Words::joined(commands))
 }
 
 /// Tells whether a container runs what its image says.

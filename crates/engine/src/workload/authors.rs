@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::keyed::key_field;
 use super::{Path, Workload};
 use crate::api::RECEIPT_ANNOTATION;
+use crate::kind;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -13,6 +14,8 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Updates are not looked at: whoever changes a value by one is told by the value itself. Nor does it count as declared
 /// what somebody only copied: who applies an object as `kubectl get -o yaml` shows it has our values and our receipt in it.
 pub struct Authors<'a> {
+    /// Where the pod template is, as a JSON pointer.
+    template: &'static str,
     last_applied: Option<(Value, Vec<Path>)>,
     appliers: Vec<(&'a Value, Vec<Path>)>,
 }
@@ -26,6 +29,7 @@ impl<'a> Authors<'a> {
         let copied = |applied: &Value| Workload::view(applied).map(|applied| injected(&applied)).unwrap_or_default();
         let of_applier = |fields: &Value| if owns_receipt(fields) { injected(workload) } else { Vec::new() };
         Self {
+            template: workload.known_kind().template(),
             last_applied: applied.map(|applied: Value| (applied.clone(), copied(&applied))),
             appliers: appliers(workload).map(|fields| (fields, of_applier(fields))).collect(),
         }
@@ -35,10 +39,11 @@ impl<'a> Authors<'a> {
     #[must_use]
     pub fn wrote(&self, path: &Path) -> bool {
         let declared = |(applied, copied): &(Value, Vec<Path>)| {
-            path.get(&applied["spec"]["template"]["spec"]).is_some() && !copied.contains(path)
+            let template = applied.pointer(self.template).unwrap_or(&Value::Null);
+            path.get(&template["spec"]).is_some() && !copied.contains(path)
         };
         self.last_applied.as_ref().is_some_and(declared)
-            || self.appliers.iter().any(|(fields, copied)| owns(fields, path) && !copied.contains(path))
+            || self.appliers.iter().any(|(fields, copied)| owns(fields, self.template, path) && !copied.contains(path))
     }
 }
 
@@ -66,12 +71,13 @@ fn owns_receipt(fields: &Value) -> bool {
     !fields["f:metadata"]["f:annotations"][format!("f:{RECEIPT_ANNOTATION}")].is_null()
 }
 
-/// Tells whether a set of managed fields has the path.
+/// Tells whether a set of managed fields has a path below the spec of a pod template.
 ///
 /// The format is `fieldsV1` of
 /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>.
-fn owns(fields: &Value, path: &Path) -> bool {
-    let mut place = &fields["f:spec"]["f:template"]["f:spec"];
+fn owns(fields: &Value, template: &str, path: &Path) -> bool {
+    let way = kind::fields(template).chain(["spec"]);
+    let mut place = way.fold(fields, |place, field| &place[format!("f:{field}")]);
     let mut list = "";
     for segment in path.segments() {
         let Some(below) = place.get(format!("f:{segment}")).or_else(|| item(place, list, segment)) else {

@@ -8,25 +8,26 @@ use serde_json::{Map, Value, json};
 
 use super::Image;
 use super::defaults::{GRACE_PERIOD, PROGRESS_DEADLINE, complete};
+use crate::kind::{Defaults, Kind};
 use crate::quantity::Quantity;
 
 /// Fills in what the API server does, and leaves out what it leaves out.
 #[must_use]
 pub fn completed(mut object: Value) -> Value {
-    let is_stateful = object["kind"] == "StatefulSet";
+    let kind = Kind::of_object(&object);
     let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return object };
     leave_out_nothing(spec);
     fill(spec, &json!({"replicas": 1, "revisionHistoryLimit": 10}));
-    if is_stateful {
-        stateful_set(spec);
-    } else {
-        deployment(spec);
+    let status = match kind.defaults {
+        Defaults::Deployment => deployment(spec),
+        Defaults::StatefulSet => stateful_set(spec),
+    };
+    for pointer in kind.templates {
+        if let Some(template) = object.pointer_mut(pointer) {
+            fill(template, &json!({"metadata": {}, "spec": {}}));
+            template.get_mut("spec").into_iter().for_each(pod);
+        }
     }
-    if let Some(template) = spec.get_mut("template") {
-        fill(template, &json!({"metadata": {}, "spec": {}}));
-        template.get_mut("spec").into_iter().for_each(pod);
-    }
-    let status = if is_stateful { json!({"replicas": 0, "availableReplicas": 0}) } else { json!({}) };
     fill(&mut object, &json!({"status": status}));
     object
 }
@@ -49,19 +50,23 @@ fn fill_in(place: &mut Value, field: &str, defaults: &Value) {
     }
 }
 
-fn deployment(spec: &mut Value) {
+/// Fills in what a Deployment has, and returns its status before there are pods.
+fn deployment(spec: &mut Value) -> Value {
     leave_out(spec, &[("paused", json!(false)), ("minReadySeconds", json!(0))]);
     fill(spec, &json!({"progressDeadlineSeconds": PROGRESS_DEADLINE}));
     rolling_update(spec, "strategy", &json!({"maxSurge": "25%", "maxUnavailable": "25%"}));
+    json!({})
 }
 
-fn stateful_set(spec: &mut Value) {
+/// Fills in what a StatefulSet has, and returns its status before there are pods.
+fn stateful_set(spec: &mut Value) -> Value {
     leave_out(spec, &[("minReadySeconds", json!(0))]);
     let kept = "persistentVolumeClaimRetentionPolicy";
     fill(spec, &json!({kept: {}, "podManagementPolicy": "OrderedReady", "serviceName": ""}));
     fill_in(spec, kept, &json!({"whenDeleted": "Retain", "whenScaled": "Retain"}));
     rolling_update(spec, "updateStrategy", &json!({"partition": 0}));
     items_mut(spec, "volumeClaimTemplates").for_each(claim);
+    json!({"replicas": 0, "availableReplicas": 0})
 }
 
 fn claim(claim: &mut Value) {
@@ -219,10 +224,11 @@ fn items_mut<'v>(place: &'v mut Value, list: &str) -> impl Iterator<Item = &'v m
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::NAMES;
 
     #[test]
     fn what_is_complete_stays_as_it_is() {
-        for kind in ["Deployment", "StatefulSet"] {
+        for kind in NAMES {
             let container = json!({"name": "a", "image": "a", "readinessProbe": {"httpGet": {"port": 80}}});
             let pod = json!({"containers": [container], "volumes": [{"name": "v"}, {"name": "h", "hostPath": {"path": "/"}}]});
             let bare = json!({"kind": kind, "spec": {"template": {"spec": pod}}});
@@ -263,7 +269,7 @@ mod tests {
                 "resources": 1, "volumes": ["x", null, {"configMap": "x", "projected": {"sources": ["x"]}}],
                 "containers": [null, {"resources": null, "env": [null, {"valueFrom": "x"}], "ports": [1],
                     "volumeMounts": ["x"], "lifecycle": "x", "livenessProbe": {"grpc": "x"}}]}}});
-        for kind in ["Deployment", "StatefulSet"] {
+        for kind in NAMES {
             let object = completed(json!({"kind": kind, "spec": words}));
             assert_eq!(object["spec"]["template"]["spec"]["containers"][1]["lifecycle"], "x");
         }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Image, Probe, words};
+use crate::kind;
 use crate::quantity::Quantity;
 
 /// Names and prefixes (those that end in `-` or `/`) of the extended resources that are GPUs or other accelerators.
@@ -24,14 +25,15 @@ pub const GPU_RESOURCES: &[&str] = &[
 /// A container or init container of a pod template.
 #[derive(Clone, Copy, Debug)]
 pub struct Container<'a> {
+    template: &'static str,
     list: &'static str,
     index: usize,
     value: &'a Value,
 }
 
 impl<'a> Container<'a> {
-    pub(super) fn new(list: &'static str, index: usize, value: &'a Value) -> Self {
-        Self { list, index, value }
+    pub(super) fn new(template: &'static str, list: &'static str, index: usize, value: &'a Value) -> Self {
+        Self { template, list, index, value }
     }
 
     /// Returns the container's name.
@@ -61,7 +63,7 @@ impl<'a> Container<'a> {
     /// Returns the place of one of the container's fields, as a person would write it.
     #[must_use]
     pub fn place(&self, field: &str) -> String {
-        format!("spec.template.spec.{}[{}].{field}", self.list, self.index)
+        format!("{}.spec.{}[{}].{field}", kind::place(self.template), self.list, self.index)
     }
 
     /// Tells whether this is an init container that keeps running beside the others.
@@ -110,12 +112,6 @@ impl<'a> Container<'a> {
         words::is_script(self)
     }
 
-    /// Returns the value of an environment variable that is given as text.
-    #[must_use]
-    pub fn env_value(&self, name: &str) -> Option<&'a str> {
-        self.env(name)?["value"].as_str()
-    }
-
     /// Returns the entry of an environment variable, however its value is given.
     #[must_use]
     pub fn env(&self, name: &str) -> Option<&'a Value> {
@@ -159,7 +155,7 @@ mod tests {
     use super::*;
 
     fn container(value: &Value) -> Container<'_> {
-        Container::new("containers", 0, value)
+        Container::new("/spec/template", "containers", 0, value)
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::kind::{self, Kind};
 use crate::quantity::Quantity;
 
 /// A field whose type is not the one that Kubernetes gives it.
@@ -33,7 +34,7 @@ enum Shape {
 const WORKLOAD: Shape = Shape::Object(&[
     ("kind", Shape::Text),
     ("metadata", METADATA),
-    ("spec", Shape::Object(&[("replicas", Shape::Number), ("template", TEMPLATE)])),
+    ("spec", Shape::Object(&[("replicas", Shape::Number)])),
 ]);
 
 const TEMPLATE: Shape = Shape::Object(&[("metadata", METADATA), ("spec", POD)]);
@@ -94,9 +95,24 @@ const PROBE: Shape = Shape::Object(&[
     ("grpc", Shape::Object(&[])),
 ]);
 
-/// Checks a whole workload.
-pub(super) fn check(object: &Value) -> Result<(), ShapeError> {
-    if object.is_object() { WORKLOAD.check(object, &mut Vec::new()) } else { Err(WORKLOAD.error(object, &[])) }
+/// Checks a whole workload of a kind.
+pub(super) fn check(object: &Value, kind: &Kind) -> Result<(), ShapeError> {
+    if !object.is_object() {
+        return Err(WORKLOAD.error(object, &[]));
+    }
+    WORKLOAD.check(object, &mut Vec::new())?;
+    kind.templates.iter().try_for_each(|pointer| check_at(object, kind::fields(pointer), &mut Vec::new()))
+}
+
+/// Checks the pod template at the end of a way, and that there are objects on the way.
+fn check_at<'v>(
+    value: &'v Value,
+    mut way: impl Iterator<Item = &'static str>,
+    place: &mut Vec<Step<'v>>,
+) -> Result<(), ShapeError> {
+    let Some(field) = way.next() else { return TEMPLATE.check(value, place) };
+    Shape::Object(&[]).check(value, place)?;
+    below(place, Step::Field(field), |place| check_at(&value[field], way, place))
 }
 
 /// Checks a pod template.
@@ -197,9 +213,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kind::KINDS;
+
+    fn checked(object: &Value) -> Result<(), ShapeError> {
+        check(object, Kind::of_object(object))
+    }
 
     fn complaint(object: &Value) -> String {
-        check(object).expect_err("this object has a wrong type").to_string()
+        checked(object).expect_err("this object has a wrong type").to_string()
     }
 
     #[test]
@@ -213,10 +234,23 @@ mod tests {
     }
 
     #[test]
+    fn every_template_of_a_kind_is_looked_at_and_what_is_on_the_way_to_it() {
+        let kind = Kind { templates: &["/spec/leader/template", "/spec/worker/template"], ..KINDS[0] };
+        let complaint = |worker: Value| {
+            let leader = json!({"template": {"spec": {"containers": [{"name": "a"}]}}});
+            check(&json!({"spec": {"leader": leader, "worker": worker}}), &kind).map_err(|error| error.to_string())
+        };
+        assert_eq!((complaint(json!(null)), complaint(json!({"template": {"spec": {}}}))), (Ok(()), Ok(())));
+        let told = |place: &str| Err(format!("{place}, but Kubernetes has an object there"));
+        assert_eq!(complaint(json!("x")), told("spec.worker is a string"));
+        assert_eq!(complaint(json!({"template": {"spec": []}})), told("spec.worker.template.spec is a list"));
+    }
+
+    #[test]
     fn a_null_container_is_not_an_absent_one() {
         let object = json!({"spec": {"template": {"spec": {"containers": [null]}}}});
         assert_eq!(complaint(&object), "spec.template.spec.containers[0] is null, but Kubernetes has an object there");
-        assert_eq!(check(&json!({"spec": {"template": {"spec": {"containers": null}}}})), Ok(()));
+        assert_eq!(checked(&json!({"spec": {"template": {"spec": {"containers": null}}}})), Ok(()));
     }
 
     #[test]
@@ -230,7 +264,7 @@ mod tests {
             assert_eq!(complaint(&limit(memory)), format!("{place} is {found}, but Kubernetes has a quantity there"));
         }
         for memory in [json!("1Gi"), json!(1_000_000), json!(0.5), json!(null)] {
-            assert_eq!(check(&limit(memory)), Ok(()));
+            assert_eq!(checked(&limit(memory)), Ok(()));
         }
     }
 

@@ -1,14 +1,79 @@
-//! What a container runs, word by word.
+//! What a container runs, word by word, as far as that can be told.
+
+use std::iter;
 
 use super::Container;
-use super::shell::{self, Variable};
+use super::environment::{Environment, Variable};
+use super::shell::{self, Invocation, bare};
+use super::text::{Kind, Text, Word};
 
-/// The words of one command, its program first.
+/// The words of one command, its program first, and the environment that it is run with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Words(Vec<String>);
+pub struct Words {
+    words: Vec<Word>,
+    environment: Environment,
+}
+
+/// What can be told of something that may be said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told<T> {
+    /// It is said.
+    Yes(T),
+    /// It is not said.
+    No,
+    /// It cannot be told; why not, in words that follow "it cannot be told".
+    Unknown(String),
+}
+
+impl<T> Told<T> {
+    /// Returns what is said, where that can be told.
+    pub fn yes(self) -> Option<T> {
+        match self {
+            Self::Yes(value) => Some(value),
+            Self::No | Self::Unknown(_) => None,
+        }
+    }
+
+    /// Tells whether it is certain that nothing is said.
+    pub fn is_no(&self) -> bool {
+        matches!(self, Self::No)
+    }
+
+    /// Returns what is said, or that nothing is.
+    ///
+    /// # Errors
+    /// Returns why it cannot be told.
+    pub fn certain(self) -> Result<Option<T>, String> {
+        match self {
+            Self::Yes(value) => Ok(Some(value)),
+            Self::No => Ok(None),
+            Self::Unknown(why) => Err(why),
+        }
+    }
+
+    /// Makes something else of what is said.
+    pub fn map<U>(self, of: impl FnOnce(T) -> U) -> Told<U> {
+        match self {
+            Self::Yes(value) => Told::Yes(of(value)),
+            Self::No => Told::No,
+            Self::Unknown(why) => Told::Unknown(why),
+        }
+    }
+
+    /// Asks elsewhere where it is certain that nothing is said.
+    #[must_use]
+    pub fn or_else(self, other: impl FnOnce() -> Self) -> Self {
+        if self.is_no() { other() } else { self }
+    }
+
+    /// Returns the first of several answers that is not `No`.
+    pub fn first(answers: impl IntoIterator<Item = Self>) -> Self {
+        answers.into_iter().find(|answer| !answer.is_no()).unwrap_or(Self::No)
+    }
+}
 
 /// Programs that run another one, whose words stand among their own.
-const WRAPPERS: &[&str] = &[
+pub(super) const WRAPPERS: &[&str] = &[
     "accelerate",
     "catatonit",
     "conda",
@@ -34,77 +99,170 @@ const WRAPPERS: &[&str] = &[
 ];
 
 /// Words of a shell's language that stand before a command.
-const KEYWORDS: &[&str] = &["!", "command", "do", "else", "exec", "nohup", "then", "time", "{"];
+pub(super) const KEYWORDS: &[&str] = &["!", "command", "do", "else", "exec", "nohup", "then", "time", "{"];
 
 impl Words {
     /// Returns the commands that a container runs: those of a shell's script, or the one that `command` and `args` are.
     /// References to variables whose values are written out are resolved.
     #[must_use]
     pub fn commands_of(container: &Container) -> Vec<Self> {
-        let environment = environment(container);
-        let words = words(container, &environment);
-        let Some(place) = script(&words) else {
-            return if words.is_empty() { Vec::new() } else { vec![Self(words)] };
-        };
-        let may_have_more = super::items(container.field("envFrom")).next().is_some();
-        let known = |name: &str| match environment.iter().rev().find(|(known, _)| *known == name) {
-            Some((_, Some(value))) => Variable::Is(value.clone()),
-            None if !may_have_more => Variable::Unset,
-            _ => Variable::Unknown,
-        };
-        shell::commands(&words[place], &known).into_iter().map(Self).collect()
+        let environment = Environment::of(container);
+        let words: Vec<Word> = environment.words(container).into_iter().map(Word::of).collect();
+        match Invocation::of(&words) {
+            Some(invocation) => shell::commands(&words, &invocation, &environment),
+            None if words.is_empty() => Vec::new(),
+            None => vec![Self { words, environment }],
+        }
     }
 
-    /// Returns the words of several commands as those of one.
+    pub(super) fn new(words: Vec<Word>, environment: Environment) -> Self {
+        Self { words, environment }
+    }
+
+    /// Returns the words of several commands of a container as those of one.
     #[must_use]
-    pub fn joined(commands: &[Self]) -> Self {
-        Self(commands.iter().flat_map(|Self(words)| words).cloned().collect())
+    pub fn joined(commands: &[Self], container: &Container) -> Self {
+        let environment = commands.last().map_or_else(|| Environment::of(container), |last| last.environment.clone());
+        Self { words: commands.iter().flat_map(|command| &command.words).cloned().collect(), environment }
+    }
+
+    /// Returns each word, where all of them can be told.
+    #[must_use]
+    pub fn known(&self) -> Option<Vec<&str>> {
+        self.words.iter().map(Word::told).collect()
     }
 
     /// Returns the same behind a program.
     #[must_use]
     pub fn behind(&self, program: &str) -> Self {
-        Self([program].into_iter().chain(self.iter()).map(str::to_owned).collect())
+        let program = Word::of(Text::known(program));
+        Self { words: iter::once(program).chain(self.words.iter().cloned()).collect(), ..self.clone() }
     }
 
-    /// Returns each word.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &str> {
-        self.0.iter().map(String::as_str)
+    /// Returns the same where the word at a place is what the program is about, and no flag: the model, the folder.
+    #[must_use]
+    pub fn with_operand(mut self, place: usize) -> Self {
+        if let Some(word) = self.words.get_mut(place).filter(|word| word.kind == Kind::One) {
+            word.kind = Kind::Value;
+        }
+        self
     }
 
     /// Tells whether a flag is there, with or without a value. Python's programs take `_` for `-` in it.
     #[must_use]
-    pub fn has(&self, flag: &str) -> bool {
-        self.iter().any(|word| after_flag(word, flag).is_some())
+    pub fn has(&self, flag: &str) -> Told<()> {
+        let is_there = |word: &Word| {
+            !word.is_open() && after_flag(word.text.begin(), flag).is_some_and(|rest| is_whole(word, rest))
+        };
+        if self.words.iter().any(is_there) {
+            return Told::Yes(());
+        }
+        let mut unsure = (0..self.words.len()).filter(|place| self.may_be(*place, flag));
+        unsure.next().map_or(Told::No, |place| self.unknown(place))
     }
 
     /// Returns the value of `--flag value` or `--flag=value`; the last one counts, as it does for the programs themselves.
     #[must_use]
-    pub fn value(&self, flag: &str) -> Option<&str> {
-        let mut values = self.0.iter().enumerate().rev().filter_map(|(index, word)| match after_flag(word, flag)? {
-            "" => self.0.get(index + 1).map(String::as_str),
-            rest => rest.strip_prefix('='),
-        });
-        values.next()
+    pub fn value(&self, flag: &str) -> Told<&str> {
+        let places = (0..self.words.len()).rev();
+        Told::first(
+            places.map(|place| if self.may_be(place, flag) { self.unknown(place) } else { self.value_at(place, flag) }),
+        )
+    }
+
+    fn value_at(&self, place: usize, flag: &str) -> Told<&str> {
+        let Some(word) = self.words[place].told() else { return Told::No };
+        match after_flag(word, flag) {
+            Some("") => match self.words.get(place + 1) {
+                Some(value) => value.told().map_or_else(|| self.unknown(place + 1), Told::Yes),
+                None => Told::No,
+            },
+            Some(rest) => rest.strip_prefix('=').map_or(Told::No, Told::Yes),
+            None => Told::No,
+        }
+    }
+
+    /// Says what is not known of a word; of one behind a flag, with that.
+    fn unknown<T>(&self, place: usize) -> Told<T> {
+        let word = &self.words[place];
+        let flag = place.checked_sub(1).and_then(|before| self.words[before].told()).filter(|word| is_flag(word));
+        Told::Unknown(match (word.kind, flag) {
+            (Kind::Doubt, _) => word.text.written(),
+            (_, Some(flag)) => format!("what `{flag} {}` stands for", word.text.written()),
+            (_, None) => format!("what `{}` stands for", word.text.written()),
+        })
+    }
+
+    /// Tells whether a word that is not known may be a flag. A single one behind a flag without a value is taken to be that:
+    /// `--model "$MODEL"`.
+    fn may_be(&self, place: usize, flag: &str) -> bool {
+        let word = &self.words[place];
+        let is_value = || place > 0 && self.words[place - 1].told().is_some_and(is_flag);
+        match word.kind {
+            Kind::Doubt | Kind::Several => true,
+            Kind::Value => false,
+            Kind::One if word.told().is_some() => false,
+            Kind::One if word.text.begin().is_empty() => !is_value(),
+            Kind::One => may_begin(word.text.begin(), flag),
+        }
     }
 
     /// Returns the value of the first of several flags that has one.
     #[must_use]
-    pub fn value_of_any<'w>(&'w self, flags: &[String]) -> Option<&'w str> {
-        flags.iter().find_map(|flag| self.value(flag))
+    pub fn value_of_any<'w>(&'w self, flags: &[String]) -> Told<&'w str> {
+        Told::first(flags.iter().map(|flag| self.value(flag)))
     }
 
     /// Tells whether one of several flags is there.
     #[must_use]
-    pub fn has_any(&self, flags: &[String]) -> bool {
-        flags.iter().any(|flag| self.has(flag))
+    pub fn has_any(&self, flags: &[String]) -> Told<()> {
+        let all: Vec<Told<()>> = flags.iter().map(|flag| self.has(flag)).collect();
+        if all.contains(&Told::Yes(())) { Told::Yes(()) } else { Told::first(all) }
+    }
+
+    /// Returns the value of a variable of the environment.
+    #[must_use]
+    pub fn env(&self, name: &str) -> Told<&str> {
+        match self.environment.variables.get(name) {
+            Some(Variable { value: Some(value), .. }) => {
+                value.told().map_or_else(|| Told::Unknown(format!("what {name} is")), Told::Yes)
+            }
+            _ => Told::No,
+        }
+    }
+
+    /// Returns the value of the first of several variables that is set.
+    #[must_use]
+    pub fn env_of_any<'w>(&'w self, names: &[String]) -> Told<&'w str> {
+        Told::first(names.iter().map(|name| self.env(name)))
+    }
+
+    /// Returns what is given by one of several flags, or else by one of several variables.
+    #[must_use]
+    pub fn given<'w>(&'w self, flags: &[String], names: &[String]) -> Told<&'w str> {
+        self.value_of_any(flags).or_else(|| self.env_of_any(names))
+    }
+
+    /// Tells whether a variable of the environment is set, whatever its value.
+    #[must_use]
+    pub fn has_env(&self, name: &str) -> bool {
+        !self.env(name).is_no()
     }
 
     /// Returns what stands after a word, unless that is a flag.
     #[must_use]
-    pub fn after(&self, word: &str) -> Option<&str> {
-        let place = self.0.iter().position(|known| known == word)?;
-        self.0.get(place + 1).map(String::as_str).filter(|next| !next.starts_with('-'))
+    pub fn after(&self, word: &str) -> Told<&str> {
+        let Some(place) = self.words.iter().position(|known| known.told() == Some(word)) else {
+            return self.words.iter().position(Word::is_open).map_or(Told::No, |open| self.unknown(open));
+        };
+        match self.words.get(place + 1) {
+            Some(next) => match next.told() {
+                Some(told) if told.starts_with('-') => Told::No,
+                Some(told) => Told::Yes(told),
+                None => self.unknown(place + 1),
+            },
+            None => Told::No,
+        }
     }
 
     /// Returns the program, without its folder; of Python, the module or the file that it runs.
@@ -114,50 +272,69 @@ impl Words {
     }
 
     /// Tells whether the command is a program with these words behind it, flags among them wherever they stand:
-    /// `vllm serve`, `torchserve --start`.
+    /// `vllm serve`, `torchserve --start`. Returns the place behind them.
     #[must_use]
-    pub fn run(&self, command: &str) -> bool {
+    pub fn run(&self, command: &str) -> Option<usize> {
         let mut wanted = command.split(' ');
         let program = wanted.next().unwrap_or_default();
         let (flags, following): (Vec<&str>, Vec<&str>) = wanted.partition(|word| word.starts_with('-'));
-        let is_it = |(found, rest): (&str, &[String])| {
-            found == program
+        let is_it = |(found, place): &(&str, usize)| {
+            let rest = &self.words[*place..];
+            *found == program
                 && rest.len() >= following.len()
-                && rest.iter().zip(&following).all(|(found, wanted)| found == wanted)
-                && flags.iter().all(|flag| rest.iter().any(|word| word == flag))
+                && rest.iter().zip(&following).all(|(found, wanted)| found.told() == Some(wanted))
+                && flags.iter().all(|flag| rest.iter().any(|word| word.told() == Some(flag)))
         };
-        self.programs().any(is_it)
+        self.programs().find(is_it).map(|(_, place)| place + following.len())
     }
 
-    /// Returns the program that is run, with what stands behind it. Behind a wrapper each word may be the program.
-    fn programs(&self) -> impl Iterator<Item = (&str, &[String])> {
-        let start = self.0.iter().take_while(|word| KEYWORDS.contains(&word.as_str())).count();
-        let words = &self.0[start..];
-        let is_wrapped = words.first().is_some_and(|word| WRAPPERS.contains(&bare(word)));
-        let most = if is_wrapped { words.len() } else { words.len().min(1) };
-        (0..most).map(|place| run_at(&words[place..]))
+    /// Returns the program that is run, with the place behind it. Behind a wrapper each word may be the program.
+    fn programs(&self) -> impl Iterator<Item = (&str, usize)> {
+        let is_keyword = |word: &&Word| word.told().is_some_and(|told| KEYWORDS.contains(&told));
+        let start = self.words.iter().take_while(is_keyword).count();
+        let rest = &self.words[start..];
+        let is_wrapped = rest.first().and_then(Word::told).is_some_and(|word| WRAPPERS.contains(&bare(word)));
+        let most = if is_wrapped { rest.len() } else { rest.len().min(1) };
+        (start..start + most).filter_map(|place| self.run_at(place))
+    }
+
+    /// Returns what the word at a place runs, with the place behind it.
+    fn run_at(&self, place: usize) -> Option<(&str, usize)> {
+        let told = |place: usize| self.words.get(place).and_then(Word::told);
+        let program = bare(told(place)?);
+        if !program.starts_with("python") {
+            return Some((program, place + 1));
+        }
+        // Python's own flags end with the module or the file.
+        let mut next = place + 1;
+        while told(next).is_some_and(|word| word.starts_with('-') && word != "-m") {
+            next += 1;
+        }
+        let is_module = told(next) == Some("-m");
+        next += usize::from(is_module);
+        Some(match told(next) {
+            Some(name) => (if is_module { name } else { bare(name) }, next + 1),
+            None => (program, place + 1),
+        })
     }
 }
 
-/// Returns what the first word of a command runs, with what stands behind it.
-fn run_at(words: &[String]) -> (&str, &[String]) {
-    let (first, rest) = words.split_first().expect("there is a word at each place");
-    let program = bare(first);
-    if !program.starts_with("python") {
-        return (program, rest);
-    }
-    // Python's own flags end with the module or the file.
-    let options = rest.iter().take_while(|word| word.starts_with('-') && *word != "-m").count();
-    let module = rest.get(options).is_some_and(|word| word == "-m");
-    match rest.get(options + usize::from(module)) {
-        Some(name) => (if module { name } else { bare(name) }, &rest[options + usize::from(module) + 1..]),
-        None => (program, rest),
-    }
+/// Tells whether a word is a flag without a value.
+fn is_flag(word: &str) -> bool {
+    word.starts_with('-') && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
-/// Returns a word without the folder of its file.
-fn bare(word: &str) -> &str {
-    word.rsplit('/').next().unwrap_or(word)
+/// Tells whether what is known of a word goes on to what stands behind a flag in it.
+fn is_whole(word: &Word, rest: &str) -> bool {
+    !rest.is_empty() || word.told().is_some()
+}
+
+/// Tells whether a word of which this is the beginning may be a flag, or the flag and its value.
+fn may_begin(begin: &str, flag: &str) -> bool {
+    match after_flag(begin, flag) {
+        Some(_) => true,
+        None => flag.get(..begin.len()).is_some_and(|head| after_flag(begin, head) == Some("")),
+    }
 }
 
 /// Returns what stands in a word after a flag: nothing, or `=` and a value.
@@ -168,85 +345,10 @@ fn after_flag<'w>(word: &'w str, flag: &str) -> Option<&'w str> {
     is_flag.then_some(rest)
 }
 
-/// The variables of a container, in their order; without a value where that is not written out.
-type Environment<'a> = Vec<(&'a str, Option<String>)>;
-
-/// Reads the variables of a container. A value may refer to those before it.
-fn environment<'a>(container: &Container<'a>) -> Environment<'a> {
-    let mut known: Environment = Vec::new();
-    for entry in super::items(container.field("env")) {
-        let Some(name) = entry["name"].as_str() else { continue };
-        let is_elsewhere = !entry["valueFrom"].is_null();
-        let value = (!is_elsewhere).then(|| expanded(entry["value"].as_str().unwrap_or_default(), &known));
-        known.push((name, value));
-    }
-    known
-}
-
-fn words(container: &Container, environment: &Environment) -> Vec<String> {
-    let texts = ["command", "args"].into_iter().flat_map(|field| super::items(container.field(field)));
-    texts.filter_map(|word| word.as_str()).map(|word| expanded(word, environment)).collect()
-}
-
 /// Tells whether a container runs the script of a shell.
 pub(super) fn is_script(container: &Container) -> bool {
-    script(&words(container, &Environment::new())).is_some()
-}
-
-/// Returns the place of the script of a shell, wherever a wrapper such as `tini --` puts that shell.
-fn script(words: &[String]) -> Option<usize> {
-    let shell = words.iter().position(|word| is_shell(word))?;
-    let is_command =
-        |word: &String| word.strip_prefix('-').is_some_and(|flags| !flags.starts_with('-') && flags.ends_with('c'));
-    let option = words[shell + 1..].iter().position(is_command)?;
-    // Between the shell and its `-c` stand only other options, and what `-o` is followed by.
-    let between = &words[shell + 1..=shell + option];
-    let is_option = |(index, word): (usize, &String)| {
-        word.starts_with('-') || index > 0 && between[index - 1].starts_with('-') && between[index - 1].ends_with('o')
-    };
-    let place = shell + option + 2;
-    (between.iter().enumerate().all(is_option) && place < words.len()).then_some(place)
-}
-
-fn is_shell(word: &str) -> bool {
-    matches!(bare(word), "sh" | "bash" | "ash" | "dash" | "zsh")
-}
-
-/// Tells whether a text refers to a variable by `$(NAME)`, for which the kubelet puts its value.
-pub(crate) fn refers_to(text: &str, name: &str) -> bool {
-    let environment: Environment = vec![(name, Some(String::new()))];
-    expanded(text, &environment) != expanded(text, &Environment::new())
-}
-
-/// Puts the values of variables in the place of `$(NAME)`, as the kubelet does before anything runs.
-///
-/// <https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/>
-fn expanded(word: &str, environment: &Environment) -> String {
-    let mut text = String::new();
-    let mut rest = word;
-    while let Some(at) = rest.find('$') {
-        text.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let name = rest.strip_prefix("$(").and_then(|inner| inner.split_once(')')).map(|(name, _)| name);
-        let known = name.and_then(|name| environment.iter().rev().find(|(known, _)| *known == name));
-        let taken = match (known.and_then(|(_, value)| value.as_ref()), rest.as_bytes().get(1)) {
-            (Some(value), _) => {
-                text.push_str(value);
-                name.map_or(1, |name| name.len() + 3)
-            }
-            // `$$` is one `$`, which begins no reference.
-            (None, Some(b'$')) => {
-                text.push_str("$$");
-                2
-            }
-            (None, _) => {
-                text.push('$');
-                1
-            }
-        };
-        rest = &rest[taken..];
-    }
-    text + rest
+    let words: Vec<Word> = Environment::of(container).words(container).into_iter().map(Word::of).collect();
+    Invocation::of(&words).is_some()
 }
 
 #[cfg(test)]
@@ -255,17 +357,26 @@ mod tests {
 
     use super::*;
 
-    fn commands(mut value: Value) -> Vec<String> {
+    fn words(mut value: Value) -> Vec<Words> {
         value["env"] = json!([
-            {"name": "PORT", "value": "9000"}, {"name": "OTHER", "value": "$(PORT)"},
+            {"name": "PORT", "value": "9000"}, {"name": "OTHER", "value": "$(PORT)"}, {"name": "ARGS", "value": "--a b"},
             {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
         ]);
-        let commands = Words::commands_of(&Container::new("containers", 0, &value));
-        commands.iter().map(|words| words.0.join(" ")).collect()
+        Words::commands_of(&Container::new("/spec/template", "containers", 0, &value))
+    }
+
+    fn commands(value: Value) -> Vec<String> {
+        let written = |words: &Words| words.words.iter().map(|word| word.text.written()).collect::<Vec<_>>().join(" ");
+        words(value).iter().map(written).collect()
+    }
+
+    fn script(text: &str) -> Words {
+        words(json!({"command": ["sh", "-c", text]})).pop().unwrap()
     }
 
     fn of(text: &str) -> Words {
-        Words(text.split(' ').map(str::to_owned).collect())
+        let words = text.split(' ').map(|word| Word::of(Text::known(word))).collect();
+        Words::new(words, Environment::default())
     }
 
     #[test]
@@ -273,6 +384,7 @@ mod tests {
         for command in [
             &["tini", "--", "bash", "-e", "-xc", "a b; c", "name"][..],
             &["/bin/bash", "-euxo", "pipefail", "-c", "a b; c"],
+            &["sh", "-ce", "a b; c"],
         ] {
             assert_eq!(commands(json!({"command": command})), ["a b", "c"]);
         }
@@ -289,41 +401,76 @@ mod tests {
     #[test]
     fn flags_are_read_as_programs_read_them() {
         let words = of("/usr/bin/vllm serve org/model --port 1 --port=2 --dry_run -p");
-        assert_eq!((words.value("--port"), words.value("-p"), words.value("--por")), (Some("2"), None, None));
-        assert!(words.has("--dry-run") && words.has("-p") && !words.has("--dry"));
-        assert_eq!((words.after("serve"), words.after("org/model")), (Some("org/model"), None));
+        assert_eq!(words.value("--port"), Told::Yes("2"));
+        assert_eq!((words.value("-p"), words.value("--por")), (Told::No, Told::No));
+        let has = |flag: &str| words.has(flag);
+        assert_eq!([has("--dry-run"), has("-p"), has("--dry")], [Told::Yes(()), Told::Yes(()), Told::No]);
+        assert_eq!((words.after("serve"), words.after("org/model")), (Told::Yes("org/model"), Told::No));
     }
 
     #[test]
     fn a_program_is_known_wherever_it_lies_and_whoever_starts_it() {
         for text in ["/opt/bin/vllm serve m", "exec vllm serve m", "tini -- vllm serve m", "env A=1 vllm serve m"] {
-            assert!(of(text).run("vllm serve"), "{text}");
+            assert!(of(text).run("vllm serve").is_some(), "{text}");
         }
         for text in ["vllm bench serve", "echo vllm serve", "python deploy.py vllm serve", "vllm"] {
-            assert!(!of(text).run("vllm serve"), "{text}");
+            assert_eq!(of(text).run("vllm serve"), None, "{text}");
         }
-        assert!(of("python3.12 -u -m sglang.launch_server").run("sglang.launch_server"));
-        assert!(!of("python -m other --module sglang.launch_server").run("sglang.launch_server"));
-        assert!(of("torchserve --foreground --start").run("torchserve --start"));
+        assert_eq!(of("python3.12 -u -m sglang.launch_server").run("sglang.launch_server"), Some(4));
+        assert_eq!(of("python -m other --module sglang.launch_server").run("sglang.launch_server"), None);
+        assert!(of("torchserve --foreground --start").run("torchserve --start").is_some());
         assert_eq!((of("python /app/run.py a").program(), of("python").program()), (Some("run.py"), Some("python")));
     }
 
     #[test]
-    fn references_are_resolved_where_the_value_is_written_out() {
-        let args = |word: &str| commands(json!({"args": [word]})).remove(0);
-        assert_eq!(args("--port=$(PORT)"), "--port=9000");
-        assert_eq!(args("$(PORT)$(OTHER)-$"), "90009000-$");
-        for kept in ["$$(PORT)", "$(SECRET)", "$(MISSING)", "$PORT", "$(PORT", "$("] {
-            assert_eq!(args(kept), kept);
+    fn a_shells_variables_are_those_of_the_container() {
+        let written = |text: &str| commands(json!({"command": ["sh", "-c", text]})).remove(0);
+        assert_eq!(written("a $PORT ${OTHER:-1} ${MISSING:-2}"), "a 9000 9000 2");
+        assert_eq!(written("a $SECRET ${SECRET:-3}"), "a $SECRET ${SECRET:-3}");
+        let from = json!({"command": ["sh", "-c", "a ${MISSING:-2}"], "envFrom": [{"configMapRef": {"name": "c"}}]});
+        assert_eq!(commands(from), ["a ${MISSING:-2}"], "it may be among those");
+    }
+
+    #[test]
+    fn what_words_that_cannot_be_told_may_hide_is_unknown() {
+        let unknown = |what: &str| Told::Unknown(format!("what `{what}` stands for"));
+        for (text, expected) in [
+            ("a $ARGS", Told::Yes("b")),
+            ("a \"$ARGS\"", Told::No),
+            ("a $SECRET", unknown("$SECRET")),
+            ("a \"$SECRET\"", unknown("$SECRET")),
+            ("a $NOBODY_SETS_IT", unknown("$NOBODY_SETS_IT")),
+            ("a $(cat flags)", unknown("$(cat flags)")),
+            ("a --a $SECRET", unknown("--a $SECRET")),
+            ("a --a \"$SECRET\"", unknown("--a $SECRET")),
+            ("a --a=\"$SECRET\"", unknown("--a=$SECRET")),
+            ("a --\"$SECRET\"", unknown("--$SECRET")),
+            ("a $SECRET --a 1", Told::Yes("1")),
+            ("a --a 1 $SECRET", unknown("$SECRET")),
+            ("a --b \"$SECRET\"", Told::No),
+            ("a --b=\"$SECRET\"", Told::No),
+            ("a \"b $SECRET\"", Told::No),
+            ("a \"$@\"", Told::No),
+            ("if b; then a --a 1; fi", Told::Unknown("which branch of its script is taken".to_owned())),
+            ("b && a --a 1", Told::Yes("1")),
+        ] {
+            assert_eq!(script(text).value("--a"), expected, "{text}");
         }
     }
 
     #[test]
-    fn a_shells_variables_are_those_of_the_container() {
-        let script = |text: &str| commands(json!({"command": ["sh", "-c", text]})).remove(0);
-        assert_eq!(script("a $PORT ${OTHER:-1} ${MISSING:-2}"), "a 9000 9000 2");
-        assert_eq!(script("a $SECRET ${SECRET:-3}"), "a $SECRET ${SECRET:-3}");
-        let from = json!({"command": ["sh", "-c", "a ${MISSING:-2}"], "envFrom": [{"configMapRef": {"name": "c"}}]});
-        assert_eq!(commands(from), ["a ${MISSING:-2}"], "it may be among those");
+    fn a_program_sees_what_its_script_exports() {
+        for (text, expected) in [
+            ("export A=1; a", Told::Yes("1")),
+            ("A=1 a", Told::Yes("1")),
+            // The image may set and so export it.
+            ("A=1; a", Told::Unknown("what A is".to_owned())),
+            ("a", Told::No),
+            ("export PORT; a", Told::No),
+        ] {
+            let commands = words(json!({"command": ["sh", "-c", text]}));
+            assert_eq!(commands.last().unwrap().env("A"), expected, "{text}");
+            assert_eq!(commands.last().unwrap().env("PORT"), Told::Yes("9000"), "{text}");
+        }
     }
 }

@@ -87,7 +87,7 @@ fn decimal(quantity: &Quantity) -> String {
 /// Returns a regular expression, written as in a string of PromQL, for the names of a workload's pods.
 fn pods(workload: &Workload) -> String {
     let name = workload.name().replace('.', r"\\.");
-    if workload.kind() == "StatefulSet" { format!("{name}-[0-9]+") } else { format!("{name}-[a-z0-9]+-[a-z0-9]+") }
+    format!("{name}-{}", workload.known_kind().pods)
 }
 
 /// Names a ScaledObject.

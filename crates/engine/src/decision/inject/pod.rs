@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::Injector;
 use crate::facts::Facts;
+use crate::kind;
 use crate::policy::{Class, PodSettings, PolicyRef};
 use crate::quantity::Quantity;
 use crate::runtimes::Recognised;
@@ -54,7 +55,8 @@ impl Pod<'_> {
     /// Tells whether the API server's value stands in a field for that nobody wrote any.
     fn is_default(&self, field: &str, default: &Value) -> bool {
         let found = self.field(field);
-        found.is_null() || (found == default && !wrote(self.workload, &["spec", "template", "spec", field]))
+        let way: Vec<&str> = kind::fields(self.workload.known_kind().template()).chain(["spec", field]).collect();
+        found.is_null() || (found == default && !wrote(self.workload, &way))
     }
 
     /// The sleep must end within the grace period, or the API server refuses it.

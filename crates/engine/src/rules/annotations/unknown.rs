@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::distance::nearest;
 use crate::api::{ANNOTATION_PREFIX, AUTHORS_ANNOTATIONS, Enforcement, RECEIPT_ANNOTATION};
 use crate::companions::{APPLIED_ANNOTATION, WORKLOAD_ANNOTATION};
+use crate::kind;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::{snippet, this_source};
 use crate::workload::Workload;
@@ -37,6 +38,7 @@ impl Rule for UnknownAnnotation {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let workload = context.workload;
+        let template = format!("{}.metadata", kind::place(workload.known_kind().template()));
         let unknown = annotations(workload.metadata("annotations"))
             .filter(|(key, _)| !AUTHORS_ANNOTATIONS.contains(key))
             .map(|(key, value)| misspelt(&workload, "metadata", key, value));
@@ -44,15 +46,12 @@ impl Rule for UnknownAnnotation {
         let misplaced = annotations(&workload.template()["metadata"]["annotations"])
             .filter(|(key, _)| workload.annotation(key).is_none())
             .map(|(key, value)| match AUTHORS_ANNOTATIONS.iter().find(|known| *known == &key) {
-                Some(known) => misplaced(known, value),
-                None => misspelt(&workload, TEMPLATE, key, value),
+                Some(known) => misplaced(&template, known, value),
+                None => misspelt(&workload, &template, key, value),
             });
         unknown.chain(misplaced).collect()
     }
 }
-
-/// Where the metadata of the pod template stands.
-const TEMPLATE: &str = "spec.template.metadata";
 
 /// Returns the annotations of Tidegate's that people write.
 fn annotations(annotations: &Value) -> impl Iterator<Item = (&str, &Value)> {
@@ -72,19 +71,19 @@ fn misspelt(workload: &Workload, metadata: &str, key: &str, value: &Value) -> Fi
         .fix(moved(metadata, key, instead.as_deref(), value))
 }
 
-fn misplaced(key: &str, value: &Value) -> Finding {
-    Finding::at(format!("{TEMPLATE}.annotations[{key}]"))
+fn misplaced(template: &str, key: &str, value: &Value) -> Finding {
+    Finding::at(format!("{template}.annotations[{key}]"))
         .found(format!("`{key}`, which Tidegate does not read there"))
         .expected("it in the metadata of the workload")
-        .fix(moved(TEMPLATE, key, Some(key), value))
+        .fix(moved(template, key, Some(key), value))
 }
 
 /// Writes an annotation under its right name in the metadata of the workload, and takes out the wrong one.
 fn moved(metadata: &str, key: &str, right: Option<&str>, value: &Value) -> String {
     let mut written = json!({});
     let mut put = |metadata: &str, key: &str, value: &Value| {
-        let place = if metadata == TEMPLATE { &mut written["spec"]["template"] } else { &mut written };
-        let annotations = &mut place["metadata"]["annotations"];
+        let place = metadata.split('.').fold(&mut written, |place, field| &mut place[field]);
+        let annotations = &mut place["annotations"];
         let known = annotations.as_object().cloned().unwrap_or_default();
         *annotations = known.into_iter().chain([(key.to_owned(), value.clone())]).collect::<Map<_, _>>().into();
     };

@@ -10,7 +10,7 @@ use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::runtimes::Recognised;
-use crate::workload::Container;
+use crate::workload::{Container, Told};
 
 /// Finds GPUs that are missing or idle.
 #[derive(Debug)]
@@ -53,22 +53,27 @@ fn mismatch(recognised: &Recognised, container: &Container) -> Option<Finding> {
 fn wanted(recognised: &Recognised) -> Option<(u64, u64)> {
     let parallel = &recognised.runtime?.parallel;
     let is_told = !parallel.tensor.is_empty() || !parallel.env.is_empty();
-    let is_said = recognised.words.has_any(&parallel.tensor)
-        || parallel.env.iter().any(|name| recognised.container.is_some_and(|container| container.env(name).is_some()));
+    let words = &recognised.words;
+    let is_said = words.has_any(&parallel.tensor).certain().ok()?.is_some()
+        || parallel.env.iter().any(|name| words.has_env(name));
     let tensor = match is_said {
         true => recognised.tensor_parallel().filter(|count| *count > 0)?,
         false if parallel.takes_all || !is_told => return None,
         false => 1,
     };
-    let others = parallel.others.iter().filter_map(|flag| recognised.words.value(flag));
-    let factors: Option<Vec<u64>> = others.map(|value| value.parse().ok().filter(|count| *count > 0)).collect();
-    let all = factors?.into_iter().try_fold(tensor, u64::checked_mul)?;
-    let nodes = match recognised.words.value_of_any(&parallel.nodes) {
-        Some(nodes) => nodes.parse().ok().filter(|nodes| *nodes > 0)?,
-        None => 1,
-    };
+    let others = parallel.others.iter().map(|flag| factor(words.value(flag)));
+    let all = others.collect::<Option<Vec<u64>>>()?.into_iter().try_fold(tensor, u64::checked_mul)?;
+    let nodes = factor(words.value_of_any(&parallel.nodes))?;
     // Each node has its part of the layers, too.
     Some(if all % nodes == 0 { ((tensor / nodes).max(1), all / nodes) } else { (tensor, all) })
+}
+
+/// Returns a number that multiplies others: 1 where nothing is said, none where it cannot be told.
+fn factor(said: Told<&str>) -> Option<u64> {
+    match said.certain().ok()? {
+        Some(value) => value.parse().ok().filter(|count| *count > 0),
+        None => Some(1),
+    }
 }
 
 fn whole(container: &Container, resource: &str) -> Option<u64> {

@@ -12,7 +12,7 @@ use crate::api::{Enforcement, Runtime};
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::runtimes::Recognised;
-use crate::workload::Container;
+use crate::workload::{Container, Told};
 
 /// Finds GPU servers that have no GPU.
 #[derive(Debug)]
@@ -49,7 +49,11 @@ impl Rule for GpuMissing {
 fn needs(recognised: &Recognised, container: &Container, runtime: &Runtime) -> bool {
     let image = container.image().text();
     let is_excepted = runtime.gpu.except_images.iter().any(|part| image.contains(part.as_str()))
-        || runtime.gpu.except_flags.iter().any(|(flag, value)| recognised.words.value(flag) == Some(value));
+        || runtime.gpu.except_flags.iter().any(|(flag, value)| match recognised.words.value(flag) {
+            Told::Yes(said) => said == value,
+            Told::No => false,
+            Told::Unknown(_) => true,
+        });
     runtime.gpu.required && !is_excepted
 }
 

@@ -40,7 +40,7 @@ impl Rule for ResourcesOutOfBounds {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let pod = &context.workload.pod_spec()["resources"];
-        let mut findings = self.outside(pod, &|path| Finding::at(format!("spec.template.spec.resources.{path}")));
+        let mut findings = self.outside(pod, &|path| Finding::in_pod(&context.workload, &format!("resources.{path}")));
         for container in context.workload.all_containers() {
             let at = |path: &str| Finding::in_container(&container, &format!("resources.{path}"));
             findings.extend(self.outside(container.field("resources"), &at));

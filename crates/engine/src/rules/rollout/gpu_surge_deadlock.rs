@@ -34,7 +34,7 @@ impl Rule for GpuSurgeDeadlock {
         let workload = &context.workload;
         let strategy = workload.spec("strategy");
         let has_gpu = workload.long_running().any(|container| container.has_gpu());
-        if !has_gpu || workload.kind() != "Deployment" || strategy["type"] == "Recreate" {
+        if !has_gpu || !workload.known_kind().has_surge || strategy["type"] == "Recreate" {
             return Vec::new();
         }
         let (least, _) = replicas(context);

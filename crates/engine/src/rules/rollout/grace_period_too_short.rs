@@ -34,7 +34,7 @@ impl Rule for GracePeriodTooShort {
         let needed = drain.and_then(|drain| i64::try_from(Duration::from(drain.grace_period).as_secs()).ok());
         let written = context.workload.pod_spec()["terminationGracePeriodSeconds"].as_i64().unwrap_or(GRACE_PERIOD);
         let Some(needed) = needed.filter(|needed| written < *needed) else { return Vec::new() };
-        let finding = Finding::in_pod("terminationGracePeriodSeconds").found(format!("`{written}`"));
+        let finding = Finding::in_pod(&context.workload, "terminationGracePeriodSeconds").found(format!("`{written}`"));
         let runtime = context.recognised.name().unwrap_or_default();
         vec![
             finding

@@ -33,7 +33,9 @@ impl Rule for ProgressDeadlineTooShort {
         let probes = workload.long_running().filter_map(|container| container.probe("startupProbe"));
         let longest = probes.map(|probe| i64::try_from(probe.window()).unwrap_or(i64::MAX)).max();
         let deadline = workload.progress_deadline().unwrap_or(PROGRESS_DEADLINE);
-        let Some(longest) = longest.filter(|longest| workload.kind() == "Deployment" && deadline <= *longest) else {
+        let Some(longest) =
+            longest.filter(|longest| workload.known_kind().has_progress_deadline && deadline <= *longest)
+        else {
             return Vec::new();
         };
         let finding = Finding::at("spec.progressDeadlineSeconds").found(format!("`{deadline}`"));

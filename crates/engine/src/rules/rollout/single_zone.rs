@@ -40,7 +40,8 @@ impl Rule for SingleZone {
         }
         let constraint = json!({"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
             "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector});
-        let finding = Finding::in_pod("topologySpreadConstraints").found(format!("nothing, for {least} replicas"));
+        let finding = Finding::in_pod(&context.workload, "topologySpreadConstraints")
+            .found(format!("nothing, for {least} replicas"));
         let instead = snippet(&json!({"topologySpreadConstraints": [constraint]}));
         vec![finding.expected("a spread over zones, where possible").fix(instead)]
     }

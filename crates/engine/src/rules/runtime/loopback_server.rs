@@ -9,6 +9,7 @@
 use crate::api::{Enforcement, Host};
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::{added, this_source};
+use crate::workload::Told;
 
 /// Finds servers that nobody reaches.
 #[derive(Debug)]
@@ -31,12 +32,9 @@ impl Rule for LoopbackServer {
         let recognised = context.recognised;
         let Some((container, runtime)) = recognised.known() else { return Vec::new() };
         let Some(Host { flags, env, loopback }) = &runtime.host else { return Vec::new() };
-        let by_flag = recognised.words.value_of_any(flags);
-        let said = by_flag.or_else(|| env.iter().find_map(|name| container.env_value(name)));
-        let is_set = said.is_some() || env.iter().any(|name| container.env(name).is_some());
-        let found = match said {
-            Some(host) if is_loopback(host) => format!("`{host}`"),
-            None if *loopback && !is_set && !recognised.has_own_image() => {
+        let found = match recognised.words.given(flags, env) {
+            Told::Yes(host) if is_loopback(host) => format!("`{host}`"),
+            Told::No if *loopback && !recognised.has_own_image() => {
                 format!("nothing, for which {} takes localhost", runtime.name)
             }
             _ => return Vec::new(),

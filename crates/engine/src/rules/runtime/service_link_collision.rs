@@ -38,7 +38,8 @@ impl Rule for ServiceLinkCollision {
             variable == prefix || variable.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'))
         };
         let Some(service) = services.find(collides) else { return Vec::new() };
-        let finding = Finding::in_pod("enableServiceLinks").found(format!("`true`, beside the Service `{service}`"));
+        let finding = Finding::in_pod(&context.workload, "enableServiceLinks")
+            .found(format!("`true`, beside the Service `{service}`"));
         vec![finding.expected(format!("`false`: variables {prefix}_* are settings")).fix("enableServiceLinks: false")]
     }
 }

@@ -26,7 +26,7 @@ impl Rule for HostNamespace {
         let pod = context.workload.pod_spec();
         let shared = ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|field| pod[field] == true);
         let finding = |field| {
-            let finding = Finding::in_pod(field).found("`true`").expected("`false`, or nothing");
+            let finding = Finding::in_pod(&context.workload, field).found("`true`").expected("`false`, or nothing");
             finding.fix(format!("{field}: false"))
         };
         shared.map(finding).collect()

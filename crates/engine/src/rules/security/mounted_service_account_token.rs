@@ -30,7 +30,8 @@ impl Rule for MountedServiceAccountToken {
         if context.workload.pod_spec()["automountServiceAccountToken"] == false {
             return Vec::new();
         }
-        let finding = Finding::in_pod("automountServiceAccountToken").found("the service account's token is mounted");
+        let finding = Finding::in_pod(&context.workload, "automountServiceAccountToken")
+            .found("the service account's token is mounted");
         vec![finding.expected("`false`").fix("automountServiceAccountToken: false")]
     }
 }

@@ -1,7 +1,7 @@
 //! ## What it checks
 //! Tokens and API keys that are written out in environment variables, commands or arguments: variables whose names say so, such
-//! as `HF_TOKEN` and `AWS_SECRET_ACCESS_KEY`, flags such as `--api-key`, and values that look like keys of Hugging Face,
-//! NVIDIA, OpenAI, AWS or GitHub. No value is ever shown.
+//! as `HF_TOKEN` and `AWS_SECRET_ACCESS_KEY`, flags such as `--api-key`, and values of the form of a key of Hugging Face,
+//! NVIDIA, OpenAI, AWS, GitHub and others. No value is ever shown.
 //! ## Why it matters
 //! Whoever may read Deployments, their history, backups or the repository they come from has the key. It must then be replaced
 //! everywhere.
@@ -11,11 +11,14 @@
 //! Put it in a Secret, and let the variable refer to that. An argument takes it from the variable: `$(NAME)`. Replace the key:
 //! it has been seen.
 
+mod key;
+
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use self::key::is_key;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::{is_written_out, parameters, this_source, written_out};
 use crate::workload::{Container, items};
@@ -39,20 +42,6 @@ const ENDINGS: [&str; 8] = [
 /// Flags whose values are secrets.
 const FLAGS: [&str; 7] =
     ["--api-key", "--api-keys", "--hf-token", "--hf-api-token", "--auth-token", "--access-token", "--admin-api-key"];
-
-/// How keys begin, and the least number of characters after that.
-///
-/// <https://docs.github.com/en/code-security/secret-scanning/introduction/supported-secret-scanning-patterns>
-const KEYS: [(&str, usize); 8] = [
-    ("hf_", 20),
-    ("nvapi-", 20),
-    ("sk-", 20),
-    ("sk_live_", 20),
-    ("AKIA", 16),
-    ("ghp_", 36),
-    ("github_pat_", 36),
-    ("glpat-", 20),
-];
 
 /// What people write where a program demands a key that nobody checks.
 const PLACEHOLDERS: [&str; 6] = ["empty", "none", "dummy", "fake", "not-needed", "placeholder"];
@@ -140,14 +129,6 @@ fn is_secret(value: &str) -> bool {
     is_written_out(value) && !PLACEHOLDERS.iter().any(|placeholder| value.trim().eq_ignore_ascii_case(placeholder))
 }
 
-fn is_key(value: &str) -> bool {
-    KEYS.iter().any(|(begin, least)| {
-        value.strip_prefix(begin).is_some_and(|rest| {
-            rest.len() >= *least && rest.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -172,7 +153,7 @@ mod tests {
 
     #[test]
     fn secrets_are_told_by_name_or_by_value() {
-        let key = format!("hf_{}", "a".repeat(34));
+        let key = format!("hf_{}", "aBcDe".repeat(7).split_at(34).0);
         for (name, value) in
             [("HF_TOKEN", "x"), ("OPENAI_API_KEY", "x"), ("MY_API_KEY", "x"), ("API_KEY", "x"), ("OTHER", &*key)]
         {
@@ -187,6 +168,7 @@ mod tests {
             ("MONKEYAPI_KEY", "x"),
             ("OTHER", "hf_home"),
             ("OTHER", "sk-learn"),
+            ("MODEL_NAME", "sk-learn-regression-model-v2"),
         ] {
             assert_eq!(of_env(name, value), 0, "{name}={value}");
         }
@@ -209,6 +191,8 @@ mod tests {
             &["--api-key", "--port", "1"],
             &["--api-key"],
             &["--port", "1"],
+            &["--served-model-name", "sk-learn-regression-model-v2"],
+            &["--served-model-name=sk-learn-regression-model-v2"],
         ] {
             assert_eq!(of_args(args), [], "{args:?}");
         }

@@ -44,7 +44,7 @@ impl Rule for SingleWriterVolume {
             is_single.then(|| {
                 let claim = json!({"name": volume["name"], "persistentVolumeClaim": {"claimName": "<claim>"}});
                 let instead = json!({"volumes": [claim]});
-                Finding::of_volume(volume, "persistentVolumeClaim.claimName")
+                Finding::of_volume(&context.workload, volume, "persistentVolumeClaim.claimName")
                     .found(format!("`{name}`, which is {}, for up to {most} replicas", modes.join(", ")))
                     .expected("a claim that many nodes may mount")
                     .fix(snippet(&instead))

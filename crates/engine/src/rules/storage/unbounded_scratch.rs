@@ -41,7 +41,8 @@ impl Rule for UnboundedScratch {
         });
         let finding = |volume: &serde_json::Value| {
             let name = volume["name"].as_str().unwrap_or_default();
-            let finding = Finding::of_volume(volume, "emptyDir.sizeLimit").found(format!("nothing for `{name}`"));
+            let finding = Finding::of_volume(&context.workload, volume, "emptyDir.sizeLimit")
+                .found(format!("nothing for `{name}`"));
             let instead = json!({"volumes": [{"name": name, "emptyDir": {"sizeLimit": "20Gi"}}]});
             finding.expected("a size limit").fix(snippet(&instead))
         };

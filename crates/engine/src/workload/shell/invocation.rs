@@ -1,0 +1,113 @@
+//! How a shell is called.
+
+use super::Shell;
+use crate::workload::text::{Kind, Word};
+
+/// Options that are followed by a value.
+///
+/// <https://www.gnu.org/software/bash/manual/html_node/Invoking-Bash.html>
+const WITH_VALUE: [&str; 2] = ["--init-file", "--rcfile"];
+
+/// A shell that is called with a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::workload) struct Invocation {
+    /// Which shell it is.
+    pub(super) shell: Shell,
+    /// The place of its name.
+    pub(super) at: usize,
+    /// The place of the script.
+    pub(super) script: usize,
+}
+
+impl Invocation {
+    /// Finds the shell that is called with a script, wherever a wrapper such as `tini --` puts it.
+    pub(in crate::workload) fn of(words: &[Word]) -> Option<Self> {
+        let shell = |(at, word): (usize, &Word)| Some((at, Shell::of(word.told()?)?));
+        let (at, shell) = words.iter().enumerate().find_map(shell)?;
+        let script = at + 1 + script(&words[at + 1..])?;
+        Some(Self { shell, at, script })
+    }
+}
+
+/// Returns the place of the script among what stands behind a shell: the first word that is no option, where `-c` is one.
+///
+/// <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/sh.html>
+fn script(words: &[Word]) -> Option<usize> {
+    let (mut has_script, mut at) = (false, 0);
+    while let Some(word) = words.get(at) {
+        let option = match word.told() {
+            None if word.kind == Kind::One => return has_script.then_some(at),
+            told => told?,
+        };
+        at += 1;
+        if matches!(option, "-" | "--") {
+            return words.get(at).filter(|_| has_script).map(|_| at);
+        }
+        let Some(letters) = option.strip_prefix(['-', '+']).filter(|letters| !letters.is_empty()) else {
+            return has_script.then_some(at - 1);
+        };
+        if letters.starts_with('-') {
+            at += usize::from(WITH_VALUE.contains(&option));
+        } else {
+            has_script |= option.starts_with('-') && letters.contains('c');
+            // `-o pipefail`, `-O extglob`.
+            at += letters.chars().filter(|letter| matches!(letter, 'o' | 'O')).count();
+        }
+    }
+    None
+}
+
+/// Returns a word without the folder of its file.
+pub(in crate::workload) fn bare(word: &str) -> &str {
+    word.rsplit('/').next().unwrap_or(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::text::Text;
+
+    fn found(words: &str) -> Option<String> {
+        let words: Vec<Word> = words.split(' ').map(|word| Word::of(Text::known(word))).collect();
+        Some(words[Invocation::of(&words)?.script].text.written())
+    }
+
+    #[test]
+    fn a_script_stands_behind_all_options() {
+        for words in [
+            "sh -c SCRIPT",
+            "sh -ce SCRIPT",
+            "sh -ec SCRIPT name",
+            "sh -exc SCRIPT",
+            "sh -c -e SCRIPT",
+            "sh -c -- SCRIPT",
+            "/bin/bash -lc -- SCRIPT",
+            "bash --login -c SCRIPT a b",
+            "bash -o pipefail -c SCRIPT",
+            "bash -euxo pipefail -c SCRIPT",
+            "bash -c -eo pipefail SCRIPT",
+            "bash +x -c SCRIPT",
+            "bash -O extglob +O nullglob -c SCRIPT",
+            "bash --rcfile /etc/rc -c SCRIPT",
+            "tini -- dash -c SCRIPT",
+            "busybox ash -c SCRIPT -c b",
+        ] {
+            assert_eq!(found(words).as_deref(), Some("SCRIPT"), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_no_script() {
+        for words in ["bash start.sh -c a", "bash -c", "bash -- -c a", "bash -x start.sh", "bash -o -c a", "run -c a"] {
+            assert_eq!(found(words), None, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_script_that_is_unknown_is_one_all_the_same() {
+        let unknown = || Word::of(Text::unknown("$(SCRIPT)"));
+        let sh = |option: &str| vec![Word::of(Text::known("sh")), Word::of(Text::known(option)), unknown()];
+        assert_eq!(Invocation::of(&sh("-c")).map(|found| found.script), Some(2));
+        assert_eq!(Invocation::of(&sh("-e")), None);
+    }
+}
