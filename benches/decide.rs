@@ -125,7 +125,7 @@ fn view(object: &Value) -> Workload<'_> {
 fn policies() -> PolicySet {
     let scope = [("app.kubernetes.io/component".to_owned(), "model-server".to_owned())].into();
     let text = policy::shipped("serving").expect("the policy is one that we ship");
-    input::policies("serving", text, scope).expect("it makes sense")
+    manifests::policies("serving", text, scope).expect("it makes sense")
 }
 
 /// What is known of the cluster: at the time of an update, the autoscaler and the database are there.

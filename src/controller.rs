@@ -245,7 +245,7 @@ pub fn start(client: &Client, state: &Arc<SharedState>, options: &Options, readi
     policy_store::start(&policy_store, writer.clone(), statuses, &mut parts);
     let context = Arc::new(Context {
         writer: writer.clone(),
-        events: Events::new(options.election.as_ref().map_or(MANAGER, |election| &election.identity)),
+        events: Events::new(writer.clone(), options.election.as_ref().map_or(MANAGER, |election| &election.identity)),
         policy_store,
         state: Arc::clone(state),
         objects,

@@ -133,7 +133,7 @@ async fn reconcile(object: &Arc<Value>, context: &Context) -> Result<Requeue, Ap
         let before = observed.model_server.as_ref().map_or(&Value::Null, |found| &found["status"]);
         told.extend(events::changed(before, &plan));
     }
-    context.events.tell(&workload, told, &context.writer).await;
+    context.events.tell(&workload, told).await;
     results.into_iter().collect::<Result<(), ApplyError>>()?;
     Ok(Requeue::requeue(plan.again.unwrap_or(context.resync)))
 }

@@ -324,7 +324,7 @@ impl Injected {
                 injected.is_unmanaged = true;
                 injected.notes.push(carry_over::unmanaged(&request.workload));
             }
-            carry_over::Template::CompressedObject(receipt) => injected.receipt = Some(receipt),
+            carry_over::Template::Kept(receipt) => injected.receipt = Some(receipt),
             carry_over::Template::Restored(template, receipt) => {
                 (injected.template, injected.receipt) = (Some(template), Some(receipt));
             }

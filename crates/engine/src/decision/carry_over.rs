@@ -17,7 +17,7 @@ pub(super) enum Template {
     /// It was here before Tidegate, or before it was a model server, and is not changed now: it is left alone.
     Unmanaged,
     /// It is exactly what was admitted with this receipt.
-    CompressedObject(Receipt),
+    Kept(Receipt),
     /// The user's part is as before: the template as it was, with the old injected values.
     Restored(Value, Receipt),
     /// The user's part is new: the template with everything of ours taken out.
@@ -28,23 +28,23 @@ pub(super) enum Template {
 pub(super) fn template_of(request: &Request) -> Template {
     let new = &request.workload;
     if request.operation == Operation::Observe {
-        return Receipt::of(new).or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::CompressedObject);
+        return Receipt::of(new).or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
     }
     let Some(old) = request.old else {
         return Template::Fresh(users_part(new, &[Receipt::of(new)]));
     };
     let (receipt, before) = (Receipt::of(new), Receipt::of(&old));
     if new.template() == old.template() && receipt == before {
-        return before.or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::CompressedObject);
+        return before.or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
     }
     // `kubectl rollout undo` brings back the annotations of the ReplicaSet together with its template.
     if let Some(receipt) = receipt.clone().filter(|receipt| before.is_some() && receipt.fits(new.template())) {
-        return Template::CompressedObject(receipt);
+        return Template::Kept(receipt);
     }
     let Some(before) = before else {
         let same = digest::of_template(new.template()) == digest::of_template(old.template());
         if same {
-            return adopted(new).map_or(Template::Unmanaged, Template::CompressedObject);
+            return adopted(new).map_or(Template::Unmanaged, Template::Kept);
         }
         return Template::Fresh(users_part(new, &[receipt]));
     };
@@ -160,7 +160,7 @@ mod tests {
     fn told(request: &Request) -> (&'static str, Value) {
         let (word, mut template) = match template_of(request) {
             Template::Unmanaged => ("unmanaged", request.workload.template().clone()),
-            Template::CompressedObject(_) => ("kept", request.workload.template().clone()),
+            Template::Kept(_) => ("kept", request.workload.template().clone()),
             Template::Restored(template, _) => ("restored", template),
             Template::Fresh(template) => ("fresh", template),
         };
@@ -195,7 +195,7 @@ mod tests {
         let (user, now) = (User::default(), Timestamp::UNIX_EPOCH);
         let observed = Request { operation: Operation::Observe, workload, old: None, user, now };
         assert_eq!(told(&observed).0, "kept", "also where no webhook was there to write the receipt");
-        let Template::CompressedObject(receipt) = template_of(&observed) else { panic!("it is kept") };
+        let Template::Kept(receipt) = template_of(&observed) else { panic!("it is kept") };
         assert!(receipt.entries().is_empty() && receipt.fits(workload.template()));
         let mut refused = adopted.clone();
         refused["metadata"]["annotations"][crate::api::ADOPTED_ANNOTATION] = "false".into();
