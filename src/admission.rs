@@ -215,7 +215,7 @@ impl Review<'_> {
         if !self.is_ours() {
             return Answer::allow(self.uid());
         }
-        let evaluation = self.question(now).map(|request| Evaluation::of(request, policies, facts));
+        let evaluation = self.question(now).map(|request| Evaluation::new(request, policies, facts));
         match (evaluation, webhook) {
             // What is no model server is nobody's to refuse, whatever the webhook was registered for.
             (Ok(evaluation), _) if evaluation.is_unlabelled() => Answer::allow(self.uid()),

@@ -183,7 +183,7 @@ impl Manifests {
         let (namespace, name) = (text("namespace"), text("name"));
         match kind {
             ("", "PersistentVolumeClaim") => {
-                self.facts.claims.entry(namespace).or_default().insert(name, Claim::of(object));
+                self.facts.claims.entry(namespace).or_default().insert(name, Claim::read(object));
             }
             ("", "Service") => {
                 Arc::make_mut(self.facts.services.entry(namespace).or_default()).insert(name);
@@ -257,7 +257,7 @@ pub fn evaluation<'a>(
     let view = |object: &'a Value| Workload::view(object).expect("it was viewed when it was read");
     let operation = if old.is_some() { Operation::Update } else { Operation::Create };
     let request = Request { operation, workload: view(object), old: old.map(view), user: User::default(), now };
-    Evaluation::of(request, policies, facts)
+    Evaluation::new(request, policies, facts)
 }
 
 fn named(name: &str, mut labels: BTreeMap<String, String>) -> Namespace {

@@ -201,7 +201,7 @@ impl Expected {
         let pod = Workload::view(stored).map_or(&Value::Null, |workload| workload.pod_spec());
         let differing = self.fields.iter().filter_map(|(path, expected)| {
             let found = FieldPath::new(path.split('/')).get(pod).unwrap_or(&Value::Null);
-            let fields = path.split('/').fold(Fields::of_pod(), |fields, field| fields.below(field));
+            let fields = path.split('/').fold(Fields::for_pod(), |fields, field| fields.below(field));
             (!fields.are_same(found, expected)).then(|| different(path, &told(expected), &told(found)))
         });
         differing.collect()
@@ -217,7 +217,9 @@ impl Expected {
                     let found = format!("{} {}", told(&object["kind"]), told(&object["metadata"]["name"]));
                     vec![different(what, "none", &found)]
                 }
-                Wanted::Object(object) | Wanted::Theirs(object) => lacking(what, object, expected, &Fields::of(object)),
+                Wanted::Object(object) | Wanted::Theirs(object) => {
+                    lacking(what, object, expected, &Fields::for_object(object))
+                }
                 _ if expected == "none" => Vec::new(),
                 Wanted::Nothing | Wanted::Declined => vec![different(what, &told(expected), "none")],
                 Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => {
@@ -283,7 +285,7 @@ mod tests {
             json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": {"metrics": metrics}})
         };
         let planned = target(json!("5"));
-        let lacking = |expected: &Value| lacking("autoscaler", &planned, expected, &Fields::of(&planned)).len();
+        let lacking = |expected: &Value| lacking("autoscaler", &planned, expected, &Fields::for_object(&planned)).len();
         assert_eq!((lacking(&target(json!(5))), lacking(&target(json!(6)))), (0, 1));
     }
 }

@@ -216,7 +216,7 @@ mod tests {
                 user: User::named("jane"),
                 now: Timestamp::UNIX_EPOCH,
             };
-            let evaluation = Evaluation::of(request, &policies, &facts);
+            let evaluation = Evaluation::new(request, &policies, &facts);
             let verdict = Verdict { warnings: vec![Warning::Violation(violation("", "x"))], ..Verdict::default() };
             (evaluation.patch(), warnings(&evaluation, &verdict))
         };

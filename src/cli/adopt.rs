@@ -145,7 +145,7 @@ fn after_a_change(adopted: &Value, made: &[String], policies: &PolicySet, facts:
     template["metadata"]["annotations"][RESTARTED_ANNOTATION] = "soon".into();
     let (workload, old) = (Workload::view(&changed)?, Some(old));
     let (user, now) = (User::default(), Timestamp::now());
-    let next = Evaluation::of(Request { operation: Operation::Update, workload, old, user, now }, policies, facts);
+    let next = Evaluation::new(Request { operation: Operation::Update, workload, old, user, now }, policies, facts);
     let stored = next.to_json();
     let pod = Workload::view(&stored)?.pod_spec();
     let injected = next.receipt().map(Receipt::entries).unwrap_or_default().into_iter().map(|entry| {
@@ -181,7 +181,7 @@ fn why_not(evaluation: &Evaluation) -> &'static str {
 fn evaluation<'a>(object: &'a Value, policies: &'a PolicySet, facts: &'a Facts) -> anyhow::Result<Evaluation<'a>> {
     let workload = Workload::view(object)?;
     let (user, now) = (User::default(), Timestamp::now());
-    Ok(Evaluation::of(Request { operation: Operation::Observe, workload, old: None, user, now }, policies, facts))
+    Ok(Evaluation::new(Request { operation: Operation::Observe, workload, old: None, user, now }, policies, facts))
 }
 
 fn named(workloads: &[String]) -> anyhow::Result<BTreeSet<(&'static str, &str)>> {

@@ -143,7 +143,7 @@ fn is_status(error: &anyhow::Error, code: u16) -> bool {
 /// Learns which APIs the cluster serves.
 async fn apis(client: &Client) -> anyhow::Result<Apis> {
     let version = client.apiserver_version().await?;
-    let mut apis = Apis::of_version(&version.major, &version.minor);
+    let mut apis = Apis::parse(&version.major, &version.minor);
     for api in database::apis() {
         *(api.served)(&mut apis) = is_served(client, api.kind).await?;
     }

@@ -108,7 +108,7 @@ fn explained(object: &Value, policies: &PolicySet, input: &Manifests) -> String 
     let workload = Workload::view(object).expect("it was viewed when it was read");
     let now = Timestamp::now();
     let request = Request { operation: Operation::Observe, workload, old: None, user: User::default(), now };
-    explain::workload(&workload, &Evaluation::of(request, policies, &input.facts))
+    explain::workload(&workload, &Evaluation::new(request, policies, &input.facts))
 }
 
 /// Reads the workload and what decides about it from the cluster.

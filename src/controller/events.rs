@@ -223,7 +223,7 @@ mod tests {
         );
         let created = course(vec![Action::Create(database())], ours());
         assert_eq!(done_to(none(), created, false), ["false DatabaseMade: made postgresql acid-api"]);
-        let again = Plan::with(&Databases, course(vec![Action::Create(database())], ours()));
+        let again = Plan::single(&Databases, course(vec![Action::Create(database())], ours()));
         let model_server = Some(json!({"status": {"database": {"name": "acid-api"}}}));
         assert_eq!(
             told(&done(&again, &Observed { model_server, ..Observed::default() })),
@@ -258,21 +258,21 @@ mod tests {
             (CompanionState::Refused("quota".into()), "Refused", "AutoscalerRefused", true),
         ];
         for (standing, condition, reason, is_warning) in table {
-            let plan = Plan::with(&Autoscaling, standing.into());
+            let plan = Plan::single(&Autoscaling, standing.into());
             let events = changed(&Value::Null, &plan);
             assert_eq!((events[0].reason.as_str(), events[0].is_warning, events.len()), (reason, is_warning, 1));
             assert_eq!(changed(&status("AutoscalerReady", "ScalingActive"), &plan), events);
             assert_eq!(changed(&status("AutoscalerReady", condition), &plan), []);
         }
-        let theirs = Plan::with(&Autoscaling, CompanionState::Theirs(hpa()).into());
+        let theirs = Plan::single(&Autoscaling, CompanionState::Theirs(hpa()).into());
         let mut broken = status("AutoscalerReady", "AmbiguousSelector");
         broken["autoscaler"] = json!({"managedBy": "user"});
         assert_eq!(changed(&broken, &theirs), [], "it was left to it before");
-        let drifted = Plan::with(&Databases, CompanionState::Drifted(database(), "more".into()).into());
+        let drifted = Plan::single(&Databases, CompanionState::Drifted(database(), "more".into()).into());
         let events = changed(&status("DatabaseReady", "Running"), &drifted);
         assert_eq!(told(&events), ["true DatabaseDrifted: postgresql acid-api differs from its policy: more"]);
         assert_eq!(changed(&status("DatabaseReady", "Drifted"), &drifted), []);
-        let own = Plan::with(&Databases, CompanionState::Elsewhere(None, "PGHOST".into()).into());
+        let own = Plan::single(&Databases, CompanionState::Elsewhere(None, "PGHOST".into()).into());
         let events = changed(&Value::Null, &own);
         assert_eq!(told(&events), ["false OwnDatabase: a database is not made: PGHOST"]);
         assert_eq!(changed(&status("DatabaseReady", "OwnDatabase"), &own), []);
@@ -286,7 +286,7 @@ mod tests {
             CompanionState::Pending("5 s".into()),
         ];
         for standing in fine {
-            assert_eq!(changed(&Value::Null, &Plan::with(&Autoscaling, standing.into())), []);
+            assert_eq!(changed(&Value::Null, &Plan::single(&Autoscaling, standing.into())), []);
         }
     }
 

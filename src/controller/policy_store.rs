@@ -260,7 +260,7 @@ impl PolicyStore {
         let exceptions = pages.exceptions.values().filter_map(|page| page.in_force.clone());
         let broken = pages.policies.iter().filter(|(_, page)| page.in_force.is_none()).map(|(name, page)| {
             let written = serde_json::from_value(page.object.clone()).ok();
-            InvalidPolicy::of(name, written.as_ref(), page.problem.as_deref().unwrap_or_default())
+            InvalidPolicy::new(name, written.as_ref(), page.problem.as_deref().unwrap_or_default())
         });
         let scope = self.state.read(|current, _| current.scope().clone());
         self.state.replace_policies(
@@ -430,7 +430,7 @@ impl Pages {
 /// Returns what there is to say of a policy beside each of the others, where there is something.
 fn meetings(name: &str, policy: &Policy, others: &[(String, Arc<Policy>)]) -> Vec<((String, String), PolicyConflicts)> {
     let met =
-        others.iter().map(|(other, found)| ((name.to_owned(), other.clone()), PolicyConflicts::of(policy, found)));
+        others.iter().map(|(other, found)| ((name.to_owned(), other.clone()), PolicyConflicts::between(policy, found)));
     met.filter(|(_, meeting)| !meeting.is_empty()).collect()
 }
 

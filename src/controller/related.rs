@@ -28,7 +28,7 @@ impl Watches {
         let note: Note = |facts, (namespace, name), claim| {
             let inside = facts.claims.entry(namespace.clone()).or_default();
             match claim {
-                Some(claim) => drop(inside.insert(name.clone(), Claim::of(claim))),
+                Some(claim) => drop(inside.insert(name.clone(), Claim::read(claim))),
                 None => drop(inside.remove(name)),
             }
         };
@@ -60,7 +60,7 @@ impl Watches {
                 }
             }
         };
-        let known = Apis::of_version(&version.major, &version.minor);
+        let known = Apis::parse(&version.major, &version.minor);
         self.state.note(|facts| {
             facts.apis.pre_stop_sleep = known.pre_stop_sleep;
             facts.apis.hpa_scale_to_zero = known.hpa_scale_to_zero;

@@ -166,7 +166,7 @@ impl UnlabelledWorkloads {
         let (operation, now) = (Operation::Observe, Timestamp::now());
         let request = Request { operation, workload, old: None, user: User::default(), now };
         self.state.read(|policies, facts| {
-            let evaluation = Evaluation::of(request, policies, facts);
+            let evaluation = Evaluation::new(request, policies, facts);
             let verdict = evaluation.verdict();
             let is_told = !(verdict.allows() && verdict.warned.is_empty() && verdict.recorded.is_empty());
             (evaluation.is_unlabelled() && is_told).then(|| evaluation.policies())

@@ -102,7 +102,7 @@ fn row(violation: &Violation, outcome: &str) -> [String; 3] {
 
 /// Lists what the receipt names, and whether it is still there as it was injected.
 fn injected(workload: &Workload) -> String {
-    let Some(receipt) = Receipt::of(workload) else {
+    let Some(receipt) = Receipt::read(workload) else {
         return "no receipt: nothing was injected, and nothing will be until its pod template changes\n".to_owned();
     };
     let rows = receipt.entries().into_iter().map(|entry| {
@@ -179,7 +179,7 @@ mod tests {
         let mut object = with_container(&json!({"image": "api:latest", "securityContext": {"privileged": true}}));
         let told = |object: &Value, operation: Operation| {
             let (viewed, now) = (Workload::view(object).unwrap(), Timestamp::UNIX_EPOCH);
-            let evaluation = Evaluation::of(
+            let evaluation = Evaluation::new(
                 Request { operation, workload: viewed, old: None, user: User::default(), now },
                 &set,
                 &facts,

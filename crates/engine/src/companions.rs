@@ -121,25 +121,25 @@ pub enum Wanted {
 /// Why a companion cannot be had: one word, as a condition has it, and a sentence for people.
 pub type Problem = (&'static str, String);
 
-/// Plans the companions of a workload; `led` is how it is led to its database.
+/// Plans the companions of a workload; `prior` is how it is led to its database.
 #[must_use]
 pub fn wanted(
     workload: &Workload,
     recognised: &Recognised,
     effective: &Effective,
     facts: &Facts,
-    led: &PriorBinding,
+    prior: &PriorBinding,
 ) -> Companions {
     if workload.name().is_empty() {
         return Companions::default();
     }
-    let asked = Asked { workload, recognised, effective, facts, led };
+    let asked = Asked { workload, recognised, effective, facts, prior };
     let wanted: Vec<Wanted> = ALL.into_iter().map(|companion| companion.wanted(&asked)).collect();
     let scaling = autoscaler::Scaling::of(workload, recognised, effective, facts);
     Companions {
         held: scaling.and_then(|scaling| scaling.held(effective)),
         turn: Precedence::of(workload, effective, facts, &wanted[plan::place(&database::Databases)]),
-        binding: database::binding(workload, recognised, effective, facts, led).ok().flatten(),
+        binding: database::binding(workload, recognised, effective, facts, prior).ok().flatten(),
         wanted,
     }
 }
@@ -181,12 +181,12 @@ pub fn autoscaler_of(object: &Value, target: &WorkloadRef) -> Autoscaler {
     let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
     // A copy under another name is not ours.
     let is_ours = names::is_autoscaler_of(object, &target.kind, &target.name) && made_for(object).is_some_and(is_for);
-    let read = if object["kind"] == SCALED_OBJECT { Autoscaler::of_scaled_object } else { Autoscaler::of_hpa };
+    let read = if object["kind"] == SCALED_OBJECT { Autoscaler::from_scaled_object } else { Autoscaler::from_hpa };
     read(object, is_ours)
 }
 
 /// Tells whether everything that is wanted is there, as far as it means the same; what else is there does not matter.
 #[must_use]
 pub fn contains(found: &Value, wanted: &Value) -> bool {
-    Fields::of(wanted).contain(found, wanted)
+    Fields::for_object(wanted).contain(found, wanted)
 }

@@ -90,7 +90,7 @@ const COLLECTORS: [&str; 2] = [
 /// Decides one request. The same input always gives the same decision.
 #[must_use]
 pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decision {
-    let evaluation = Evaluation::of(*request, policies, facts);
+    let evaluation = Evaluation::new(*request, policies, facts);
     Decision {
         patch: evaluation.patch(),
         notes: evaluation.notes(),
@@ -136,7 +136,7 @@ struct Injected {
 impl<'a> Evaluation<'a> {
     /// Considers one request.
     #[must_use]
-    pub fn of(request: Request<'a>, policies: &'a PolicySet, facts: &'a Facts) -> Self {
+    pub fn new(request: Request<'a>, policies: &'a PolicySet, facts: &'a Facts) -> Self {
         let covered = |workload: &Workload| policies.covers(workload, facts);
         let (membership, under) = match request.old.filter(covered) {
             _ if covered(&request.workload) => (Membership::Member, request.workload),
@@ -152,7 +152,7 @@ impl<'a> Evaluation<'a> {
         });
         let is_left_alone = membership != Membership::Member || controller.is_some();
         let injecting = effective.as_ref().filter(|effective| !is_left_alone && effective.injects());
-        let injected = injecting.map(|effective| Injected::of(&request, effective, facts)).unwrap_or_default();
+        let injected = injecting.map(|effective| Injected::new(&request, effective, facts)).unwrap_or_default();
         Self { request, policies, facts, effective, membership, controller, injected }
     }
 
@@ -226,7 +226,7 @@ impl<'a> Evaluation<'a> {
         };
         let workload = self.workload();
         let recognised = effective.runtimes().recognise(&workload);
-        let led = receipt::led(self.injected.receipt.as_ref(), &workload);
+        let prior = receipt::prior_binding(self.injected.receipt.as_ref(), &workload);
         let costs = Costs::default();
         ratchet::judge(&Context {
             is_new: self.request.operation == Operation::Create,
@@ -237,7 +237,7 @@ impl<'a> Evaluation<'a> {
             effective,
             facts: self.facts,
             recognised: &recognised,
-            led: &led,
+            prior: &prior,
             user: self.request.user,
             now: self.request.now,
             expressions: &Expressions::new(&costs),
@@ -249,8 +249,8 @@ impl<'a> Evaluation<'a> {
     #[must_use]
     pub fn companions(&self) -> Companions {
         let wanted = self.admitted().map(|(workload, effective)| {
-            let led = receipt::led(self.injected.receipt.as_ref(), &workload);
-            companions::wanted(&workload, &effective.runtimes().recognise(&workload), effective, self.facts, &led)
+            let prior = receipt::prior_binding(self.injected.receipt.as_ref(), &workload);
+            companions::wanted(&workload, &effective.runtimes().recognise(&workload), effective, self.facts, &prior)
         });
         wanted.unwrap_or_default()
     }
@@ -317,7 +317,7 @@ impl<'a> Evaluation<'a> {
 }
 
 impl Injected {
-    fn of(request: &Request, effective: &Effective, facts: &Facts) -> Self {
+    fn new(request: &Request, effective: &Effective, facts: &Facts) -> Self {
         let mut injected = Self::default();
         match carry_over::template_of(request) {
             carry_over::Template::Unmanaged => {
@@ -330,9 +330,9 @@ impl Injected {
             }
             carry_over::Template::Fresh(template) => {
                 injected.notes.extend(effective.problems());
-                let (workload, led) = (&request.workload, led_before(request, facts));
+                let (workload, prior) = (&request.workload, prior_binding(request, facts));
                 let (template, receipt) =
-                    inject::afresh(workload, template, effective, facts, &led, &mut injected.notes);
+                    inject::afresh(workload, template, effective, facts, &prior, &mut injected.notes);
                 (injected.template, injected.receipt) = (Some(template), Some(receipt));
             }
         }
@@ -350,9 +350,9 @@ impl Injected {
 
 /// Returns how a workload was led to its database before a request: one that is made again finds the database that was made for
 /// it.
-fn led_before(request: &Request, facts: &Facts) -> PriorBinding {
+fn prior_binding(request: &Request, facts: &Facts) -> PriorBinding {
     match &request.old {
-        Some(old) => receipt::led(Receipt::of(old).as_ref(), old).before(),
+        Some(old) => receipt::prior_binding(Receipt::read(old).as_ref(), old).before(),
         None => PriorBinding::again(facts.databases_of(&request.workload.reference()).next().is_some()),
     }
 }
@@ -484,7 +484,7 @@ mod tests {
             let policy =
                 json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {}, "spec": spec});
             let policy = serde_json::from_value(policy).unwrap();
-            let set = policies(&[]).with_invalid(vec![InvalidPolicy::of("broken", Some(&policy), "there is no rule")]);
+            let set = policies(&[]).with_invalid(vec![InvalidPolicy::new("broken", Some(&policy), "there is no rule")]);
             decide(&request, &set, &facts()).notes
         };
         let told = |selected: &str| {
@@ -498,7 +498,7 @@ mod tests {
             )
         };
         assert_eq!((in_audit("off").len(), in_audit("warn").len()), (0, 1), "what only records tells nobody");
-        let any = policies(&[]).with_invalid(vec![InvalidPolicy::of("broken", None, "it cannot be read")]);
+        let any = policies(&[]).with_invalid(vec![InvalidPolicy::new("broken", None, "it cannot be read")]);
         assert_eq!(decide(&request, &any, &facts()).notes.len(), 1);
     }
 

@@ -89,7 +89,7 @@ pub struct InvalidPolicy {
 impl InvalidPolicy {
     /// Notes a policy, as it is written where it can be read, and why it makes no sense.
     #[must_use]
-    pub fn of(name: &str, policy: Option<&ServingPolicy>, why: &str) -> Self {
+    pub fn new(name: &str, policy: Option<&ServingPolicy>, why: &str) -> Self {
         let selection = policy.and_then(|policy| Selection::compile(&policy.spec).ok());
         let is_silent = policy.is_some_and(|policy| {
             let environments = policy.spec.environments.values().filter_map(|environment| environment.enforcement);
@@ -339,7 +339,7 @@ impl PolicySet {
             .iter()
             .map(|&(place, variant)| (&*self.policies[place], &self.policies[place].variants[variant]))
             .collect();
-        let effective = Arc::new(Effective::of(&policies));
+        let effective = Arc::new(Effective::merge(&policies));
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_KNOWN {
             known.clear();

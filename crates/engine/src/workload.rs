@@ -61,7 +61,7 @@ impl<'a> Workload<'a> {
     /// # Errors
     /// Names the first field that has another type.
     pub fn view(object: &'a Value) -> Result<Self, ValidationError> {
-        let known_kind = Kind::of_object(object);
+        let known_kind = Kind::from_object(object);
         validation::check(object, known_kind)?;
         let spec = &object["spec"];
         Ok(Self {

@@ -62,7 +62,7 @@ impl Companion for Autoscaling {
     fn wanted(&self, asked: &Asked) -> Wanted {
         match Scaling::of(asked.workload, asked.recognised, asked.effective, asked.facts) {
             Some(scaling) => scaling.wanted(),
-            None if Annotations::of(asked.workload).is_scaled_elsewhere() => Wanted::Declined,
+            None if Annotations::read(asked.workload).is_scaled_elsewhere() => Wanted::Declined,
             None => Wanted::Nothing,
         }
     }
@@ -100,8 +100,11 @@ impl Companion for Autoscaling {
 fn held_between(state: &CompanionState) -> Option<(i64, i64)> {
     use CompanionState::{Left, Ours, Theirs, Unmanaged};
     let (Ours(found) | Theirs(found) | Unmanaged(found) | Left(found, ..)) = state else { return None };
-    let read =
-        if found["kind"] == SCALED_OBJECT { facts::Autoscaler::of_scaled_object } else { facts::Autoscaler::of_hpa };
+    let read = if found["kind"] == SCALED_OBJECT {
+        facts::Autoscaler::from_scaled_object
+    } else {
+        facts::Autoscaler::from_hpa
+    };
     let held = read(found, false);
     Some((held.min, held.max))
 }

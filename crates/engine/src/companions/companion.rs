@@ -22,7 +22,7 @@ pub struct Asked<'a> {
     /// What is known of the cluster.
     pub facts: &'a Facts,
     /// How its database was bound so far.
-    pub led: &'a PriorBinding,
+    pub prior: &'a PriorBinding,
 }
 
 /// What the status of a companion is written from.

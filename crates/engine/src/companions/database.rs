@@ -287,8 +287,8 @@ impl Companion for Databases {
     }
 
     fn wanted(&self, asked: &Asked) -> Wanted {
-        let Asked { workload, recognised, effective, facts, led } = asked;
-        wanted(workload, recognised, effective, facts, led).0
+        let Asked { workload, recognised, effective, facts, prior } = asked;
+        wanted(workload, recognised, effective, facts, prior).0
     }
 
     fn around(&self, workload: &Workload, wanted: &Wanted, facts: &Facts) -> Vec<ObjectRef> {
@@ -359,7 +359,7 @@ pub fn settings(effective: &Effective) -> Option<(&DatabaseSettings, &PolicyRef)
     effective.section().map(|(settings, policy)| (settings, policy))
 }
 
-/// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one. `led` is how it has
+/// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one. `prior` is how it has
 /// been led to it so far.
 ///
 /// # Errors
@@ -369,7 +369,7 @@ pub fn binding(
     recognised: &Recognised,
     effective: &Effective,
     facts: &Facts,
-    led: &PriorBinding,
+    prior: &PriorBinding,
 ) -> Result<Option<Binding>, Unbound> {
     let Some((settings, _)) = settings(effective).filter(|(settings, _)| settings.is_wanted(workload)) else {
         return Ok(None);
@@ -378,7 +378,7 @@ pub fn binding(
     let provider = settings.provider(&reference, facts);
     let binding = provider.binding(&reference, facts);
     if let Some(container) = &recognised.container
-        && let Some(problem) = author_variables::problem(workload, container, &binding, settings, led)
+        && let Some(problem) = author_variables::problem(workload, container, &binding, settings, prior)
     {
         return Err(problem);
     }
@@ -412,14 +412,14 @@ pub fn in_the_way(
     recognised: &Recognised,
     effective: &Effective,
     facts: &Facts,
-    led: &PriorBinding,
+    prior: &PriorBinding,
 ) -> Vec<String> {
     let wanted = settings(effective).filter(|(settings, _)| settings.is_wanted(workload));
     let (Some((settings, _)), Some(container)) = (wanted, &recognised.container) else { return Vec::new() };
     let reference = workload.reference();
     let binding = settings.provider(&reference, facts).binding(&reference, facts);
-    match author_variables::problem(workload, container, &binding, settings, led) {
-        Some(Unbound::Impossible(_)) => author_variables::in_the_way(container, &binding, settings, led),
+    match author_variables::problem(workload, container, &binding, settings, prior) {
+        Some(Unbound::Impossible(_)) => author_variables::in_the_way(container, &binding, settings, prior),
         _ => Vec::new(),
     }
 }
@@ -489,9 +489,9 @@ pub(super) fn wanted(
     recognised: &Recognised,
     effective: &Effective,
     facts: &Facts,
-    led: &PriorBinding,
+    prior: &PriorBinding,
 ) -> (Wanted, Option<Binding>) {
-    match (binding(workload, recognised, effective, facts, led), settings(effective)) {
+    match (binding(workload, recognised, effective, facts, prior), settings(effective)) {
         (Err(Unbound::Impossible((reason, message))), _) => (Wanted::Impossible { reason, message }, None),
         (Err(Unbound::Elsewhere(message)), _) => (Wanted::Elsewhere(message), None),
         (Ok(Some(binding)), Some((settings, _))) => {

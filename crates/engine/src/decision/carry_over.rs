@@ -28,12 +28,12 @@ pub(super) enum Template {
 pub(super) fn template_of(request: &Request) -> Template {
     let new = &request.workload;
     if request.operation == Operation::Observe {
-        return Receipt::of(new).or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
+        return Receipt::read(new).or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
     }
     let Some(old) = request.old else {
-        return Template::Fresh(users_part(new, &[Receipt::of(new)]));
+        return Template::Fresh(users_part(new, &[Receipt::read(new)]));
     };
-    let (receipt, before) = (Receipt::of(new), Receipt::of(&old));
+    let (receipt, before) = (Receipt::read(new), Receipt::read(&old));
     if new.template() == old.template() && receipt == before {
         return before.or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
     }
@@ -59,7 +59,7 @@ pub(super) fn template_of(request: &Request) -> Template {
 /// Returns the receipt of a workload that somebody has adopted: it was here before Tidegate, and is kept as it is.
 fn adopted(workload: &Workload) -> Option<Receipt> {
     let is_adopted = workload.annotation(ADOPTED_ANNOTATION) == Some("true");
-    is_adopted.then(|| Receipt::of_nothing(workload.template()))
+    is_adopted.then(|| Receipt::empty(workload.template()))
 }
 
 /// Tells the author of an update why nothing is injected into a workload that was here before.
@@ -79,7 +79,7 @@ fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
     if entries.is_empty() {
         return template;
     }
-    let authors = FieldOwnership::of(workload, injected);
+    let authors = FieldOwnership::read(workload, injected);
     let pod = &mut template["spec"];
     let is_ours = |entry: &&Entry| entry.is_in(workload.pod_spec()) && !authors.is_set_by_author(&entry.path);
     let ours: Vec<&Entry> = entries.iter().filter(is_ours).collect();
@@ -96,7 +96,7 @@ fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
 
 /// Returns what the receipt of an object says was injected, as far as the object has it so.
 fn injected(workload: &Workload) -> Vec<FieldPath> {
-    let entries = Receipt::of(workload).map(|receipt| receipt.entries()).unwrap_or_default();
+    let entries = Receipt::read(workload).map(|receipt| receipt.entries()).unwrap_or_default();
     entries.into_iter().filter(|entry| entry.is_in(workload.pod_spec())).map(|entry| entry.path).collect()
 }
 
@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn receipt(template: &Value, injections: &[Injection]) -> Receipt {
-        let mut receipt = Receipt::of_injections(injections);
+        let mut receipt = Receipt::from_injections(injections);
         receipt.sign(template);
         receipt
     }

@@ -37,18 +37,18 @@ impl Injector {
     }
 }
 
-/// Injects all that today's policies say into the user's part of a workload's pod template, and writes the receipt. `led` is
+/// Injects all that today's policies say into the user's part of a workload's pod template, and writes the receipt. `prior` is
 /// how the workload was led to its database before.
 pub(super) fn afresh(
     workload: &Workload,
     mut template: Value,
     effective: &Effective,
     facts: &Facts,
-    led: &PriorBinding,
+    prior: &PriorBinding,
     notes: &mut Vec<String>,
 ) -> (Value, Receipt) {
-    let injections = planned(&workload.with_template(&template), effective, facts, led, notes);
-    let mut receipt = Receipt::of_injections(&injections);
+    let injections = planned(&workload.with_template(&template), effective, facts, prior, notes);
+    let mut receipt = Receipt::from_injections(&injections);
     // Backwards, for each new list item goes to the head of its list.
     for injection in injections.into_iter().rev() {
         injection.path.set(&mut template["spec"], injection.value);
@@ -61,7 +61,7 @@ fn planned(
     workload: &Workload,
     effective: &Effective,
     facts: &Facts,
-    led: &PriorBinding,
+    prior: &PriorBinding,
     notes: &mut Vec<String>,
 ) -> Vec<Injection> {
     // A path would lead to another container, or to none; the API server refuses such a pod anyway.
@@ -80,7 +80,7 @@ fn planned(
         let (least, _) = companions::autoscaler::replicas(effective, workload, facts);
         pod::Pod { workload, recognised: &recognised, settings, policy, least, facts }.inject(&mut injector);
     }
-    match companions::binding(workload, &recognised, effective, facts, led) {
+    match companions::binding(workload, &recognised, effective, facts, prior) {
         Ok(binding) => {
             if let (Some(binding), Some((settings, policy)), Some(container)) =
                 (binding, companions::database::settings(effective), recognised.container)

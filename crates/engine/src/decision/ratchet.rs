@@ -4,7 +4,7 @@ use std::fmt;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::receipt::{Receipt, led};
+use super::receipt::{Receipt, prior_binding};
 use crate::api::Enforcement;
 use crate::policy::{ActiveRule, Context, Exception, Expressions, Finding};
 
@@ -76,11 +76,11 @@ pub(super) fn judge(context: &Context) -> Verdict {
         return judged;
     }
     let recognised = context.old.map(|old| context.effective.runtimes().recognise(&old)).unwrap_or_default();
-    let led = context.old.map(|old| led(Receipt::of(&old).as_ref(), &old)).unwrap_or_default();
+    let prior = context.old.map(|old| prior_binding(Receipt::read(&old).as_ref(), &old)).unwrap_or_default();
     // Only what was found can have been so before: what else custom rules would cost is saved.
     let is_found = |rule: &str| found.iter().any(|violation| violation.rule == rule);
     let expressions = Expressions::new(context.expressions.costs());
-    let before = context.before(&recognised, &led, &expressions).map(|before| violations(&before, is_found));
+    let before = context.before(&recognised, &prior, &expressions).map(|before| violations(&before, is_found));
     let before = before.unwrap_or_default();
     let exceptions: Vec<&Exception> = context.policies.exceptions_for(&context.workload).collect();
     for violation in found {

@@ -41,7 +41,7 @@ const WHOLE: &str = "secretKeyRef";
 impl Receipt {
     /// Writes down what is injected. The receipt is for no template yet.
     #[must_use]
-    pub fn of_injections(injections: &[Injection]) -> Self {
+    pub fn from_injections(injections: &[Injection]) -> Self {
         let mut set = Map::new();
         for same in injections.chunk_by(|one, next| one.policy == next.policy) {
             let fields = set.entry(same[0].policy.to_string()).or_insert_with(|| Value::Object(Map::new()));
@@ -54,7 +54,7 @@ impl Receipt {
     }
 
     /// Returns the receipt of a workload that is taken over as it is: nothing was injected.
-    pub(super) fn of_nothing(template: &Value) -> Self {
+    pub(super) fn empty(template: &Value) -> Self {
         let mut receipt = Self::default();
         receipt.sign(template);
         receipt
@@ -67,7 +67,7 @@ impl Receipt {
 
     /// Reads the receipt of a workload; none where there is none or it is not one that Tidegate wrote.
     #[must_use]
-    pub fn of(workload: &Workload) -> Option<Self> {
+    pub fn read(workload: &Workload) -> Option<Self> {
         serde_json::from_str(workload.annotation(RECEIPT_ANNOTATION)?).ok()
     }
 
@@ -123,7 +123,7 @@ impl Receipt {
 }
 
 /// Returns how a workload is led to its database, by its receipt: no variable is injected for anything else.
-pub(super) fn led(receipt: Option<&Receipt>, workload: &Workload) -> PriorBinding {
+pub(super) fn prior_binding(receipt: Option<&Receipt>, workload: &Workload) -> PriorBinding {
     let variables = receipt.map(|receipt| receipt.variables(workload.pod_spec())).unwrap_or_default();
     PriorBinding::by(variables, workload)
 }
@@ -191,7 +191,7 @@ mod tests {
             policy: PolicyRef { name: "serving".into(), generation: 3 },
         };
         {
-            let mut receipt = Receipt::of_injections(&[injection]);
+            let mut receipt = Receipt::from_injections(&[injection]);
             receipt.sign(&template(cpu));
             receipt
         }
@@ -218,7 +218,7 @@ mod tests {
             value,
             policy: policy.clone(),
         };
-        let receipt = Receipt::of_injections(&[
+        let receipt = Receipt::from_injections(&[
             injection("a", json!({"b": {"c": 1, "d": [{"e": 2}]}, "f": {}})),
             injection("a/g", json!({"secretKeyRef": {"name": "db", "key": "username"}})),
         ]);
@@ -229,14 +229,14 @@ mod tests {
     #[test]
     fn a_receipt_comes_back_from_its_annotation() {
         let object = json!({"metadata": {"annotations": {RECEIPT_ANNOTATION: receipt().to_string()}}});
-        assert_eq!(Receipt::of(&Workload::view(&object).unwrap()), Some(receipt()));
+        assert_eq!(Receipt::read(&Workload::view(&object).unwrap()), Some(receipt()));
     }
 
     #[test]
     fn what_is_no_receipt_is_ignored() {
         for text in ["", "{}", "null", r#"{"template":1}"#, r#"{"template":"a","set":{},"more":1}"#] {
             let object = json!({"metadata": {"annotations": {RECEIPT_ANNOTATION: text}}});
-            assert_eq!(Receipt::of(&Workload::view(&object).unwrap()), None, "{text}");
+            assert_eq!(Receipt::read(&Workload::view(&object).unwrap()), None, "{text}");
         }
     }
 

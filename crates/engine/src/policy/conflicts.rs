@@ -22,14 +22,14 @@ pub struct PolicyConflicts {
 impl PolicyConflicts {
     /// Looks at two policies together.
     #[must_use]
-    pub fn of(one: &Policy, other: &Policy) -> Self {
+    pub fn between(one: &Policy, other: &Policy) -> Self {
         let mut meeting = Self::default();
         if !one.may_meet(other) {
             return meeting;
         }
         let (first, second) = if order(one, other).is_le() { (one, other) } else { (other, one) };
         for (of_first, of_second) in together(first, second) {
-            let effective = Effective::of(&[(first, of_first), (second, of_second)]);
+            let effective = Effective::merge(&[(first, of_first), (second, of_second)]);
             meeting.conflicts.extend(effective.conflicts().iter().map(ToString::to_string));
             meeting.contradictions.extend(effective.contradictions().iter().cloned());
         }
@@ -55,7 +55,7 @@ impl PolicySet {
     pub fn beside(&self, policy: &Policy) -> PolicyConflicts {
         let mut meeting = PolicyConflicts::default();
         for other in self.policies.iter().filter(|other| other.reference.name != policy.reference.name) {
-            meeting.extend(PolicyConflicts::of(policy, other));
+            meeting.extend(PolicyConflicts::between(policy, other));
         }
         meeting
     }
@@ -111,7 +111,7 @@ impl Policy {
 fn can_hold(requirements: impl IntoIterator<Item = Expression>) -> bool {
     let mut labels: BTreeMap<String, Label> = BTreeMap::new();
     for requirement in requirements {
-        let (key, wanted) = Label::of(requirement);
+        let (key, wanted) = Label::from_requirement(requirement);
         labels.entry(key).or_default().also(wanted);
     }
     labels.values().all(Label::can_be)
@@ -132,7 +132,7 @@ struct Label {
 
 impl Label {
     /// Reads one requirement.
-    fn of(requirement: Expression) -> (String, Self) {
+    fn from_requirement(requirement: Expression) -> (String, Self) {
         use Expression::{DoesNotExist, Equal, Exists, In, NotEqual, NotIn};
         let accept = |values| Self { is_required: true, accepted: Some(values), ..Self::default() };
         let refuse = |refused| Self { refused, ..Self::default() };

@@ -205,7 +205,7 @@ impl Rule for CustomRule {
         &self.id
     }
 
-    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+    fn with_params(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
         Ok(Arc::new(Self { params: Value::Object(params.clone()), ..self.clone() }))
     }
 

@@ -31,7 +31,7 @@ pub trait Rule: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Says what is wrong with them, in a sentence that follows their place.
-    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+    fn with_params(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
         let given: Vec<&str> = params.keys().map(String::as_str).collect();
         Err(format!("the rule takes no parameters; found {}", given.join(", ")))
     }
@@ -63,8 +63,8 @@ impl<R: Rule + ?Sized> Rule for &'static R {
         (**self).enforcement()
     }
 
-    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
-        (**self).with(params)
+    fn with_params(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+        (**self).with_params(params)
     }
 
     fn for_policy(&self, policy: &str, spec: &ServingPolicySpec) -> Option<Arc<dyn Rule>> {
@@ -111,7 +111,7 @@ pub struct Context<'a> {
     /// The model server's container and runtime.
     pub recognised: &'a Recognised<'a>,
     /// How its database was bound so far.
-    pub led: &'a PriorBinding,
+    pub prior: &'a PriorBinding,
     /// Who asks.
     pub user: User<'a>,
     /// When it is judged.
@@ -126,9 +126,9 @@ impl Context<'_> {
     pub(crate) fn before<'b>(
         &'b self,
         recognised: &'b Recognised<'b>,
-        led: &'b PriorBinding,
+        prior: &'b PriorBinding,
         expressions: &'b Expressions<'b>,
     ) -> Option<Context<'b>> {
-        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, led, expressions, ..*self })
+        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, prior, expressions, ..*self })
     }
 }

@@ -41,7 +41,7 @@ impl<T: Copy> Requested<'_, T> {
 impl<'a> Annotations<'a> {
     /// Reads the annotations of a workload.
     #[must_use]
-    pub fn of(workload: &Workload<'a>) -> Self {
+    pub fn read(workload: &Workload<'a>) -> Self {
         let at_least = |least: i32| move |text: &str| text.parse().ok().filter(|count| *count >= least);
         Self {
             min_replicas: read(workload, MIN_REPLICAS_ANNOTATION, at_least(0)),
@@ -73,15 +73,15 @@ mod tests {
 
     use super::*;
 
-    fn of(annotations: &Value) -> Value {
+    fn annotated(annotations: &Value) -> Value {
         json!({"metadata": {"annotations": annotations}})
     }
 
     #[test]
     fn what_is_clear_is_told_from_what_is_not() {
-        let object = of(&json!({MIN_REPLICAS_ANNOTATION: "2", MAX_REPLICAS_ANNOTATION: "many",
+        let object = annotated(&json!({MIN_REPLICAS_ANNOTATION: "2", MAX_REPLICAS_ANNOTATION: "many",
             DATABASE_ANNOTATION: "none"}));
-        let annotations = Annotations::of(&Workload::view(&object).unwrap());
+        let annotations = Annotations::read(&Workload::view(&object).unwrap());
         assert_eq!(
             (annotations.min_replicas, annotations.max_replicas),
             (Requested::Said(2), Requested::Unclear("many"))
@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn nobody_asks_for_no_replicas_at_most() {
         let read = |text: &str| {
-            let object = of(&json!({MIN_REPLICAS_ANNOTATION: text, MAX_REPLICAS_ANNOTATION: text}));
-            let annotations = Annotations::of(&Workload::view(&object).unwrap());
+            let object = annotated(&json!({MIN_REPLICAS_ANNOTATION: text, MAX_REPLICAS_ANNOTATION: text}));
+            let annotations = Annotations::read(&Workload::view(&object).unwrap());
             (annotations.min_replicas.said(), annotations.max_replicas.said())
         };
         assert_eq!((read("0"), read("1")), ((Some(0), None), (Some(1), Some(1))));

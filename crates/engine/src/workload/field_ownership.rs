@@ -24,7 +24,7 @@ impl<'a> FieldOwnership<'a> {
     /// Reads the `last-applied-configuration` annotation and the managed fields of a workload. `injected` returns what an
     /// object's own receipt names and the object has.
     #[must_use]
-    pub fn of(workload: &Workload<'a>, injected: impl Fn(&Workload) -> Vec<FieldPath>) -> Self {
+    pub fn read(workload: &Workload<'a>, injected: impl Fn(&Workload) -> Vec<FieldPath>) -> Self {
         let applied = workload.annotation(LAST_APPLIED).and_then(|text| serde_json::from_str(text).ok());
         let copied = |applied: &Value| Workload::view(applied).map(|applied| injected(&applied)).unwrap_or_default();
         let of_applier = |fields: &Value| if owns_receipt(fields) { injected(workload) } else { Vec::new() };
@@ -120,14 +120,14 @@ mod tests {
         let pod = json!({"containers": [{"name": "api", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]});
         let applied = json!({"spec": {"template": {"spec": pod}}});
         let dumped = json!({"metadata": {"annotations": {LAST_APPLIED: applied.to_string()}}});
-        let authors = FieldOwnership::of(&Workload::view(&dumped).unwrap(), |_| vec![limit("cpu")]);
+        let authors = FieldOwnership::read(&Workload::view(&dumped).unwrap(), |_| vec![limit("cpu")]);
         assert!(!authors.is_set_by_author(&limit("cpu")) && authors.is_set_by_author(&limit("memory")));
         let limits = json!({"f:cpu": {}, "f:memory": {}});
         let mut fields = json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"api\"}":
             {"f:resources": {"f:limits": limits}}}}}}});
         let of = |fields: &Value, path: &FieldPath| {
             let object = json!({"metadata": {"managedFields": [{"operation": "Apply", "fieldsV1": fields}]}});
-            FieldOwnership::of(&Workload::view(&object).unwrap(), |_| vec![limit("cpu")]).is_set_by_author(path)
+            FieldOwnership::read(&Workload::view(&object).unwrap(), |_| vec![limit("cpu")]).is_set_by_author(path)
         };
         assert!(of(&fields, &limit("cpu")), "an author may declare what is injected too");
         fields["f:metadata"]["f:annotations"] = json!({format!("f:{RECEIPT_ANNOTATION}"): {}});
@@ -139,7 +139,7 @@ mod tests {
         let applied = json!({"spec": {"template": {"spec": {"containers": [
             {"name": "api", "resources": {"limits": {"cpu": "1"}}}]}}}});
         let object = json!({"metadata": {"annotations": {LAST_APPLIED: applied.to_string()}}});
-        let authors = FieldOwnership::of(&Workload::view(&object).unwrap(), nothing);
+        let authors = FieldOwnership::read(&Workload::view(&object).unwrap(), nothing);
         assert!(authors.is_set_by_author(&limit("cpu")));
         assert!(!authors.is_set_by_author(&limit("memory")));
     }
@@ -149,8 +149,8 @@ mod tests {
         let fields = json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"api\"}":
             {"f:resources": {"f:limits": {"f:cpu": {}}}}}}}}});
         let object = json!({"metadata": {"managedFields": [{"operation": "Apply", "fieldsV1": fields}]}});
-        assert!(FieldOwnership::of(&Workload::view(&object).unwrap(), nothing).is_set_by_author(&limit("cpu")));
+        assert!(FieldOwnership::read(&Workload::view(&object).unwrap(), nothing).is_set_by_author(&limit("cpu")));
         let object = json!({"metadata": {"managedFields": [{"operation": "Update", "fieldsV1": fields}]}});
-        assert!(!FieldOwnership::of(&Workload::view(&object).unwrap(), nothing).is_set_by_author(&limit("cpu")));
+        assert!(!FieldOwnership::read(&Workload::view(&object).unwrap(), nothing).is_set_by_author(&limit("cpu")));
     }
 }

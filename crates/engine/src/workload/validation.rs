@@ -216,7 +216,7 @@ mod tests {
     use crate::kind::KINDS;
 
     fn checked(object: &Value) -> Result<(), ValidationError> {
-        check(object, Kind::of_object(object))
+        check(object, Kind::from_object(object))
     }
 
     fn complaint(object: &Value) -> String {

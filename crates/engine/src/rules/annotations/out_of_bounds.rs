@@ -31,7 +31,7 @@ impl Rule for AnnotationOutOfBounds {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let annotations = Annotations::of(&context.workload);
+        let annotations = Annotations::read(&context.workload);
         let mut findings = Vec::new();
         if let Requested::Unclear(text) = annotations.database {
             findings.push(finding(DATABASE_ANNOTATION, text, "`none` or `true`", "none"));
