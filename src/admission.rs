@@ -288,12 +288,12 @@ impl Review<'_> {
         } else {
             Answer::refuse(
                 self.uid(),
-                report::refusal(self.kind(), self.namespace(), self.name(), &verdict),
-                report::causes(&verdict),
+                report::refusal(self.kind(), self.namespace(), self.name(), verdict),
+                report::causes(verdict),
             )
         };
-        let warnings = report::warnings(evaluation, &verdict);
-        Answer { warnings, audit_annotations: report::audit(&verdict), ..answer }
+        let warnings = report::warnings(evaluation, verdict);
+        Answer { warnings, audit_annotations: report::audit(verdict), ..answer }
     }
 
     fn kind(&self) -> &str {

@@ -154,7 +154,7 @@ fn after_a_change(adopted: &Value, made: &[String], policies: &PolicySet, facts:
     });
     let told = next.notes().into_iter().map(|note| format!("warning: {note}"));
     let made_then = check::companions(&next).into_iter().filter(|line| !made.contains(line));
-    let refused = next.verdict().violations.into_iter().map(|broken| format!("refused: {broken}"));
+    let refused = next.verdict().violations.iter().map(|broken| format!("refused: {broken}"));
     let lines: Vec<String> = injected.chain(told).chain(made_then).chain(refused).collect();
     let head = "  with the next change of its pod template:\n";
     let text = |line: String| format!("    {line}\n");

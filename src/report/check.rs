@@ -52,7 +52,7 @@ pub fn workload(file: &str, workload: &Workload, evaluation: &Evaluation, tally:
     };
     *count += 1;
     let mut text = format!("{head}: {word}\n");
-    text.push_str(&causes_text(&verdict));
+    text.push_str(&causes_text(verdict));
     for warning in warnings {
         let _ = writeln!(text, "  warning: {warning}");
     }

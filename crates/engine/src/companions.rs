@@ -133,13 +133,14 @@ pub fn wanted(
     if workload.name().is_empty() {
         return Companions::default();
     }
-    let asked = Asked { workload, recognised, effective, facts, prior };
+    let binding = database::binding(workload, recognised, effective, facts, prior);
+    let asked = Asked { workload, recognised, effective, facts, binding: &binding };
     let wanted: Vec<Wanted> = ALL.into_iter().map(|companion| companion.wanted(&asked)).collect();
     let scaling = autoscaler::Scaling::of(workload, recognised, effective, facts);
     Companions {
         held: scaling.and_then(|scaling| scaling.held(effective)),
         turn: Precedence::of(workload, effective, facts, &wanted[plan::place(&database::Databases)]),
-        binding: database::binding(workload, recognised, effective, facts, prior).ok().flatten(),
+        binding: binding.ok().flatten(),
         wanted,
     }
 }

@@ -30,7 +30,7 @@ pub use container::{Container, GPU_RESOURCES};
 pub use defaults::{GRACE_PERIOD, PROGRESS_DEADLINE};
 pub(crate) use defaults::{complete_probe, has_handler};
 pub(crate) use environment::refers_to;
-pub use field_ownership::{FieldOwnership, is_set_by_author};
+pub use field_ownership::FieldOwnership;
 pub use field_path::{FieldPath, key_of};
 pub(crate) use field_path::{child, put};
 pub use image::Image;

@@ -287,8 +287,7 @@ impl Companion for Databases {
     }
 
     fn wanted(&self, asked: &Asked) -> Wanted {
-        let Asked { workload, recognised, effective, facts, prior } = asked;
-        wanted(workload, recognised, effective, facts, prior).0
+        wanted(asked)
     }
 
     fn around(&self, workload: &Workload, wanted: &Wanted, facts: &Facts) -> Vec<ObjectRef> {
@@ -483,25 +482,19 @@ impl Precedence {
     }
 }
 
-/// Plans the database of a workload, and returns how the workload reaches it.
-pub(super) fn wanted(
-    workload: &Workload,
-    recognised: &Recognised,
-    effective: &Effective,
-    facts: &Facts,
-    prior: &PriorBinding,
-) -> (Wanted, Option<Binding>) {
-    match (binding(workload, recognised, effective, facts, prior), settings(effective)) {
-        (Err(Unbound::Impossible((reason, message))), _) => (Wanted::Impossible { reason, message }, None),
-        (Err(Unbound::Elsewhere(message)), _) => (Wanted::Elsewhere(message), None),
-        (Ok(Some(binding)), Some((settings, _))) => {
+/// Plans the database of a workload.
+fn wanted(asked: &Asked) -> Wanted {
+    let Asked { workload, effective, facts, binding, .. } = asked;
+    match (binding, settings(effective)) {
+        (Err(Unbound::Impossible((reason, message))), _) => Wanted::Impossible { reason, message: message.clone() },
+        (Err(Unbound::Elsewhere(message)), _) => Wanted::Elsewhere(message.clone()),
+        (Ok(Some(_)), Some((settings, _))) => {
             let reference = workload.reference();
             let provider = settings.provider(&reference, facts);
             let object = provider.object(&reference, facts);
-            let wanted = if provider.makes().is_some() { Wanted::Object(object) } else { Wanted::Theirs(object) };
-            (wanted, Some(binding))
+            if provider.makes().is_some() { Wanted::Object(object) } else { Wanted::Theirs(object) }
         }
-        (Ok(_), _) => (Wanted::Nothing, None),
+        (Ok(_), _) => Wanted::Nothing,
     }
 }
 
@@ -575,7 +568,10 @@ mod tests {
         let (policies, object) = (policies(&[("serving", spec(more))]), with_container(&json!({})));
         let workload = Workload::view(&object).unwrap();
         let effective = policies.resolve(&workload, facts).unwrap();
-        wanted(&workload, &Runtimes::shipped().recognise(&workload), &effective, facts, &PriorBinding::default())
+        let recognition = Runtimes::shipped().recognise(&workload);
+        let prior = PriorBinding::default();
+        let companions = crate::companions::wanted(&workload, &recognition.view(&workload), &effective, facts, &prior);
+        (companions.of(&Databases).clone(), companions.binding)
     }
 
     fn kind(planned: &(Wanted, Option<Binding>)) -> &str {

@@ -10,7 +10,7 @@ use super::{Effective, Expressions, Finding, PolicySet};
 use crate::api::{Enforcement, ServingPolicySpec};
 use crate::facts::{Facts, User};
 use crate::runtimes::Recognised;
-use crate::workload::{PriorBinding, Workload};
+use crate::workload::{FieldOwnership, PriorBinding, Workload};
 
 /// One thing that a model server can get wrong.
 pub trait Rule: fmt::Debug + Send + Sync {
@@ -112,23 +112,12 @@ pub struct Context<'a> {
     pub recognised: &'a Recognised<'a>,
     /// How its database was bound so far.
     pub prior: &'a PriorBinding,
+    /// What its author declared.
+    pub ownership: &'a FieldOwnership<'a>,
     /// Who asks.
     pub user: User<'a>,
     /// When it is judged.
     pub now: Timestamp,
     /// What custom rules share.
     pub expressions: &'a Expressions<'a>,
-}
-
-impl Context<'_> {
-    /// Returns the same for the workload as it was before an update, with what is recognised in that, how its database was
-    /// bound, and what custom rules share about it.
-    pub(crate) fn before<'b>(
-        &'b self,
-        recognised: &'b Recognised<'b>,
-        prior: &'b PriorBinding,
-        expressions: &'b Expressions<'b>,
-    ) -> Option<Context<'b>> {
-        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, prior, expressions, ..*self })
-    }
 }

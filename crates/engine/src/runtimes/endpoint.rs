@@ -208,7 +208,8 @@ mod tests {
 
     fn endpoint(container: &Value) -> Result<Endpoint, String> {
         let object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
-        Runtimes::shipped().recognise(&Workload::view(&object).unwrap()).endpoint()
+        let workload = Workload::view(&object).unwrap();
+        Runtimes::shipped().recognise(&workload).view(&workload).endpoint()
     }
 
     fn vllm(more: &Value) -> Endpoint {

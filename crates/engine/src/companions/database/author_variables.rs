@@ -34,6 +34,9 @@ pub(super) struct Own {
 impl Own {
     /// Reads the variables of a container beside those of a binding.
     fn of(container: &Container, binding: &Binding, env: &DatabaseEnv, prior: &PriorBinding) -> Self {
+        if container.field("env").is_null() && container.field("envFrom").is_null() {
+            return Self::default();
+        }
         let variables = binding.variables(env);
         let is_injected = |name: &str| prior.injected.contains(&(container.name().to_owned(), name.to_owned()));
         let theirs: Vec<&Value> = items(container.field("env"))

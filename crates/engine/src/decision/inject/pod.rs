@@ -9,7 +9,7 @@ use crate::kind;
 use crate::policy::{Class, PodSettings, PolicyRef};
 use crate::quantity::Quantity;
 use crate::runtimes::Recognised;
-use crate::workload::{Container, FieldPath, GRACE_PERIOD, Workload, is_set_by_author, items};
+use crate::workload::{Container, FieldOwnership, FieldPath, GRACE_PERIOD, Workload, items};
 
 /// The volume at `/dev/shm`.
 const SHARED_MEMORY: &str = "tidegate-shm";
@@ -20,6 +20,8 @@ const SHARED_MEMORY_PATH: &str = "/dev/shm";
 /// A pod template, and what decides about it.
 pub(super) struct Pod<'a> {
     pub(super) workload: &'a Workload<'a>,
+    /// What its author declared.
+    pub(super) ownership: &'a FieldOwnership<'a>,
     pub(super) recognised: &'a Recognised<'a>,
     pub(super) settings: &'a PodSettings,
     pub(super) policy: &'a PolicyRef,
@@ -56,7 +58,7 @@ impl Pod<'_> {
     fn is_default(&self, field: &str, default: &Value) -> bool {
         let found = self.field(field);
         let way: Vec<&str> = kind::fields(self.workload.known_kind().template()).chain(["spec", field]).collect();
-        found.is_null() || (found == default && !is_set_by_author(self.workload, &way))
+        found.is_null() || (found == default && !self.ownership.is_declared(&way))
     }
 
     /// The sleep must end within the grace period, or the API server refuses it.

@@ -149,7 +149,8 @@ mod tests {
             "readinessProbe": readiness});
         let mut object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         let settings = ProbeSettings { inject: true, startup_budget: None };
-        inject(&Runtimes::shipped().recognise(&Workload::view(&object).unwrap()), &settings, &policy, &mut injector);
+        let workload = Workload::view(&object).unwrap();
+        inject(&Runtimes::shipped().recognise(&workload).view(&workload), &settings, &policy, &mut injector);
         let pod = &mut object["spec"]["template"]["spec"];
         injector.injections.iter().for_each(|added| added.path.set(pod, added.value.clone()));
         pod["containers"][0]["readinessProbe"].clone()
