@@ -7,8 +7,8 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use tidegate::admission::{self, Webhook};
-use tidegate::input;
-use tidegate::state::State;
+use tidegate::manifests;
+use tidegate::shared_state::SharedState;
 use tidegate_engine::api::DatabaseProvider;
 use tidegate_engine::decision::{Operation, Request, User, decide};
 use tidegate_engine::facts::{Apis, Autoscaler, Claim, Database, Facts, Metric, Namespace};
@@ -86,7 +86,7 @@ const WORKLOADS: usize = 10_000;
 
 /// What it costs to get at the facts, and to note one that a watch tells: alone, and while somebody decides on those before.
 fn facts_of_many(criterion: &mut Criterion) {
-    let state = State::new(policies());
+    let state = SharedState::new(policies());
     (0..WORKLOADS).for_each(|number| state.note(|facts| add_workload(facts, number)));
     let mut group = criterion.benchmark_group("facts-10000");
     group.bench_function("read", |bencher| bencher.iter(|| state.read(|_, facts| black_box(facts).apis)));
@@ -125,7 +125,7 @@ fn view(object: &Value) -> Workload<'_> {
 fn policies() -> PolicySet {
     let scope = [("app.kubernetes.io/component".to_owned(), "model-server".to_owned())].into();
     let text = policy::shipped("serving").expect("the policy is one that we ship");
-    input::policies("serving", text, scope).expect("it makes sense")
+    manifests::policies("serving", text, scope).expect("it makes sense")
 }
 
 /// What is known of the cluster: at the time of an update, the autoscaler and the database are there.

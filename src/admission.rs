@@ -3,8 +3,8 @@
 //! The envelope is decoded before the object, so that the `uid` survives an object that cannot be read.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
 
-pub mod guard;
-pub mod own_kinds;
+pub mod database_deletion;
+pub mod policy_validation;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,11 +17,11 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::report::{self, Cause};
-use tidegate_engine::decision::{Considered, Operation, Request, User};
+use tidegate_engine::decision::{Evaluation, Operation, Request, User};
 use tidegate_engine::facts::Facts;
 use tidegate_engine::kind::Kind;
 use tidegate_engine::policy::PolicySet;
-use tidegate_engine::workload::{Sent, ShapeError, Workload};
+use tidegate_engine::workload::{Sent, ValidationError, Workload};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -181,7 +181,7 @@ enum Unreadable {
     #[error("the object cannot be read: {0}")]
     Json(String),
     #[error("the object is no workload")]
-    Shape(#[source] ShapeError),
+    Shape(#[source] ValidationError),
 }
 
 impl Review<'_> {
@@ -215,12 +215,12 @@ impl Review<'_> {
         if !self.is_ours() {
             return Answer::allow(self.uid());
         }
-        let considered = self.question(now).map(|request| Considered::of(request, policies, facts));
-        match (considered, webhook) {
+        let evaluation = self.question(now).map(|request| Evaluation::new(request, policies, facts));
+        match (evaluation, webhook) {
             // What is no model server is nobody's to refuse, whatever the webhook was registered for.
-            (Ok(considered), _) if considered.is_stranger() => Answer::allow(self.uid()),
-            (Ok(considered), Webhook::Mutate) => self.mutation(&considered),
-            (Ok(considered), Webhook::Validate) => self.verdict(&considered),
+            (Ok(evaluation), _) if evaluation.is_unlabelled() => Answer::allow(self.uid()),
+            (Ok(evaluation), Webhook::Mutate) => self.mutation(&evaluation),
+            (Ok(evaluation), Webhook::Validate) => self.verdict(&evaluation),
             (Err(unreadable), webhook) => self.failure(webhook, &report::chain(&unreadable)),
         }
     }
@@ -271,29 +271,29 @@ impl Review<'_> {
         Ok(Request { operation, workload, old, user, now })
     }
 
-    fn mutation(&self, considered: &Considered) -> Answer<'_> {
-        let patch = considered.patch();
+    fn mutation(&self, evaluation: &Evaluation) -> Answer<'_> {
+        let patch = evaluation.patch();
         Answer {
             patch_type: (!patch.is_empty()).then_some("JSONPatch"),
             patch,
-            warnings: considered.notes(),
+            warnings: evaluation.notes(),
             ..Answer::allow(self.uid())
         }
     }
 
-    fn verdict(&self, considered: &Considered) -> Answer<'_> {
-        let verdict = considered.verdict();
+    fn verdict(&self, evaluation: &Evaluation) -> Answer<'_> {
+        let verdict = evaluation.verdict();
         let answer = if verdict.allows() {
             Answer::allow(self.uid())
         } else {
             Answer::refuse(
                 self.uid(),
-                report::refusal(self.kind(), self.namespace(), self.name(), &verdict),
-                report::causes(&verdict),
+                report::refusal(self.kind(), self.namespace(), self.name(), verdict),
+                report::causes(verdict),
             )
         };
-        let warnings = report::warnings(considered, &verdict);
-        Answer { warnings, audit_annotations: report::audit(&verdict), ..answer }
+        let warnings = report::warnings(evaluation, verdict);
+        Answer { warnings, audit_annotations: report::audit(verdict), ..answer }
     }
 
     fn kind(&self) -> &str {

@@ -2,23 +2,23 @@
 
 mod apply;
 mod autoscalers;
-mod book;
+mod compressed;
 mod databases;
 mod events;
-mod kept;
+mod informer;
 mod kinds;
 mod leader;
 mod observed;
 mod orphans;
 mod policies;
+mod policy_store;
 mod reconcile;
+mod related;
 mod reports;
-mod served;
-mod sinks;
+mod served_apis;
 mod status;
-mod strangers;
-mod surroundings;
-mod watch;
+mod unlabelled;
+mod watches;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,22 +39,22 @@ use tracing::{Instrument as _, debug, info_span};
 pub use apply::ApplyError;
 pub use kinds::resource_of;
 pub use leader::{Election, new_identity};
-pub use served::metrics_served;
+pub use served_apis::metrics_served;
 
-use crate::server::health::Readiness;
+use crate::server::health::{Readiness, Step};
 use crate::server::slow_lane::SlowLane;
-use crate::state::State;
+use crate::shared_state::SharedState;
 use apply::Writer;
-use book::Book;
+use compressed::CompressedObject;
 use events::Events;
-use kept::Kept;
 use leader::{Candidate, Leadership};
 use observed::Objects;
+use policy_store::PolicyStore;
 use reports::Reports;
-use strangers::Strangers;
-use tidegate_engine::companions::{self, MANAGER};
+use tidegate_engine::companions::MANAGER;
 use tidegate_engine::kind::KINDS;
 use tidegate_engine::workload::WorkloadRef;
+use unlabelled::UnlabelledWorkloads;
 use workloads::{Requests, Workloads};
 
 /// Returns the names of the definitions of the reports that it writes where they are asked for.
@@ -121,8 +121,8 @@ impl Controller {
 struct Context {
     writer: Writer,
     events: Events,
-    book: Arc<Book>,
-    state: Arc<State>,
+    policy_store: Arc<PolicyStore>,
+    state: Arc<SharedState>,
     objects: Arc<Objects>,
     wanted_since: reconcile::WantedSince,
     reports: Option<Arc<Reports>>,
@@ -169,20 +169,52 @@ impl Queue {
     }
 
     fn push_namespace(&self, namespace: &str) {
-        let is_inside = |workload: &Kept| workload.meta().namespace.as_deref() == Some(namespace);
+        let is_inside = |workload: &CompressedObject| workload.meta().namespace.as_deref() == Some(namespace);
         self.push_where(is_inside);
     }
 
-    fn push_where(&self, is_meant: impl Fn(&Kept) -> bool) {
+    fn push_where(&self, is_meant: impl Fn(&CompressedObject) -> bool) {
         for workloads in &*self.0 {
             workloads.push_where(&is_meant);
         }
     }
 }
 
+/// What each part of the controller starts with.
+struct Parts<'p> {
+    client: &'p Client,
+    readiness: &'p Readiness,
+    tasks: JoinSet<()>,
+    /// Those that write.
+    writing: Vec<AbortHandle>,
+}
+
+impl Parts<'_> {
+    /// Runs a part for as long as the controller does.
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.tasks.spawn(task.instrument(info_span!("controller", part = name)))
+    }
+
+    /// Runs a part that writes, which ends before another replica leads.
+    fn spawn_writing(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let task = self.spawn(name, task);
+        self.writing.push(task);
+    }
+
+    /// Runs a watch, which must have seen everything once before Tidegate is ready.
+    fn watch<F>(&mut self, name: &'static str, follow: impl FnOnce(Step) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let step = self.readiness.step(name);
+        self.spawn(name, follow(step));
+    }
+}
+
 /// Starts the watches and the reconciliation; they run until what is returned is dropped. Each watch is a step of
 /// readiness.
-pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: &Readiness) -> Controller {
+pub fn start(client: &Client, state: &Arc<SharedState>, options: &Options, readiness: &Readiness) -> Controller {
+    let mut parts = Parts { client, readiness, tasks: JoinSet::new(), writing: Vec::new() };
     let (workloads, requests): (Vec<Arc<Workloads>>, Vec<Requests>) = KINDS.iter().map(Workloads::new).unzip();
     let queue = Queue(workloads.into());
     state.look_up_by({
@@ -190,107 +222,86 @@ pub fn start(client: &Client, state: &Arc<State>, options: &Options, readiness: 
         move |workload| queue.stored(workload)
     });
     let objects = Arc::new(Objects::default());
-    let from_files = (!options.watch_policies).then_some(policies::POLICIES);
-    let watched = [policies::POLICIES, policies::EXCEPTIONS].into_iter().filter(|watch| Some(*watch) != from_files);
-    let strangers = Strangers::new(state);
+    let unlabelled = UnlabelledWorkloads::new(state);
     let leadership = Leadership::new(options.election.is_some());
-    let (book, statuses) = Book::open(state, queue.clone(), Arc::clone(&strangers), leadership.clone(), watched);
     let writer = Writer::new(client.clone(), leadership.clone());
-    let context = Arc::new(Context {
-        writer: writer.clone(),
-        events: Events::new(options.election.as_ref().map_or(MANAGER, |election| &election.identity)),
-        book: Arc::clone(&book),
+    let (policy_store, statuses) = PolicyStore::open(
+        state,
+        queue.clone(),
+        Arc::clone(&unlabelled),
+        leadership.clone(),
+        policies::watched(options.watch_policies),
+    );
+    let watches = watches::Watches {
+        client: client.clone(),
         state: Arc::clone(state),
         objects: Arc::clone(&objects),
-        wanted_since: reconcile::WantedSince::default(),
-        reports: options.write_reports.then(|| Reports::new(writer.clone())),
         queue: queue.clone(),
+        unlabelled: Arc::clone(&unlabelled),
+    };
+    watches.start(&mut parts);
+    unlabelled.start(&queue, &mut parts);
+    policies::start(&policy_store, options.watch_policies, &mut parts);
+    policy_store::start(&policy_store, writer.clone(), statuses, &mut parts);
+    let context = Arc::new(Context {
+        writer: writer.clone(),
+        events: Events::new(writer.clone(), options.election.as_ref().map_or(MANAGER, |election| &election.identity)),
+        policy_store,
+        state: Arc::clone(state),
+        objects,
+        wanted_since: reconcile::WantedSince::default(),
+        reports: options.write_reports.then(|| Reports::new(writer)),
+        queue,
         lane: SlowLane::new(1),
         databases: tokio::sync::Mutex::default(),
         settle: options.settle,
         resync: options.resync,
     });
-
-    let (mut tasks, mut writing) = (JoinSet::new(), Vec::new());
-    let watches = sinks::Watches {
-        client: client.clone(),
-        state: Arc::clone(state),
-        objects,
-        queue: queue.clone(),
-        strangers: Arc::clone(&strangers),
-    };
-    spawn(&mut tasks, "namespaces", watches.namespaces(readiness.step("namespaces")));
-    spawn(&mut tasks, "autoscalers", watches.autoscalers(readiness.step("autoscalers")));
-    spawn(&mut tasks, "scaled objects", watches.scaled_objects(readiness.step("scaled objects")));
-    spawn(&mut tasks, "metrics APIs", watches.metrics_apis(readiness.step("metrics APIs")));
-    spawn(&mut tasks, "model servers", watches.model_servers(readiness.step("model servers")));
-    for api in companions::database::apis() {
-        spawn(&mut tasks, "databases", watches.databases(api, readiness.step(api.definition)));
-    }
-    spawn(&mut tasks, "claims", watches.claims(readiness.step("claims")));
-    for watched in companions::watched() {
-        spawn(&mut tasks, watched.kind, watches.companion(watched, readiness.step(watched.kind)));
-    }
-    spawn(&mut tasks, "services", watches.services(readiness.step("services")));
-    spawn(&mut tasks, "version", watches.clone().version(readiness.step("version")));
-    for workloads in queue.kinds() {
-        if let Some(definition) = workloads.served().follow_definition(client) {
-            spawn(&mut tasks, "kinds", definition);
-        }
-        spawn(&mut tasks, "strangers", strangers.follow(client, workloads, readiness.clone()));
-    }
-    spawn(&mut tasks, "strangers", strangers.decide());
-    if options.watch_policies {
-        let step = readiness.step(policies::POLICIES);
-        spawn(&mut tasks, policies::POLICIES, policies::follow(client.clone(), Arc::clone(&book), step));
-    }
-    let step = readiness.step(policies::EXCEPTIONS);
-    spawn(&mut tasks, policies::EXCEPTIONS, policies::follow_exceptions(client.clone(), Arc::clone(&book), step));
     if let Some(reports) = &context.reports {
-        for definition in Reports::definitions() {
-            spawn(&mut tasks, "reports", reports.kinds(client, definition));
-        }
-        writing.push(spawn(&mut tasks, "reports", Arc::clone(reports).write()));
+        reports.start(&mut parts);
     }
-    writing.push(spawn(&mut tasks, "statuses", book::write(writer, statuses)));
-    spawn(&mut tasks, "counts", Arc::clone(&book).tick());
     let candidate =
         options.election.clone().map(|election| Arc::new(Candidate::new(client.clone(), election, leadership)));
     if let Some(candidate) = &candidate {
-        let (candidate, context, readiness) = (Arc::clone(candidate), Arc::clone(&context), readiness.clone());
-        let queue = queue.clone();
-        writing.push(spawn(&mut tasks, "election", async move {
-            // Who does not know the cluster yet is no leader.
-            readiness.reached().await;
-            let won = || {
-                let described = context.described();
-                queue.kinds().iter().for_each(|workloads| workloads.wake(&described));
-                book.tell_all();
-            };
-            candidate.stand(won).await;
-        }));
+        stand_for_election(candidate, &context, &mut parts);
     }
-    let scope = state.read(|policies, _| label_selector(policies.scope()));
-    for (workloads, requests) in queue.kinds().iter().zip(requests) {
-        let step = readiness.step(workloads.plural());
-        spawn(&mut tasks, "workloads", workloads.follow_labelled(client, &scope, step));
-        let (context, workloads, readiness) = (Arc::clone(&context), Arc::clone(workloads), readiness.clone());
-        writing.push(spawn(&mut tasks, "reconciliation", async move {
+    start_reconciling(&context, requests, &mut parts);
+    Controller { tasks: parts.tasks, writing: parts.writing, candidate }
+}
+
+/// Stands for election once the cluster is known; who is elected looks at everything.
+fn stand_for_election(candidate: &Arc<Candidate>, context: &Arc<Context>, parts: &mut Parts) {
+    let (candidate, context, readiness) = (Arc::clone(candidate), Arc::clone(context), parts.readiness.clone());
+    parts.spawn_writing("election", async move {
+        // Who does not know the cluster yet is no leader.
+        readiness.reached().await;
+        let won = || {
+            let described = context.described();
+            context.queue.kinds().iter().for_each(|workloads| workloads.wake(&described));
+            context.policy_store.tell_all();
+        };
+        candidate.stand(won).await;
+    });
+}
+
+/// Follows the workloads of each kind, and looks at those that are asked for.
+fn start_reconciling(context: &Arc<Context>, requests: Vec<Requests>, parts: &mut Parts) {
+    let scope = context.state.read(|policies, _| label_selector(policies.scope()));
+    for (workloads, requests) in context.queue.kinds().iter().zip(requests) {
+        let step = parts.readiness.step(workloads.plural());
+        parts.spawn("workloads", workloads.follow_labelled(parts.client, &scope, step));
+        let (context, workloads, readiness) = (Arc::clone(context), Arc::clone(workloads), parts.readiness.clone());
+        parts.spawn_writing("reconciliation", async move {
             // What is looked at too early would be taken for something that nobody cares for, and not be looked at again.
             readiness.reached().await;
             workloads.wake(&context.described());
             reconcile_all(context, workloads.known(), requests).await;
-        }));
+        });
     }
-    Controller { tasks, writing, candidate }
-}
-
-fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-    tasks.spawn(task.instrument(info_span!("controller", part = name)))
 }
 
 /// Looks at each workload of a kind that is asked for.
-async fn reconcile_all(context: Arc<Context>, known: Store<Kept>, requests: Requests) {
+async fn reconcile_all(context: Arc<Context>, known: Store<CompressedObject>, requests: Requests) {
     let config = Config::default().concurrency(CONCURRENCY);
     let reconcile = |workload, context| Box::pin(reconcile::guarded(workload, context));
     let done = applier(reconcile, reconcile::retry, Arc::clone(&context), known, requests.map(Ok), config);

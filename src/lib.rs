@@ -3,19 +3,19 @@
 //! The crate `tidegate-engine` decides; the modules here only ask it. In reading order, a module only looks at those before
 //! it:
 //!
-//! - [`input`], [`trial`], [`report`], [`admission`]: objects and tests from files, decisions as text and as wire formats.
-//! - [`state`], [`certs`], [`webhooks`]: what the shells share, and how the API server finds them.
+//! - [`manifests`], [`policy_tests`], [`report`], [`admission`]: objects and tests from files, decisions as text and as wire formats.
+//! - [`shared_state`], [`certs`], [`webhooks`]: what the shells share, and how the API server finds them.
 //! - [`server`], [`controller`], [`rbac`], [`cli`]: talk to people, the API server and the clock; what the controller may do.
 
 pub mod admission;
 pub mod certs;
 pub mod cli;
 pub mod controller;
-pub mod input;
+pub mod manifests;
+pub mod policy_tests;
 pub mod rbac;
 pub mod report;
 pub mod server;
-pub mod state;
+pub mod shared_state;
 pub mod telemetry;
-pub mod trial;
 pub mod webhooks;

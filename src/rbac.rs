@@ -81,7 +81,7 @@ fn of_kinds<'k>(kinds: &'k [Kind], part: &'k str, verbs: &'static [&'static str]
 
 /// Returns the rules of the role for the whole cluster, where these kinds can be model servers.
 fn sections(kinds: &[Kind]) -> [Section; 7] {
-    let told = Rule::new(&["events.k8s.io"], &["events"], &["create"]);
+    let told = Rule::new(&["events.k8s.io"], &["events"], &["create", "patch"]);
     let section = |why, rules| Section { why, rules };
     [
         section("What decisions are made from.", known(kinds)),

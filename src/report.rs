@@ -3,7 +3,7 @@
 pub mod check;
 pub mod docs;
 pub mod explain;
-pub mod tested;
+pub mod policy_tests;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use tidegate_engine::decision::{Considered, Excused, Verdict, Violation};
+use tidegate_engine::decision::{Evaluation, Excused, Verdict, Violation};
 use tidegate_engine::workload::WorkloadRef;
 
 /// Writes a refusal: every violation, with its field, what was found, what is expected and what to paste.
@@ -96,13 +96,13 @@ pub fn causes(verdict: &Verdict) -> Vec<Cause> {
 /// Returns the warnings of a verdict. A patch that is still owed means that the mutating webhook was not asked: what it
 /// would have said is said now.
 #[must_use]
-pub fn warnings(considered: &Considered, verdict: &Verdict) -> Vec<String> {
+pub fn warnings(evaluation: &Evaluation, verdict: &Verdict) -> Vec<String> {
     let mut warnings: Vec<String> = verdict.warnings.iter().map(ToString::to_string).collect();
-    if !considered.patch().is_empty() {
+    if !evaluation.patch().is_empty() {
         warnings.push(
             "tidegate's mutating webhook was not reached: apply again to have what is missing injected".to_owned(),
         );
-        warnings.extend(considered.notes());
+        warnings.extend(evaluation.notes());
     }
     warnings
 }
@@ -216,9 +216,9 @@ mod tests {
                 user: User::named("jane"),
                 now: Timestamp::UNIX_EPOCH,
             };
-            let considered = Considered::of(request, &policies, &facts);
+            let evaluation = Evaluation::new(request, &policies, &facts);
             let verdict = Verdict { warnings: vec![Warning::Violation(violation("", "x"))], ..Verdict::default() };
-            (considered.patch(), warnings(&considered, &verdict))
+            (evaluation.patch(), warnings(&evaluation, &verdict))
         };
         let mut object = with_container(&json!({}));
         let (patch, owed) = said(&object);

@@ -11,10 +11,10 @@ use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use tidegate::input;
+use tidegate::manifests;
 use tidegate::server::handlers::webhooks;
 use tidegate::server::health::routes;
-use tidegate::state::State;
+use tidegate::shared_state::SharedState;
 use tidegate_engine::api::DatabaseProvider;
 use tidegate_engine::facts::{Apis, Autoscaler, Database, Facts, Namespace};
 use tidegate_engine::policy::PolicySet;
@@ -29,15 +29,15 @@ const SCOPE: (&str, &str) = ("app.kubernetes.io/component", "model-server");
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn policies(yaml: &str) -> PolicySet {
-    input::policies("policy.yaml", yaml, [(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into()).unwrap()
+    manifests::policies("policy.yaml", yaml, [(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into()).unwrap()
 }
 
 fn facts() -> Facts {
     Facts { namespaces: [("ml".to_owned(), Namespace::default())].into(), apis: Apis::all(), ..Facts::default() }
 }
 
-fn state(yaml: &str, facts: Facts) -> Arc<State> {
-    let state = State::new(policies(yaml));
+fn state(yaml: &str, facts: Facts) -> Arc<SharedState> {
+    let state = SharedState::new(policies(yaml));
     state.note(|noted| *noted = facts);
     state.completed();
     Arc::new(state)
@@ -59,7 +59,7 @@ impl Response {
     }
 }
 
-async fn post(state: &Arc<State>, path: &str, body: impl Into<Body>) -> Response {
+async fn post(state: &Arc<SharedState>, path: &str, body: impl Into<Body>) -> Response {
     let request = Request::post(path).header("content-type", "application/json").body(body.into()).unwrap();
     let answered = async {
         let response = webhooks(Arc::clone(state)).oneshot(request).await.unwrap();
@@ -402,7 +402,7 @@ mod bad_input {
 
 #[tokio::test]
 async fn nothing_is_decided_before_the_cluster_has_been_read() {
-    let state = Arc::new(State::new(policies(SERVING)));
+    let state = Arc::new(SharedState::new(policies(SERVING)));
     for path in ["/mutate", "/validate"] {
         let response = post(&state, path, review(&example()).to_string()).await;
         assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -462,7 +462,7 @@ async fn a_namespace_that_comes_with_the_deployment_is_waited_for() {
 }
 
 /// Asks the mutating webhook, and returns the object with its patch applied as well as its answer.
-async fn mutate(state: &Arc<State>, review: &Value) -> (Value, Value) {
+async fn mutate(state: &Arc<SharedState>, review: &Value) -> (Value, Value) {
     let answer = post(state, "/mutate", review.to_string()).await.answer();
     assert_eq!(answer["allowed"], true);
     let mut object = review["request"]["object"].clone();
@@ -478,7 +478,7 @@ mod what_people_read {
     use super::*;
 
     /// Takes an object through both webhooks, as the API server does, and returns all that is said on the way.
-    async fn said(state: &Arc<State>, mut review: Value) -> String {
+    async fn said(state: &Arc<SharedState>, mut review: Value) -> String {
         let (object, mutation) = mutate(state, &review).await;
         review["request"]["object"] = object;
         let verdict = post(state, "/validate", review.to_string()).await.answer();
@@ -511,7 +511,7 @@ mod what_people_read {
         said(&state(SERVING, facts()), review(object)).await
     }
 
-    async fn said_of_update(state: &Arc<State>, old: &Value, new: &Value) -> String {
+    async fn said_of_update(state: &Arc<SharedState>, old: &Value, new: &Value) -> String {
         let mut review = review(new);
         review["request"]["operation"] = "UPDATE".into();
         review["request"]["oldObject"] = old.clone();

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use tidegate::input::{self, Input};
+use tidegate::manifests::{self, Manifests};
 use tidegate_engine::api::Enforcement;
 use tidegate_engine::decision::{Decision, Operation, Request, User, Violation, decide};
 use tidegate_engine::facts::{Apis, Facts, Namespace};
@@ -45,7 +45,7 @@ fn yaml(path: &Path) -> Value {
 fn policies(case: &Path, otherwise: &Path) -> PolicySet {
     let own = case.join("policy.yaml");
     let path = if own.exists() { &own } else { otherwise };
-    input::policies(&path.display().to_string(), &fs::read_to_string(path).unwrap(), scope()).unwrap()
+    manifests::policies(&path.display().to_string(), &fs::read_to_string(path).unwrap(), scope()).unwrap()
 }
 
 fn scope() -> BTreeMap<String, String> {
@@ -93,7 +93,7 @@ mod of_rules {
 
     /// Decides on the one workload among some objects; the others are what is known beside it.
     fn judged_by(policies: &PolicySet, objects: &[Value], old: Option<&Value>) -> Decision {
-        let mut input = Input::new();
+        let mut input = Manifests::new();
         for object in objects {
             input.add_text("case", &object.to_string(), "ml").unwrap();
         }
@@ -115,7 +115,7 @@ mod of_rules {
         }
         let old = case.join("old.yaml");
         let old = old.exists().then(|| yaml(&old));
-        let policies = input::policies("policy", &policy.to_string(), scope()).unwrap();
+        let policies = manifests::policies("policy", &policy.to_string(), scope()).unwrap();
         judged_by(&policies, objects, old.as_ref())
     }
 
@@ -158,7 +158,8 @@ mod of_rules {
 
     #[test]
     fn fixed_is_bad_as_the_engine_mends_it_and_with_what_the_rule_says_where_it_cannot() {
-        let mending = input::policies("mending", &fs::read_to_string(root().join("mending.yaml")).unwrap(), scope());
+        let mending =
+            manifests::policies("mending", &fs::read_to_string(root().join("mending.yaml")).unwrap(), scope());
         let mending = mending.unwrap();
         each(|case| {
             let mut objects = objects(case, "bad.yaml");
@@ -366,7 +367,7 @@ mod of_rules {
             let page: Vec<String> =
                 own_text.lines().map_while(|line| Some(line.strip_prefix("//!")?.trim().to_owned())).collect();
             let headings: Vec<&str> = page.iter().filter(|line| line.starts_with('#')).map(String::as_str).collect();
-            let parameters = own_text.contains("fn with(").then_some("## Parameters");
+            let parameters = own_text.contains("fn with_params(").then_some("## Parameters");
             let expected =
                 ["## What it checks", "## Why it matters"].into_iter().chain(parameters).chain(["## Instead"]);
             assert_eq!(headings, expected.collect::<Vec<_>>(), "{id}");

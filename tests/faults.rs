@@ -244,6 +244,10 @@ fn two_replicas_that_start_at_once_make_everything_once() {
     let replicas = [installed.start("one"), installed.start("two")];
     wait_until("both to be ready", SOON, || replicas.iter().all(common::Tidegate::is_ready));
     let sandbox = sandbox("at-once");
+    // The API server learns of the CA that the replicas filled in a moment after they are ready.
+    let arguments = ["create", "--dry-run=server", "-f", "-"];
+    let tried = || sandbox.kubectl_with(&arguments, &model_server("probe")).succeeds().stderr.is_empty();
+    wait_until("the API server to reach the webhooks", SOON, tried);
     // The Service leads requests to one after the other: the API server trusts both.
     for name in names(8) {
         sandbox.apply(&model_server(&name)).succeeds().says_nothing();

@@ -59,9 +59,10 @@ fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
         sandbox.get("HorizontalPodAutoscaler", "stateful-tidegate-statefulset").is_some()
     });
 
-    let bounds = r#"{"spec":{"maxReplicas":50}}"#;
-    sandbox.kubectl(&["patch", "hpa", "api-tidegate", "--type=merge", "--patch", bounds]).succeeds();
-    wait_until("the autoscaler to be put right", SOON, || sandbox.autoscaler("api")["spec"]["maxReplicas"] == 10);
+    for bounds in [r#"{"spec":{"maxReplicas":50}}"#, r#"{"spec":{"maxReplicas":60}}"#] {
+        sandbox.kubectl(&["patch", "hpa", "api-tidegate", "--type=merge", "--patch", bounds]).succeeds();
+        wait_until("the autoscaler to be put right", SOON, || sandbox.autoscaler("api")["spec"]["maxReplicas"] == 10);
+    }
     let users = r#"{"spec":{"users":{"api":null}}}"#;
     sandbox.kubectl(&["patch", "postgresql", "acid-api", "--type=merge", "--patch", users]).succeeds();
     wait_until("the user to be added again", SOON, || !sandbox.database("api")["spec"]["users"]["api"].is_null());
@@ -82,6 +83,11 @@ fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
             events.iter().filter(of_api).count() == 1
         });
     }
+    wait_until("the event that came twice to be counted", SOON, || {
+        let events = sandbox.list("Event");
+        let updated = events.iter().find(|event| event["reason"] == "AutoscalerUpdated");
+        updated.is_some_and(|event| event["series"]["count"].as_i64() >= Some(2))
+    });
     assert!(!tidegate.log().contains("orbidden"), "{}", tidegate.log());
 
     tidegate.stop();

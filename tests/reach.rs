@@ -151,7 +151,7 @@ fn a_model_server_that_is_none_any_more_is_told_of() {
 #[test]
 #[ignore = "needs the control plane"]
 fn a_policy_tells_of_what_runs_a_known_runtime_without_the_label() {
-    let namespace = "strangers";
+    let namespace = "unlabelled";
     // It is there before any policy is for it.
     let sandbox = Sandbox::without_policy(namespace);
     let mut stranger = vllm("llm");
@@ -165,16 +165,16 @@ fn a_policy_tells_of_what_runs_a_known_runtime_without_the_label() {
             policy["status"]["unlabelled"] == expected
         });
     };
-    told(json!({"count": 1, "names": ["strangers/llm"]}));
+    told(json!({"count": 1, "names": ["unlabelled/llm"]}));
     assert!(sandbox.get("ModelServer", "llm").is_none());
     sandbox.kubectl(&["annotate", "deployment", "llm", "tidegate.dev/runtime=none"]).succeeds();
     told(json!({"count": 0, "names": []}));
     stranger["metadata"]["name"] = "later".into();
     sandbox.apply(&stranger).succeeds();
-    told(json!({"count": 1, "names": ["strangers/later"]}));
+    told(json!({"count": 1, "names": ["unlabelled/later"]}));
     // What makes a stranger a model server, or one again, is noticed too.
     sandbox.kubectl(&["label", "namespace", namespace, "tidegate.dev/model-servers=all"]).succeeds();
     told(json!({"count": 0, "names": []}));
     sandbox.kubectl(&["label", "namespace", namespace, "tidegate.dev/model-servers-"]).succeeds();
-    told(json!({"count": 1, "names": ["strangers/later"]}));
+    told(json!({"count": 1, "names": ["unlabelled/later"]}));
 }

@@ -81,7 +81,8 @@ fn table<T: serde::de::DeserializeOwned>(name: &str) -> Vec<T> {
 fn with<T>(containers: &[&Value], annotations: &BTreeMap<String, String>, ask: impl FnOnce(&Recognised) -> T) -> T {
     let metadata = json!({"annotations": annotations});
     let object = json!({"metadata": metadata, "spec": {"template": {"spec": {"containers": containers}}}});
-    ask(&Runtimes::shipped().recognise(&Workload::view(&object).unwrap()))
+    let workload = Workload::view(&object).unwrap();
+    ask(&Runtimes::shipped().recognise(&workload).view(&workload))
 }
 
 #[test]

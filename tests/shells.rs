@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate_engine::workload::{Told, Words, Workload};
+use tidegate_engine::workload::{CommandLine, Told, Workload};
 
 /// The program that scripts run: it notes each of its words with a NUL behind it, and a record's end.
 const HELPER: &str = "#!/bin/sh\n{ for word; do printf '%s\\0' \"$word\"; done; printf '\\036\\0'; } >> \"$NOTES\"\n";
@@ -69,7 +69,7 @@ impl Case {
     }
 
     /// Returns what is told of the same, the helper's name left off.
-    fn told(&self) -> Vec<Words> {
+    fn told(&self) -> Vec<CommandLine> {
         let mut env: Vec<Value> = KNOWN.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         env.push(json!({"name": "F", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}));
         // The kubelet reads `$(…)` first, and no name is one of a variable here.
@@ -77,7 +77,7 @@ impl Case {
         let container = json!({"name": "m", "image": "m:1", "command": command, "env": env});
         let object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         let container = Workload::view(&object).unwrap().containers().next().unwrap();
-        let commands = Words::commands_of(&container).into_iter();
+        let commands = CommandLine::commands_of(&container).into_iter();
         commands.filter(|words| words.program().is_none_or(|program| program == "serve")).collect()
     }
 }
@@ -249,7 +249,7 @@ proptest! {
     fn nothing_is_told_that_is_otherwise(case in case(any_statement())) {
         let told = case.told();
         for real in case.real() {
-            let fits = |words: &Words| {
+            let fits = |words: &CommandLine| {
                 let is_same = words.known().is_none_or(|known| behind(&known).iter().eq(&real));
                 let is_port = match words.value("--port") {
                     Told::Yes(told) => port(&real) == Some(told),

@@ -16,10 +16,10 @@ use super::cluster::{connect, read_around, workload_kind, workloads};
 use super::files::say;
 use super::serve::{DEFAULT_SELECTOR, Scope};
 use crate::controller::resource_of;
-use crate::input::Input;
+use crate::manifests::Manifests;
 use crate::report::{check, plural};
 use tidegate_engine::api::ADOPTED_ANNOTATION;
-use tidegate_engine::decision::{Considered, Operation, Receipt, Request, User};
+use tidegate_engine::decision::{Evaluation, Operation, Receipt, Request, User};
 use tidegate_engine::facts::Facts;
 use tidegate_engine::kind;
 use tidegate_engine::policy::PolicySet;
@@ -101,13 +101,13 @@ enum Would {
 
 impl Would {
     fn of(object: &Value, policies: &PolicySet, facts: &Facts) -> anyhow::Result<Self> {
-        let now = considered(object, policies, facts)?;
+        let now = evaluation(object, policies, facts)?;
         if !now.is_unmanaged() {
             return Ok(Self::Leave(why_not(&now)));
         }
         let mut marked = object.clone();
         marked["metadata"]["annotations"][ADOPTED_ANNOTATION] = "true".into();
-        let then = considered(&marked, policies, facts)?;
+        let then = evaluation(&marked, policies, facts)?;
         let workload = Workload::view(object)?;
         let mut text = String::from("  pod template: as it is, no pod restarts\n");
         text.push_str(&check::made(&then));
@@ -145,7 +145,7 @@ fn after_a_change(adopted: &Value, made: &[String], policies: &PolicySet, facts:
     template["metadata"]["annotations"][RESTARTED_ANNOTATION] = "soon".into();
     let (workload, old) = (Workload::view(&changed)?, Some(old));
     let (user, now) = (User::default(), Timestamp::now());
-    let next = Considered::of(Request { operation: Operation::Update, workload, old, user, now }, policies, facts);
+    let next = Evaluation::new(Request { operation: Operation::Update, workload, old, user, now }, policies, facts);
     let stored = next.to_json();
     let pod = Workload::view(&stored)?.pod_spec();
     let injected = next.receipt().map(Receipt::entries).unwrap_or_default().into_iter().map(|entry| {
@@ -154,7 +154,7 @@ fn after_a_change(adopted: &Value, made: &[String], policies: &PolicySet, facts:
     });
     let told = next.notes().into_iter().map(|note| format!("warning: {note}"));
     let made_then = check::companions(&next).into_iter().filter(|line| !made.contains(line));
-    let refused = next.verdict().violations.into_iter().map(|broken| format!("refused: {broken}"));
+    let refused = next.verdict().violations.iter().map(|broken| format!("refused: {broken}"));
     let lines: Vec<String> = injected.chain(told).chain(made_then).chain(refused).collect();
     let head = "  with the next change of its pod template:\n";
     let text = |line: String| format!("    {line}\n");
@@ -168,20 +168,20 @@ fn after_a_change(adopted: &Value, made: &[String], policies: &PolicySet, facts:
 /// What `kubectl rollout restart` changes in a pod template.
 const RESTARTED_ANNOTATION: &str = "kubectl.kubernetes.io/restartedAt";
 
-fn why_not(considered: &Considered) -> &'static str {
-    if considered.receipt().is_some() {
+fn why_not(evaluation: &Evaluation) -> &'static str {
+    if evaluation.receipt().is_some() {
         return "tidegate keeps it already";
     }
-    if considered.policies().is_empty() {
+    if evaluation.policies().is_empty() {
         return "it is no model server, or no policy is for it";
     }
     "no policy in `warn` or `enforce` is for it, or another controller owns it"
 }
 
-fn considered<'a>(object: &'a Value, policies: &'a PolicySet, facts: &'a Facts) -> anyhow::Result<Considered<'a>> {
+fn evaluation<'a>(object: &'a Value, policies: &'a PolicySet, facts: &'a Facts) -> anyhow::Result<Evaluation<'a>> {
     let workload = Workload::view(object)?;
     let (user, now) = (User::default(), Timestamp::now());
-    Ok(Considered::of(Request { operation: Operation::Observe, workload, old: None, user, now }, policies, facts))
+    Ok(Evaluation::new(Request { operation: Operation::Observe, workload, old: None, user, now }, policies, facts))
 }
 
 fn named(workloads: &[String]) -> anyhow::Result<BTreeSet<(&'static str, &str)>> {
@@ -205,8 +205,8 @@ async fn mark(client: &Client, workload: &Workload<'_>) -> anyhow::Result<()> {
 }
 
 /// Reads the workloads of a namespace, and what decides about them.
-async fn from_cluster(client: &Client, namespace: &str) -> anyhow::Result<Input> {
-    let mut input = Input::new();
+async fn from_cluster(client: &Client, namespace: &str) -> anyhow::Result<Manifests> {
+    let mut input = Manifests::new();
     read_around(client, namespace, &mut input).await?;
     for object in workloads(client, namespace).await? {
         input.add_text("the cluster", &object.to_string(), namespace)?;

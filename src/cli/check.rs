@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::files::{add_objects, add_policies, exit_code, say};
 use super::serve::{DEFAULT_SELECTOR, Scope};
-use crate::input::{Input, considered};
+use crate::manifests::{Manifests, evaluation};
 use crate::report::check::{self, Tally};
 use tidegate_engine::kind;
 use tidegate_engine::workload::Workload;
@@ -40,7 +40,7 @@ pub(super) struct Args {
 /// Checks files. Exits with 0 where all is well, 1 where something would be refused.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { files, policy, namespace, environment, selector, strict } = args;
-    let mut input = Input::new();
+    let mut input = Manifests::new();
     add_objects(&mut input, &files, &namespace)?;
     for name in &policy {
         add_policies(&mut input, name, Path::new("."))?;
@@ -63,9 +63,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         text.push_str(&told.concat());
     }
     for found in &input.workloads {
-        let considered = considered(&found.object, None, Timestamp::now(), &policies, &input.facts);
+        let evaluation = evaluation(&found.object, None, Timestamp::now(), &policies, &input.facts);
         let workload = Workload::view(&found.object)?;
-        text.push_str(&check::workload(&found.file, &workload, &considered, &mut tally));
+        text.push_str(&check::workload(&found.file, &workload, &evaluation, &mut tally));
     }
     say(&format!("{text}\n{}\n", tally.told()))?;
     Ok(exit_code(tally.refused > 0 || strict && tally.warned > 0))

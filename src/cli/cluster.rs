@@ -11,7 +11,7 @@ use serde_json::Value;
 use tracing::{debug, warn};
 
 use crate::controller::metrics_served;
-use crate::input::Input;
+use crate::manifests::Manifests;
 use tidegate_engine::companions::database::offered_versions;
 use tidegate_engine::companions::{self, Watched, database};
 use tidegate_engine::facts::{Apis, SCALED_OBJECT};
@@ -86,7 +86,7 @@ pub(super) fn json(object: DynamicObject, version: &str, kind: &str) -> anyhow::
 
 /// Reads what decides about the workloads of a namespace, and what stands beside them. The policies are those of the cluster,
 /// unless there are some already.
-pub(super) async fn read_around(client: &Client, namespace: &str, input: &mut Input) -> anyhow::Result<()> {
+pub(super) async fn read_around(client: &Client, namespace: &str, input: &mut Manifests) -> anyhow::Result<()> {
     let known: Api<DynamicObject> = Api::all_with(client.clone(), &resource("", "v1", "Namespace"));
     let found = known.get(namespace).await.with_context(|| format!("cannot read namespace {namespace}"))?;
     let mut objects = vec![json(found, "v1", "Namespace")?];
@@ -143,7 +143,7 @@ fn is_status(error: &anyhow::Error, code: u16) -> bool {
 /// Learns which APIs the cluster serves.
 async fn apis(client: &Client) -> anyhow::Result<Apis> {
     let version = client.apiserver_version().await?;
-    let mut apis = Apis::of_version(&version.major, &version.minor);
+    let mut apis = Apis::parse(&version.major, &version.minor);
     for api in database::apis() {
         *(api.served)(&mut apis) = is_served(client, api.kind).await?;
     }

@@ -12,10 +12,10 @@ use super::cluster::{connect, json, read_around, workload_kind};
 use super::files::{add_objects, add_policies, say};
 use super::serve::{DEFAULT_SELECTOR, Scope};
 use crate::controller::resource_of;
-use crate::input::Input;
+use crate::manifests::Manifests;
 use crate::report::explain;
 use tidegate_engine::BUILTIN;
-use tidegate_engine::decision::{Considered, Operation, Request, User};
+use tidegate_engine::decision::{Evaluation, Operation, Request, User};
 use tidegate_engine::kind::Kind;
 use tidegate_engine::policy::PolicySet;
 use tidegate_engine::workload::Workload;
@@ -68,7 +68,7 @@ fn rule(id: &str) -> anyhow::Result<String> {
 }
 
 fn policies(args: &Args) -> anyhow::Result<String> {
-    let mut input = Input::new();
+    let mut input = Manifests::new();
     for name in &args.policy {
         add_policies(&mut input, name, Path::new("."))?;
     }
@@ -81,7 +81,7 @@ fn policies(args: &Args) -> anyhow::Result<String> {
 
 fn workload(args: &Args, kind: &str, name: &str) -> anyhow::Result<String> {
     let kind = workload_kind(kind)?;
-    let mut input = Input::new();
+    let mut input = Manifests::new();
     for policy in &args.policy {
         add_policies(&mut input, policy, Path::new("."))?;
     }
@@ -104,15 +104,15 @@ fn workload(args: &Args, kind: &str, name: &str) -> anyhow::Result<String> {
     Ok(explained(&found.object, &input.policy_set(args.selector.0.clone()), &input))
 }
 
-fn explained(object: &Value, policies: &PolicySet, input: &Input) -> String {
+fn explained(object: &Value, policies: &PolicySet, input: &Manifests) -> String {
     let workload = Workload::view(object).expect("it was viewed when it was read");
     let now = Timestamp::now();
     let request = Request { operation: Operation::Observe, workload, old: None, user: User::default(), now };
-    explain::workload(&workload, &Considered::of(request, policies, &input.facts))
+    explain::workload(&workload, &Evaluation::new(request, policies, &input.facts))
 }
 
 /// Reads the workload and what decides about it from the cluster.
-async fn from_cluster(args: &Args, kind: &Kind, name: &str, input: &mut Input) -> anyhow::Result<()> {
+async fn from_cluster(args: &Args, kind: &Kind, name: &str, input: &mut Manifests) -> anyhow::Result<()> {
     let client = connect(args.kubeconfig.clone()).await?;
     let workloads: Api<DynamicObject> = Api::namespaced_with(client.clone(), &args.namespace, &resource_of(kind));
     let found = workloads.get(name).await.with_context(|| format!("cannot read {} {name}", kind.kind))?;

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
-use crate::input::Input;
+use crate::manifests::Manifests;
 use tidegate_engine::policy::{SHIPPED, shipped};
 
 /// Adds policies: the shipped one of this name, a file, or every YAML file of a folder.
-pub(super) fn add_policies(input: &mut Input, name: &str, folder: &Path) -> anyhow::Result<()> {
+pub(super) fn add_policies(input: &mut Manifests, name: &str, folder: &Path) -> anyhow::Result<()> {
     if let Some(text) = shipped(name) {
         return Ok(input.add_text(name, text, "")?);
     }
@@ -31,7 +31,7 @@ pub(super) fn add_policies(input: &mut Input, name: &str, folder: &Path) -> anyh
 }
 
 /// Adds the objects of files, of folders, and of standard input for `-`.
-pub(super) fn add_objects(input: &mut Input, paths: &[PathBuf], namespace: &str) -> anyhow::Result<()> {
+pub(super) fn add_objects(input: &mut Manifests, paths: &[PathBuf], namespace: &str) -> anyhow::Result<()> {
     for path in paths {
         if path.as_os_str() == "-" {
             let mut text = String::new();

@@ -24,10 +24,10 @@ use super::cluster::connect;
 use super::files::add_policies;
 use crate::certs::{self, Certificates};
 use crate::controller::{self, Controller, Election};
-use crate::input::Input;
+use crate::manifests::Manifests;
 use crate::server::health::{self, Readiness, Step};
 use crate::server::{Limits, ServerCertificate, handlers, serve_plain, serve_tls};
-use crate::state::State;
+use crate::shared_state::SharedState;
 use crate::webhooks::register::{self, Replica};
 use crate::webhooks::{Endpoint, configurations, with_guard};
 use tidegate_engine::policy::{Policy, PolicySet};
@@ -166,7 +166,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
 
 /// All that runs while Tidegate serves.
 struct Running {
-    state: Arc<State>,
+    state: Arc<SharedState>,
     controller: Controller,
     /// Whether the cluster has been read.
     readiness: Readiness,
@@ -198,7 +198,7 @@ impl Running {
         } = args;
         let policies = policies_from(&policy)?;
         let certificates = certificates(&certs, webhook_url.as_ref())?;
-        let state = Arc::new(State::new(PolicySet::new(selector.0.clone(), policies)));
+        let state = Arc::new(SharedState::new(PolicySet::new(selector.0.clone(), policies)));
         let sockets = Sockets::bind(listen, health_listen).await?;
         let client = connect(kubeconfig).await?;
 
@@ -253,7 +253,12 @@ impl Sockets {
         Ok(Self { webhooks, health: bind("--health-listen", health_listen).await?, listen, health_listen })
     }
 
-    fn serve(self, state: &Arc<State>, certificates: &Certificates, health: Vec<Readiness>) -> anyhow::Result<Servers> {
+    fn serve(
+        self,
+        state: &Arc<SharedState>,
+        certificates: &Certificates,
+        health: Vec<Readiness>,
+    ) -> anyhow::Result<Servers> {
         let (stop, stopping) = watch::channel(false);
         let certificate = ServerCertificate::new(certificates).context("cannot use the certificate")?;
         let router = handlers::webhooks(Arc::clone(state));
@@ -294,7 +299,7 @@ fn ended_early(ended: Option<Result<(), JoinError>>) -> anyhow::Error {
 }
 
 fn policies_from(names: &[String]) -> anyhow::Result<Vec<Arc<Policy>>> {
-    let mut input = Input::new();
+    let mut input = Manifests::new();
     for name in names {
         add_policies(&mut input, name, Path::new("."))?;
     }

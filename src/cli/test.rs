@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::files::{add_policies, exit_code, files, read, say};
 use super::serve::{DEFAULT_SELECTOR, Scope};
-use crate::input::Input;
-use crate::report::tested::Summary;
-use crate::trial::Suite;
+use crate::manifests::Manifests;
+use crate::policy_tests::Suite;
+use crate::report::policy_tests::Summary;
 
 /// The arguments of `tidegate test`.
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ fn suite(file: &Path, selector: &Scope, summary: &mut Summary) -> anyhow::Result
     let folder = file.parent().unwrap_or(Path::new("."));
     let mut text = format!("{}\n", file.display());
     for trial in &suite.tests {
-        let mut input = Input::new();
+        let mut input = Manifests::new();
         for policy in &suite.policies {
             add_policies(&mut input, policy, folder)?;
         }

@@ -1,8 +1,10 @@
 //! Carries out one action.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind};
+use kube::runtime::events::{self, Reporter};
 use serde_json::Value;
 use tracing::info;
 
@@ -100,14 +102,28 @@ async fn carry_out(client: &Client, action: &Action) -> Result<(), ApplyError> {
     }
 }
 
-/// Writes an event.
-pub(super) async fn record(writer: &Writer, event: &Value) -> Result<(), ApplyError> {
-    let written = async {
-        let typed: DynamicObject = serde_json::from_value(event.clone())?;
-        let result = api_of(&writer.client, event).create(&PostParams::default(), &typed).await;
-        result.map(drop).map_err(|source| refused("write", event, source))
-    };
-    writer.write(written).await
+/// Writes Events, as the leader alone may.
+pub(super) struct Recorder {
+    writer: Writer,
+    recorder: events::Recorder,
+}
+
+impl Recorder {
+    /// Writes in the name of a reporter.
+    pub(super) fn new(writer: Writer, reporter: Reporter) -> Self {
+        Self { recorder: events::Recorder::new(writer.client.clone(), reporter), writer }
+    }
+
+    /// Writes an event, or counts it in the one that it repeats.
+    pub(super) async fn publish(&self, event: &events::Event, on: &ObjectReference) -> Result<(), ApplyError> {
+        let published = async {
+            self.recorder.publish(event, on).await.map_err(|source| {
+                let object = format!("event {}", event.reason);
+                ApplyError::Refused { verb: "write", object, source: Box::new(source) }
+            })
+        };
+        self.writer.write(published).await
+    }
 }
 
 /// Reads the object of this kind and name; none where it is not there or cannot be read.

@@ -10,9 +10,9 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 use tracing::info;
 
+use super::informer::{self, Following, Handler, Key, follow};
 use super::kinds::is_established;
-use super::sinks::Watches;
-use super::watch::{self, Following, Key, Sink, follow};
+use super::watches::Watches;
 use super::{raw, resource};
 use crate::server::health::Step;
 use tidegate_engine::companions::{autoscaler_of, names};
@@ -31,7 +31,7 @@ impl Watches {
     pub(super) fn scaled_objects(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
-        let only = watch::config().fields("metadata.name=scaledobjects.keda.sh");
+        let only = informer::config().fields("metadata.name=scaledobjects.keda.sh");
         let definition = Definition { watches: self.clone(), following: None, step: Arc::new(step) };
         follow(watcher(api, only).default_backoff(), definition)
     }
@@ -100,7 +100,7 @@ struct Hpas {
     step: Step,
 }
 
-impl Sink<DynamicObject> for Hpas {
+impl Handler<DynamicObject> for Hpas {
     fn put(&mut self, key: Key, object: DynamicObject) {
         self.autoscalers.put(&key, object);
     }
@@ -121,7 +121,7 @@ struct Definition {
     step: Arc<Step>,
 }
 
-impl Sink<DynamicObject> for Definition {
+impl Handler<DynamicObject> for Definition {
     fn put(&mut self, _: Key, definition: DynamicObject) {
         if is_established(&definition.data) && self.following.is_none() {
             info!(name = definition.name_any(), "the API is served");
@@ -162,7 +162,7 @@ struct ScaledObjects {
     step: Arc<Step>,
 }
 
-impl Sink<DynamicObject> for ScaledObjects {
+impl Handler<DynamicObject> for ScaledObjects {
     fn put(&mut self, key: Key, object: DynamicObject) {
         self.autoscalers.put(&key, object);
     }

@@ -10,13 +10,13 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 use tracing::info;
 
+use super::informer::{self, Following, Handler, Key, follow};
 use super::kinds::is_established;
 use super::observed::Objects;
-use super::sinks::{Watches, made_for};
-use super::watch::{self, Following, Key, Sink, follow};
+use super::watches::{Watches, made_for};
 use super::{raw, resource};
 use crate::server::health::Step;
-use crate::state::State;
+use crate::shared_state::SharedState;
 use tidegate_engine::api::DatabaseProvider;
 use tidegate_engine::companions::database::offered_versions;
 use tidegate_engine::companions::database::{self, Api, api_of};
@@ -26,9 +26,9 @@ impl Watches {
     pub(super) fn databases(&self, api: &'static Api, step: Step) -> impl Future<Output = ()> + use<> {
         let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let definitions: KubeApi<DynamicObject> = KubeApi::all_with(self.client.clone(), &kind);
-        let only = watch::config().fields(&format!("metadata.name={}", api.definition));
-        let sink = Definitions { watches: self.clone(), api, following: None, step: Arc::new(step) };
-        follow(watcher(definitions, only).default_backoff(), sink)
+        let only = informer::config().fields(&format!("metadata.name={}", api.definition));
+        let handler = Definitions { watches: self.clone(), api, following: None, step: Arc::new(step) };
+        follow(watcher(definitions, only).default_backoff(), handler)
     }
 }
 
@@ -54,7 +54,7 @@ impl Definitions {
     }
 }
 
-impl Sink<DynamicObject> for Definitions {
+impl Handler<DynamicObject> for Definitions {
     fn put(&mut self, _: Key, definition: DynamicObject) {
         if self.api.provider == DatabaseProvider::Zalando {
             self.note_versions(offered_versions(&definition.data));
@@ -105,7 +105,7 @@ pub(super) fn identity(database: &Value) -> Option<(&'static Api, Key)> {
 }
 
 /// Notes a database of a provider for decisions and plans, and returns it as it was before.
-pub(super) fn note(api: &Api, key: &Key, object: &Value, state: &State, objects: &Objects) -> Option<Value> {
+pub(super) fn note(api: &Api, key: &Key, object: &Value, state: &SharedState, objects: &Objects) -> Option<Value> {
     let database = database::read(api, object);
     let of = (api.provider, key.1.clone());
     state.note(|facts| Arc::make_mut(facts.databases.entry(key.0.clone()).or_default()).insert(of, database));
@@ -120,7 +120,7 @@ struct Databases {
     step: Arc<Step>,
 }
 
-impl Sink<DynamicObject> for Databases {
+impl Handler<DynamicObject> for Databases {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
         let workload = made_for(&object);

@@ -1,26 +1,15 @@
 //! What the author of a workload is told of what belongs to it, as Events on the workload: once for each change.
 
-use std::collections::HashSet;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
-use std::mem;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use k8s_openapi::jiff::Timestamp;
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{self as kube_events, EventType, Reporter};
+use serde_json::Value;
 use tracing::debug;
 
-use super::apply::{Writer, record};
+use super::apply::{Recorder, Writer};
 use crate::report;
 use tidegate_engine::companions::plan::{Action, CompanionPlan, CompanionState, Observed, Plan};
 use tidegate_engine::companions::{Companion, MANAGER, condition_type};
 use tidegate_engine::workload::Workload;
-
-/// For how long a workload is not told the same again, however often it changes to and fro. It holds for twice as long at
-/// most.
-const SILENCE: Duration = Duration::from_mins(5);
 
 /// The longest note that the API server takes, in bytes.
 const MAX_NOTE: usize = 1024;
@@ -128,64 +117,50 @@ fn named(object: &Value) -> String {
     format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]))
 }
 
-/// Tells events, and remembers for a while what it has told.
+/// Writes events on workloads. What happens again within minutes is counted in the Event that is there.
 pub(super) struct Events {
-    reporter: String,
-    hasher: RandomState,
-    told: Mutex<Told>,
-}
-
-/// What was told, by a hash of the workload's UID and the reason, in two ages: the older is forgotten as a whole.
-struct Told {
-    since: Instant,
-    new: HashSet<u64>,
-    old: HashSet<u64>,
+    recorder: Recorder,
 }
 
 impl Events {
-    /// Tells events in the name of a replica.
-    pub(super) fn new(reporter: &str) -> Self {
-        let told = Told { since: Instant::now(), new: HashSet::new(), old: HashSet::new() };
-        let reporter = reporter.chars().take(MAX_REPORTER).collect();
-        Self { reporter, hasher: RandomState::new(), told: Mutex::new(told) }
+    /// Writes events in the name of a replica.
+    pub(super) fn new(writer: Writer, replica: &str) -> Self {
+        let instance = replica.chars().take(MAX_REPORTER).collect();
+        let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance) };
+        Self { recorder: Recorder::new(writer, reporter) }
     }
 
-    /// Tells what has not been told of the workload lately. What cannot be told is no failure.
-    pub(super) async fn tell(&self, workload: &Workload<'_>, events: Vec<Event>, writer: &Writer) {
-        for event in events.into_iter().filter(|event| self.is_new(workload.uid(), &event.reason)) {
-            if let Err(error) = record(writer, &self.object(workload, &event)).await {
+    /// Writes events on a workload. What cannot be written is no failure.
+    pub(super) async fn tell(&self, workload: &Workload<'_>, events: Vec<Event>) {
+        let regarding = regarding(workload);
+        for event in events.into_iter().map(written) {
+            if let Err(error) = self.recorder.publish(&event, &regarding).await {
                 debug!(error = report::chain(&error), reason = event.reason, "an event was not written");
             }
         }
     }
+}
 
-    fn is_new(&self, uid: &str, reason: &str) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.since.elapsed() > SILENCE {
-            told.old = mem::take(&mut told.new);
-            told.since = Instant::now();
-        }
-        let hash = self.hasher.hash_one((uid, reason));
-        !told.old.contains(&hash) && told.new.insert(hash)
+/// Returns an event as it is written.
+fn written(event: Event) -> kube_events::Event {
+    kube_events::Event {
+        type_: if event.is_warning { EventType::Warning } else { EventType::Normal },
+        note: Some(truncated(&event.note).to_owned()),
+        reason: event.reason,
+        action: "Reconcile".to_owned(),
+        secondary: None,
     }
+}
 
-    fn object(&self, workload: &Workload, event: &Event) -> Value {
-        let now = Timestamp::now();
-        let (name, namespace) = (workload.name(), workload.namespace());
-        // Names of objects have 253 characters at most.
-        let name: String = name.chars().take(200).collect();
-        let version = &workload.object()["metadata"]["resourceVersion"];
-        json!({
-            "apiVersion": "events.k8s.io/v1", "kind": "Event",
-            "metadata": {"name": format!("{name}.{:x}", now.as_nanosecond()), "namespace": namespace},
-            "eventTime": MicroTime(now), "type": if event.is_warning { "Warning" } else { "Normal" },
-            "reason": event.reason, "note": truncated(&event.note), "action": "Reconcile",
-            "reportingController": MANAGER, "reportingInstance": self.reporter,
-            "regarding": {
-                "apiVersion": workload.known_kind().api_version(), "kind": workload.kind(), "name": workload.name(), "namespace": namespace,
-                "uid": workload.uid(), "resourceVersion": version
-            }
-        })
+/// Returns what an event on a workload refers to: without its version, for events on two versions are not counted together.
+fn regarding(workload: &Workload) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(workload.known_kind().api_version()),
+        kind: Some(workload.kind().to_owned()),
+        namespace: Some(workload.namespace().to_owned()),
+        name: Some(workload.name().to_owned()),
+        uid: Some(workload.uid().to_owned()),
+        ..ObjectReference::default()
     }
 }
 
@@ -195,7 +170,17 @@ fn truncated(note: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::mem;
+    use std::sync::{Arc, Mutex};
+
+    use axum::http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
+    use serde_json::json;
+
     use super::*;
+    use crate::controller::leader::Leadership;
     use tidegate_engine::companions::autoscaler::Autoscaling;
     use tidegate_engine::companions::database::Databases;
 
@@ -238,7 +223,7 @@ mod tests {
         );
         let created = course(vec![Action::Create(database())], ours());
         assert_eq!(done_to(none(), created, false), ["false DatabaseMade: made postgresql acid-api"]);
-        let again = Plan::with(&Databases, course(vec![Action::Create(database())], ours()));
+        let again = Plan::single(&Databases, course(vec![Action::Create(database())], ours()));
         let model_server = Some(json!({"status": {"database": {"name": "acid-api"}}}));
         assert_eq!(
             told(&done(&again, &Observed { model_server, ..Observed::default() })),
@@ -273,21 +258,21 @@ mod tests {
             (CompanionState::Refused("quota".into()), "Refused", "AutoscalerRefused", true),
         ];
         for (standing, condition, reason, is_warning) in table {
-            let plan = Plan::with(&Autoscaling, standing.into());
+            let plan = Plan::single(&Autoscaling, standing.into());
             let events = changed(&Value::Null, &plan);
             assert_eq!((events[0].reason.as_str(), events[0].is_warning, events.len()), (reason, is_warning, 1));
             assert_eq!(changed(&status("AutoscalerReady", "ScalingActive"), &plan), events);
             assert_eq!(changed(&status("AutoscalerReady", condition), &plan), []);
         }
-        let theirs = Plan::with(&Autoscaling, CompanionState::Theirs(hpa()).into());
+        let theirs = Plan::single(&Autoscaling, CompanionState::Theirs(hpa()).into());
         let mut broken = status("AutoscalerReady", "AmbiguousSelector");
         broken["autoscaler"] = json!({"managedBy": "user"});
         assert_eq!(changed(&broken, &theirs), [], "it was left to it before");
-        let drifted = Plan::with(&Databases, CompanionState::Drifted(database(), "more".into()).into());
+        let drifted = Plan::single(&Databases, CompanionState::Drifted(database(), "more".into()).into());
         let events = changed(&status("DatabaseReady", "Running"), &drifted);
         assert_eq!(told(&events), ["true DatabaseDrifted: postgresql acid-api differs from its policy: more"]);
         assert_eq!(changed(&status("DatabaseReady", "Drifted"), &drifted), []);
-        let own = Plan::with(&Databases, CompanionState::Elsewhere(None, "PGHOST".into()).into());
+        let own = Plan::single(&Databases, CompanionState::Elsewhere(None, "PGHOST".into()).into());
         let events = changed(&Value::Null, &own);
         assert_eq!(told(&events), ["false OwnDatabase: a database is not made: PGHOST"]);
         assert_eq!(changed(&status("DatabaseReady", "OwnDatabase"), &own), []);
@@ -301,17 +286,78 @@ mod tests {
             CompanionState::Pending("5 s".into()),
         ];
         for standing in fine {
-            assert_eq!(changed(&Value::Null, &Plan::with(&Autoscaling, standing.into())), []);
+            assert_eq!(changed(&Value::Null, &Plan::single(&Autoscaling, standing.into())), []);
         }
     }
 
-    #[test]
-    fn what_changes_to_and_fro_is_not_told_again_and_again() {
-        let events = Events::new("one");
-        assert!(events.is_new("uid", "Drifted"));
-        assert!(!events.is_new("uid", "Drifted"));
-        assert!(events.is_new("uid", "Refused"));
-        assert!(events.is_new("another", "Drifted"));
+    /// What is sent to the API server when these events are told of a workload, one after the other: methods and bodies.
+    async fn sent(leadership: Leadership, events: Vec<Event>) -> Vec<(String, Value)> {
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&sent);
+        let answer = move |request: Request<Body>| {
+            let log = Arc::clone(&log);
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                log.lock().unwrap().push((head.method.to_string(), serde_json::from_slice(&body).unwrap()));
+                Ok::<_, Infallible>(Response::new(Body::from(body)))
+            }
+        };
+        let client = Client::new(tower::service_fn(answer), "default");
+        let object = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "api", "namespace": "ml", "uid": "u-1", "resourceVersion": "7"}});
+        let recorder = Events::new(Writer::new(client, leadership), &"r".repeat(200));
+        recorder.tell(&Workload::view(&object).unwrap(), events).await;
+        mem::take(&mut *sent.lock().unwrap())
+    }
+
+    fn event(is_warning: bool, reason: &str, note: &str) -> Event {
+        Event { is_warning, reason: reason.to_owned(), note: note.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn what_changes_to_and_fro_is_counted_in_one_event() {
+        let drifted = || event(true, "DatabaseDrifted", "it differs");
+        let other = event(false, "DatabaseMade", "made it");
+        let sent = sent(Leadership::Alone, vec![drifted(), other, drifted(), drifted()]).await;
+        let of = |(method, event): &(String, Value)| {
+            (method.clone(), event["reason"].as_str().unwrap().to_owned(), event["series"]["count"].as_i64())
+        };
+        let row = |method: &str, reason: &str, count| (method.to_owned(), reason.to_owned(), count);
+        let expected = [
+            row("POST", "DatabaseDrifted", None),
+            row("POST", "DatabaseMade", None),
+            row("PATCH", "DatabaseDrifted", Some(2)),
+            row("PATCH", "DatabaseDrifted", Some(3)),
+        ];
+        assert_eq!(sent.iter().map(of).collect::<Vec<_>>(), expected);
+        assert_eq!(sent[0].1["metadata"]["name"], sent[3].1["metadata"]["name"]);
+    }
+
+    #[tokio::test]
+    async fn an_event_is_written_on_its_workload() {
+        let long = "ä".repeat(MAX_NOTE);
+        let (_, mut written) = sent(Leadership::Alone, vec![event(true, "Refused", &long)]).await.remove(0);
+        assert_eq!(written["note"].as_str().map(str::len), Some(MAX_NOTE));
+        assert_eq!(written["reportingInstance"].as_str().map(str::len), Some(MAX_REPORTER));
+        assert!(written["metadata"]["name"].as_str().unwrap().starts_with("api."));
+        for varying in ["note", "reportingInstance", "eventTime"] {
+            assert!(!written[varying].take().is_null());
+        }
+        written["metadata"]["name"].take();
+        let expected = json!({
+            "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": null, "namespace": "ml"},
+            "type": "Warning", "reason": "Refused", "action": "Reconcile", "reportingController": MANAGER,
+            "regarding": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "api", "namespace": "ml", "uid": "u-1"},
+            "note": null, "reportingInstance": null, "eventTime": null
+        });
+        assert_eq!(written, expected);
+    }
+
+    #[tokio::test]
+    async fn only_the_leader_writes_events() {
+        let sent = sent(Leadership::new(true), vec![event(true, "Refused", "no")]).await;
+        assert!(sent.is_empty(), "{sent:?}");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::sync::watch::{Receiver, Sender};
 use tracing::info;
 
+use super::informer::{self, Handler, Key, follow};
 use super::resource;
-use super::watch::{self, Key, Sink, follow};
 use super::workloads::SharedStep;
 use tidegate_engine::kind::Kind;
 use tidegate_engine::workload::items;
@@ -67,7 +67,7 @@ impl Served {
 
     /// Follows the definition of the kind; none where it is built in.
     pub(super) fn follow_definition(self: &Arc<Self>, client: &Client) -> Option<impl Future<Output = ()> + use<>> {
-        let only = watch::config().fields(&format!("metadata.name={}", self.kind.definition()?));
+        let only = informer::config().fields(&format!("metadata.name={}", self.kind.definition()?));
         let definitions = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &definitions);
         Some(follow(watcher(api, only).default_backoff(), Definition(Arc::clone(self))))
@@ -89,7 +89,7 @@ async fn until(now: &mut Receiver<Option<bool>>, holds: impl Fn(Option<bool>) ->
 /// Follows the definition of a kind.
 struct Definition(Arc<Served>);
 
-impl Sink<DynamicObject> for Definition {
+impl Handler<DynamicObject> for Definition {
     fn put(&mut self, _: Key, definition: DynamicObject) {
         self.0.note(serves(&definition.data, self.0.kind.version));
     }
@@ -169,19 +169,19 @@ mod tests {
     async fn another_kind_is_followed_while_its_definition_is_established() {
         let (served, readiness) = (Served::new(&DEFINED), Readiness::default());
         let told = work_on(&served, readiness.step("workloads").into());
-        let mut sink = Definition(Arc::clone(&served));
+        let mut handler = Definition(Arc::clone(&served));
         let (key, v1) = ((String::new(), "servers.example.com".to_owned()), json!([{"name": "v1", "served": true}]));
         assert_eq!((settle(&told).await, readiness.missing()), (vec![], vec!["workloads"]), "nothing is known yet");
-        sink.put(key.clone(), definition("False", &v1));
-        sink.put(key.clone(), definition("True", &json!([{"name": "v2", "served": true}])));
-        sink.synced();
+        handler.put(key.clone(), definition("False", &v1));
+        handler.put(key.clone(), definition("True", &json!([{"name": "v2", "served": true}])));
+        handler.synced();
         assert_eq!((settle(&told).await, readiness.missing()), (vec![], vec![]), "there is nothing to be seen first");
-        sink.put(key.clone(), definition("True", &v1));
-        sink.put(key.clone(), definition("True", &v1));
+        handler.put(key.clone(), definition("True", &v1));
+        handler.put(key.clone(), definition("True", &v1));
         assert_eq!(settle(&told).await, ["begun"]);
-        sink.remove(&key);
+        handler.remove(&key);
         assert_eq!(settle(&told).await, ["begun", "ended"]);
-        sink.put(key, definition("True", &v1));
+        handler.put(key, definition("True", &v1));
         assert_eq!(settle(&told).await, ["begun", "ended", "begun"]);
     }
 

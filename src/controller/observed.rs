@@ -5,7 +5,7 @@ use std::sync::{PoisonError, RwLock};
 
 use serde_json::Value;
 
-use super::kept::Shelf;
+use super::compressed::CompressedStore;
 use tidegate_engine::companions::plan::Observed;
 use tidegate_engine::companions::{ObjectRef, database, names};
 use tidegate_engine::facts::DatabaseOf;
@@ -22,7 +22,7 @@ pub(super) fn described_by(model_server: &Value) -> Option<WorkloadRef> {
 
 /// Returns the name of a workload's ModelServer, and what there is of it. One that is there keeps its name; the name that
 /// another workload's has, which an earlier release made, is not taken.
-fn model_server(workload: &WorkloadRef, known: &Shelf) -> (String, Option<Value>) {
+fn model_server(workload: &WorkloadRef, known: &CompressedStore) -> (String, Option<Value>) {
     let (kind, name) = (&workload.kind, &workload.name);
     let at = |name: &String| known.get(&(workload.namespace.clone(), name.clone()));
     let [now, spare] = [names::model_server(kind, name), names::spare_model_server(kind, name)];
@@ -43,13 +43,13 @@ pub(super) struct Objects {
 /// Objects by group and kind, then by namespace and name.
 #[derive(Debug, Default)]
 pub(super) struct Kinds {
-    companions: HashMap<(String, String), Shelf>,
-    pub(super) model_servers: Shelf,
+    companions: HashMap<(String, String), CompressedStore>,
+    pub(super) model_servers: CompressedStore,
 }
 
 impl Kinds {
     /// Returns the objects of a kind, by its group and name.
-    pub(super) fn of(&mut self, group: &str, kind: &str) -> &mut Shelf {
+    pub(super) fn of(&mut self, group: &str, kind: &str) -> &mut CompressedStore {
         self.companions.entry((group.to_owned(), kind.to_owned())).or_default()
     }
 
@@ -123,7 +123,7 @@ mod tests {
 
     /// The name of a workload's ModelServer, and whether it is there, beside others.
     fn named(of: &WorkloadRef, others: &[Value]) -> (String, bool) {
-        let mut known = Shelf::default();
+        let mut known = CompressedStore::default();
         for other in others {
             let name = other["metadata"]["name"].as_str().unwrap().to_owned();
             known.insert(("ml".to_owned(), name), other);

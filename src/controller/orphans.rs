@@ -12,7 +12,7 @@ use crate::report;
 use tidegate_engine::api::ORPHANED_SINCE_LABEL;
 use tidegate_engine::companions::database::{Databases, api_of, is_bound};
 use tidegate_engine::companions::plan::Action;
-use tidegate_engine::companions::{Companions, Turn, Wanted};
+use tidegate_engine::companions::{Companions, Precedence, Wanted};
 use tidegate_engine::kind::Kind;
 use tidegate_engine::workload::{Workload, WorkloadRef};
 
@@ -59,8 +59,8 @@ fn is_led_to(database: &Value, companions: &Companions, template: &Value) -> boo
 
 /// Notes whether the pods of a workload are led to a database that is not there yet: it comes before others when a place is
 /// free, and others are looked at once it waits no longer.
-pub(super) fn note_turn(workload: &WorkloadRef, turn: Turn, context: &Context) {
-    let most = if let Turn::First(most) = turn { Some(most) } else { None };
+pub(super) fn note_precedence(workload: &WorkloadRef, turn: Precedence, context: &Context) {
+    let most = if let Precedence::First(most) = turn { Some(most) } else { None };
     let before = context.state.read(|_, facts| facts.awaiting.get(workload).copied());
     if before == most {
         return;

@@ -10,9 +10,9 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::book::Book;
-use super::watch::{self, Key, Sink};
-use super::{raw, resource};
+use super::informer::{self, Handler, Key};
+use super::policy_store::PolicyStore;
+use super::{Parts, raw, resource};
 use crate::report;
 use crate::server::health::Step;
 use tidegate_engine::BUILTIN;
@@ -20,69 +20,83 @@ use tidegate_engine::api::{ServingException, ServingPolicy};
 use tidegate_engine::policy::{Exception, Policy};
 
 /// The names of the two watches.
-pub(super) const POLICIES: &str = "policies";
-pub(super) const EXCEPTIONS: &str = "exceptions";
+const POLICIES: &str = "policies";
+const EXCEPTIONS: &str = "exceptions";
+
+/// Returns which of them are watched: policies that come from files are not.
+pub(super) fn watched(from_cluster: bool) -> impl Iterator<Item = &'static str> {
+    from_cluster.then_some(POLICIES).into_iter().chain([EXCEPTIONS])
+}
+
+/// Starts to follow exceptions, and policies where they are read from the cluster.
+pub(super) fn start(store: &Arc<PolicyStore>, from_cluster: bool, parts: &mut Parts) {
+    let client = parts.client.clone();
+    if from_cluster {
+        parts.watch(POLICIES, |step| follow(client.clone(), Arc::clone(store), step));
+    }
+    parts.watch(EXCEPTIONS, |step| follow_exceptions(client, Arc::clone(store), step));
+}
 
 /// Follows the policies.
-pub(super) async fn follow(client: Client, book: Arc<Book>, step: Step) {
+async fn follow(client: Client, policy_store: Arc<PolicyStore>, step: Step) {
     let kind = resource("tidegate.dev", "v1alpha1", "ServingPolicy");
-    let events = watcher(Api::all_with(client, &kind), watch::config()).default_backoff();
-    watch::follow(events, Policies { book, kind, step }).await;
+    let events = watcher(Api::all_with(client, &kind), informer::config()).default_backoff();
+    informer::follow(events, Policies { policy_store, kind, step }).await;
 }
 
 /// Follows the exceptions.
-pub(super) async fn follow_exceptions(client: Client, book: Arc<Book>, step: Step) {
+async fn follow_exceptions(client: Client, policy_store: Arc<PolicyStore>, step: Step) {
     let kind = resource("tidegate.dev", "v1alpha1", "ServingException");
-    let events = watcher(Api::all_with(client, &kind), watch::config()).default_backoff();
-    watch::follow(events, Exceptions { book, kind, step }).await;
+    let events = watcher(Api::all_with(client, &kind), informer::config()).default_backoff();
+    informer::follow(events, Exceptions { policy_store, kind, step }).await;
 }
 
 struct Policies {
-    book: Arc<Book>,
+    policy_store: Arc<PolicyStore>,
     kind: ApiResource,
     step: Step,
 }
 
-impl Sink<DynamicObject> for Policies {
+impl Handler<DynamicObject> for Policies {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let compile = |object: &Value| {
             let policy: ServingPolicy = read(object)?;
             Policy::compile(&policy, &BUILTIN).map_err(|error| report::chain(&error))
         };
-        self.book.put_policy(&key.1, raw(object, &self.kind), compile);
+        self.policy_store.put_policy(&key.1, raw(object, &self.kind), compile);
     }
 
     fn remove(&mut self, key: &Key) {
-        self.book.remove_policy(&key.1);
+        self.policy_store.remove_policy(&key.1);
     }
 
     fn synced(&mut self) {
-        self.book.synced(POLICIES);
+        self.policy_store.synced(POLICIES);
         self.step.done();
     }
 }
 
 struct Exceptions {
-    book: Arc<Book>,
+    policy_store: Arc<PolicyStore>,
     kind: ApiResource,
     step: Step,
 }
 
-impl Sink<DynamicObject> for Exceptions {
+impl Handler<DynamicObject> for Exceptions {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let compile = |object: &Value| {
             let exception: ServingException = read(object)?;
             Exception::compile(&exception).map_err(|error| report::chain(&error))
         };
-        self.book.put_exception(key, raw(object, &self.kind), compile);
+        self.policy_store.put_exception(key, raw(object, &self.kind), compile);
     }
 
     fn remove(&mut self, key: &Key) {
-        self.book.remove_exception(key);
+        self.policy_store.remove_exception(key);
     }
 
     fn synced(&mut self) {
-        self.book.synced(EXCEPTIONS);
+        self.policy_store.synced(EXCEPTIONS);
         self.step.done();
     }
 }

@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 use tracing::{debug, warn};
 
 use super::apply::{ApplyError, Writer, apply, apply_status, read};
-use super::kept::Kept;
+use super::compressed::CompressedObject;
 use super::{Context, databases, events, orphans, status};
 use crate::report;
-use crate::state::State;
+use crate::shared_state::SharedState;
 use tidegate_engine::companions::plan::{Action, CompanionPlan, CompanionState, Observed, Plan, is_missing, plan};
-use tidegate_engine::companions::{Turn, contains};
+use tidegate_engine::companions::{Precedence, contains};
 use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
 use tidegate_engine::facts::Facts;
 use tidegate_engine::workload::{Workload, WorkloadRef};
@@ -69,12 +69,12 @@ impl WantedSince {
 }
 
 /// Looks at a workload; a fault in doing so stays with that workload.
-pub(super) async fn guarded(kept: Arc<Kept>, context: Arc<Context>) -> Result<Requeue, ApplyError> {
+pub(super) async fn guarded(kept: Arc<CompressedObject>, context: Arc<Context>) -> Result<Requeue, ApplyError> {
     let object = Arc::new(kept.to_json());
     let looked = AssertUnwindSafe(reconcile(&object, &context)).catch_unwind().await;
     let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
     let (kind, metadata) = (text(&object["kind"]), &object["metadata"]);
-    context.book.looked_at(WorkloadRef {
+    context.policy_store.looked_at(WorkloadRef {
         namespace: text(&metadata["namespace"]),
         kind,
         name: text(&metadata["name"]),
@@ -94,7 +94,10 @@ async fn reconcile(object: &Arc<Value>, context: &Context) -> Result<Requeue, Ap
         return Ok(Requeue::await_change());
     }
     let mut turn = None;
-    if planned.makes_database() && planned.decision.companions.turn == Turn::Later && !context.book.is_complete() {
+    if planned.makes_database()
+        && planned.decision.companions.turn == Precedence::Later
+        && !context.policy_store.is_complete()
+    {
         // A workload that has not been looked at yet may be led to a database, and comes before this one then.
         return Ok(Requeue::requeue(RETRY_EARLY));
     }
@@ -130,7 +133,7 @@ async fn reconcile(object: &Arc<Value>, context: &Context) -> Result<Requeue, Ap
         let before = observed.model_server.as_ref().map_or(&Value::Null, |found| &found["status"]);
         told.extend(events::changed(before, &plan));
     }
-    context.events.tell(&workload, told, &context.writer).await;
+    context.events.tell(&workload, told).await;
     results.into_iter().collect::<Result<(), ApplyError>>()?;
     Ok(Requeue::requeue(plan.again.unwrap_or(context.resync)))
 }
@@ -150,13 +153,13 @@ impl Planned {
 
 /// Looks at a workload; none where nothing is to be done about it.
 async fn planned(object: &Arc<Value>, workload: &Workload<'_>, context: &Context) -> Option<Planned> {
-    let decision = considered(object, workload, context).await?;
+    let decision = evaluation(object, workload, context).await?;
     let reference = workload.reference();
-    context.book.judged(&reference, &decision);
+    context.policy_store.judged(&reference, &decision);
     if let Some(reports) = &context.reports {
         reports.judged(workload, &decision);
     }
-    orphans::note_turn(&reference, decision.companions.turn, context);
+    orphans::note_precedence(&reference, decision.companions.turn, context);
     let observed = context.state.read(|_, facts| around(workload, &decision, facts, context));
     let missing = is_missing(&decision.companions, &observed);
     let waited = context.wanted_since.waited(workload, missing);
@@ -190,11 +193,11 @@ pub(super) async fn gone(workload: &ObjectRef<DynamicObject>, context: &Context)
     let namespace = workload.namespace.clone().unwrap_or_default();
     let reference = WorkloadRef { namespace, kind: workload.dyntype.kind.clone(), name: workload.name.clone() };
     context.wanted_since.forget(&reference);
-    context.book.forget(&reference);
+    context.policy_store.forget(&reference);
     if let Some(reports) = &context.reports {
         reports.forget(&reference);
     }
-    orphans::note_turn(&reference, Turn::Nobodys, context);
+    orphans::note_precedence(&reference, Precedence::Irrelevant, context);
     orphans::of_former(&reference, context).await;
     let Some(found) = context.objects.model_server(&reference) else { return };
     // One whose owner was taken off tells of a workload that has gone.
@@ -223,7 +226,7 @@ async fn is_there(model_server: &Value, writer: &Writer) -> bool {
 
 /// Says when to look again after a failure.
 #[expect(clippy::needless_pass_by_value, reason = "the form that kube's `applier` asks for")]
-pub(super) fn retry(kept: Arc<Kept>, error: &ApplyError, _: Arc<Context>) -> Requeue {
+pub(super) fn retry(kept: Arc<CompressedObject>, error: &ApplyError, _: Arc<Context>) -> Requeue {
     let name = kept.meta().name.as_deref().unwrap_or_default();
     let namespace = kept.meta().namespace.as_deref().unwrap_or_default();
     if matches!(error, ApplyError::NotLeading) {
@@ -235,7 +238,7 @@ pub(super) fn retry(kept: Arc<Kept>, error: &ApplyError, _: Arc<Context>) -> Req
 }
 
 /// Decides about a workload as it is; none where it is on its way out or no policy has ever been for it.
-async fn considered(object: &Arc<Value>, workload: &Workload<'_>, context: &Context) -> Option<Decision> {
+async fn evaluation(object: &Arc<Value>, workload: &Workload<'_>, context: &Context) -> Option<Decision> {
     let (policies, facts) = context.state.snapshot();
     if workload.is_being_deleted() || facts.is_terminating(workload.namespace()) {
         debug!("on its way out");
@@ -253,7 +256,7 @@ async fn considered(object: &Arc<Value>, workload: &Workload<'_>, context: &Cont
     (!decision.policies.is_empty() || known()).then_some(decision)
 }
 
-fn decided(workload: Workload, state: &State) -> Decision {
+fn decided(workload: Workload, state: &SharedState) -> Decision {
     let (operation, now) = (Operation::Observe, Timestamp::now());
     let request = Request { operation, workload, old: None, user: User::default(), now };
     state.read(|policies, facts| decide(&request, policies, facts))

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::apply::{Writer, apply, read};
+use super::informer::{self, Handler, Key, follow};
 use super::kinds::is_established;
-use super::resource;
-use super::watch::{self, Key, Sink, follow};
+use super::{Parts, resource};
 use crate::report;
 use tidegate_engine::companions::plan::Action;
 use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER, contains};
@@ -159,11 +159,19 @@ impl Reports {
         }
     }
 
+    /// Starts to follow which kinds of reports are served, and to write them.
+    pub(super) fn start(self: &Arc<Self>, parts: &mut Parts) {
+        for definition in Self::definitions() {
+            parts.spawn("reports", self.kinds(parts.client, definition));
+        }
+        parts.spawn_writing("reports", Arc::clone(self).write());
+    }
+
     /// Follows which kinds of reports are served.
-    pub(super) fn kinds(self: &Arc<Self>, client: &Client, kind: &str) -> impl Future<Output = ()> + use<> {
+    fn kinds(self: &Arc<Self>, client: &Client, kind: &str) -> impl Future<Output = ()> + use<> {
         let definitions = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &definitions);
-        let only = watch::config().fields(&format!("metadata.name={kind}"));
+        let only = informer::config().fields(&format!("metadata.name={kind}"));
         follow(watcher(api, only).default_backoff(), Definitions(Arc::clone(self)))
     }
 
@@ -173,7 +181,7 @@ impl Reports {
     }
 
     /// Writes what has changed, for as long as it is polled.
-    pub(super) async fn write(self: Arc<Self>) {
+    async fn write(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(TICK);
         loop {
             ticks.tick().await;
@@ -243,7 +251,7 @@ impl Definitions {
     }
 }
 
-impl Sink<DynamicObject> for Definitions {
+impl Handler<DynamicObject> for Definitions {
     fn put(&mut self, _: Key, definition: DynamicObject) {
         self.note(&definition.name_any(), is_established(&definition.data));
     }

@@ -16,30 +16,30 @@ use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 
 use super::Queue;
-use super::kept::Kept;
+use super::compressed::CompressedObject;
+use super::informer::{self, Following, Handler, Key, follow};
 use super::kinds::{Served, resource_of};
-use super::watch::{self, Following, Key, Sink, follow};
 use crate::server::health::Step;
 use tidegate_engine::kind::Kind;
 use tidegate_engine::workload::WorkloadRef;
 
 /// What the reconciliation of one kind is asked to look at.
-pub(super) type Requests = UnboundedReceiver<ReconcileRequest<Kept>>;
+pub(super) type Requests = UnboundedReceiver<ReconcileRequest<CompressedObject>>;
 
 /// The workloads of one kind that are followed.
 pub(super) struct Workloads {
     known_kind: &'static Kind,
     served: Arc<Served>,
     kind: ApiResource,
-    known: Store<Kept>,
-    sender: UnboundedSender<ReconcileRequest<Kept>>,
+    known: Store<CompressedObject>,
+    sender: UnboundedSender<ReconcileRequest<CompressedObject>>,
     /// Whether anybody looks yet.
     is_awake: AtomicBool,
     followed: Mutex<Followed>,
 }
 
 struct Followed {
-    writer: Writer<Kept>,
+    writer: Writer<CompressedObject>,
     /// By which watches a workload is seen: one that leaves the sight of one may still be in that of another.
     seen_by: HashMap<Key, BTreeSet<String>>,
 }
@@ -78,7 +78,7 @@ impl Workloads {
     }
 
     /// Returns the workloads that are followed.
-    pub(super) fn known(&self) -> Store<Kept> {
+    pub(super) fn known(&self) -> Store<CompressedObject> {
         self.known.clone()
     }
 
@@ -110,13 +110,13 @@ impl Workloads {
     }
 
     /// Has all workloads looked at for which this holds.
-    pub(super) fn push_where(&self, is_meant: impl Fn(&Kept) -> bool) {
+    pub(super) fn push_where(&self, is_meant: impl Fn(&CompressedObject) -> bool) {
         for known in self.known.state().iter().filter(|known| is_meant(known)) {
             self.send(ObjectRef::from_obj_with(&**known, self.kind.clone()));
         }
     }
 
-    fn send(&self, obj_ref: ObjectRef<Kept>) {
+    fn send(&self, obj_ref: ObjectRef<CompressedObject>) {
         if !self.is_awake.load(Ordering::SeqCst) {
             return;
         }
@@ -161,12 +161,12 @@ impl Workloads {
         watch: &str,
         step: Option<SharedStep>,
     ) -> (impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + use<>, Sight) {
-        let events = watcher(api, watch::config().labels(labels)).default_backoff();
+        let events = watcher(api, informer::config().labels(labels)).default_backoff();
         (events, Sight { workloads: Arc::clone(self), watch: watch.to_owned(), step })
     }
 
     fn seen(&self, watch: &str, key: Key, object: DynamicObject) {
-        let object = Kept::new(object, &self.kind);
+        let object = CompressedObject::new(object, &self.kind);
         let reference = ObjectRef::from_obj_with(&object, self.kind.clone());
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         followed.seen_by.entry(key).or_default().insert(watch.to_owned());
@@ -183,7 +183,7 @@ impl Workloads {
             return;
         }
         followed.seen_by.remove(key);
-        let gone = Kept::new(DynamicObject::new(&key.1, &self.kind).within(&key.0), &self.kind);
+        let gone = CompressedObject::new(DynamicObject::new(&key.1, &self.kind).within(&key.0), &self.kind);
         let reference = ObjectRef::from_obj_with(&gone, self.kind.clone());
         followed.writer.apply_watcher_event(&watcher::Event::Delete(gone));
         drop(followed);
@@ -209,7 +209,7 @@ struct Sight {
     step: Option<SharedStep>,
 }
 
-impl Sink<DynamicObject> for Sight {
+impl Handler<DynamicObject> for Sight {
     fn put(&mut self, key: Key, object: DynamicObject) {
         self.workloads.seen(&self.watch, key, object);
     }

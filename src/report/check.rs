@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{causes_text, plural};
 use tidegate_engine::api::Enforcement;
 use tidegate_engine::companions::{Companion, Wanted};
-use tidegate_engine::decision::{Considered, Receipt};
+use tidegate_engine::decision::{Evaluation, Receipt};
 use tidegate_engine::workload::Workload;
 
 /// How many workloads came to what.
@@ -37,13 +37,13 @@ impl Tally {
 
 /// Spells out what would become of one workload, and counts it.
 #[must_use]
-pub fn workload(file: &str, workload: &Workload, considered: &Considered, tally: &mut Tally) -> String {
+pub fn workload(file: &str, workload: &Workload, evaluation: &Evaluation, tally: &mut Tally) -> String {
     let head = format!("{file}: {} {}/{}", workload.kind(), workload.namespace(), workload.name());
-    if considered.policies().is_empty() {
+    if evaluation.policies().is_empty() {
         tally.skipped += 1;
         return format!("{head}: not judged: it is no model server, or no policy is for it\n");
     }
-    let (verdict, notes) = (considered.verdict(), considered.notes());
+    let (verdict, notes) = (evaluation.verdict(), evaluation.notes());
     let warnings: Vec<String> = notes.iter().cloned().chain(verdict.warnings.iter().map(ToString::to_string)).collect();
     let (word, count) = match (verdict.violations.len(), warnings.len()) {
         (0, 0) => ("admitted".to_owned(), &mut tally.conforming),
@@ -52,7 +52,7 @@ pub fn workload(file: &str, workload: &Workload, considered: &Considered, tally:
     };
     *count += 1;
     let mut text = format!("{head}: {word}\n");
-    text.push_str(&causes_text(&verdict));
+    text.push_str(&causes_text(verdict));
     for warning in warnings {
         let _ = writeln!(text, "  warning: {warning}");
     }
@@ -63,20 +63,20 @@ pub fn workload(file: &str, workload: &Workload, considered: &Considered, tally:
         let _ = writeln!(text, "  recorded: {excused}");
     }
     if verdict.allows() {
-        text.push_str(&made(considered));
+        text.push_str(&made(evaluation));
     }
     text
 }
 
 /// Lists what would be injected and made.
 #[must_use]
-pub fn made(considered: &Considered) -> String {
+pub fn made(evaluation: &Evaluation) -> String {
     let mut text = String::new();
-    let entries = considered.receipt().map(Receipt::entries).unwrap_or_default();
+    let entries = evaluation.receipt().map(Receipt::entries).unwrap_or_default();
     if !entries.is_empty() {
         let _ = writeln!(text, "  injected: {}", plural(entries.len(), "field"));
     }
-    for line in companions(considered) {
+    for line in companions(evaluation) {
         let _ = writeln!(text, "  {line}");
     }
     text
@@ -84,9 +84,9 @@ pub fn made(considered: &Considered) -> String {
 
 /// Tells of each companion that is wanted what becomes of it, a line each.
 #[must_use]
-pub fn companions(considered: &Considered) -> Vec<String> {
-    let companions = considered.companions();
-    let others = considered.autoscaler_of_others();
+pub fn companions(evaluation: &Evaluation) -> Vec<String> {
+    let companions = evaluation.companions();
+    let others = evaluation.autoscaler_of_others();
     let told = |(companion, wanted): (&dyn Companion, &Wanted)| {
         let what = companion.title().split_once(' ').map_or("", |(_, title)| title);
         match wanted {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use tidegate_engine::decision::{Considered, Receipt, Violation};
+use tidegate_engine::decision::{Evaluation, Receipt, Violation};
 use tidegate_engine::policy::Rule;
 use tidegate_engine::policy::{Effective, Selected};
 use tidegate_engine::rules;
@@ -65,18 +65,18 @@ pub fn policies(effective: &Effective) -> String {
 /// Spells out what became of a workload, as it is stored: what was injected into it and by whom, and what each rule says of
 /// it today.
 #[must_use]
-pub fn workload(workload: &Workload, considered: &Considered) -> String {
+pub fn workload(workload: &Workload, evaluation: &Evaluation) -> String {
     let mut text = format!("{} {}/{}\n", workload.kind(), workload.namespace(), workload.name());
-    let Some(effective) = considered.effective() else {
+    let Some(effective) = evaluation.effective() else {
         text.push_str("no policy is for it\n");
         return text;
     };
     for selected in effective.selected() {
         let _ = writeln!(text, "policy {}", told(selected));
     }
-    let _ = writeln!(text, "runtime {}", considered.runtime().unwrap_or("unknown"));
+    let _ = writeln!(text, "runtime {}", evaluation.runtime().unwrap_or("unknown"));
     text.push_str(&injected(workload));
-    let verdict = considered.verdict();
+    let verdict = evaluation.verdict();
     let found = |of: &[Violation], outcome: &str| -> Vec<[String; 3]> {
         of.iter().map(|violation| row(violation, outcome)).collect()
     };
@@ -102,7 +102,7 @@ fn row(violation: &Violation, outcome: &str) -> [String; 3] {
 
 /// Lists what the receipt names, and whether it is still there as it was injected.
 fn injected(workload: &Workload) -> String {
-    let Some(receipt) = Receipt::of(workload) else {
+    let Some(receipt) = Receipt::read(workload) else {
         return "no receipt: nothing was injected, and nothing will be until its pod template changes\n".to_owned();
     };
     let rows = receipt.entries().into_iter().map(|entry| {
@@ -179,12 +179,12 @@ mod tests {
         let mut object = with_container(&json!({"image": "api:latest", "securityContext": {"privileged": true}}));
         let told = |object: &Value, operation: Operation| {
             let (viewed, now) = (Workload::view(object).unwrap(), Timestamp::UNIX_EPOCH);
-            let considered = Considered::of(
+            let evaluation = Evaluation::new(
                 Request { operation, workload: viewed, old: None, user: User::default(), now },
                 &set,
                 &facts,
             );
-            (considered.patch(), workload(&viewed, &considered))
+            (evaluation.patch(), workload(&viewed, &evaluation))
         };
         let (patch, before) = told(&object, Operation::Observe);
         assert!(patch.is_empty() && before.contains("no receipt"), "{before}");

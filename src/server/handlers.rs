@@ -13,10 +13,10 @@ use axum::routing::post;
 use k8s_openapi::jiff::Timestamp;
 use tracing::{debug, error, warn};
 
-use crate::admission::{self, Answer, BadReview, Review, Webhook, guard, own_kinds};
+use crate::admission::{self, Answer, BadReview, Review, Webhook, database_deletion, policy_validation};
 use crate::report;
 use crate::server::slow_lane::SlowLane;
-use crate::state::State;
+use crate::shared_state::SharedState;
 
 /// The most bytes of a body: a review carries an object and its old self, each of which etcd bounds at about 1.5 MiB
 /// and the API server at 3 MiB.
@@ -33,12 +33,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// microseconds, and to hand them over would add some tens to each.
 #[derive(Clone)]
 struct Webhooks {
-    state: Arc<State>,
+    state: Arc<SharedState>,
     lane: SlowLane,
 }
 
 /// Returns the routes of the webhooks.
-pub fn webhooks(state: Arc<State>) -> Router {
+pub fn webhooks(state: Arc<SharedState>) -> Router {
     let webhooks = Webhooks { state, lane: SlowLane::of_cores() };
     Router::new()
         .route("/mutate", post(mutate))
@@ -64,7 +64,7 @@ async fn policies(Shared(Webhooks { state, lane }): Shared<Webhooks>, body: Byte
     }
     let answer = move || {
         let stored = |workload: &_| state.workload(workload);
-        state.read(|policies, facts| own_kinds::answer(&body, Timestamp::now(), policies, facts, &stored))
+        state.read(|policies, facts| policy_validation::answer(&body, Timestamp::now(), policies, facts, &stored))
     };
     lane.run_within(PATIENCE, answer)
         .await
@@ -76,7 +76,7 @@ async fn guard_databases(Shared(Webhooks { state, .. }): Shared<Webhooks>, body:
     if !state.is_complete() {
         return not_ready();
     }
-    let answer = state.read(|_, facts| guard::answer(&body, facts));
+    let answer = state.read(|_, facts| database_deletion::answer(&body, facts));
     answer.map_or_else(|bad| bad_request(&bad), json)
 }
 
@@ -119,12 +119,12 @@ async fn answer(Webhooks { state, lane }: &Webhooks, webhook: Webhook, body: &[u
     lane.run_within(PATIENCE, move || decided(webhook, &review, &state)).await.map_or_else(busy, json)
 }
 
-fn decided(webhook: Webhook, review: &Review, state: &State) -> Vec<u8> {
+fn decided(webhook: Webhook, review: &Review, state: &SharedState) -> Vec<u8> {
     guarded(webhook, review, || state.read(|policies, facts| review.answer(webhook, Timestamp::now(), policies, facts)))
 }
 
 /// Tells whether a review may take long to answer. Where telling that panics, so does deciding, which is guarded.
-fn may_take_long(webhook: Webhook, review: &Review, state: &State) -> bool {
+fn may_take_long(webhook: Webhook, review: &Review, state: &SharedState) -> bool {
     let told = || state.read(|policies, facts| review.may_take_long(webhook, policies, facts));
     catch_unwind(AssertUnwindSafe(told)).unwrap_or_default()
 }

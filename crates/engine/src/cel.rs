@@ -143,6 +143,18 @@ impl Variables {
         self.shared.insert(name.to_owned(), given.map(sized));
     }
 
+    /// Gives a variable the value of another one, which is null from then on.
+    pub fn take(&mut self, name: &str, other: &str) {
+        let taken = self.values.iter_mut().find(|(known, ..)| known == other).map(|(_, value, steps)| {
+            let null = cel::Value::Null;
+            (std::mem::replace(value, null), std::mem::take(steps))
+        });
+        let place = self.values.iter_mut().find(|(known, ..)| known == name);
+        if let (Some((value, steps)), Some((_, to, to_steps))) = (taken, place) {
+            (*to, *to_steps) = (value, steps);
+        }
+    }
+
     fn names(&self) -> impl Iterator<Item = &str> {
         self.values.iter().map(|(name, ..)| name.as_str()).chain([SHARED])
     }

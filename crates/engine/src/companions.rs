@@ -11,9 +11,9 @@ pub mod plan;
 
 use serde_json::{Value, json};
 
-pub use autoscaler::Held;
+pub use autoscaler::HeldReplicas;
 pub use companion::{Asked, Companion, Described, ObjectRef, Watched, condition_type};
-pub use database::{Binding, Provider, Source, Turn, Unbound, Variable, binding, note};
+pub use database::{Binding, Precedence, Provider, Source, Unbound, Variable, binding, note};
 
 use crate::facts::{Autoscaler, Facts, SCALED_OBJECT};
 use crate::policy::{Effective, Section};
@@ -60,11 +60,11 @@ pub struct Companions {
     /// What there should be of each, in the order of [`ALL`]; nothing of any where it is empty.
     wanted: Vec<Wanted>,
     /// Its replicas, where they are more than its policy allows.
-    pub held: Option<Held>,
+    pub held: Option<HeldReplicas>,
     /// How it reaches its database.
     pub binding: Option<Binding>,
     /// Whether it comes before others that wait for a database.
-    pub turn: Turn,
+    pub turn: Precedence,
 }
 
 impl Companions {
@@ -121,25 +121,26 @@ pub enum Wanted {
 /// Why a companion cannot be had: one word, as a condition has it, and a sentence for people.
 pub type Problem = (&'static str, String);
 
-/// Plans the companions of a workload; `led` is how it is led to its database.
+/// Plans the companions of a workload; `prior` is how it is led to its database.
 #[must_use]
 pub fn wanted(
     workload: &Workload,
     recognised: &Recognised,
     effective: &Effective,
     facts: &Facts,
-    led: &PriorBinding,
+    prior: &PriorBinding,
 ) -> Companions {
     if workload.name().is_empty() {
         return Companions::default();
     }
-    let asked = Asked { workload, recognised, effective, facts, led };
+    let binding = database::binding(workload, recognised, effective, facts, prior);
+    let asked = Asked { workload, recognised, effective, facts, binding: &binding };
     let wanted: Vec<Wanted> = ALL.into_iter().map(|companion| companion.wanted(&asked)).collect();
     let scaling = autoscaler::Scaling::of(workload, recognised, effective, facts);
     Companions {
         held: scaling.and_then(|scaling| scaling.held(effective)),
-        turn: Turn::of(workload, effective, facts, &wanted[plan::place(&database::Databases)]),
-        binding: database::binding(workload, recognised, effective, facts, led).ok().flatten(),
+        turn: Precedence::of(workload, effective, facts, &wanted[plan::place(&database::Databases)]),
+        binding: binding.ok().flatten(),
         wanted,
     }
 }
@@ -181,12 +182,12 @@ pub fn autoscaler_of(object: &Value, target: &WorkloadRef) -> Autoscaler {
     let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
     // A copy under another name is not ours.
     let is_ours = names::is_autoscaler_of(object, &target.kind, &target.name) && made_for(object).is_some_and(is_for);
-    let read = if object["kind"] == SCALED_OBJECT { Autoscaler::of_scaled_object } else { Autoscaler::of_hpa };
+    let read = if object["kind"] == SCALED_OBJECT { Autoscaler::from_scaled_object } else { Autoscaler::from_hpa };
     read(object, is_ours)
 }
 
 /// Tells whether everything that is wanted is there, as far as it means the same; what else is there does not matter.
 #[must_use]
 pub fn contains(found: &Value, wanted: &Value) -> bool {
-    Fields::of(wanted).contain(found, wanted)
+    Fields::for_object(wanted).contain(found, wanted)
 }

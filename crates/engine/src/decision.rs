@@ -3,14 +3,16 @@
 //! No client, clock, environment, log or `async` below this line: the same input gives the same bytes in the webhook,
 //! in the controller and on the command line.
 
+mod carry_over;
 mod inject;
 mod patch;
 mod progress;
 mod ratchet;
 mod receipt;
 mod replicas;
-mod sticky;
+mod subject;
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use json_patch::Patch;
@@ -26,7 +28,9 @@ use crate::companions::{self, Companions};
 pub use crate::facts::User;
 use crate::facts::{Autoscaler, Facts};
 use crate::policy::{Context, Costs, Effective, Expressions, Membership, PolicySet};
+use crate::runtimes::Recognition;
 use crate::workload::{PriorBinding, Workload};
+use subject::Subject;
 
 /// What happens to a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,35 +94,47 @@ const COLLECTORS: [&str; 2] = [
 /// Decides one request. The same input always gives the same decision.
 #[must_use]
 pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decision {
-    let considered = Considered::of(*request, policies, facts);
+    let evaluation = Evaluation::new(*request, policies, facts);
+    // Each is worked out here, to be taken out below.
+    let _ = (evaluation.verdict(), evaluation.companions());
     Decision {
-        patch: considered.patch(),
-        notes: considered.notes(),
-        verdict: considered.verdict(),
-        companions: considered.companions(),
-        runtime: considered.runtime().map(str::to_owned),
-        policies: considered.policies(),
-        rules: considered.effective.as_ref().map_or(0, |effective| effective.rules().len()),
-        is_in_audit: considered.effective.as_ref().is_some_and(|effective| !effective.injects()),
-        is_unmanaged: considered.is_unmanaged(),
-        controller: considered.controller.clone(),
-        receipt: considered.injected.receipt,
+        patch: evaluation.patch(),
+        notes: evaluation.notes(),
+        runtime: evaluation.runtime().map(str::to_owned),
+        policies: evaluation.policies(),
+        rules: evaluation.effective.as_ref().map_or(0, |effective| effective.rules().len()),
+        is_in_audit: evaluation.effective.as_ref().is_some_and(|effective| !effective.injects()),
+        is_unmanaged: evaluation.is_unmanaged(),
+        verdict: evaluation.verdict.into_inner().unwrap_or_default(),
+        companions: evaluation.companions.into_inner().unwrap_or_default(),
+        controller: evaluation.controller,
+        receipt: evaluation.injected.receipt,
     }
 }
 
-/// A request, with what injection makes of its workload. All else that follows is worked out when it is asked for: a
-/// webhook that changes objects does not judge them.
-pub struct Considered<'a> {
+/// A request, with what injection makes of its workload. All else that follows is worked out once, when it is first asked
+/// for: a webhook that changes objects does not check them.
+pub struct Evaluation<'a> {
     request: Request<'a>,
+    /// The workload as it is sent.
+    asked: Subject<'a>,
+    /// The workload as it is stored, for an update.
+    old: Option<Subject<'a>>,
     policies: &'a PolicySet,
     facts: &'a Facts,
     /// The policies that the workload is under; none where nothing at all follows.
     effective: Option<Arc<Effective>>,
-    /// Whether the workload is a model server; what is none is judged for that alone.
+    /// Whether the workload is a model server; what is none is checked for that alone.
     membership: Membership,
     /// The controller that owns the workload: what it writes is not changed under its hands.
     controller: Option<String>,
     injected: Injected,
+    /// What is recognised in the workload as it should be stored.
+    recognition: OnceCell<Recognition>,
+    /// How its receipt then says that it is bound to its database.
+    prior: OnceCell<PriorBinding>,
+    verdict: OnceCell<Verdict>,
+    companions: OnceCell<Companions>,
 }
 
 /// What injection does to a workload.
@@ -128,15 +144,18 @@ struct Injected {
     replicas: Option<i64>,
     progress_deadline: Option<i64>,
     receipt: Option<Receipt>,
+    /// What was recognised, where it holds for the workload with what was injected.
+    recognition: Option<Recognition>,
     /// Whether the workload was never admitted: a receipt on it is not ours.
     is_unmanaged: bool,
     notes: Vec<String>,
 }
 
-impl<'a> Considered<'a> {
-    /// Considers one request.
+impl<'a> Evaluation<'a> {
+    /// Evaluates one request.
     #[must_use]
-    pub fn of(request: Request<'a>, policies: &'a PolicySet, facts: &'a Facts) -> Self {
+    pub fn new(request: Request<'a>, policies: &'a PolicySet, facts: &'a Facts) -> Self {
+        let (asked, old) = (Subject::new(request.workload), request.old.map(Subject::new));
         let covered = |workload: &Workload| policies.covers(workload, facts);
         let (membership, under) = match request.old.filter(covered) {
             _ if covered(&request.workload) => (Membership::Member, request.workload),
@@ -147,13 +166,41 @@ impl<'a> Considered<'a> {
         let effective = under.and_then(|workload| policies.resolve(&workload, facts));
         let controller = request.workload.controller();
         let effective = effective.filter(|effective| {
-            let runs_one = || effective.runtimes().recognise(&request.workload).runtime.is_some();
-            membership != Membership::Never || controller.is_none() && runs_one()
+            membership != Membership::Never || controller.is_none() && asked.recognition(effective).is_known()
         });
         let is_left_alone = membership != Membership::Member || controller.is_some();
         let injecting = effective.as_ref().filter(|effective| !is_left_alone && effective.injects());
-        let injected = injecting.map(|effective| Injected::of(&request, effective, facts)).unwrap_or_default();
-        Self { request, policies, facts, effective, membership, controller, injected }
+        let injected = injecting.map(|effective| Injected::new(&request, &asked, old.as_ref(), effective, facts));
+        let mut injected = injected.unwrap_or_default();
+        Self {
+            recognition: injected.recognition.take().map(OnceCell::from).unwrap_or_default(),
+            request,
+            asked,
+            old,
+            policies,
+            facts,
+            effective,
+            membership,
+            controller,
+            injected,
+            prior: OnceCell::new(),
+            verdict: OnceCell::new(),
+            companions: OnceCell::new(),
+        }
+    }
+
+    /// Returns what is recognised in the workload as it should be stored.
+    fn recognition(&self, effective: &Effective) -> &Recognition {
+        match &self.injected.template {
+            None => self.asked.recognition(effective),
+            Some(_) => self.recognition.get_or_init(|| effective.runtimes().recognise(&self.workload())),
+        }
+    }
+
+    /// Returns how the workload as it should be stored is bound to its database, by its receipt.
+    fn prior(&self) -> &PriorBinding {
+        let receipt = self.injected.receipt.as_ref();
+        self.prior.get_or_init(|| receipt::prior_binding(receipt, &self.workload()))
     }
 
     /// Returns the workload as it should be stored.
@@ -191,14 +238,14 @@ impl<'a> Considered<'a> {
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.unknown_namespace().into_iter().collect();
         if self.membership == Membership::Member {
-            notes.extend(self.policies.broken_for(&self.request.workload, self.facts));
+            notes.extend(self.policies.invalid_policies_for(&self.request.workload, self.facts));
         }
         notes.extend(self.injected.notes.iter().cloned());
         if self.request.operation == Operation::Create
             && self.autoscaler_of_others().is_none()
             && let Some((workload, effective)) = self.admitted()
         {
-            let recognised = effective.runtimes().recognise(&workload);
+            let recognised = self.recognition(effective).view(&workload);
             let problem = companions::autoscaler_problem(&workload, &recognised, effective, self.facts);
             notes.extend(problem.map(|problem| format!("no autoscaler is made: {problem}")));
         }
@@ -218,17 +265,18 @@ impl<'a> Considered<'a> {
         })
     }
 
-    /// Judges the workload as it should be stored.
+    /// Checks the workload as it should be stored.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        let Some(effective) = self.effective.as_ref().filter(|_| self.controller.is_none()) else {
-            return Verdict::default();
-        };
-        let workload = self.workload();
-        let recognised = effective.runtimes().recognise(&workload);
-        let led = receipt::led(self.injected.receipt.as_ref(), &workload);
-        let costs = Costs::default();
-        ratchet::judge(&Context {
+    pub fn verdict(&self) -> &Verdict {
+        self.verdict.get_or_init(|| {
+            let checked = self.effective.as_ref().filter(|_| self.controller.is_none());
+            checked.map(|effective| self.check(effective)).unwrap_or_default()
+        })
+    }
+
+    fn check(&self, effective: &Effective) -> Verdict {
+        let (workload, costs) = (self.workload(), Costs::default());
+        let context = Context {
             is_new: self.request.operation == Operation::Create,
             membership: self.membership,
             workload,
@@ -236,23 +284,27 @@ impl<'a> Considered<'a> {
             policies: self.policies,
             effective,
             facts: self.facts,
-            recognised: &recognised,
-            led: &led,
+            recognised: &self.recognition(effective).view(&workload),
+            prior: self.prior(),
+            ownership: &self.asked.ownership,
             user: self.request.user,
             now: self.request.now,
             expressions: &Expressions::new(&costs),
-        })
+        };
+        ratchet::check(&context, self.old.as_ref())
     }
 
     /// Plans the objects that belong to the workload. Only one that was admitted with a receipt has any: nobody is adopted
     /// by surprise.
     #[must_use]
-    pub fn companions(&self) -> Companions {
-        let wanted = self.admitted().map(|(workload, effective)| {
-            let led = receipt::led(self.injected.receipt.as_ref(), &workload);
-            companions::wanted(&workload, &effective.runtimes().recognise(&workload), effective, self.facts, &led)
-        });
-        wanted.unwrap_or_default()
+    pub fn companions(&self) -> &Companions {
+        self.companions.get_or_init(|| {
+            let wanted = self.admitted().map(|(workload, effective)| {
+                let recognised = self.recognition(effective).view(&workload);
+                companions::wanted(&workload, &recognised, effective, self.facts, self.prior())
+            });
+            wanted.unwrap_or_default()
+        })
     }
 
     /// Returns the autoscaler that somebody else made for the workload; Tidegate makes none beside it.
@@ -288,12 +340,12 @@ impl<'a> Considered<'a> {
     #[must_use]
     pub fn runtime(&self) -> Option<&str> {
         let effective = self.effective.as_ref().filter(|_| self.membership != Membership::Leaving)?;
-        effective.runtimes().recognise(&self.workload()).name()
+        self.recognition(effective).name()
     }
 
     /// Tells whether the workload is no model server by its labels, nor was one before.
     #[must_use]
-    pub fn is_stranger(&self) -> bool {
+    pub fn is_unlabelled(&self) -> bool {
         self.membership == Membership::Never
     }
 
@@ -317,28 +369,29 @@ impl<'a> Considered<'a> {
 }
 
 impl Injected {
-    fn of(request: &Request, effective: &Effective, facts: &Facts) -> Self {
+    fn new(request: &Request, asked: &Subject, old: Option<&Subject>, effective: &Effective, facts: &Facts) -> Self {
         let mut injected = Self::default();
-        match sticky::template_of(request) {
-            sticky::Template::Unmanaged => {
+        match carry_over::template_of(request.operation, asked, old) {
+            carry_over::Template::Unmanaged => {
                 injected.is_unmanaged = true;
-                injected.notes.push(sticky::unmanaged(&request.workload));
+                injected.notes.push(carry_over::unmanaged(&request.workload));
             }
-            sticky::Template::Kept(receipt) => injected.receipt = Some(receipt),
-            sticky::Template::Restored(template, receipt) => {
+            carry_over::Template::Kept(receipt) => injected.receipt = Some(receipt),
+            carry_over::Template::Restored(template, receipt) => {
                 (injected.template, injected.receipt) = (Some(template), Some(receipt));
             }
-            sticky::Template::Fresh(template) => {
+            carry_over::Template::Fresh(template) => {
                 injected.notes.extend(effective.problems());
-                let (workload, led) = (&request.workload, led_before(request, facts));
-                let (template, receipt) =
-                    inject::afresh(workload, template, effective, facts, &led, &mut injected.notes);
-                (injected.template, injected.receipt) = (Some(template), Some(receipt));
+                let prior = prior_binding(asked, old, facts);
+                let fresh = inject::afresh(asked, template, effective, facts, &prior);
+                injected.notes.extend(fresh.notes);
+                injected.recognition = fresh.recognition;
+                (injected.template, injected.receipt) = (Some(fresh.template), Some(fresh.receipt));
             }
         }
         if injected.receipt.is_some() {
             let template = injected.template.as_ref().unwrap_or_else(|| request.workload.template());
-            injected.progress_deadline = progress::deadline(request, template, effective);
+            injected.progress_deadline = progress::deadline(asked, request.old.as_ref(), template, effective);
         }
         if let Some(kept) = replicas::kept(request, effective, facts) {
             injected.replicas = Some(kept.replicas);
@@ -348,12 +401,12 @@ impl Injected {
     }
 }
 
-/// Returns how a workload was led to its database before a request: one that is made again finds the database that was made for
-/// it.
-fn led_before(request: &Request, facts: &Facts) -> PriorBinding {
-    match &request.old {
-        Some(old) => receipt::led(Receipt::of(old).as_ref(), old).before(),
-        None => PriorBinding::again(facts.databases_of(&request.workload.reference()).next().is_some()),
+/// Returns how a workload was bound to its database before a request: one that is created again finds the database that was
+/// created for it.
+fn prior_binding(asked: &Subject, old: Option<&Subject>, facts: &Facts) -> PriorBinding {
+    match old {
+        Some(old) => old.prior().clone().before(),
+        None => PriorBinding::again(facts.databases_of(&asked.workload.reference()).next().is_some()),
     }
 }
 
@@ -373,7 +426,7 @@ mod tests {
     use crate::companions::Wanted;
     use crate::companions::autoscaler::Autoscaling;
     use crate::facts::Namespace;
-    use crate::policy::Broken;
+    use crate::policy::InvalidPolicy;
     use crate::testing::{LABEL, facts, policies, with_container};
 
     fn spec(enforcement: &str) -> Value {
@@ -484,7 +537,7 @@ mod tests {
             let policy =
                 json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {}, "spec": spec});
             let policy = serde_json::from_value(policy).unwrap();
-            let set = policies(&[]).with_broken(vec![Broken::of("broken", Some(&policy), "there is no rule")]);
+            let set = policies(&[]).with_invalid(vec![InvalidPolicy::new("broken", Some(&policy), "there is no rule")]);
             decide(&request, &set, &facts()).notes
         };
         let told = |selected: &str| {
@@ -498,7 +551,7 @@ mod tests {
             )
         };
         assert_eq!((in_audit("off").len(), in_audit("warn").len()), (0, 1), "what only records tells nobody");
-        let any = policies(&[]).with_broken(vec![Broken::of("broken", None, "it cannot be read")]);
+        let any = policies(&[]).with_invalid(vec![InvalidPolicy::new("broken", None, "it cannot be read")]);
         assert_eq!(decide(&request, &any, &facts()).notes.len(), 1);
     }
 

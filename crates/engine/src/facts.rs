@@ -215,7 +215,7 @@ pub struct Autoscaler {
 impl Autoscaler {
     /// Reads a HorizontalPodAutoscaler; `ours` where Tidegate made it.
     #[must_use]
-    pub fn of_hpa(hpa: &Value, ours: bool) -> Self {
+    pub fn from_hpa(hpa: &Value, ours: bool) -> Self {
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
         let spec = &hpa["spec"];
         Self {
@@ -244,7 +244,7 @@ impl Autoscaler {
         let target = &object["spec"]["scaleTargetRef"];
         let default = |word: &'static str| (object["kind"] == SCALED_OBJECT).then_some(word);
         let version = target["apiVersion"].as_str().or_else(|| default("apps/v1"))?;
-        let kind = Kind::of(version, target["kind"].as_str().or_else(|| default("Deployment"))?)?;
+        let kind = Kind::find(version, target["kind"].as_str().or_else(|| default("Deployment"))?)?;
         Some(WorkloadRef {
             namespace: object["metadata"]["namespace"].as_str()?.to_owned(),
             kind: kind.kind.to_owned(),
@@ -254,7 +254,7 @@ impl Autoscaler {
 
     /// Reads a ScaledObject of KEDA; `ours` where Tidegate made it. What it measures is KEDA's business.
     #[must_use]
-    pub fn of_scaled_object(object: &Value, ours: bool) -> Self {
+    pub fn from_scaled_object(object: &Value, ours: bool) -> Self {
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
         let spec = &object["spec"];
         Self {
@@ -277,7 +277,7 @@ impl Autoscaler {
 /// Returns the metrics of a HorizontalPodAutoscaler; CPU where it names none, as the API server has it, or is of
 /// `autoscaling/v1`.
 fn metrics_of(spec: &Value) -> Vec<Metric> {
-    let named: Vec<Metric> = spec["metrics"].as_array().into_iter().flatten().map(Metric::of).collect();
+    let named: Vec<Metric> = spec["metrics"].as_array().into_iter().flatten().map(Metric::read).collect();
     if !named.is_empty() {
         return named;
     }
@@ -301,7 +301,7 @@ pub struct Metric {
 impl Metric {
     /// Reads a metric of `autoscaling/v2`.
     #[must_use]
-    pub fn of(metric: &Value) -> Self {
+    pub fn read(metric: &Value) -> Self {
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
         let kind = text(&metric["type"]);
         let mut field = kind.clone();
@@ -346,7 +346,7 @@ pub struct Claim {
 impl Claim {
     /// Reads a claim.
     #[must_use]
-    pub fn of(object: &Value) -> Self {
+    pub fn read(object: &Value) -> Self {
         let modes = object["spec"]["accessModes"].as_array().into_iter().flatten();
         Self { access_modes: modes.filter_map(Value::as_str).map(str::to_owned).collect() }
     }
@@ -359,7 +359,7 @@ pub struct PodSelector(Option<Selector>);
 impl PodSelector {
     /// Reads `spec.selector` of an object. What makes no sense selects nothing.
     #[must_use]
-    pub fn of(object: &Value) -> Self {
+    pub fn read(object: &Value) -> Self {
         let selector = meta::LabelSelector::deserialize(&object["spec"]["selector"]).ok();
         Self(selector.and_then(|selector| selector.try_into().ok()))
     }
@@ -432,7 +432,7 @@ pub struct Apis {
 impl Apis {
     /// Returns what an API server of this version serves by itself; some distributions write the minor version as `30+`.
     #[must_use]
-    pub fn of_version(major: &str, minor: &str) -> Self {
+    pub fn parse(major: &str, minor: &str) -> Self {
         let minor: u32 = minor.trim_end_matches('+').parse().unwrap_or_default();
         let is_from = |first: u32| major != "1" || minor >= first;
         Self { pre_stop_sleep: is_from(30), hpa_scale_to_zero: is_from(37), ..Self::default() }
@@ -461,7 +461,7 @@ mod tests {
 
     #[test]
     fn metrics_are_read_whatever_their_type() {
-        let of = |metric: Value| Metric::of(&metric);
+        let of = |metric: Value| Metric::read(&metric);
         let cpu = of(json!({"type": "ContainerResource", "containerResource":
             {"name": "cpu", "container": "api", "target": {"type": "Utilization", "averageUtilization": 50}}}));
         assert_eq!((cpu.container.as_deref(), &*cpu.target), (Some("api"), "Utilization"));
@@ -476,9 +476,9 @@ mod tests {
     #[test]
     fn a_scaled_object_holds_between_kedas_defaults() {
         let object = json!({"kind": "ScaledObject", "metadata": {"name": "api"}, "spec": {"minReplicaCount": 2}});
-        let found = Autoscaler::of_scaled_object(&object, false);
+        let found = Autoscaler::from_scaled_object(&object, false);
         assert_eq!((&*found.reference(), found.min, found.max), ("ScaledObject/api", 2, 100));
-        assert_eq!(Autoscaler::of_scaled_object(&json!({"spec": {}}), false).min, 0);
+        assert_eq!(Autoscaler::from_scaled_object(&json!({"spec": {}}), false).min, 0);
     }
 
     #[test]
@@ -493,9 +493,9 @@ mod tests {
     #[test]
     fn an_autoscaler_is_forgotten_by_kind_and_name() {
         let workload = WorkloadRef { namespace: "ml".into(), kind: "Deployment".into(), name: "api".into() };
-        let hpa = Autoscaler::of_hpa(&json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "api"}}), false);
+        let hpa = Autoscaler::from_hpa(&json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "api"}}), false);
         let object = json!({"kind": "ScaledObject", "metadata": {"name": "api"}});
-        let both = vec![hpa, Autoscaler::of_scaled_object(&object, false)];
+        let both = vec![hpa, Autoscaler::from_scaled_object(&object, false)];
         let mut facts = Facts { autoscalers: [(workload.clone(), both)].into(), ..Facts::default() };
         facts.forget_autoscaler(&workload, "HorizontalPodAutoscaler", "api");
         assert_eq!(facts.autoscalers_of(&workload)[0].kind, "ScaledObject");
@@ -506,7 +506,7 @@ mod tests {
     #[test]
     fn what_a_version_serves_is_known() {
         let of = |minor: &str| {
-            let apis = Apis::of_version("1", minor);
+            let apis = Apis::parse("1", minor);
             (apis.pre_stop_sleep, apis.hpa_scale_to_zero)
         };
         assert_eq!(
@@ -518,7 +518,7 @@ mod tests {
     #[test]
     fn a_budget_without_a_selector_is_for_no_pods() {
         let labels = json!({"app": "api"});
-        let selects = |spec: Value| PodSelector::of(&json!({"spec": spec})).selects(&labels);
+        let selects = |spec: Value| PodSelector::read(&json!({"spec": spec})).selects(&labels);
         assert!(selects(json!({"selector": {"matchLabels": {"app": "api"}}})));
         assert!(selects(json!({"selector": {}})), "an empty one is for all");
         assert!(!selects(json!({"selector": {"matchLabels": {"app": "other"}}})));

@@ -101,14 +101,14 @@ impl Kind {
 
     /// Returns the kind of an `apiVersion`, whatever the version, and a `kind`.
     #[must_use]
-    pub fn of(api_version: &str, kind: &str) -> Option<&'static Self> {
+    pub fn find(api_version: &str, kind: &str) -> Option<&'static Self> {
         let (group, _) = api_version.split_once('/')?;
         Self::in_group(group, kind)
     }
 
     /// Returns the kind of a workload; the first one where the object names none that is known.
     #[must_use]
-    pub fn of_object(object: &Value) -> &'static Self {
+    pub fn from_object(object: &Value) -> &'static Self {
         object["kind"].as_str().and_then(Self::named).unwrap_or(&KINDS[0])
     }
 
@@ -193,17 +193,20 @@ mod tests {
     #[test]
     fn a_kind_is_found_by_what_objects_and_people_call_it() {
         let stateful = Kind::named("StatefulSet").unwrap();
-        assert_eq!((Kind::of("apps/v1", "StatefulSet"), stateful.api_version().as_str()), (Some(stateful), "apps/v1"));
-        assert_eq!(Kind::of("apps/v1beta2", "StatefulSet"), Some(stateful), "the API server converts them");
+        assert_eq!(
+            (Kind::find("apps/v1", "StatefulSet"), stateful.api_version().as_str()),
+            (Some(stateful), "apps/v1")
+        );
+        assert_eq!(Kind::find("apps/v1beta2", "StatefulSet"), Some(stateful), "the API server converts them");
         for (version, kind) in [("apps/v1", "ReplicaSet"), ("example.com/v1", "StatefulSet"), ("apps", "StatefulSet")] {
-            assert_eq!(Kind::of(version, kind), None);
+            assert_eq!(Kind::find(version, kind), None);
         }
         for word in ["sts", "statefulset", "StatefulSets", "statefulset.apps", "statefulsets.apps"] {
             assert_eq!(Kind::called(word), Some(stateful), "{word}");
         }
         assert_eq!((Kind::called("pod"), Kind::called("statefulset.example.com")), (None, None));
-        assert_eq!(Kind::of_object(&json!({"kind": "StatefulSet"})), stateful);
-        assert_eq!(Kind::of_object(&json!({})).kind, "Deployment");
+        assert_eq!(Kind::from_object(&json!({"kind": "StatefulSet"})), stateful);
+        assert_eq!(Kind::from_object(&json!({})).kind, "Deployment");
     }
 
     #[test]

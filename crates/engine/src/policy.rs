@@ -2,11 +2,11 @@
 
 mod builtin;
 mod compile;
+mod conflicts;
 mod custom;
 mod effective;
 mod exception;
 mod finding;
-mod meeting;
 mod merge;
 mod rule;
 mod schema;
@@ -24,11 +24,11 @@ use serde_json::{Map, Value};
 
 pub use builtin::Builtin;
 pub use compile::PolicyError;
+pub use conflicts::PolicyConflicts;
 pub use custom::{Costs, CustomRule, CustomRuleError, Expressions};
 pub use effective::{ActiveRule, Effective, Selected};
 pub use exception::{Exception, ExceptionError, ExceptionLimits};
 pub use finding::Finding;
-pub use meeting::Meeting;
 pub use merge::{Conflict, Merged};
 pub use rule::{Context, Membership, Rule};
 pub use section::{Parsed, Section, SettingsError, field};
@@ -77,7 +77,7 @@ impl Selection {
 
 /// A policy that makes no sense and of which no version ever did, as far as is known: its workloads are told.
 #[derive(Clone, Debug)]
-pub struct Broken {
+pub struct InvalidPolicy {
     name: String,
     why: String,
     /// None where not even that makes sense: it may be for any workload.
@@ -86,10 +86,10 @@ pub struct Broken {
     is_silent: bool,
 }
 
-impl Broken {
+impl InvalidPolicy {
     /// Notes a policy, as it is written where it can be read, and why it makes no sense.
     #[must_use]
-    pub fn of(name: &str, policy: Option<&ServingPolicy>, why: &str) -> Self {
+    pub fn new(name: &str, policy: Option<&ServingPolicy>, why: &str) -> Self {
         let selection = policy.and_then(|policy| Selection::compile(&policy.spec).ok());
         let is_silent = policy.is_some_and(|policy| {
             let environments = policy.spec.environments.values().filter_map(|environment| environment.enforcement);
@@ -201,7 +201,7 @@ pub struct PolicySet {
     policies: Vec<Arc<Policy>>,
     /// By namespace.
     exceptions: HashMap<String, Vec<Arc<Exception>>>,
-    broken: Vec<Broken>,
+    broken: Vec<InvalidPolicy>,
     /// What was made of policies together before. Which policies a workload is under differs far less than workloads do.
     known: RwLock<HashMap<Vec<Choice>, Arc<Effective>>>,
 }
@@ -216,7 +216,7 @@ impl PolicySet {
     /// Makes a set of policies for the workloads with all of the labels in `scope`.
     #[must_use]
     pub fn new(scope: BTreeMap<String, String>, mut policies: Vec<Arc<Policy>>) -> Self {
-        policies.sort_by(|one, other| meeting::order(one, other));
+        policies.sort_by(|one, other| conflicts::order(one, other));
         Self { scope, policies, exceptions: HashMap::new(), broken: Vec::new(), known: RwLock::default() }
     }
 
@@ -234,19 +234,25 @@ impl PolicySet {
 
     /// Returns the set with these policies that are not in force, and no others.
     #[must_use]
-    pub fn with_broken(self, broken: Vec<Broken>) -> Self {
+    pub fn with_invalid(self, broken: Vec<InvalidPolicy>) -> Self {
         Self { broken, ..self }
     }
 
     /// Tells of each policy that would be for a workload, but makes no sense.
-    pub fn broken_for<'s>(&'s self, workload: &Workload, facts: &'s Facts) -> impl Iterator<Item = String> + 's {
+    pub fn invalid_policies_for<'s>(
+        &'s self,
+        workload: &Workload,
+        facts: &'s Facts,
+    ) -> impl Iterator<Item = String> + 's {
         let (kind, labels) = (workload.kind().to_owned(), workload.labels().map(text_map).unwrap_or_default());
         let labels = LazyCell::new(move || labels);
         let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
         let is_for = move |selection: &Selection| selection.is_for(&kind, &labels, namespace);
         let broken = self.broken.iter().filter(|broken| !broken.is_silent);
         let broken = broken.filter(move |broken| broken.selection.as_ref().is_none_or(&is_for));
-        broken.map(|Broken { name, why, .. }| format!("policy {name} makes no sense, so it is not in force: {why}"))
+        broken.map(|InvalidPolicy { name, why, .. }| {
+            format!("policy {name} makes no sense, so it is not in force: {why}")
+        })
     }
 
     /// Returns the exceptions that are for a workload, expired or not.
@@ -333,7 +339,7 @@ impl PolicySet {
             .iter()
             .map(|&(place, variant)| (&*self.policies[place], &self.policies[place].variants[variant]))
             .collect();
-        let effective = Arc::new(Effective::of(&policies));
+        let effective = Arc::new(Effective::merge(&policies));
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_KNOWN {
             known.clear();

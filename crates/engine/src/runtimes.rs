@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 pub use endpoint::{Endpoint, Handler};
 
 use crate::api::{CONTAINER_ANNOTATION, Drain, RUNTIME_ANNOTATION, Runtime};
-use crate::workload::{Container, Words, Workload};
+use crate::workload::{CommandLine, Container, Workload};
 
 /// The presets, a file each.
 pub const TEXTS: [&str; 17] = [
@@ -71,29 +71,35 @@ impl Runtimes {
     /// Finds the model server's container, the one that the annotation names, else the one that runs a known runtime, else
     /// the only one; and its runtime, the one that the annotation names, else the one that is recognised.
     #[must_use]
-    pub fn recognise<'a>(&'a self, workload: &Workload<'a>) -> Recognised<'a> {
-        let recognised = match workload.annotation(CONTAINER_ANNOTATION) {
+    pub fn recognise(&self, workload: &Workload) -> Recognition {
+        let mut recognition = match workload.annotation(CONTAINER_ANNOTATION) {
             None => self.only(workload),
-            Some(name) => match workload.containers().find(|container| container.name() == name) {
-                Some(container) => self.of(container),
-                None => {
-                    Recognised { problem: Some(format!("there is no container `{name}`")), ..Recognised::default() }
-                }
-            },
+            Some(name) => self.named(workload, name),
         };
-        match workload.annotation(RUNTIME_ANNOTATION).filter(|_| recognised.container.is_some()) {
-            None => recognised,
-            Some(NO_RUNTIME) => Recognised { runtime: None, ..recognised },
+        match workload.annotation(RUNTIME_ANNOTATION).filter(|_| recognition.container.is_some()) {
+            None => {}
+            Some(NO_RUNTIME) => recognition.runtime = None,
             Some(name) => {
-                let named = self.iter().find(|runtime| runtime.name == name);
-                Recognised { runtime: named.or(recognised.runtime), ..recognised }
+                let named = self.0.iter().find(|runtime| runtime.name == name);
+                recognition.runtime = named.cloned().or(recognition.runtime);
             }
+        }
+        recognition
+    }
+
+    /// Recognises what the container of a name runs.
+    fn named(&self, workload: &Workload, name: &str) -> Recognition {
+        let found = workload.containers().enumerate().find(|(_, container)| container.name() == name);
+        match found {
+            Some((index, container)) => self.run_by(index, &container),
+            None => Recognition { problem: Some(format!("there is no container `{name}`")), ..Recognition::default() },
         }
     }
 
     /// Finds the only container that runs a known runtime, else the only one that there is.
-    fn only<'a>(&'a self, workload: &Workload<'a>) -> Recognised<'a> {
-        let mut all: Vec<Recognised> = workload.containers().map(|container| self.of(container)).collect();
+    fn only(&self, workload: &Workload) -> Recognition {
+        let all = workload.containers().enumerate();
+        let mut all: Vec<Recognition> = all.map(|(index, container)| self.run_by(index, &container)).collect();
         let mut known = all.iter().enumerate().filter(|(_, found)| found.runtime.is_some()).map(|(place, _)| place);
         let place = match (known.next(), known.next()) {
             (Some(place), None) => Some(place),
@@ -103,26 +109,63 @@ impl Runtimes {
         place.map(|place| all.swap_remove(place)).unwrap_or_default()
     }
 
-    fn of<'a>(&'a self, container: Container<'a>) -> Recognised<'a> {
-        let run = recognise::Run::of(&container);
-        let server = |runtime| Some((runtime, run.server(runtime)?));
-        let (runtime, words) = self.iter().find_map(server).unzip();
+    /// Recognises what one of the containers runs.
+    fn run_by(&self, index: usize, container: &Container) -> Recognition {
+        let run = recognise::Run::of(container);
+        let server = |runtime: &Arc<Runtime>| Some((Arc::clone(runtime), run.server(runtime)?));
+        let (runtime, words) = self.0.iter().find_map(server).unzip();
         let words = words.unwrap_or_else(|| run.words());
-        Recognised { container: Some(container), runtime, words, problem: None }
+        Recognition { container: Some(index), runtime, words, problem: None }
     }
 }
 
-/// Which container of a workload is the model server, and what it runs.
+/// Which container of a workload is the model server, and what it runs. It holds for every state of the workload in which the
+/// annotations, and the images, commands, arguments and variables of the containers, are the same.
 #[derive(Clone, Debug, Default)]
+pub struct Recognition {
+    /// The index of the model server's container; none where it is unknown.
+    container: Option<usize>,
+    runtime: Option<Arc<Runtime>>,
+    words: CommandLine,
+    problem: Option<String>,
+}
+
+impl Recognition {
+    /// Returns what was recognised, with the container as it is in one state of the workload.
+    #[must_use]
+    pub fn view<'a>(&'a self, workload: &Workload<'a>) -> Recognised<'a> {
+        Recognised {
+            container: self.container.and_then(|index| workload.containers().nth(index)),
+            runtime: self.runtime.as_deref(),
+            words: &self.words,
+            problem: self.problem.as_deref(),
+        }
+    }
+
+    /// Returns the name of the runtime.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.runtime.as_ref().map(|runtime| runtime.name.as_str())
+    }
+
+    /// Returns whether a known runtime was recognised.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.runtime.is_some()
+    }
+}
+
+/// Which container of a workload is the model server, and what it runs, as one state of the workload has it.
+#[derive(Clone, Copy, Debug)]
 pub struct Recognised<'a> {
     /// The model server's container; none where it cannot be told.
     pub container: Option<Container<'a>>,
     /// Its runtime; none where that is unknown.
     pub runtime: Option<&'a Runtime>,
     /// What the container runs, word by word.
-    pub words: Words,
+    pub words: &'a CommandLine,
     /// Why the container cannot be told, where there is more to say than that there are several.
-    pub problem: Option<String>,
+    pub problem: Option<&'a str>,
 }
 
 impl<'a> Recognised<'a> {
@@ -132,7 +175,7 @@ impl<'a> Recognised<'a> {
     /// Says why that cannot be told, and what its author can do.
     pub fn server(&self) -> Result<&Container<'a>, String> {
         self.container.as_ref().ok_or_else(|| {
-            let why = self.problem.as_deref().unwrap_or("it cannot be told which container is the model server");
+            let why = self.problem.unwrap_or("it cannot be told which container is the model server");
             format!(
                 "{why}; name it in the annotation {CONTAINER_ANNOTATION}, which counts once the pod template changes"
             )
@@ -152,7 +195,7 @@ impl<'a> Recognised<'a> {
     pub fn endpoint(&self) -> Result<Endpoint, String> {
         let container = self.server()?;
         match self.runtime {
-            Some(runtime) => endpoint::of_runtime(container, runtime, &self.words),
+            Some(runtime) => endpoint::of_runtime(container, runtime, self.words),
             None => endpoint::unknown(container),
         }
     }
@@ -166,7 +209,7 @@ impl<'a> Recognised<'a> {
     /// Tells whether the container says that it serves no HTTP.
     #[must_use]
     pub fn is_worker(&self) -> bool {
-        self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, &self.words).yes().is_some())
+        self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, self.words).yes().is_some())
     }
 
     /// Tells whether the container's image is one of the runtime's own.
@@ -202,7 +245,9 @@ mod tests {
 
     fn found(containers: &Value, annotations: &Value) -> (Option<String>, Option<&'static str>) {
         let object = workload(containers, annotations);
-        let recognised = Runtimes::shipped().recognise(&Workload::view(&object).unwrap());
+        let workload = Workload::view(&object).unwrap();
+        let recognition = Runtimes::shipped().recognise(&workload);
+        let recognised = recognition.view(&workload);
         let name = recognised.name().and_then(|name| SHIPPED.iter().find(|runtime| runtime.name == name));
         (recognised.container.map(|container| container.name().to_owned()), name.map(|runtime| runtime.name.as_str()))
     }

@@ -1,44 +1,44 @@
 //! A view of a workload over its raw JSON: for reading. Patches are made on the JSON itself, so that fields which this
 //! version does not know survive.
 
-mod authors;
+mod annotations;
+mod command_line;
 mod completed;
 mod container;
 mod defaults;
 mod environment;
+mod field_ownership;
+mod field_path;
 mod image;
-mod keyed;
 mod parse;
 mod prior_binding;
 mod probe;
 mod reference;
-mod shape;
 mod shell;
 mod text;
-mod wishes;
-mod words;
+mod validation;
 
 use serde_json::{Map, Value};
 
 use crate::kind::{self, Kind};
 
-pub use authors::{Authors, wrote};
+pub use annotations::{Annotations, Requested};
+pub use command_line::{CommandLine, Told};
 pub use completed::completed;
 pub(crate) use container::is_gpu;
 pub use container::{Container, GPU_RESOURCES};
 pub use defaults::{GRACE_PERIOD, PROGRESS_DEADLINE};
 pub(crate) use defaults::{complete_probe, has_handler};
 pub(crate) use environment::refers_to;
+pub use field_ownership::FieldOwnership;
+pub use field_path::{FieldPath, key_of};
+pub(crate) use field_path::{child, put};
 pub use image::Image;
-pub use keyed::{Path, key_of};
-pub(crate) use keyed::{child, put};
 pub use parse::Sent;
 pub use prior_binding::PriorBinding;
 pub use probe::Probe;
 pub use reference::WorkloadRef;
-pub use shape::ShapeError;
-pub use wishes::{Wish, Wishes};
-pub use words::{Told, Words};
+pub use validation::ValidationError;
 
 /// Returns the items of a list; none where there is no list.
 pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
@@ -60,9 +60,9 @@ impl<'a> Workload<'a> {
     ///
     /// # Errors
     /// Names the first field that has another type.
-    pub fn view(object: &'a Value) -> Result<Self, ShapeError> {
-        let known_kind = Kind::of_object(object);
-        shape::check(object, known_kind)?;
+    pub fn view(object: &'a Value) -> Result<Self, ValidationError> {
+        let known_kind = Kind::from_object(object);
+        validation::check(object, known_kind)?;
         let spec = &object["spec"];
         Ok(Self {
             object,
@@ -103,7 +103,7 @@ impl<'a> Workload<'a> {
     where
         'a: 't,
     {
-        debug_assert_eq!(shape::check_template(template), Ok(()));
+        debug_assert_eq!(validation::check_template(template), Ok(()));
         Workload { template, ..*self }
     }
 

@@ -22,7 +22,7 @@ use crate::api::{AutoscalerStatus, AutoscalingEngine, Condition, ModelServerStat
 use crate::facts::{self, Apis, Autoscaler, Facts, SCALED_OBJECT};
 use crate::policy::{Class, Effective, Merged, Parsed, Section, SettingsError};
 use crate::runtimes::Recognised;
-use crate::workload::{Told, Wishes, Workload, WorkloadRef};
+use crate::workload::{Annotations, Told, Workload, WorkloadRef};
 
 /// The longest period of a scaling policy that the API server takes, in seconds.
 const LONGEST_PERIOD: u64 = 1800;
@@ -62,7 +62,7 @@ impl Companion for Autoscaling {
     fn wanted(&self, asked: &Asked) -> Wanted {
         match Scaling::of(asked.workload, asked.recognised, asked.effective, asked.facts) {
             Some(scaling) => scaling.wanted(),
-            None if Wishes::of(asked.workload).is_scaled_elsewhere() => Wanted::Declined,
+            None if Annotations::read(asked.workload).is_scaled_elsewhere() => Wanted::Declined,
             None => Wanted::Nothing,
         }
     }
@@ -100,8 +100,11 @@ impl Companion for Autoscaling {
 fn held_between(state: &CompanionState) -> Option<(i64, i64)> {
     use CompanionState::{Left, Ours, Theirs, Unmanaged};
     let (Ours(found) | Theirs(found) | Unmanaged(found) | Left(found, ..)) = state else { return None };
-    let read =
-        if found["kind"] == SCALED_OBJECT { facts::Autoscaler::of_scaled_object } else { facts::Autoscaler::of_hpa };
+    let read = if found["kind"] == SCALED_OBJECT {
+        facts::Autoscaler::from_scaled_object
+    } else {
+        facts::Autoscaler::from_hpa
+    };
     let held = read(found, false);
     Some((held.min, held.max))
 }
@@ -168,7 +171,7 @@ pub(super) struct Scaling<'a> {
 
 /// Replicas that are more than a policy allows, of which none is stopped for that.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldReplicas {
     /// How many there are.
     pub replicas: i64,
     /// The most that the autoscaler has.
@@ -208,10 +211,10 @@ impl<'a> Scaling<'a> {
     }
 
     /// Tells of replicas that are kept although they are more than the policy allows.
-    pub(crate) fn held(&self, effective: &Effective) -> Option<Held> {
+    pub(crate) fn held(&self, effective: &Effective) -> Option<HeldReplicas> {
         let (_, most) = self.settings.replicas(self.workload);
         let policy = bounding_policy(effective)?.to_owned();
-        Some(Held { replicas: self.workload.replicas()?, kept: self.kept()?, most, policy })
+        Some(HeldReplicas { replicas: self.workload.replicas()?, kept: self.kept()?, most, policy })
     }
 
     /// Plans the autoscaler.

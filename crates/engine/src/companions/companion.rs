@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::plan::{CompanionPlan, CompanionState, Observed};
-use super::{Companions, Wanted};
+use super::{Binding, Companions, Unbound, Wanted};
 use crate::api::{Condition, ModelServerStatus};
 use crate::facts::Facts;
 use crate::policy::{Effective, Section};
 use crate::runtimes::Recognised;
-use crate::workload::{PriorBinding, Workload, WorkloadRef};
+use crate::workload::{Workload, WorkloadRef};
 
 /// What companions are planned from.
 #[derive(Clone, Copy)]
@@ -21,8 +21,8 @@ pub struct Asked<'a> {
     pub effective: &'a Effective,
     /// What is known of the cluster.
     pub facts: &'a Facts,
-    /// How its database was bound so far.
-    pub led: &'a PriorBinding,
+    /// How it reaches its database; none where no policy asks for one.
+    pub binding: &'a Result<Option<Binding>, Unbound>,
 }
 
 /// What the status of a companion is written from.

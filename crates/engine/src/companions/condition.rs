@@ -78,7 +78,7 @@ mod tests {
     use crate::companions::autoscaler::Autoscaling;
     use crate::companions::database::Databases;
     use crate::companions::disruption_budget::DisruptionBudget;
-    use crate::companions::{Binding, Companions, Described, Held};
+    use crate::companions::{Binding, Companions, Described, HeldReplicas};
     use crate::testing::with_container;
     use crate::workload::Workload;
 
@@ -87,7 +87,7 @@ mod tests {
         companion: &dyn Companion,
         state: &CompanionState,
         secret: Option<&str>,
-        held: Option<Held>,
+        held: Option<HeldReplicas>,
         template: &Value,
     ) -> Condition {
         let mut object = with_container(&json!({}));
@@ -125,13 +125,13 @@ mod tests {
 
     #[test]
     fn replicas_that_are_more_than_the_policy_allows_are_told() {
-        let told = |conditions: Value, held_by: Option<&Held>| {
+        let told = |conditions: Value, held_by: Option<&HeldReplicas>| {
             let stored = json!({"kind": "HorizontalPodAutoscaler", "status": {"conditions": conditions}});
             let state = CompanionState::Ours(stored);
             let ready = ready_with(&Autoscaling, &state, None, held_by.cloned(), &json!({}));
             (ready.status, ready.reason, ready.message)
         };
-        let many = Held { replicas: 8, kept: 8, most: 4, policy: "serving".to_owned() };
+        let many = HeldReplicas { replicas: 8, kept: 8, most: 4, policy: "serving".to_owned() };
         let active = json!([{"type": "ScalingActive", "status": "True"}]);
         let (status, reason, message) = told(active.clone(), Some(&many));
         assert_eq!((&*status, &*reason), ("True", "MaxReplicasHeld"));

@@ -287,8 +287,7 @@ impl Companion for Databases {
     }
 
     fn wanted(&self, asked: &Asked) -> Wanted {
-        let Asked { workload, recognised, effective, facts, led } = asked;
-        wanted(workload, recognised, effective, facts, led).0
+        wanted(asked)
     }
 
     fn around(&self, workload: &Workload, wanted: &Wanted, facts: &Facts) -> Vec<ObjectRef> {
@@ -359,7 +358,7 @@ pub fn settings(effective: &Effective) -> Option<(&DatabaseSettings, &PolicyRef)
     effective.section().map(|(settings, policy)| (settings, policy))
 }
 
-/// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one. `led` is how it has
+/// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one. `prior` is how it has
 /// been led to it so far.
 ///
 /// # Errors
@@ -369,7 +368,7 @@ pub fn binding(
     recognised: &Recognised,
     effective: &Effective,
     facts: &Facts,
-    led: &PriorBinding,
+    prior: &PriorBinding,
 ) -> Result<Option<Binding>, Unbound> {
     let Some((settings, _)) = settings(effective).filter(|(settings, _)| settings.is_wanted(workload)) else {
         return Ok(None);
@@ -378,7 +377,7 @@ pub fn binding(
     let provider = settings.provider(&reference, facts);
     let binding = provider.binding(&reference, facts);
     if let Some(container) = &recognised.container
-        && let Some(problem) = author_variables::problem(workload, container, &binding, settings, led)
+        && let Some(problem) = author_variables::problem(workload, container, &binding, settings, prior)
     {
         return Err(problem);
     }
@@ -412,14 +411,14 @@ pub fn in_the_way(
     recognised: &Recognised,
     effective: &Effective,
     facts: &Facts,
-    led: &PriorBinding,
+    prior: &PriorBinding,
 ) -> Vec<String> {
     let wanted = settings(effective).filter(|(settings, _)| settings.is_wanted(workload));
     let (Some((settings, _)), Some(container)) = (wanted, &recognised.container) else { return Vec::new() };
     let reference = workload.reference();
     let binding = settings.provider(&reference, facts).binding(&reference, facts);
-    match author_variables::problem(workload, container, &binding, settings, led) {
-        Some(Unbound::Impossible(_)) => author_variables::in_the_way(container, &binding, settings, led),
+    match author_variables::problem(workload, container, &binding, settings, prior) {
+        Some(Unbound::Impossible(_)) => author_variables::in_the_way(container, &binding, settings, prior),
         _ => Vec::new(),
     }
 }
@@ -458,50 +457,44 @@ fn is_led_to(workload: &Workload, provider: &dyn Provider, facts: &Facts) -> boo
 
 /// Who comes first where a namespace may have only so many databases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Turn {
+pub enum Precedence {
     /// There is nothing to wait for: the workload has its database, or wants none, or there may be any number.
     #[default]
-    Nobodys,
+    Irrelevant,
     /// The workload's pods are led to a database that is not there yet, and its namespace may have so many.
     First(usize),
     /// The workload's pods are led to none yet.
     Later,
 }
 
-impl Turn {
+impl Precedence {
     /// Tells whether a workload comes first, whose database is planned like this.
     pub(super) fn of(workload: &Workload, effective: &Effective, facts: &Facts, planned: &Wanted) -> Self {
         let bounded = settings(effective).and_then(|(settings, _)| Some((settings, settings.max_per_namespace?)));
-        let Some((settings, most)) = bounded else { return Self::Nobodys };
+        let Some((settings, most)) = bounded else { return Self::Irrelevant };
         let reference = workload.reference();
         let is_possible = matches!(planned, Wanted::Object(_) | Wanted::Impossible { reason: TOO_MANY, .. });
         if !is_possible || facts.databases_of(&reference).next().is_some() {
-            return Self::Nobodys;
+            return Self::Irrelevant;
         }
         let provider = settings.provider(&reference, facts);
         if is_led_to(workload, provider, facts) { Self::First(most) } else { Self::Later }
     }
 }
 
-/// Plans the database of a workload, and returns how the workload reaches it.
-pub(super) fn wanted(
-    workload: &Workload,
-    recognised: &Recognised,
-    effective: &Effective,
-    facts: &Facts,
-    led: &PriorBinding,
-) -> (Wanted, Option<Binding>) {
-    match (binding(workload, recognised, effective, facts, led), settings(effective)) {
-        (Err(Unbound::Impossible((reason, message))), _) => (Wanted::Impossible { reason, message }, None),
-        (Err(Unbound::Elsewhere(message)), _) => (Wanted::Elsewhere(message), None),
-        (Ok(Some(binding)), Some((settings, _))) => {
+/// Plans the database of a workload.
+fn wanted(asked: &Asked) -> Wanted {
+    let Asked { workload, effective, facts, binding, .. } = asked;
+    match (binding, settings(effective)) {
+        (Err(Unbound::Impossible((reason, message))), _) => Wanted::Impossible { reason, message: message.clone() },
+        (Err(Unbound::Elsewhere(message)), _) => Wanted::Elsewhere(message.clone()),
+        (Ok(Some(_)), Some((settings, _))) => {
             let reference = workload.reference();
             let provider = settings.provider(&reference, facts);
             let object = provider.object(&reference, facts);
-            let wanted = if provider.makes().is_some() { Wanted::Object(object) } else { Wanted::Theirs(object) };
-            (wanted, Some(binding))
+            if provider.makes().is_some() { Wanted::Object(object) } else { Wanted::Theirs(object) }
         }
-        (Ok(_), _) => (Wanted::Nothing, None),
+        (Ok(_), _) => Wanted::Nothing,
     }
 }
 
@@ -575,7 +568,10 @@ mod tests {
         let (policies, object) = (policies(&[("serving", spec(more))]), with_container(&json!({})));
         let workload = Workload::view(&object).unwrap();
         let effective = policies.resolve(&workload, facts).unwrap();
-        wanted(&workload, &Runtimes::shipped().recognise(&workload), &effective, facts, &PriorBinding::default())
+        let recognition = Runtimes::shipped().recognise(&workload);
+        let prior = PriorBinding::default();
+        let companions = crate::companions::wanted(&workload, &recognition.view(&workload), &effective, facts, &prior);
+        (companions.of(&Databases).clone(), companions.binding)
     }
 
     fn kind(planned: &(Wanted, Option<Binding>)) -> &str {

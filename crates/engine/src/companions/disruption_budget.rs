@@ -86,7 +86,7 @@ static WATCHED: Watched = Watched {
     note: |facts, namespace, name, budget| {
         let inside = facts.budgets.get_or_insert_default().entry(namespace.to_owned()).or_default();
         match budget {
-            Some(budget) => drop(inside.insert(name.to_owned(), PodSelector::of(budget))),
+            Some(budget) => drop(inside.insert(name.to_owned(), PodSelector::read(budget))),
             None => drop(inside.remove(name)),
         }
     },

@@ -131,7 +131,7 @@ impl Plan {
     /// Plans for one companion and nothing for the others.
     #[cfg(any(test, feature = "test-util"))]
     #[must_use]
-    pub fn with(companion: &dyn Companion, plan: CompanionPlan) -> Self {
+    pub fn single(companion: &dyn Companion, plan: CompanionPlan) -> Self {
         let mut companions = vec![CompanionPlan::default(); ALL.len()];
         companions[place(companion)] = plan;
         Self { companions, again: None }

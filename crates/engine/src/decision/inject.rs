@@ -8,16 +8,18 @@ mod resources;
 use serde_json::Value;
 
 use super::receipt::Receipt;
+use super::subject::Subject;
 use crate::companions;
 use crate::facts::Facts;
 use crate::policy::{Effective, PolicyRef};
-use crate::workload::{Path, PriorBinding, Workload};
+use crate::runtimes::{Recognised, Recognition};
+use crate::workload::{FieldOwnership, FieldPath, PriorBinding, Workload};
 
 /// One value to inject where there is none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Injection {
     /// Where it goes, from the pod spec.
-    pub path: Path,
+    pub path: FieldPath,
     /// What goes there; the fields of an object go there one by one.
     pub value: Value,
     /// Who says so.
@@ -32,66 +34,94 @@ pub(super) struct Injector {
 
 impl Injector {
     /// Adds a value on behalf of a policy.
-    fn add(&mut self, path: Path, value: Value, policy: &PolicyRef) {
+    fn add(&mut self, path: FieldPath, value: Value, policy: &PolicyRef) {
         self.injections.push(Injection { path, value, policy: policy.clone() });
     }
 }
 
-/// Injects all that today's policies say into the user's part of a workload's pod template, and writes the receipt. `led` is
-/// how the workload was led to its database before.
+/// The pod template with what was injected.
+pub(super) struct Fresh {
+    pub(super) template: Value,
+    pub(super) receipt: Receipt,
+    /// What was recognised in the workload; none where that may have changed with the template.
+    pub(super) recognition: Option<Recognition>,
+    /// What the author should know.
+    pub(super) notes: Vec<String>,
+}
+
+/// Injects all that today's policies say into the user's part of a workload's pod template, and writes the receipt. `prior` is
+/// how the workload was bound to its database before.
 pub(super) fn afresh(
-    workload: &Workload,
+    asked: &Subject,
     mut template: Value,
     effective: &Effective,
     facts: &Facts,
-    led: &PriorBinding,
-    notes: &mut Vec<String>,
-) -> (Value, Receipt) {
-    let injections = planned(&workload.with_template(&template), effective, facts, led, notes);
-    let mut receipt = Receipt::of_injections(&injections);
+    prior: &PriorBinding,
+) -> Fresh {
+    let workload = asked.workload.with_template(&template);
+    let recognition = effective.runtimes().recognise(&workload);
+    let target =
+        Target { workload, ownership: &asked.ownership, recognised: recognition.view(&workload), effective, facts };
+    let (injections, notes) = target.injections(prior);
+    let mut receipt = Receipt::from_injections(&injections);
+    let recognition = Some(recognition).filter(|_| !injections.iter().any(Injection::is_variable));
     // Backwards, for each new list item goes to the head of its list.
     for injection in injections.into_iter().rev() {
         injection.path.set(&mut template["spec"], injection.value);
     }
     receipt.sign(&template);
-    (template, receipt)
+    Fresh { template, receipt, recognition, notes }
 }
 
-fn planned(
-    workload: &Workload,
-    effective: &Effective,
-    facts: &Facts,
-    led: &PriorBinding,
-    notes: &mut Vec<String>,
-) -> Vec<Injection> {
-    // A path would lead to another container, or to none; the API server refuses such a pod anyway.
-    if !workload.names_tell_containers() {
-        return Vec::new();
+impl Injection {
+    /// Returns whether it sets a variable of a container, by which that may run something else.
+    fn is_variable(&self) -> bool {
+        self.path.segments().get(2).is_some_and(|list| list == "env")
     }
-    let recognised = effective.runtimes().recognise(workload);
-    let mut injector = Injector::default();
-    for (class, defaults) in effective.container_defaults() {
-        resources::inject(workload, class, defaults, &mut injector);
-    }
-    if let Some((settings, policy)) = effective.probes() {
-        notes.extend(probes::inject(&recognised, settings, policy, &mut injector));
-    }
-    if let Some((settings, policy)) = effective.pod() {
-        let (least, _) = companions::autoscaler::replicas(effective, workload, facts);
-        pod::Pod { workload, recognised: &recognised, settings, policy, least, facts }.inject(&mut injector);
-    }
-    match companions::binding(workload, &recognised, effective, facts, led) {
-        Ok(binding) => {
-            if let (Some(binding), Some((settings, policy)), Some(container)) =
-                (binding, companions::database::settings(effective), recognised.container)
-            {
-                notes.extend(companions::note(workload, &container, &binding, settings));
-                database::inject(&container, &binding, &settings.env, policy, &mut injector);
-            }
+}
+
+/// A pod template to inject into, and what decides about that.
+struct Target<'a> {
+    workload: Workload<'a>,
+    /// What its author declared.
+    ownership: &'a FieldOwnership<'a>,
+    recognised: Recognised<'a>,
+    effective: &'a Effective,
+    facts: &'a Facts,
+}
+
+impl Target<'_> {
+    /// Returns what to inject, and what the author should know.
+    fn injections(&self, prior: &PriorBinding) -> (Vec<Injection>, Vec<String>) {
+        let Self { workload, ownership, recognised, effective, facts } = self;
+        let (mut injector, mut notes) = (Injector::default(), Vec::new());
+        // A path would lead to another container, or to none; the API server refuses such a pod anyway.
+        if !workload.names_tell_containers() {
+            return (injector.injections, notes);
         }
-        Err(unbound) => notes.push(format!("no database is bound: {}", unbound.message())),
+        for (class, defaults) in effective.container_defaults() {
+            resources::inject(workload, class, defaults, &mut injector);
+        }
+        if let Some((settings, policy)) = effective.probes() {
+            notes.extend(probes::inject(recognised, settings, policy, &mut injector));
+        }
+        if let Some((settings, policy)) = effective.pod() {
+            let (least, _) = companions::autoscaler::replicas(effective, workload, facts);
+            pod::Pod { workload, ownership, recognised, settings, policy, least, facts }.inject(&mut injector);
+        }
+        match companions::binding(workload, recognised, effective, facts, prior) {
+            Ok(binding) => {
+                if let (Some(binding), Some((settings, policy)), Some(container)) =
+                    (binding, companions::database::settings(effective), recognised.container)
+                {
+                    notes.extend(companions::note(workload, &container, &binding, settings));
+                    database::inject(&container, &binding, &settings.env, policy, &mut injector);
+                }
+            }
+            Err(unbound) => notes.push(format!("no database is bound: {}", unbound.message())),
+        }
+        (injector.injections, notes)
     }
-    injector.injections
 }
 
 #[cfg(test)]
@@ -104,10 +134,9 @@ mod tests {
     fn injected(object: &Value, spec: Value) -> (Value, Receipt) {
         let (policies, workload) = (policies(&[("serving", spec)]), Workload::view(object).unwrap());
         let effective = policies.resolve(&workload, &facts()).unwrap();
-        let template = workload.template().clone();
-        let (mut template, receipt) =
-            afresh(&workload, template, &effective, &facts(), &PriorBinding::default(), &mut Vec::new());
-        (template["spec"].take(), receipt)
+        let (asked, template) = (Subject::new(workload), workload.template().clone());
+        let mut fresh = afresh(&asked, template, &effective, &facts(), &PriorBinding::default());
+        (fresh.template["spec"].take(), fresh.receipt)
     }
 
     fn database() -> Value {

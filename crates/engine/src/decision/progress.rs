@@ -6,9 +6,9 @@ use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, PatchOperation};
 use serde_json::Value;
 
-use super::Request;
+use super::subject::Subject;
 use crate::policy::Effective;
-use crate::workload::{PROGRESS_DEADLINE, Workload, wrote};
+use crate::workload::{PROGRESS_DEADLINE, Workload};
 
 /// What a rollout takes beside the start of its containers: scheduling, pulling images.
 const BESIDE: i64 = 60;
@@ -22,16 +22,21 @@ pub(super) fn set(seconds: i64) -> PatchOperation {
 /// Returns the deadline that a workload with this template needs, where it has a shorter one that is not its author's.
 ///
 /// It restarts nothing, so no receipt is needed: what is exactly as long as the old template needed is Tidegate's.
-pub(super) fn deadline(request: &Request, template: &Value, effective: &Effective) -> Option<i64> {
-    let workload = &request.workload;
+pub(super) fn deadline(
+    asked: &Subject,
+    old: Option<&Workload>,
+    template: &Value,
+    effective: &Effective,
+) -> Option<i64> {
+    let workload = &asked.workload;
     effective
         .pod()
         .filter(|(settings, _)| settings.progress_deadline && workload.known_kind().has_progress_deadline)?;
     let needed = needed(&workload.with_template(template))?;
     let written = workload.progress_deadline();
     let is_default = written.is_none_or(|seconds| seconds == PROGRESS_DEADLINE)
-        && !wrote(workload, &["spec", "progressDeadlineSeconds"]);
-    let is_ours = || written.is_some() && request.old.as_ref().and_then(self::needed) == written;
+        && !asked.ownership.is_declared(&["spec", "progressDeadlineSeconds"]);
+    let is_ours = || written.is_some() && old.and_then(self::needed) == written;
     (written.unwrap_or(PROGRESS_DEADLINE) < needed && (is_default || is_ours())).then_some(needed)
 }
 
@@ -50,7 +55,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::decision::{Operation, decide};
+    use crate::decision::{Operation, Request, decide};
     use crate::facts::User;
     use crate::testing::{facts, policies, with_container};
 

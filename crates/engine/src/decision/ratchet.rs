@@ -4,9 +4,9 @@ use std::fmt;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::receipt::{Receipt, led};
+use super::subject::Subject;
 use crate::api::Enforcement;
-use crate::policy::{ActiveRule, Context, Exception, Expressions, Finding};
+use crate::policy::{ActiveRule, Context, Exception, Finding};
 
 /// A finding of a rule, as strict as the policies make it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,20 +68,14 @@ impl Verdict {
     }
 }
 
-/// Runs the rules over a workload.
-pub(super) fn judge(context: &Context) -> Verdict {
+/// Runs the rules over a workload, which may have been stored before in another state.
+pub(super) fn check(context: &Context, old: Option<&Subject>) -> Verdict {
     let mut judged = Verdict::default();
     let found = violations(context, |_| true);
     if found.is_empty() {
         return judged;
     }
-    let recognised = context.old.map(|old| context.effective.runtimes().recognise(&old)).unwrap_or_default();
-    let led = context.old.map(|old| led(Receipt::of(&old).as_ref(), &old)).unwrap_or_default();
-    // Only what was found can have been so before: what else custom rules would cost is saved.
-    let is_found = |rule: &str| found.iter().any(|violation| violation.rule == rule);
-    let expressions = Expressions::new(context.expressions.costs());
-    let before = context.before(&recognised, &led, &expressions).map(|before| violations(&before, is_found));
-    let before = before.unwrap_or_default();
+    let before = old.map(|old| violations_before(context, old, &found)).unwrap_or_default();
     let exceptions: Vec<&Exception> = context.policies.exceptions_for(&context.workload).collect();
     for violation in found {
         if let Some(excused) = excused(&violation, &exceptions, context) {
@@ -108,6 +102,23 @@ pub(super) fn judge(context: &Context) -> Verdict {
         }
     }
     judged
+}
+
+/// Returns what the rules that found something find in the workload as it is stored. Others are not asked: what their
+/// expressions would cost is saved.
+fn violations_before(context: &Context, old: &Subject, found: &[Violation]) -> Vec<Violation> {
+    let workload = old.workload;
+    let before = Context {
+        is_new: false,
+        workload,
+        old: None,
+        recognised: &old.recognition(context.effective).view(&workload),
+        prior: old.prior(),
+        ownership: &old.ownership,
+        expressions: &context.expressions.before(),
+        ..*context
+    };
+    violations(&before, |rule| found.iter().any(|violation| violation.rule == rule))
 }
 
 /// Returns a violation as excused, where an exception does so.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Injection;
 use crate::api::RECEIPT_ANNOTATION;
 use crate::digest;
-use crate::workload::{Path, PriorBinding, Workload, child, put};
+use crate::workload::{FieldPath, PriorBinding, Workload, child, put};
 
 /// What was injected into a pod template, by whom, and for which template.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct Receipt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Where it is, from the pod spec.
-    pub path: Path,
+    pub path: FieldPath,
     /// The policy and generation that set it, such as `serving@3`.
     pub policy: String,
     digest: String,
@@ -41,7 +41,7 @@ const WHOLE: &str = "secretKeyRef";
 impl Receipt {
     /// Writes down what is injected. The receipt is for no template yet.
     #[must_use]
-    pub fn of_injections(injections: &[Injection]) -> Self {
+    pub fn from_injections(injections: &[Injection]) -> Self {
         let mut set = Map::new();
         for same in injections.chunk_by(|one, next| one.policy == next.policy) {
             let fields = set.entry(same[0].policy.to_string()).or_insert_with(|| Value::Object(Map::new()));
@@ -54,7 +54,7 @@ impl Receipt {
     }
 
     /// Returns the receipt of a workload that is taken over as it is: nothing was injected.
-    pub(super) fn of_nothing(template: &Value) -> Self {
+    pub(super) fn empty(template: &Value) -> Self {
         let mut receipt = Self::default();
         receipt.sign(template);
         receipt
@@ -67,7 +67,7 @@ impl Receipt {
 
     /// Reads the receipt of a workload; none where there is none or it is not one that Tidegate wrote.
     #[must_use]
-    pub fn of(workload: &Workload) -> Option<Self> {
+    pub fn read(workload: &Workload) -> Option<Self> {
         serde_json::from_str(workload.annotation(RECEIPT_ANNOTATION)?).ok()
     }
 
@@ -84,7 +84,7 @@ impl Receipt {
         let mut entries = Vec::new();
         for (policy, fields) in &self.set {
             collect(fields, &mut Vec::new(), &mut |path, digest| {
-                entries.push(Entry { path: Path::new(path), policy: policy.clone(), digest: digest.to_owned() });
+                entries.push(Entry { path: FieldPath::new(path), policy: policy.clone(), digest: digest.to_owned() });
             });
         }
         entries
@@ -123,7 +123,7 @@ impl Receipt {
 }
 
 /// Returns how a workload is led to its database, by its receipt: no variable is injected for anything else.
-pub(super) fn led(receipt: Option<&Receipt>, workload: &Workload) -> PriorBinding {
+pub(super) fn prior_binding(receipt: Option<&Receipt>, workload: &Workload) -> PriorBinding {
     let variables = receipt.map(|receipt| receipt.variables(workload.pod_spec())).unwrap_or_default();
     PriorBinding::by(variables, workload)
 }
@@ -186,12 +186,12 @@ mod tests {
 
     fn receipt_of(cpu: &str) -> Receipt {
         let injection = Injection {
-            path: Path::new(["containers", "api", "resources", "limits", "cpu"]),
+            path: FieldPath::new(["containers", "api", "resources", "limits", "cpu"]),
             value: json!(cpu),
             policy: PolicyRef { name: "serving".into(), generation: 3 },
         };
         {
-            let mut receipt = Receipt::of_injections(&[injection]);
+            let mut receipt = Receipt::from_injections(&[injection]);
             receipt.sign(&template(cpu));
             receipt
         }
@@ -213,9 +213,12 @@ mod tests {
     #[test]
     fn fields_are_noted_one_by_one_but_a_reference_to_a_secret_as_a_whole() {
         let policy = PolicyRef { name: "serving".into(), generation: 1 };
-        let injection =
-            |path: &str, value: Value| Injection { path: Path::new(path.split('/')), value, policy: policy.clone() };
-        let receipt = Receipt::of_injections(&[
+        let injection = |path: &str, value: Value| Injection {
+            path: FieldPath::new(path.split('/')),
+            value,
+            policy: policy.clone(),
+        };
+        let receipt = Receipt::from_injections(&[
             injection("a", json!({"b": {"c": 1, "d": [{"e": 2}]}, "f": {}})),
             injection("a/g", json!({"secretKeyRef": {"name": "db", "key": "username"}})),
         ]);
@@ -226,14 +229,14 @@ mod tests {
     #[test]
     fn a_receipt_comes_back_from_its_annotation() {
         let object = json!({"metadata": {"annotations": {RECEIPT_ANNOTATION: receipt().to_string()}}});
-        assert_eq!(Receipt::of(&Workload::view(&object).unwrap()), Some(receipt()));
+        assert_eq!(Receipt::read(&Workload::view(&object).unwrap()), Some(receipt()));
     }
 
     #[test]
     fn what_is_no_receipt_is_ignored() {
         for text in ["", "{}", "null", r#"{"template":1}"#, r#"{"template":"a","set":{},"more":1}"#] {
             let object = json!({"metadata": {"annotations": {RECEIPT_ANNOTATION: text}}});
-            assert_eq!(Receipt::of(&Workload::view(&object).unwrap()), None, "{text}");
+            assert_eq!(Receipt::read(&Workload::view(&object).unwrap()), None, "{text}");
         }
     }
 

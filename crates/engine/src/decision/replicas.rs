@@ -9,7 +9,7 @@ use crate::facts::Facts;
 use crate::policy::Effective;
 
 /// The live number of replicas, kept against an update, and what its author is told.
-pub(super) struct Kept {
+pub(super) struct KeptReplicas {
     pub(super) replicas: i64,
     pub(super) warning: String,
 }
@@ -22,7 +22,7 @@ pub(super) fn set(replicas: i64) -> PatchOperation {
 
 /// Tells whether an update would reset replicas that an autoscaler holds within its bounds. Zero, and zero to any number,
 /// are a person's doing and let through.
-pub(super) fn kept(request: &Request, effective: &Effective, facts: &Facts) -> Option<Kept> {
+pub(super) fn kept(request: &Request, effective: &Effective, facts: &Facts) -> Option<KeptReplicas> {
     if !autoscaler::preserves_replicas(effective) {
         return None;
     }
@@ -32,7 +32,7 @@ pub(super) fn kept(request: &Request, effective: &Effective, facts: &Facts) -> O
     }
     let autoscalers = facts.autoscalers_of(&request.workload.reference());
     let holder = autoscalers.iter().find(|held| (held.min..=held.max).contains(&live))?;
-    Some(Kept {
+    Some(KeptReplicas {
         replicas: live,
         warning: format!(
             "spec.replicas stays {live}, not {wanted}: {} {} holds it between {} and {}; drop spec.replicas from the manifest",

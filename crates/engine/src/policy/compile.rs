@@ -380,7 +380,8 @@ fn configured(
         }
         let rule = builtin.rule(id).ok_or_else(|| PolicyError::UnknownRule(id.clone()))?;
         if let Some(params) = &settings.params {
-            let with = rule.with(params).map_err(|problem| PolicyError::Parameters { rule: id.clone(), problem })?;
+            let with =
+                rule.with_params(params).map_err(|problem| PolicyError::Parameters { rule: id.clone(), problem })?;
             configured.insert(id.clone(), with);
         }
     }

@@ -154,10 +154,15 @@ impl<'a> Expressions<'a> {
         Self { costs, given: OnceCell::new() }
     }
 
-    /// Returns the costs.
+    /// Returns the same for the state of the workload before an update, at the same costs.
     #[must_use]
-    pub fn costs(&self) -> &'a Costs {
-        self.costs
+    pub fn before(&self) -> Self {
+        let before = |given: &Variables| {
+            let mut given = given.clone();
+            given.take("object", "oldObject");
+            given
+        };
+        Self { costs: self.costs, given: self.given.get().map(before).map(OnceCell::from).unwrap_or_default() }
     }
 }
 
@@ -205,7 +210,7 @@ impl Rule for CustomRule {
         &self.id
     }
 
-    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+    fn with_params(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
         Ok(Arc::new(Self { params: Value::Object(params.clone()), ..self.clone() }))
     }
 

@@ -49,7 +49,7 @@ pub struct Effective {
 
 impl Effective {
     /// Makes one of policies, in the order of their precedence, each with its variant for the environment.
-    pub(super) fn of(policies: &[(&Policy, &Variant)]) -> Self {
+    pub(super) fn merge(policies: &[(&Policy, &Variant)]) -> Self {
         let layers = policies.iter().filter(|(_, variant)| variant.enforcement >= Enforcement::Warn);
         let merged = Merged::of(layers.map(|(policy, variant)| Layer {
             policy: &policy.reference,

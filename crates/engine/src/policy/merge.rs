@@ -74,7 +74,7 @@ impl Merged {
         let used = path.iter().fold(&self.values, |place, field| &place[field]);
         let fields = path
             .iter()
-            .fold(Fields::of_kind("tidegate.dev", "ServingPolicy").below("spec"), |fields, field| fields.below(field));
+            .fold(Fields::for_kind("tidegate.dev", "ServingPolicy").below("spec"), |fields, field| fields.below(field));
         if priority == layer.priority && !fields.are_same(used, value) {
             let (used, other) = ((first, used.clone()), (layer.policy.clone(), value.clone()));
             self.conflicts.push(Conflict { field: path.join("."), priority, used, other });

@@ -10,7 +10,7 @@ use super::{Effective, Expressions, Finding, PolicySet};
 use crate::api::{Enforcement, ServingPolicySpec};
 use crate::facts::{Facts, User};
 use crate::runtimes::Recognised;
-use crate::workload::{PriorBinding, Workload};
+use crate::workload::{FieldOwnership, PriorBinding, Workload};
 
 /// One thing that a model server can get wrong.
 pub trait Rule: fmt::Debug + Send + Sync {
@@ -31,7 +31,7 @@ pub trait Rule: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Says what is wrong with them, in a sentence that follows their place.
-    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+    fn with_params(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
         let given: Vec<&str> = params.keys().map(String::as_str).collect();
         Err(format!("the rule takes no parameters; found {}", given.join(", ")))
     }
@@ -63,8 +63,8 @@ impl<R: Rule + ?Sized> Rule for &'static R {
         (**self).enforcement()
     }
 
-    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
-        (**self).with(params)
+    fn with_params(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+        (**self).with_params(params)
     }
 
     fn for_policy(&self, policy: &str, spec: &ServingPolicySpec) -> Option<Arc<dyn Rule>> {
@@ -111,24 +111,13 @@ pub struct Context<'a> {
     /// The model server's container and runtime.
     pub recognised: &'a Recognised<'a>,
     /// How its database was bound so far.
-    pub led: &'a PriorBinding,
+    pub prior: &'a PriorBinding,
+    /// What its author declared.
+    pub ownership: &'a FieldOwnership<'a>,
     /// Who asks.
     pub user: User<'a>,
     /// When it is judged.
     pub now: Timestamp,
     /// What custom rules share.
     pub expressions: &'a Expressions<'a>,
-}
-
-impl Context<'_> {
-    /// Returns the same for the workload as it was before an update, with what is recognised in that, how its database was
-    /// bound, and what custom rules share about it.
-    pub(crate) fn before<'b>(
-        &'b self,
-        recognised: &'b Recognised<'b>,
-        led: &'b PriorBinding,
-        expressions: &'b Expressions<'b>,
-    ) -> Option<Context<'b>> {
-        self.old.map(|old| Context { is_new: false, workload: old, old: None, recognised, led, expressions, ..*self })
-    }
 }

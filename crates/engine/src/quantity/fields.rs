@@ -103,22 +103,22 @@ pub struct Fields(Vec<Field>);
 impl Fields {
     /// Returns those of an object, by its kind; none where that is not known.
     #[must_use]
-    pub fn of(object: &Value) -> Self {
+    pub fn for_object(object: &Value) -> Self {
         let text = |field: &str| object[field].as_str().unwrap_or_default();
         let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
-        Self::of_kind(group, text("kind"))
+        Self::for_kind(group, text("kind"))
     }
 
     /// Returns those of a kind; none where that is not known.
     #[must_use]
-    pub fn of_kind(group: &str, kind: &str) -> Self {
+    pub fn for_kind(group: &str, kind: &str) -> Self {
         let found = KINDS.iter().find(|(of, name, _)| (*of, *name) == (group, kind));
         Self(found.map(|(_, _, fields)| fields.to_vec()).unwrap_or_default())
     }
 
     /// Returns those of the spec of a pod.
     #[must_use]
-    pub fn of_pod() -> Self {
+    pub fn for_pod() -> Self {
         Self(OF_POD.to_vec())
     }
 
@@ -189,7 +189,7 @@ mod tests {
 
     /// Tells whether an autoscaler that is found with one spec has all of the other.
     fn is_there(found: &Value, wanted: &Value) -> bool {
-        Fields::of(&hpa(wanted)).contain(&hpa(found), &hpa(wanted))
+        Fields::for_object(&hpa(wanted)).contain(&hpa(found), &hpa(wanted))
     }
 
     fn pods(target: &Value) -> Value {
@@ -218,10 +218,10 @@ mod tests {
         let named = |name: &str| json!({"metrics": [{"type": "Pods", "pods": {"metric": {"name": name}}}]});
         assert!(is_there(&named("1"), &named("1")) && !is_there(&named("1"), &named("1000m")));
         let annotated = |value: &str| json!({"metadata": {"annotations": {"averageValue": value}}});
-        assert!(!Fields::of(&hpa(&json!({}))).contain(&annotated("1"), &annotated("1000m")));
+        assert!(!Fields::for_object(&hpa(&json!({}))).contain(&annotated("1"), &annotated("1000m")));
         let size = |kind: &str, size: &str| json!({"apiVersion": "example.com/v1", "kind": kind, "spec": {"volume": {"size": size}}});
         let (found, wanted) = (size("postgresql", "1Gi"), size("postgresql", "1024Mi"));
-        assert!(!Fields::of(&wanted).contain(&found, &wanted), "another group's kind");
+        assert!(!Fields::for_object(&wanted).contain(&found, &wanted), "another group's kind");
     }
 
     #[test]
@@ -236,21 +236,22 @@ mod tests {
     #[test]
     fn numbers_of_budgets_and_ports_may_be_texts() {
         let budget = |most: Value| json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "spec": {"maxUnavailable": most}});
-        let is_there =
-            |found: Value, wanted: Value| Fields::of(&budget(wanted.clone())).contain(&budget(found), &budget(wanted));
+        let is_there = |found: Value, wanted: Value| {
+            Fields::for_object(&budget(wanted.clone())).contain(&budget(found), &budget(wanted))
+        };
         assert!(
             is_there(json!("1"), json!(1)) && !is_there(json!("1%"), json!(1)) && !is_there(json!(10), json!("10%"))
         );
         let port = |port: Value| json!({"containers": [{"readinessProbe": {"httpGet": {"port": port}}}]});
-        assert!(Fields::of_pod().are_same(&port(json!(80)), &port(json!("80"))));
-        assert!(!Fields::of_pod().are_same(&port(json!("http")), &port(json!(80))));
+        assert!(Fields::for_pod().are_same(&port(json!(80)), &port(json!("80"))));
+        assert!(!Fields::for_pod().are_same(&port(json!("http")), &port(json!(80))));
     }
 
     #[test]
     fn a_place_is_found_step_by_step() {
         let below =
-            Fields::of_pod().below("containers").below("server").below("resources").below("limits").below("cpu");
+            Fields::for_pod().below("containers").below("server").below("resources").below("limits").below("cpu");
         assert!(below.are_same(&json!("1"), &json!(1)) && below.below("more").0.is_empty());
-        assert!(!Fields::of_pod().are_same(&json!("1"), &json!(1)), "a way to a quantity is none");
+        assert!(!Fields::for_pod().are_same(&json!("1"), &json!(1)), "a way to a quantity is none");
     }
 }

@@ -11,6 +11,6 @@ use crate::policy::Context;
 
 /// Returns the variables that keep the model server from being bound to the database that a policy gives it.
 fn in_the_way(context: &Context) -> Vec<String> {
-    let Context { workload, recognised, effective, facts, led, .. } = context;
-    companions::database::in_the_way(workload, recognised, effective, facts, led)
+    let Context { workload, recognised, effective, facts, prior, .. } = context;
+    companions::database::in_the_way(workload, recognised, effective, facts, prior)
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::recognise;
 use crate::api::{Given, Port, Runtime, RuntimeProbe};
-use crate::workload::{Container, Told, Words};
+use crate::workload::{CommandLine, Container, Told};
 
 /// How long a model server of an unknown runtime may take to start.
 const UNKNOWN_STARTUP_BUDGET: Duration = Duration::from_mins(5);
@@ -45,7 +45,7 @@ pub enum Handler {
 }
 
 /// Returns the endpoint of a known runtime.
-pub(super) fn of_runtime(container: &Container, runtime: &Runtime, words: &Words) -> Result<Endpoint, String> {
+pub(super) fn of_runtime(container: &Container, runtime: &Runtime, words: &CommandLine) -> Result<Endpoint, String> {
     let without_http = without_http(runtime, words);
     if let Told::Yes(word) = without_http {
         return Err(format!("`{word}` says that it serves no HTTP; write probes where it needs some"));
@@ -71,7 +71,7 @@ pub(super) fn of_runtime(container: &Container, runtime: &Runtime, words: &Words
 }
 
 /// Returns the word by which a process says that it serves no HTTP.
-pub(super) fn without_http<'r>(runtime: &'r Runtime, words: &Words) -> Told<&'r str> {
+pub(super) fn without_http<'r>(runtime: &'r Runtime, words: &CommandLine) -> Told<&'r str> {
     let said = |word: &'r String| words.has(word).map(|()| word.as_str());
     let all: Vec<Told<&str>> = runtime.without_http.iter().map(said).collect();
     let known = all.iter().find(|told| matches!(told, Told::Yes(_))).cloned();
@@ -88,7 +88,7 @@ fn certain<T>(told: Told<T>) -> Result<Option<T>, String> {
 }
 
 /// Tells whether something is given to a runtime, by flag or variable, whatever its value.
-fn is_given(given: &Given, words: &Words) -> Result<bool, String> {
+fn is_given(given: &Given, words: &CommandLine) -> Result<bool, String> {
     let by_env = given.env.iter().any(|name| words.has_env(name));
     Ok(by_env || certain(words.has_any(&given.flags))?.is_some())
 }
@@ -119,7 +119,7 @@ pub(super) fn unknown(container: &Container) -> Result<Endpoint, String> {
 /// The port that a probe of the author's asks, a flag or variable sets, a name marks, or that is the only one; else the
 /// runtime's own; and whether it speaks HTTP. A flag or variable that is there but cannot be read is no reason to look further:
 /// what comes next would be a guess against what its author wrote.
-fn port_of_runtime(container: &Container, runtime: &Runtime, words: &Words) -> Result<(u16, bool), String> {
+fn port_of_runtime(container: &Container, runtime: &Runtime, words: &CommandLine) -> Result<(u16, bool), String> {
     if let Some(port) = probed_port(container) {
         return Ok((port, true));
     }
@@ -152,7 +152,7 @@ fn port_of_runtime(container: &Container, runtime: &Runtime, words: &Words) -> R
 }
 
 /// Returns the first of several flags that has a value, and that.
-fn by_flag<'w>(flags: &'w [String], words: &'w Words) -> Result<Option<(&'w String, &'w str)>, String> {
+fn by_flag<'w>(flags: &'w [String], words: &'w CommandLine) -> Result<Option<(&'w String, &'w str)>, String> {
     certain(Told::first(flags.iter().map(|flag| words.value(flag).map(|value| (flag, value)))))
 }
 
@@ -208,7 +208,8 @@ mod tests {
 
     fn endpoint(container: &Value) -> Result<Endpoint, String> {
         let object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
-        Runtimes::shipped().recognise(&Workload::view(&object).unwrap()).endpoint()
+        let workload = Workload::view(&object).unwrap();
+        Runtimes::shipped().recognise(&workload).view(&workload).endpoint()
     }
 
     fn vllm(more: &Value) -> Endpoint {

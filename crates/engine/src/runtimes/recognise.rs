@@ -1,7 +1,7 @@
 //! By what a runtime is recognised.
 
 use crate::api::{Recognise, Runtime};
-use crate::workload::{Container, Image, Words};
+use crate::workload::{CommandLine, Container, Image};
 
 /// What a container runs, taken apart once for all runtimes.
 pub(super) struct Run<'a> {
@@ -9,22 +9,22 @@ pub(super) struct Run<'a> {
     image: Parts<'a>,
     /// Whether it runs what its image says.
     is_default: bool,
-    commands: Vec<Words>,
+    commands: Vec<CommandLine>,
 }
 
 impl<'a> Run<'a> {
     pub(super) fn of(container: &Container<'a>) -> Self {
-        let commands = Words::commands_of(container);
+        let commands = CommandLine::commands_of(container);
         Self { container: *container, image: Parts::of(container.image()), is_default: is_default(container), commands }
     }
 
     /// Returns the words of the server where a runtime is run. What is run says more than the image: the server's image is also
     /// used to load models and to measure.
-    pub(super) fn server(&self, runtime: &Runtime) -> Option<Words> {
+    pub(super) fn server(&self, runtime: &Runtime) -> Option<CommandLine> {
         let recognise = &runtime.recognise;
         let is_named = self.image.are_named(recognise);
         if let Some(program) = recognise.entrypoint.as_ref().filter(|_| is_named && self.is_default) {
-            let commands: Vec<Words> = self.commands.iter().map(|words| words.behind(program)).collect();
+            let commands: Vec<CommandLine> = self.commands.iter().map(|words| words.behind(program)).collect();
             return self.among(recognise, &commands, true);
         }
         // A command that is given, and is none of a server's, may do anything.
@@ -32,22 +32,22 @@ impl<'a> Run<'a> {
     }
 
     /// Finds the server among commands; in a server's own image the only command is one, unless it is a tool.
-    fn among(&self, recognise: &Recognise, commands: &[Words], is_named: bool) -> Option<Words> {
-        let serves = |words: &Words| {
+    fn among(&self, recognise: &Recognise, commands: &[CommandLine], is_named: bool) -> Option<CommandLine> {
+        let serves = |words: &CommandLine| {
             let place = recognise.commands.iter().find_map(|command| words.run(command))?;
             Some(words.clone().with_operand(place))
         };
         if let Some(server) = commands.iter().find_map(serves) {
             return Some(server);
         }
-        let is_tool = |words: &Words| words.program().is_some_and(|program| is_tool(recognise, program));
+        let is_tool = |words: &CommandLine| words.program().is_some_and(|program| is_tool(recognise, program));
         let is_server = is_named && !commands.iter().any(is_tool);
-        is_server.then(|| Words::joined(commands, &self.container).with_operand(0))
+        is_server.then(|| CommandLine::joined(commands, &self.container).with_operand(0))
     }
 
     /// Returns all words.
-    pub(super) fn words(self) -> Words {
-        Words::joined(&self.commands, &self.container)
+    pub(super) fn words(self) -> CommandLine {
+        CommandLine::joined(&self.commands, &self.container)
     }
 }
 

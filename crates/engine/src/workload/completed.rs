@@ -14,7 +14,7 @@ use crate::quantity::Quantity;
 /// Fills in what the API server does, and leaves out what it leaves out.
 #[must_use]
 pub fn completed(mut object: Value) -> Value {
-    let kind = Kind::of_object(&object);
+    let kind = Kind::from_object(&object);
     let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return object };
     leave_out_nothing(spec);
     fill(spec, &json!({"replicas": 1, "revisionHistoryLimit": 10}));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Image, Probe, words};
+use super::{Image, Probe, command_line};
 use crate::kind;
 use crate::quantity::Quantity;
 
@@ -109,7 +109,7 @@ impl<'a> Container<'a> {
     /// Tells whether it runs the script of a shell.
     #[must_use]
     pub fn runs_script(&self) -> bool {
-        words::is_script(self)
+        command_line::is_script(self)
     }
 
     /// Returns the entry of an environment variable, however its value is given.

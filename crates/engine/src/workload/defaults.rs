@@ -3,7 +3,7 @@
 use serde_json::Value;
 use smol_str::SmolStr;
 
-use super::Path;
+use super::FieldPath;
 
 /// After how many seconds without progress a rollout counts as failed, and how many a pod has to stop, where nothing is said.
 ///
@@ -24,9 +24,9 @@ const HANDLERS: [&str; 4] = ["httpGet", "tcpSocket", "exec", "grpc"];
 ///
 /// `SetDefaults_Probe` and `SetDefaults_HTTPGetAction` of
 /// <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/apis/core/v1/defaults.go>
-pub(crate) fn complete_probe(pod_spec: &mut Value, path: &Path) {
+pub(crate) fn complete_probe(pod_spec: &mut Value, path: &FieldPath) {
     let [list, container, field, ..] = path.segments() else { return };
-    let probe = Path::new([list, container, field].map(SmolStr::clone));
+    let probe = FieldPath::new([list, container, field].map(SmolStr::clone));
     let Some(mut found) = probe.get(pod_spec).filter(|_| PROBES.contains(&field.as_str())).cloned() else { return };
     complete(&mut found);
     probe.set(pod_spec, found);
@@ -70,7 +70,7 @@ mod tests {
 
     fn completed(probe: &Value) -> Value {
         let mut pod = json!({"containers": [{"name": "api", "readinessProbe": probe}]});
-        complete_probe(&mut pod, &Path::new(["containers", "api", "readinessProbe", "tcpSocket", "port"]));
+        complete_probe(&mut pod, &FieldPath::new(["containers", "api", "readinessProbe", "tcpSocket", "port"]));
         pod["containers"][0]["readinessProbe"].clone()
     }
 

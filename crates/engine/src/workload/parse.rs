@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// An object as the API server sends it. Of `metadata.managedFields` only the entries of server-side apply are kept, with
-/// what [`Authors`](super::Authors) reads of them.
+/// what [`FieldOwnership`](super::FieldOwnership) reads of them.
 #[derive(Debug)]
 pub struct Sent(pub Value);
 

@@ -19,9 +19,9 @@ use std::panic::catch_unwind;
 pub(super) use invocation::{Invocation, bare};
 use rable::Node;
 
+use super::command_line::CommandLine;
 use super::environment::Environment;
 use super::text::Word;
-use super::words::Words;
 
 /// The stack on which a script is parsed and followed: each bracket and operator may take some of it.
 const STACK: usize = 256 << 20;
@@ -75,7 +75,7 @@ impl Fuel {
 }
 
 /// Returns the commands of the script that a shell is called with, in their order.
-pub(super) fn commands(words: &[Word], invocation: &Invocation, environment: &Environment) -> Vec<Words> {
+pub(super) fn commands(words: &[Word], invocation: &Invocation, environment: &Environment) -> Vec<CommandLine> {
     stacker::grow(STACK, || {
         let mut walk = walk::Walk::new(environment);
         walk.shell(words, invocation);
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use crate::workload::text::Text;
 
-    fn told(script: &str) -> Vec<Words> {
+    fn told(script: &str) -> Vec<CommandLine> {
         let words: Vec<Word> = ["sh", "-c", script].map(|word| Word::of(Text::known(word))).into();
         let invocation = Invocation::of(&words).unwrap();
         commands(&words, &invocation, &Environment::default())

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Autoscaling, Held};
+use super::{Autoscaling, HeldReplicas};
 use crate::api::Condition;
 use crate::companions::companion::Described;
 use crate::companions::condition;
@@ -16,8 +16,10 @@ pub(super) fn ready(state: &CompanionState, described: &Described) -> Condition 
 }
 
 /// Adds to the condition of an autoscaler that it keeps more replicas than the policy allows.
-fn held(ready: Condition, state: &CompanionState, held: Option<&Held>) -> Condition {
-    let (CompanionState::Ours(_), Some(Held { replicas, kept, most, policy })) = (state, held) else { return ready };
+fn held(ready: Condition, state: &CompanionState, held: Option<&HeldReplicas>) -> Condition {
+    let (CompanionState::Ours(_), Some(HeldReplicas { replicas, kept, most, policy })) = (state, held) else {
+        return ready;
+    };
     let message = format!(
         "there are {replicas} replicas, more than the maxReplicas {most} of policy {policy}: none is stopped for that, \
          the autoscaler's maxReplicas is {kept} and goes down as they do; {}",

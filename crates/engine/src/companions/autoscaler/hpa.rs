@@ -81,7 +81,8 @@ fn metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), String> {
     let queue = queue.map(|settings| queue_metric(scaling, settings)).transpose();
     let (queue, without) = queue.map_or_else(|why| (None, Some(why)), |queue| (queue, None));
     // A policy may name the queue itself, and write its target otherwise.
-    let of_metric = Fields::of_kind("autoscaling", "HorizontalPodAutoscaler").below("spec").below("metrics").below("*");
+    let of_metric =
+        Fields::for_kind("autoscaling", "HorizontalPodAutoscaler").below("spec").below("metrics").below("*");
     let is_queue = |metric: &Value| queue.as_ref().is_some_and(|queue| of_metric.are_same(metric, queue));
     if !metrics.iter().any(is_queue) {
         metrics.extend(queue.clone());
@@ -102,7 +103,7 @@ fn metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), String> {
 /// Says what a metric needs and does not have. An autoscaler that has the metric already keeps it: adapters are restarted, and
 /// a request may come from a `LimitRange`.
 fn lack(scaling: &Scaling, metric: &Value) -> Option<String> {
-    let metric = Metric::of(metric);
+    let metric = Metric::read(metric);
     let has = |known: &Metric| (&known.kind, &known.name) == (&metric.kind, &metric.name);
     if scaling.existing.is_some_and(|existing| existing.metrics.iter().any(has)) {
         return None;
@@ -178,7 +179,8 @@ mod tests {
         let policies = policies(&[("serving", json!({"autoscaling": autoscaling}))]);
         let workload = Workload::view(object).unwrap();
         let effective = policies.resolve(&workload, facts).unwrap();
-        let recognised = Runtimes::shipped().recognise(&workload);
+        let recognition = Runtimes::shipped().recognise(&workload);
+        let recognised = recognition.view(&workload);
         Scaling::of(&workload, &recognised, &effective, facts).map_or(Wanted::Nothing, |scaling| scaling.wanted())
     }
 
@@ -319,7 +321,7 @@ mod tests {
     fn an_autoscaler_keeps_a_metric_that_it_has() {
         // The request may come from a LimitRange, which is not known here.
         let mut facts = scaled(1, 10);
-        let metric = Metric::of(&cpu());
+        let metric = Metric::read(&cpu());
         facts.autoscalers.get_mut(&reference()).unwrap()[0].metrics = vec![metric];
         let planned = planned_in(&with_container(&json!({})), &json!({"metrics": [cpu()]}), &facts);
         assert!(matches!(planned, Wanted::Object(_)));
@@ -403,7 +405,7 @@ mod tests {
         facts.apis = without_adapter().apis;
         let wanted = |facts: &Facts| planned_in(&vllm(), &json!({"metrics": [queue()]}), facts);
         assert!(matches!(wanted(&facts), Wanted::Impossible { reason: "NoSuitableMetric", .. }));
-        facts.autoscalers.get_mut(&reference()).unwrap()[0].metrics = vec![Metric::of(&queue())];
+        facts.autoscalers.get_mut(&reference()).unwrap()[0].metrics = vec![Metric::read(&queue())];
         assert!(matches!(wanted(&facts), Wanted::Object(_)));
     }
 

@@ -111,7 +111,8 @@ mod tests {
         let policies = policies(&[("serving", json!({"autoscaling": autoscaling}))]);
         let workload = Workload::view(object).unwrap();
         let effective = policies.resolve(&workload, facts).unwrap();
-        let recognised = Runtimes::shipped().recognise(&workload);
+        let recognition = Runtimes::shipped().recognise(&workload);
+        let recognised = recognition.view(&workload);
         Scaling::of(&workload, &recognised, &effective, facts).unwrap().wanted()
     }
 

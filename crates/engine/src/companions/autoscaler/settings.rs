@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::api::{AutoscalingEngine, Fallback, Keda, Queue};
 use crate::policy::{Merged, field};
 use crate::quantity::Quantity;
-use crate::workload::{Wish, Wishes, Workload};
+use crate::workload::{Annotations, Requested, Workload};
 
 /// The autoscaler of each model server.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +60,7 @@ impl AutoscalingSettings {
     /// Tells whether Tidegate makes an autoscaler for a workload, whose author may say that it is scaled elsewhere.
     #[must_use]
     pub fn is_wanted(&self, workload: &Workload) -> bool {
-        self.engine != AutoscalingEngine::None && !Wishes::of(workload).is_scaled_elsewhere()
+        self.engine != AutoscalingEngine::None && !Annotations::read(workload).is_scaled_elsewhere()
     }
 
     /// Returns the least and the most replicas of a workload: what its author asks for where that is within the policy's
@@ -68,9 +68,10 @@ impl AutoscalingSettings {
     #[must_use]
     pub fn replicas(&self, workload: &Workload) -> (i32, i32) {
         let (least, most) = (self.min_replicas, self.max_replicas);
-        let wishes = Wishes::of(workload);
-        let granted = |wish: Wish<i32>| wish.said().filter(|count| (least..=most).contains(count));
-        let asked = (granted(wishes.min_replicas).unwrap_or(least), granted(wishes.max_replicas).unwrap_or(most));
+        let annotations = Annotations::read(workload);
+        let granted = |wish: Requested<i32>| wish.said().filter(|count| (least..=most).contains(count));
+        let asked =
+            (granted(annotations.min_replicas).unwrap_or(least), granted(annotations.max_replicas).unwrap_or(most));
         if asked.0 <= asked.1 { asked } else { (least, most) }
     }
 
@@ -79,7 +80,7 @@ impl AutoscalingSettings {
     #[must_use]
     pub fn above(&self, workload: &Workload) -> Option<i64> {
         let (_, most) = self.replicas(workload);
-        let is_asked = Wishes::of(workload).max_replicas.said() == Some(most);
+        let is_asked = Annotations::read(workload).max_replicas.said() == Some(most);
         workload.replicas().filter(|replicas| *replicas > i64::from(most) && !is_asked)
     }
 }

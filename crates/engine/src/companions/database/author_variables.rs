@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Binding, DatabaseSettings, Unbound, Variable};
 use crate::api::{DATABASE_ANNOTATION, DatabaseEnv, DatabasePart};
-use crate::workload::{Container, PriorBinding, Wishes, Workload, items, refers_to};
+use crate::workload::{Annotations, Container, PriorBinding, Workload, items, refers_to};
 
 /// The variables by which libpq is told of a server, whoever sets the others: an address besides the host, and a service whose
 /// file comes before the other variables.
@@ -33,9 +33,12 @@ pub(super) struct Own {
 
 impl Own {
     /// Reads the variables of a container beside those of a binding.
-    fn of(container: &Container, binding: &Binding, env: &DatabaseEnv, led: &PriorBinding) -> Self {
+    fn of(container: &Container, binding: &Binding, env: &DatabaseEnv, prior: &PriorBinding) -> Self {
+        if container.field("env").is_null() && container.field("envFrom").is_null() {
+            return Self::default();
+        }
         let variables = binding.variables(env);
-        let is_injected = |name: &str| led.injected.contains(&(container.name().to_owned(), name.to_owned()));
+        let is_injected = |name: &str| prior.injected.contains(&(container.name().to_owned(), name.to_owned()));
         let theirs: Vec<&Value> = items(container.field("env"))
             .filter(|entry| entry["name"].as_str().is_some_and(|name| !is_injected(name)))
             .filter(|entry| !variables.iter().any(|variable| variable.is(entry)))
@@ -53,10 +56,10 @@ impl Own {
         container: &Container,
         settings: &DatabaseSettings,
         is_asked: bool,
-        led: &PriorBinding,
+        prior: &PriorBinding,
     ) -> Option<Unbound> {
         let (name, mixed) = (container.name(), self.mixed.join(", "));
-        let is_kept = |server: &String| self.mixed.is_empty() && led.holds && led.beside.contains(server);
+        let is_kept = |server: &String| self.mixed.is_empty() && prior.holds && prior.beside.contains(server);
         if let Some(server) = self.server.as_ref().filter(|server| !is_asked && !is_kept(server)) {
             let instead = match &*mixed {
                 "" => "binds tidegate's beside it".to_owned(),
@@ -74,7 +77,7 @@ impl Own {
             );
             return Some(Unbound::Impossible(("VariablesConflict", message)));
         }
-        (self.is_open && !is_asked && !settings.over_env_from && !led.holds).then(|| {
+        (self.is_open && !is_asked && !settings.over_env_from && !prior.holds).then(|| {
             Unbound::Elsewhere(format!(
                 "container {name} takes variables from `envFrom`, which may name a database already; the annotation \
                  {DATABASE_ANNOTATION}: \"true\" binds tidegate's, whose variables count before those, and none says that no \
@@ -107,9 +110,9 @@ pub(super) fn problem(
     container: &Container,
     binding: &Binding,
     settings: &DatabaseSettings,
-    led: &PriorBinding,
+    prior: &PriorBinding,
 ) -> Option<Unbound> {
-    Own::of(container, binding, &settings.env, led).problem(container, settings, is_asked(workload), led)
+    Own::of(container, binding, &settings.env, prior).problem(container, settings, is_asked(workload), prior)
 }
 
 /// Returns the variables of a container that keep a binding from being made.
@@ -117,9 +120,9 @@ pub(super) fn in_the_way(
     container: &Container,
     binding: &Binding,
     settings: &DatabaseSettings,
-    led: &PriorBinding,
+    prior: &PriorBinding,
 ) -> Vec<String> {
-    Own::of(container, binding, &settings.env, led).mixed
+    Own::of(container, binding, &settings.env, prior).mixed
 }
 
 /// Returns what the author of a workload should know of a binding that is made.
@@ -136,7 +139,7 @@ pub fn note(
 
 /// Tells whether the author of a workload asks for Tidegate's database.
 fn is_asked(workload: &Workload) -> bool {
-    Wishes::of(workload).database.said() == Some(true)
+    Annotations::read(workload).database.said() == Some(true)
 }
 
 fn are(names: &[String]) -> &'static str {

@@ -93,18 +93,18 @@ mod tests {
     }
 
     /// Tells whether pods with a container like this, and these volumes, are led to a database.
-    fn is_led(database: &Value, container: &Value, volumes: &Value) -> bool {
+    fn is_referenced(database: &Value, container: &Value, volumes: &Value) -> bool {
         let with = |list: &str| {
             let spec = json!({list: [container], "volumes": volumes});
             is_bound(database, Some("configured-api"), &json!({"spec": spec}))
         };
-        let is_led = with("containers");
-        assert_eq!(with("initContainers"), is_led);
-        is_led
+        let is_referenced = with("containers");
+        assert_eq!(with("initContainers"), is_referenced);
+        is_referenced
     }
 
     fn env(database: &Value, value: &str) -> bool {
-        is_led(database, &json!({"env": [{"name": "V", "value": value}]}), &json!([]))
+        is_referenced(database, &json!({"env": [{"name": "V", "value": value}]}), &json!([]))
     }
 
     #[test]
@@ -153,17 +153,17 @@ mod tests {
     #[test]
     fn a_secret_counts_wherever_pods_read_it() {
         let everywhere = |database: &Value, name: &str| {
-            let led = |container: Value, volumes: Value| is_led(database, &container, &volumes);
+            let referenced = |container: Value, volumes: Value| is_referenced(database, &container, &volumes);
             let found = [
-                led(
+                referenced(
                     json!({"env": [{"name": "V", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}}]}),
                     json!([]),
                 ),
-                led(json!({"envFrom": [{"secretRef": {"name": name}}]}), json!([])),
-                led(json!({}), json!([{"name": "v", "secret": {"secretName": name}}])),
-                led(json!({}), json!([{"name": "v", "projected": {"sources": [{"secret": {"name": name}}]}}])),
+                referenced(json!({"envFrom": [{"secretRef": {"name": name}}]}), json!([])),
+                referenced(json!({}), json!([{"name": "v", "secret": {"secretName": name}}])),
+                referenced(json!({}), json!([{"name": "v", "projected": {"sources": [{"secret": {"name": name}}]}}])),
             ];
-            assert!(found.iter().all(|is_led| *is_led == found[0]), "{name}: {found:?}");
+            assert!(found.iter().all(|is_referenced| *is_referenced == found[0]), "{name}: {found:?}");
             found[0]
         };
         for name in
@@ -180,14 +180,17 @@ mod tests {
 
     #[test]
     fn commands_count_and_what_is_only_named_so_does_not() {
-        let led = |container: Value| is_led(&zalando(), &container, &json!([{"name": "acid-api", "emptyDir": {}}]));
+        let referenced =
+            |container: Value| is_referenced(&zalando(), &container, &json!([{"name": "acid-api", "emptyDir": {}}]));
         let ready = json!(["sh", "-c", "until pg_isready -h acid-api; do sleep 1; done"]);
-        assert!(led(json!({"command": ready})) && led(json!({"startupProbe": {"exec": {"command": ready}}})));
-        assert!(led(json!({"lifecycle": {"preStop": {"exec": {"command": ["psql", "-hacid-api"]}}}})));
-        assert!(led(json!({"args": ["--database-url=postgres://u@acid-api/api"]})));
-        assert!(led(json!({"args": ["--db-host", "acid-api"]})));
-        assert!(!led(json!({"args": ["--model=/models/acid-api", "--db-host=acid-api-server"]})));
-        assert!(!led(json!({
+        assert!(
+            referenced(json!({"command": ready})) && referenced(json!({"startupProbe": {"exec": {"command": ready}}}))
+        );
+        assert!(referenced(json!({"lifecycle": {"preStop": {"exec": {"command": ["psql", "-hacid-api"]}}}})));
+        assert!(referenced(json!({"args": ["--database-url=postgres://u@acid-api/api"]})));
+        assert!(referenced(json!({"args": ["--db-host", "acid-api"]})));
+        assert!(!referenced(json!({"args": ["--model=/models/acid-api", "--db-host=acid-api-server"]})));
+        assert!(!referenced(json!({
             "name": "acid-api", "image": "registry.example.com/acid-api-server:1", "workingDir": "/acid-api",
             "volumeMounts": [{"name": "acid-api", "mountPath": "/acid-api"}], "env": [{"name": "acid-api", "value": ""}]
         })));

@@ -62,7 +62,7 @@ fn additions(wanted: &Value, found: &Value) -> Option<Value> {
 /// Names the fields in which a database is not as the policy has it.
 fn drift(wanted: &Value, found: &Value) -> Option<String> {
     let fields = wanted["spec"].as_object()?.iter().filter(|(field, _)| !ADDED.contains(&field.as_str()));
-    let of_spec = Fields::of(wanted).below("spec");
+    let of_spec = Fields::for_object(wanted).below("spec");
     let drifted: Vec<String> = fields
         .filter(|(field, value)| !of_spec.below(field).contain(&found["spec"][*field], value))
         .map(|(field, value)| format!("spec.{field} is {}, the policy has {value}", found["spec"][field]))

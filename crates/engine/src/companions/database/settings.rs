@@ -8,7 +8,7 @@ use super::{PROVIDERS, Provider, ProviderKind};
 use crate::api::{DatabaseCreation, DatabaseEnv, DatabasePart, DatabaseProvider};
 use crate::facts::Facts;
 use crate::policy::{Merged, PolicyRef, SettingsError, field};
-use crate::workload::{Wishes, Workload, WorkloadRef};
+use crate::workload::{Annotations, Workload, WorkloadRef};
 
 /// Stands for the name of a workload, and for its role.
 pub const WORKLOAD: &str = "{workload}";
@@ -37,7 +37,7 @@ impl DatabaseSettings {
     /// Tells whether a workload is to have a database: its author has a say.
     #[must_use]
     pub fn is_wanted(&self, workload: &Workload) -> bool {
-        let wish = Wishes::of(workload).database.said();
+        let wish = Annotations::read(workload).database.said();
         wish.unwrap_or(self.create == DatabaseCreation::Always)
     }
 

@@ -4,7 +4,7 @@ use super::Injector;
 use crate::api::DatabaseEnv;
 use crate::companions::{Binding, Variable};
 use crate::policy::PolicyRef;
-use crate::workload::{Container, Path};
+use crate::workload::{Container, FieldPath};
 
 /// Injects a binding into the model server's container. What its author has set says the same: else nothing is bound.
 pub(super) fn inject(
@@ -16,7 +16,7 @@ pub(super) fn inject(
 ) {
     for Variable { name, source, .. } in binding.variables(env) {
         if container.env(&name).is_none() {
-            injector.add(Path::new([container.list(), container.name(), "env", &name]), source, policy);
+            injector.add(FieldPath::new([container.list(), container.name(), "env", &name]), source, policy);
         }
     }
 }

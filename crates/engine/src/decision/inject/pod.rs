@@ -9,7 +9,7 @@ use crate::kind;
 use crate::policy::{Class, PodSettings, PolicyRef};
 use crate::quantity::Quantity;
 use crate::runtimes::Recognised;
-use crate::workload::{Container, GRACE_PERIOD, Path, Workload, items, wrote};
+use crate::workload::{Container, FieldOwnership, FieldPath, GRACE_PERIOD, Workload, items};
 
 /// The volume at `/dev/shm`.
 const SHARED_MEMORY: &str = "tidegate-shm";
@@ -20,6 +20,8 @@ const SHARED_MEMORY_PATH: &str = "/dev/shm";
 /// A pod template, and what decides about it.
 pub(super) struct Pod<'a> {
     pub(super) workload: &'a Workload<'a>,
+    /// What its author declared.
+    pub(super) ownership: &'a FieldOwnership<'a>,
     pub(super) recognised: &'a Recognised<'a>,
     pub(super) settings: &'a PodSettings,
     pub(super) policy: &'a PolicyRef,
@@ -56,7 +58,7 @@ impl Pod<'_> {
     fn is_default(&self, field: &str, default: &Value) -> bool {
         let found = self.field(field);
         let way: Vec<&str> = kind::fields(self.workload.known_kind().template()).chain(["spec", field]).collect();
-        found.is_null() || (found == default && !wrote(self.workload, &way))
+        found.is_null() || (found == default && !self.ownership.is_declared(&way))
     }
 
     /// The sleep must end within the grace period, or the API server refuses it.
@@ -69,11 +71,11 @@ impl Pod<'_> {
         let written = self.field("terminationGracePeriodSeconds").as_i64().unwrap_or(GRACE_PERIOD);
         let grace = if is_default { wanted.max(GRACE_PERIOD) } else { written };
         if grace != written {
-            injector.add(Path::new(["terminationGracePeriodSeconds"]), grace.into(), self.policy);
+            injector.add(FieldPath::new(["terminationGracePeriodSeconds"]), grace.into(), self.policy);
         }
         let has_none = container.field("lifecycle")["preStop"].is_null();
         if has_none && self.facts.apis.pre_stop_sleep && sleep < grace {
-            let path = Path::new([container.list(), container.name(), "lifecycle", "preStop"]);
+            let path = FieldPath::new([container.list(), container.name(), "lifecycle", "preStop"]);
             injector.add(path, json!({"sleep": {"seconds": sleep}}), self.policy);
         }
     }
@@ -81,7 +83,7 @@ impl Pod<'_> {
     fn without_service_links(&self, injector: &mut Injector) {
         let is_confused = self.recognised.runtime.is_some_and(|runtime| runtime.service_link_prefix.is_some());
         if is_confused && self.is_default("enableServiceLinks", &true.into()) {
-            injector.add(Path::new(["enableServiceLinks"]), false.into(), self.policy);
+            injector.add(FieldPath::new(["enableServiceLinks"]), false.into(), self.policy);
         }
     }
 
@@ -99,8 +101,8 @@ impl Pod<'_> {
         let half = container.resource("limits", "memory").map(|limit| limit.half());
         let size = half.as_ref().map_or(most, |half| half.min(most));
         let volume = json!({"emptyDir": {"medium": "Memory", "sizeLimit": size.to_string()}});
-        injector.add(Path::new(["volumes", SHARED_MEMORY]), volume, self.policy);
-        let mount = Path::new([container.list(), container.name(), "volumeMounts", SHARED_MEMORY_PATH, "name"]);
+        injector.add(FieldPath::new(["volumes", SHARED_MEMORY]), volume, self.policy);
+        let mount = FieldPath::new([container.list(), container.name(), "volumeMounts", SHARED_MEMORY_PATH, "name"]);
         injector.add(mount, SHARED_MEMORY.into(), self.policy);
     }
 
@@ -112,7 +114,7 @@ impl Pod<'_> {
         if self.least < 2 || is_said || !selector.is_object() {
             return;
         }
-        let path = Path::new(["topologySpreadConstraints", "topology.kubernetes.io/zone"]);
+        let path = FieldPath::new(["topologySpreadConstraints", "topology.kubernetes.io/zone"]);
         let constraint = json!({"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector});
         injector.add(path, constraint, self.policy);
     }
@@ -122,7 +124,7 @@ impl Pod<'_> {
         let Some(taint) = on_gpu.find_map(|container| container.gpu_resource()).map(taint_of) else { return };
         if items(self.field("tolerations")).next().is_none() {
             let toleration = json!({"operator": "Exists", "effect": "NoSchedule"});
-            injector.add(Path::new(["tolerations", taint]), toleration, self.policy);
+            injector.add(FieldPath::new(["tolerations", taint]), toleration, self.policy);
         }
     }
 }

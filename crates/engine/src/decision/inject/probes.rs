@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Injector;
 use crate::policy::{PolicyRef, ProbeSettings};
 use crate::runtimes::{Endpoint, Handler, Recognised};
-use crate::workload::{Path, has_handler};
+use crate::workload::{FieldPath, has_handler};
 
 /// Injects the probes that the model server's container lacks. A probe with a handler is its author's and left alone,
 /// but for the port that it must have: its author may have changed no more than the path of one that was injected.
@@ -35,7 +35,7 @@ pub(super) fn inject(
         Err(problem) => return Some(format!("no probes are injected into container {}: {problem}", container.name())),
     };
     for probe in missing {
-        let path = Path::new([container.list(), container.name(), probe.field()]);
+        let path = FieldPath::new([container.list(), container.name(), probe.field()]);
         if let Some(handler) = without_port(container.field(probe.field())) {
             injector.add(path.join(handler).join("port"), endpoint.port.into(), policy);
             continue;
@@ -149,7 +149,8 @@ mod tests {
             "readinessProbe": readiness});
         let mut object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         let settings = ProbeSettings { inject: true, startup_budget: None };
-        inject(&Runtimes::shipped().recognise(&Workload::view(&object).unwrap()), &settings, &policy, &mut injector);
+        let workload = Workload::view(&object).unwrap();
+        inject(&Runtimes::shipped().recognise(&workload).view(&workload), &settings, &policy, &mut injector);
         let pod = &mut object["spec"]["template"]["spec"];
         injector.injections.iter().for_each(|added| added.path.set(pod, added.value.clone()));
         pod["containers"][0]["readinessProbe"].clone()

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Injector;
 use crate::policy::{Class, Defaults, RequestAndLimit};
 use crate::quantity::Quantity;
-use crate::workload::{Container, Path, Workload};
+use crate::workload::{Container, FieldPath, Workload};
 
 /// Injects requests and limits into every long-running container of a class. Resources that are set for the whole pod
 /// count as set for each container.
@@ -30,7 +30,7 @@ fn inject_one(container: &Container, name: &str, default: &RequestAndLimit, inje
     let wanted_request = default.request.as_ref().map(|(default, policy)| (smaller(default, upper), policy));
     for (of, wanted) in [("requests", wanted_request), ("limits", wanted_limit)] {
         if let Some((wanted, policy)) = wanted.filter(|_| !container.has_resource(of, name)) {
-            let path = Path::new([container.list(), container.name(), "resources", of, name]);
+            let path = FieldPath::new([container.list(), container.name(), "resources", of, name]);
             injector.add(path, Value::from(wanted.to_string()), policy);
         }
     }

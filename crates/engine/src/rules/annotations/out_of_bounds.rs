@@ -15,7 +15,7 @@ use crate::companions::autoscaler::{self, AutoscalingSettings};
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::{snippet, this_source};
 use crate::runtimes::NO_RUNTIME;
-use crate::workload::{Wish, Wishes};
+use crate::workload::{Annotations, Requested};
 
 /// Finds annotations that are not followed.
 #[derive(Debug)]
@@ -31,12 +31,12 @@ impl Rule for AnnotationOutOfBounds {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let wishes = Wishes::of(&context.workload);
+        let annotations = Annotations::read(&context.workload);
         let mut findings = Vec::new();
-        if let Wish::Unclear(text) = wishes.database {
+        if let Requested::Unclear(text) = annotations.database {
             findings.push(finding(DATABASE_ANNOTATION, text, "`none` or `true`", "none"));
         }
-        if let Wish::Unclear(text) = wishes.scaled_elsewhere {
+        if let Requested::Unclear(text) = annotations.scaled_elsewhere {
             findings.push(finding(AUTOSCALING_ANNOTATION, text, "`external`", "external"));
         }
         let unknown = context.workload.annotation(RUNTIME_ANNOTATION).filter(|name| {
@@ -47,31 +47,36 @@ impl Rule for AnnotationOutOfBounds {
         }));
         let settings = autoscaler::settings(context.effective);
         let (least, most) = settings.map_or((1, i32::MAX), |settings| (settings.min_replicas, settings.max_replicas));
-        let of_min = of_replicas(MIN_REPLICAS_ANNOTATION, wishes.min_replicas, least..=most, least.max(1));
+        let of_min = of_replicas(MIN_REPLICAS_ANNOTATION, annotations.min_replicas, least..=most, least.max(1));
         // Nobody may ask for no replicas at most, whatever the policy's least.
-        let of_max = of_replicas(MAX_REPLICAS_ANNOTATION, wishes.max_replicas, least.max(1)..=most, most);
+        let of_max = of_replicas(MAX_REPLICAS_ANNOTATION, annotations.max_replicas, least.max(1)..=most, most);
         let of_both = settings.filter(|_| of_min.is_none() && of_max.is_none());
-        findings.extend(of_both.and_then(|settings| self::of_both(&wishes, settings)));
+        findings.extend(of_both.and_then(|settings| self::of_both(&annotations, settings)));
         findings.extend(of_min.into_iter().chain(of_max));
         findings
     }
 }
 
-fn of_replicas(key: &str, wish: Wish<i32>, bounds: std::ops::RangeInclusive<i32>, instead: i32) -> Option<Finding> {
+fn of_replicas(
+    key: &str,
+    wish: Requested<i32>,
+    bounds: std::ops::RangeInclusive<i32>,
+    instead: i32,
+) -> Option<Finding> {
     let found = match wish {
-        Wish::Unsaid => return None,
-        Wish::Said(count) if bounds.contains(&count) => return None,
-        Wish::Said(count) => count.to_string(),
-        Wish::Unclear(text) => text.to_owned(),
+        Requested::Unsaid => return None,
+        Requested::Said(count) if bounds.contains(&count) => return None,
+        Requested::Said(count) => count.to_string(),
+        Requested::Unclear(text) => text.to_owned(),
     };
     let expected = format!("a number from {} to {}, the policy's bounds", bounds.start(), bounds.end());
     Some(finding(key, &found, &expected, &instead.to_string()))
 }
 
 /// The least that is asked for may be above the most, each with the policy's where only one is asked for.
-fn of_both(wishes: &Wishes, settings: &AutoscalingSettings) -> Option<Finding> {
-    let min = wishes.min_replicas.said().unwrap_or(settings.min_replicas);
-    let max = wishes.max_replicas.said().unwrap_or(settings.max_replicas);
+fn of_both(annotations: &Annotations, settings: &AutoscalingSettings) -> Option<Finding> {
+    let min = annotations.min_replicas.said().unwrap_or(settings.min_replicas);
+    let max = annotations.max_replicas.said().unwrap_or(settings.max_replicas);
     let expected = format!("at most {max}, the most replicas");
     (min > max).then(|| finding(MIN_REPLICAS_ANNOTATION, &min.to_string(), &expected, &max.to_string()))
 }

@@ -63,7 +63,7 @@ mod tests {
         let object = with_container(&json!({}));
         let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
         let hpa = json!({"kind": "HorizontalPodAutoscaler", "spec": {"minReplicas": min, "maxReplicas": max}});
-        let theirs = vec![Autoscaler::of_hpa(&hpa, false)];
+        let theirs = vec![Autoscaler::from_hpa(&hpa, false)];
         let facts = Facts { autoscalers: [(reference(), theirs)].into(), ..facts() };
         let rules = json!({"autoscaler-out-of-bounds": {"enforcement": "warn"}});
         let policies = policies(&[("serving", json!({"autoscaling": autoscaling, "rules": rules}))]);

@@ -10,7 +10,6 @@ use crate::api::Enforcement;
 use crate::companions;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
-use crate::workload::wrote;
 
 /// Finds manifests that set what an autoscaler sets.
 #[derive(Debug)]
@@ -32,7 +31,7 @@ impl Rule for ReplicasUnderAutoscaler {
     fn check(&self, context: &Context) -> Vec<Finding> {
         let Some(replicas) = context.workload.replicas().filter(|_| context.is_new) else { return Vec::new() };
         // The API server fills in 1, so a 1 counts only where somebody is known to have written it.
-        if !is_scaled(context) || (replicas == 1 && !wrote(&context.workload, &["spec", "replicas"])) {
+        if !is_scaled(context) || (replicas == 1 && !context.ownership.is_declared(&["spec", "replicas"])) {
             return Vec::new();
         }
         let finding = Finding::at("spec.replicas").found(format!("`{replicas}`"));

@@ -49,7 +49,7 @@ fn finding(context: &Context, container: &Container, resource: &str) -> Option<F
     // A metric of one container without its name is completed with the model server's.
     let own_container = context.recognised.container.map(|container| container.name().to_owned());
     let ours = settings.into_iter().flat_map(|settings| &settings.metrics).map(|written| {
-        let metric = Metric::of(&serde_json::Value::Object(written.clone()));
+        let metric = Metric::read(&serde_json::Value::Object(written.clone()));
         (
             "the policy's autoscaler".to_owned(),
             Metric { container: metric.container.or_else(|| own_container.clone()), ..metric },

@@ -33,7 +33,7 @@ impl Rule for FloatingTag {
         this_source!()
     }
 
-    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+    fn with_params(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
         parameters::<Self>(params)
     }
 

@@ -54,7 +54,7 @@ impl Rule for LimitFarAboveRequest {
         Enforcement::Warn
     }
 
-    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+    fn with_params(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
         parameters::<Self>(params)
     }
 

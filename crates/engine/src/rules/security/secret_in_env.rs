@@ -63,7 +63,7 @@ impl Rule for SecretInEnv {
         this_source!()
     }
 
-    fn with(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
+    fn with_params(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
         parameters::<Self>(params)
     }
 

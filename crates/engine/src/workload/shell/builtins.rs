@@ -7,9 +7,9 @@ use rable::{Node, NodeKind};
 use super::state::End;
 use super::walk::Walk;
 use super::{Invocation, Shell, bare, is_name};
+use crate::workload::command_line::{KEYWORDS, WRAPPERS};
 use crate::workload::environment::Variable;
 use crate::workload::text::{Text, Word};
-use crate::workload::words::{KEYWORDS, WRAPPERS};
 
 impl Walk {
     /// Follows a simple command.

@@ -8,9 +8,9 @@ use super::expand::Reader;
 use super::marks::Marks;
 use super::state::{End, State};
 use super::{FUEL, Fuel, Invocation, Shell, parse};
+use crate::workload::command_line::CommandLine;
 use crate::workload::environment::Environment;
 use crate::workload::text::{Kind, Text, Word};
-use crate::workload::words::Words;
 
 /// What is said of a command that a branch decides.
 const BRANCH: &str = "which branch of its script is taken";
@@ -30,7 +30,7 @@ pub(super) struct Walk {
     pub(super) state: State,
     pub(super) fuel: Fuel,
     marks: Marks,
-    found: Vec<Words>,
+    found: Vec<CommandLine>,
     /// How many branches it stands in.
     branches: usize,
     calls: usize,
@@ -56,7 +56,7 @@ impl Walk {
     }
 
     /// Returns the commands that were found; where it took too long, only that nothing can be told.
-    pub(super) fn commands(mut self) -> Vec<Words> {
+    pub(super) fn commands(mut self) -> Vec<CommandLine> {
         if !self.fuel.is_left() {
             self.found.clear();
             self.unreadable();
@@ -105,7 +105,7 @@ impl Walk {
             words.push(Word::doubt(BRANCH));
         }
         let environment = environment.unwrap_or_else(|| self.state.environment());
-        self.found.push(Words::new(words, environment));
+        self.found.push(CommandLine::new(words, environment));
     }
 
     /// Returns the words that one comes to.

@@ -12,14 +12,14 @@ use kube::core::{ApiResource, DynamicResourceScope};
 use lz4_flex::{compress_prepend_size, decompress_size_prepended};
 use serde_json::Value;
 
+use super::informer::Key;
 use super::raw;
-use super::watch::Key;
 
 /// An object as compressed JSON.
 #[derive(Debug)]
-struct Packed(Box<[u8]>);
+struct Compressed(Box<[u8]>);
 
-impl Packed {
+impl Compressed {
     fn new(object: &Value) -> Self {
         Self(compress_prepend_size(object.to_string().as_bytes()).into())
     }
@@ -32,17 +32,17 @@ impl Packed {
 
 /// An object of the cluster: its name, and all of it packed.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
+pub(super) struct CompressedObject {
     metadata: ObjectMeta,
-    packed: Arc<Packed>,
+    packed: Arc<Compressed>,
 }
 
-impl Kept {
+impl CompressedObject {
     /// Keeps an object of a kind, without its managed fields.
     pub(super) fn new(object: DynamicObject, kind: &ApiResource) -> Self {
         let (name, namespace) = (object.metadata.name.clone(), object.metadata.namespace.clone());
         let metadata = ObjectMeta { name, namespace, ..ObjectMeta::default() };
-        Self { metadata, packed: Arc::new(Packed::new(&raw(object, kind))) }
+        Self { metadata, packed: Arc::new(Compressed::new(&raw(object, kind))) }
     }
 
     /// Returns the object.
@@ -51,7 +51,7 @@ impl Kept {
     }
 }
 
-impl Resource for Kept {
+impl Resource for CompressedObject {
     type DynamicType = ApiResource;
     type Scope = DynamicResourceScope;
 
@@ -77,18 +77,18 @@ impl Resource for Kept {
 
 /// Objects by namespace and name, or by what else tells them apart.
 #[derive(Debug)]
-pub(super) struct Shelf<K = Key>(HashMap<K, Packed>);
+pub(super) struct CompressedStore<K = Key>(HashMap<K, Compressed>);
 
-impl<K> Default for Shelf<K> {
+impl<K> Default for CompressedStore<K> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<K: Eq + Hash> Shelf<K> {
+impl<K: Eq + Hash> CompressedStore<K> {
     /// Keeps an object; returns the one that was there before.
     pub(super) fn insert(&mut self, key: K, object: &Value) -> Option<Value> {
-        self.0.insert(key, Packed::new(object)).map(|before| before.to_json())
+        self.0.insert(key, Compressed::new(object)).map(|before| before.to_json())
     }
 
     /// Takes an object away.
@@ -98,12 +98,12 @@ impl<K: Eq + Hash> Shelf<K> {
 
     /// Returns an object that is there.
     pub(super) fn get(&self, key: &K) -> Option<Value> {
-        self.0.get(key).map(Packed::to_json)
+        self.0.get(key).map(Compressed::to_json)
     }
 
     /// Returns all objects.
     pub(super) fn objects(&self) -> impl Iterator<Item = Value> {
-        self.0.values().map(Packed::to_json)
+        self.0.values().map(Compressed::to_json)
     }
 
     /// Returns the keys of all objects.
@@ -130,7 +130,7 @@ mod tests {
             "spec": {"replicas": 1.5}
         });
         let kind = super::super::resource("apps", "v1", "StatefulSet");
-        let kept = Kept::new(serde_json::from_value(listed).unwrap(), &kind);
+        let kept = CompressedObject::new(serde_json::from_value(listed).unwrap(), &kind);
         let wanted = json!({
             "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "api", "namespace": "ns"},
             "spec": {"replicas": 1.5}
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_shelf_returns_what_was_put_there() {
-        let (mut shelf, key) = (Shelf::default(), ("ns".to_owned(), "api".to_owned()));
+        let (mut shelf, key) = (CompressedStore::default(), ("ns".to_owned(), "api".to_owned()));
         assert_eq!(shelf.insert(key.clone(), &json!({"a": 1})), None);
         assert_eq!(shelf.insert(key.clone(), &json!({"a": 2})), Some(json!({"a": 1})));
         assert_eq!((shelf.get(&key), shelf.objects().count()), (Some(json!({"a": 2})), 1));

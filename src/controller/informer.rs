@@ -17,7 +17,7 @@ use crate::report;
 pub(super) type Key = (String, String);
 
 /// Takes what a watch tells.
-pub(super) trait Sink<K> {
+pub(super) trait Handler<K> {
     /// An object is there, or has changed.
     fn put(&mut self, key: Key, object: K);
 
@@ -43,7 +43,10 @@ pub(super) fn config() -> watcher::Config {
 }
 
 /// Follows a watch for as long as it goes on: it starts again by itself, and what went away in between is told.
-pub(super) async fn follow<K: Resource>(events: impl Stream<Item = watcher::Result<Event<K>>>, mut sink: impl Sink<K>) {
+pub(super) async fn follow<K: Resource>(
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+    mut handler: impl Handler<K>,
+) {
     let mut events = pin!(events);
     let mut known: HashSet<Key> = HashSet::new();
     let mut listed: HashSet<Key> = HashSet::new();
@@ -51,26 +54,26 @@ pub(super) async fn follow<K: Resource>(events: impl Stream<Item = watcher::Resu
         match event {
             Ok(Event::Init) => {
                 listed.clear();
-                known.extend(sink.noted());
+                known.extend(handler.noted());
             }
             Ok(Event::InitApply(object)) => {
                 // A list that fails half-way is begun anew, and `listed` with it: what it told of is known already.
                 known.insert(key_of(&object));
                 listed.insert(key_of(&object));
-                sink.put(key_of(&object), object);
+                handler.put(key_of(&object), object);
             }
             Ok(Event::InitDone) => {
-                known.difference(&listed).for_each(|gone| sink.remove(gone));
+                known.difference(&listed).for_each(|gone| handler.remove(gone));
                 known = mem::take(&mut listed);
-                sink.synced();
+                handler.synced();
             }
             Ok(Event::Apply(object)) => {
                 known.insert(key_of(&object));
-                sink.put(key_of(&object), object);
+                handler.put(key_of(&object), object);
             }
             Ok(Event::Delete(object)) => {
                 known.remove(&key_of(&object));
-                sink.remove(&key_of(&object));
+                handler.remove(&key_of(&object));
             }
             Err(error) => told(&error),
         }
@@ -88,9 +91,9 @@ impl Following {
     /// Follows a watch for as long as this is kept.
     pub(super) fn new<K: Resource + Send + 'static>(
         events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
-        sink: impl Sink<K> + Send + 'static,
+        handler: impl Handler<K> + Send + 'static,
     ) -> Self {
-        Self::of(|gate| follow(events, gate.before(sink)))
+        Self::of(|gate| follow(events, gate.before(handler)))
     }
 
     /// Does what follows watches for as long as this is kept; what they tell passes the gate.
@@ -120,9 +123,9 @@ impl Gate {
         }
     }
 
-    /// Puts the gate before a sink.
-    pub(super) fn before<S>(&self, sink: S) -> Ending<S> {
-        Ending { sink, gate: self.clone() }
+    /// Puts the gate before a handler.
+    pub(super) fn before<S>(&self, handler: S) -> Ending<S> {
+        Ending { handler, gate: self.clone() }
     }
 
     fn close(&self) {
@@ -130,27 +133,27 @@ impl Gate {
     }
 }
 
-/// Tells a sink what passes a gate.
+/// Tells a handler what passes a gate.
 pub(super) struct Ending<S> {
-    sink: S,
+    handler: S,
     gate: Gate,
 }
 
-impl<K, S: Sink<K>> Sink<K> for Ending<S> {
+impl<K, S: Handler<K>> Handler<K> for Ending<S> {
     fn put(&mut self, key: Key, object: K) {
-        self.gate.pass(|| self.sink.put(key, object));
+        self.gate.pass(|| self.handler.put(key, object));
     }
 
     fn remove(&mut self, key: &Key) {
-        self.gate.pass(|| self.sink.remove(key));
+        self.gate.pass(|| self.handler.remove(key));
     }
 
     fn synced(&mut self) {
-        self.gate.pass(|| self.sink.synced());
+        self.gate.pass(|| self.handler.synced());
     }
 
     fn noted(&self) -> Vec<Key> {
-        self.sink.noted()
+        self.handler.noted()
     }
 }
 
@@ -193,7 +196,7 @@ mod tests {
     #[derive(Default)]
     struct Names(BTreeSet<String>, usize);
 
-    impl Sink<ConfigMap> for &mut Names {
+    impl Handler<ConfigMap> for &mut Names {
         fn put(&mut self, key: Key, _: ConfigMap) {
             self.0.insert(key.1);
         }
@@ -274,7 +277,7 @@ mod tests {
     /// Names that are noted in another way too.
     struct Made(BTreeSet<String>);
 
-    impl Sink<ConfigMap> for &mut Made {
+    impl Handler<ConfigMap> for &mut Made {
         fn put(&mut self, key: Key, _: ConfigMap) {
             self.0.insert(key.1);
         }
@@ -300,7 +303,7 @@ mod tests {
         names: Arc<Mutex<Vec<String>>>,
     }
 
-    impl Sink<ConfigMap> for Slow {
+    impl Handler<ConfigMap> for Slow {
         fn put(&mut self, key: Key, _: ConfigMap) {
             let _ = self.begun.send(());
             std::thread::sleep(Duration::from_millis(100));

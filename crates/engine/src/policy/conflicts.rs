@@ -11,7 +11,7 @@ use crate::api::Enforcement;
 
 /// What there is to say of a policy beside the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Meeting {
+pub struct PolicyConflicts {
     /// Settings about which it and another of its priority disagree, a sentence each.
     pub conflicts: BTreeSet<String>,
     /// What it and others say together that would have workloads refused for what their authors did not write, a sentence
@@ -19,17 +19,17 @@ pub struct Meeting {
     pub contradictions: BTreeSet<String>,
 }
 
-impl Meeting {
+impl PolicyConflicts {
     /// Looks at two policies together.
     #[must_use]
-    pub fn of(one: &Policy, other: &Policy) -> Self {
+    pub fn between(one: &Policy, other: &Policy) -> Self {
         let mut meeting = Self::default();
         if !one.may_meet(other) {
             return meeting;
         }
         let (first, second) = if order(one, other).is_le() { (one, other) } else { (other, one) };
         for (of_first, of_second) in together(first, second) {
-            let effective = Effective::of(&[(first, of_first), (second, of_second)]);
+            let effective = Effective::merge(&[(first, of_first), (second, of_second)]);
             meeting.conflicts.extend(effective.conflicts().iter().map(ToString::to_string));
             meeting.contradictions.extend(effective.contradictions().iter().cloned());
         }
@@ -52,10 +52,10 @@ impl Meeting {
 impl PolicySet {
     /// Looks at a policy beside all others of the set.
     #[must_use]
-    pub fn beside(&self, policy: &Policy) -> Meeting {
-        let mut meeting = Meeting::default();
+    pub fn beside(&self, policy: &Policy) -> PolicyConflicts {
+        let mut meeting = PolicyConflicts::default();
         for other in self.policies.iter().filter(|other| other.reference.name != policy.reference.name) {
-            meeting.extend(Meeting::of(policy, other));
+            meeting.extend(PolicyConflicts::between(policy, other));
         }
         meeting
     }
@@ -111,7 +111,7 @@ impl Policy {
 fn can_hold(requirements: impl IntoIterator<Item = Expression>) -> bool {
     let mut labels: BTreeMap<String, Label> = BTreeMap::new();
     for requirement in requirements {
-        let (key, wanted) = Label::of(requirement);
+        let (key, wanted) = Label::from_requirement(requirement);
         labels.entry(key).or_default().also(wanted);
     }
     labels.values().all(Label::can_be)
@@ -132,7 +132,7 @@ struct Label {
 
 impl Label {
     /// Reads one requirement.
-    fn of(requirement: Expression) -> (String, Self) {
+    fn from_requirement(requirement: Expression) -> (String, Self) {
         use Expression::{DoesNotExist, Equal, Exists, In, NotEqual, NotIn};
         let accept = |values| Self { is_required: true, accepted: Some(values), ..Self::default() };
         let refuse = |refused| Self { refused, ..Self::default() };
@@ -172,7 +172,7 @@ mod tests {
     use crate::testing::policies;
 
     /// What there is to say of the first policy beside the others.
-    fn beside(specs: &[(&str, Value)]) -> Meeting {
+    fn beside(specs: &[(&str, Value)]) -> PolicyConflicts {
         let set = policies(specs);
         let first = set.policies().iter().find(|policy| *policy.reference.name == *specs[0].0).unwrap();
         set.beside(first)

@@ -12,19 +12,19 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::Queue;
 use super::apply::{ApplyError, Writer, apply_status};
+use super::informer::Key;
 use super::leader::Leadership;
 use super::status::timed;
-use super::strangers::Strangers;
-use super::watch::Key;
+use super::unlabelled::UnlabelledWorkloads;
+use super::{Parts, Queue};
 use crate::report;
 use crate::server::slow_lane::in_place;
-use crate::state::State;
+use crate::shared_state::SharedState;
 use tidegate_engine::BUILTIN;
-use tidegate_engine::companions::{Held, contains};
+use tidegate_engine::companions::{HeldReplicas, contains};
 use tidegate_engine::decision::Decision;
-use tidegate_engine::policy::{Broken, Exception, Meeting, Policy, PolicySet};
+use tidegate_engine::policy::{Exception, InvalidPolicy, Policy, PolicyConflicts, PolicySet};
 use tidegate_engine::workload::WorkloadRef;
 
 /// How often counts are written, and exceptions looked at that may have expired: each status changes at most so often
@@ -41,10 +41,10 @@ const MOST_NAMED: usize = 10;
 const MAX_MESSAGE: usize = 1024;
 
 /// What the watches of policies and exceptions have told.
-pub(super) struct Book {
-    state: Arc<State>,
+pub(super) struct PolicyStore {
+    state: Arc<SharedState>,
     queue: Queue,
-    strangers: Arc<Strangers>,
+    unlabelled: Arc<UnlabelledWorkloads>,
     leadership: Leadership,
     statuses: UnboundedSender<Value>,
     pages: Mutex<Pages>,
@@ -55,7 +55,7 @@ struct Pages {
     policies: BTreeMap<String, Page<Policy>>,
     exceptions: BTreeMap<Key, Page<Exception>>,
     /// What there is to say of two policies together, by their names; only where there is something.
-    meetings: BTreeMap<(String, String), Meeting>,
+    meetings: BTreeMap<(String, String), PolicyConflicts>,
     /// Policies that come from files, and whose status nobody reads.
     from_files: Vec<Arc<Policy>>,
     /// The watches that have not told everything yet.
@@ -84,7 +84,7 @@ struct Judged {
     /// By exception: how many violations it excuses.
     excused: BTreeMap<String, i64>,
     /// The replicas, where they are more than a policy allows.
-    held: Option<Held>,
+    held: Option<HeldReplicas>,
 }
 
 impl<T> Page<T> {
@@ -106,12 +106,12 @@ impl<T> Page<T> {
     }
 }
 
-impl Book {
-    /// Opens a book for what these watches will tell; the statuses are to be written by [`write()`].
+impl PolicyStore {
+    /// Opens a store of policies for what these watches will tell; the statuses are to be written by [`write()`].
     pub(super) fn open(
-        state: &Arc<State>,
+        state: &Arc<SharedState>,
         queue: Queue,
-        strangers: Arc<Strangers>,
+        unlabelled: Arc<UnlabelledWorkloads>,
         leadership: Leadership,
         watches: impl IntoIterator<Item = &'static str>,
     ) -> (Arc<Self>, UnboundedReceiver<Value>) {
@@ -119,7 +119,7 @@ impl Book {
         let from_files = state.read(|policies, _| policies.policies().to_vec());
         let pages = Pages { from_files, missing: watches.into_iter().collect(), ..Pages::default() };
         let (state, pages) = (Arc::clone(state), Mutex::new(pages));
-        (Arc::new(Self { state, queue, strangers, leadership, statuses, pages }), to_write)
+        (Arc::new(Self { state, queue, unlabelled, leadership, statuses, pages }), to_write)
     }
 
     /// Notes a policy, unless it is one that was noted before.
@@ -239,7 +239,7 @@ impl Book {
             let expired = pages.expired(Timestamp::now());
             for (namespace, _) in expired.difference(&mem::take(&mut pages.expired)) {
                 self.queue.push_namespace(namespace);
-                self.strangers.decide_again_in(namespace);
+                self.unlabelled.decide_again_in(namespace);
             }
             pages.expired = expired;
             self.tell(&pages);
@@ -260,14 +260,14 @@ impl Book {
         let exceptions = pages.exceptions.values().filter_map(|page| page.in_force.clone());
         let broken = pages.policies.iter().filter(|(_, page)| page.in_force.is_none()).map(|(name, page)| {
             let written = serde_json::from_value(page.object.clone()).ok();
-            Broken::of(name, written.as_ref(), page.problem.as_deref().unwrap_or_default())
+            InvalidPolicy::new(name, written.as_ref(), page.problem.as_deref().unwrap_or_default())
         });
         let scope = self.state.read(|current, _| current.scope().clone());
         self.state.replace_policies(
-            PolicySet::new(scope, policies).with_exceptions(exceptions).with_broken(broken.collect()),
+            PolicySet::new(scope, policies).with_exceptions(exceptions).with_invalid(broken.collect()),
         );
         self.queue.push_all();
-        self.strangers.decide_all_again();
+        self.unlabelled.decide_all_again();
     }
 
     /// Writes every status that is not as it should be.
@@ -279,7 +279,7 @@ impl Book {
     fn is_counted(&self, pages: &Pages) -> bool {
         let is_judged = |workload: &WorkloadRef| pages.judged.contains_key(workload);
         self.state.is_complete()
-            && self.strangers.are_seen()
+            && self.unlabelled.are_seen()
             && self.queue.kinds().iter().all(|workloads| workloads.references().all(|known| is_judged(&known)))
     }
 
@@ -289,11 +289,11 @@ impl Book {
             return;
         }
         let now = Timestamp::now();
-        let (counts, used, strangers) = (pages.counts(), pages.used(), self.strangers.by_policy());
+        let (counts, used, unlabelled) = (pages.counts(), pages.used(), self.unlabelled.by_policy());
         let told = |(name, page): (&String, &Page<Policy>)| {
             let counts = counts.get(name.as_str()).copied().unwrap_or_default();
             let mut status = pages.of_policy(name, page, counts);
-            status["unlabelled"] = unlabelled(strangers.get(name).map_or(&[][..], Vec::as_slice));
+            status["unlabelled"] = unlabelled_status(unlabelled.get(name).map_or(&[][..], Vec::as_slice));
             (page.object.clone(), status)
         };
         let of_policies = pages.policies.iter().map(told);
@@ -319,7 +319,7 @@ impl Book {
 
 impl Pages {
     /// Notes what there is to say of a policy that has changed, or gone, beside the others.
-    fn meet(&mut self, name: &str, meetings: Vec<((String, String), Meeting)>) {
+    fn meet(&mut self, name: &str, meetings: Vec<((String, String), PolicyConflicts)>) {
         self.meetings.retain(|(one, other), _| one != name && other != name);
         self.meetings.extend(meetings);
     }
@@ -428,13 +428,14 @@ impl Pages {
 }
 
 /// Returns what there is to say of a policy beside each of the others, where there is something.
-fn meetings(name: &str, policy: &Policy, others: &[(String, Arc<Policy>)]) -> Vec<((String, String), Meeting)> {
-    let met = others.iter().map(|(other, found)| ((name.to_owned(), other.clone()), Meeting::of(policy, found)));
+fn meetings(name: &str, policy: &Policy, others: &[(String, Arc<Policy>)]) -> Vec<((String, String), PolicyConflicts)> {
+    let met =
+        others.iter().map(|(other, found)| ((name.to_owned(), other.clone()), PolicyConflicts::between(policy, found)));
     met.filter(|(_, meeting)| !meeting.is_empty()).collect()
 }
 
 /// Tells of workloads that a policy would be for if they were labelled.
-fn unlabelled(names: &[String]) -> Value {
+fn unlabelled_status(names: &[String]) -> Value {
     json!({"count": names.len(), "names": &names[..names.len().min(MOST_NAMED)]})
 }
 
@@ -443,8 +444,14 @@ fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Value {
     json!({"type": type_, "status": status, "reason": reason, "message": message})
 }
 
+/// Starts to count, and to write the statuses of policies and exceptions.
+pub(super) fn start(store: &Arc<PolicyStore>, writer: Writer, statuses: UnboundedReceiver<Value>, parts: &mut Parts) {
+    parts.spawn_writing("statuses", write(writer, statuses));
+    parts.spawn("counts", Arc::clone(store).tick());
+}
+
 /// Writes statuses, one after the other. One that fails is written with the next tick, where it still differs.
-pub(super) async fn write(writer: Writer, mut statuses: UnboundedReceiver<Value>) {
+async fn write(writer: Writer, mut statuses: UnboundedReceiver<Value>) {
     while let Some(status) = statuses.next().await {
         match apply_status(&writer, &status).await {
             Ok(()) | Err(ApplyError::NotLeading) => {}

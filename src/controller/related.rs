@@ -11,8 +11,8 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 use tracing::warn;
 
-use super::sinks::{Watches, made_for};
-use super::watch::{self, Key, Sink, follow};
+use super::informer::{self, Handler, Key, follow};
+use super::watches::{Watches, made_for};
 use super::{raw, resource};
 use crate::report;
 use crate::server::health::Step;
@@ -28,7 +28,7 @@ impl Watches {
         let note: Note = |facts, (namespace, name), claim| {
             let inside = facts.claims.entry(namespace.clone()).or_default();
             match claim {
-                Some(claim) => drop(inside.insert(name.clone(), Claim::of(claim))),
+                Some(claim) => drop(inside.insert(name.clone(), Claim::read(claim))),
                 None => drop(inside.remove(name)),
             }
         };
@@ -45,7 +45,7 @@ impl Watches {
 
     /// Follows the names of the Services.
     pub(super) fn services(&self, step: Step) -> impl Future<Output = ()> + use<> {
-        let events = watcher(Api::<PartialObjectMeta<Service>>::all(self.client.clone()), watch::config());
+        let events = watcher(Api::<PartialObjectMeta<Service>>::all(self.client.clone()), informer::config());
         follow(events.default_backoff(), Services(Beside { watches: self.clone(), step, is_synced: false }))
     }
 
@@ -60,7 +60,7 @@ impl Watches {
                 }
             }
         };
-        let known = Apis::of_version(&version.major, &version.minor);
+        let known = Apis::parse(&version.major, &version.minor);
         self.state.note(|facts| {
             facts.apis.pre_stop_sleep = known.pre_stop_sleep;
             facts.apis.hpa_scale_to_zero = known.hpa_scale_to_zero;
@@ -112,7 +112,7 @@ struct Objects {
     note: Note,
 }
 
-impl Sink<DynamicObject> for Objects {
+impl Handler<DynamicObject> for Objects {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
         self.beside.watches.state.note(|facts| (self.note)(facts, &key, Some(&object)));
@@ -160,7 +160,7 @@ impl OfCompanion {
     }
 }
 
-impl Sink<DynamicObject> for OfCompanion {
+impl Handler<DynamicObject> for OfCompanion {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
         let before = self.note(&key, Some(&object));
@@ -179,7 +179,7 @@ impl Sink<DynamicObject> for OfCompanion {
 
 struct Services(Beside);
 
-impl Sink<PartialObjectMeta<Service>> for Services {
+impl Handler<PartialObjectMeta<Service>> for Services {
     fn put(&mut self, key: Key, _: PartialObjectMeta<Service>) {
         let is_new = self.0.watches.state.note(|facts| {
             let inside = facts.services.entry(key.0.clone()).or_default();

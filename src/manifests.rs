@@ -11,7 +11,7 @@ use crate::report;
 use tidegate_engine::BUILTIN;
 use tidegate_engine::api::{ServingException, ServingPolicy};
 use tidegate_engine::companions::{self, autoscaler_of, database};
-use tidegate_engine::decision::{Considered, Operation, Request, User};
+use tidegate_engine::decision::{Evaluation, Operation, Request, User};
 use tidegate_engine::facts::{Apis, Autoscaler, Claim, Facts, Namespace, SCALED_OBJECT};
 use tidegate_engine::kind::Kind;
 use tidegate_engine::policy::{Exception, Policy, PolicySet};
@@ -25,7 +25,7 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Everything that files say.
 #[derive(Debug, Default)]
-pub struct Input {
+pub struct Manifests {
     /// The policies.
     pub policies: Vec<Arc<Policy>>,
     /// The exceptions to them.
@@ -50,7 +50,7 @@ pub struct Found {
 
 /// What cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum InputError {
+pub enum ManifestError {
     /// The text is no YAML.
     #[error("{file}: it is no YAML: {problem}")]
     Syntax {
@@ -85,13 +85,13 @@ pub enum InputError {
 ///
 /// # Errors
 /// Says which makes no sense, and why.
-pub fn policies(file: &str, text: &str, scope: BTreeMap<String, String>) -> Result<PolicySet, InputError> {
-    let mut input = Input::new();
+pub fn policies(file: &str, text: &str, scope: BTreeMap<String, String>) -> Result<PolicySet, ManifestError> {
+    let mut input = Manifests::new();
     input.add_text(file, text, "")?;
     Ok(input.policy_set(scope))
 }
 
-impl Input {
+impl Manifests {
     /// Starts with nothing, in a cluster that serves every API.
     #[must_use]
     pub fn new() -> Self {
@@ -102,20 +102,20 @@ impl Input {
     ///
     /// # Errors
     /// Says which object makes no sense, and why.
-    pub fn add_text(&mut self, file: &str, text: &str, namespace: &str) -> Result<(), InputError> {
+    pub fn add_text(&mut self, file: &str, text: &str, namespace: &str) -> Result<(), ManifestError> {
         // The line that cannot be read may hold a secret: it is named, not shown.
         let unseen = serde_saphyr::options! { with_snippet: false };
         let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, unseen)
-            .map_err(|problem| InputError::Syntax { file: file.to_owned(), problem: report::chain(&problem) })?;
+            .map_err(|problem| ManifestError::Syntax { file: file.to_owned(), problem: report::chain(&problem) })?;
         for (index, document) in documents.into_iter().enumerate().filter(|(_, document)| !document.is_null()) {
             self.add(file, index + 1, document, namespace)?;
         }
         Ok(())
     }
 
-    fn add(&mut self, file: &str, document: usize, object: Value, namespace: &str) -> Result<(), InputError> {
+    fn add(&mut self, file: &str, document: usize, object: Value, namespace: &str) -> Result<(), ManifestError> {
         let (Some(kind), Some(version)) = (object["kind"].as_str(), object["apiVersion"].as_str()) else {
-            return Err(InputError::NoKind { file: file.to_owned(), document });
+            return Err(ManifestError::NoKind { file: file.to_owned(), document });
         };
         let (group, kind) = (version.split_once('/').map_or("", |(group, _)| group).to_owned(), kind.to_owned());
         match (group.as_str(), kind.as_str()) {
@@ -128,7 +128,7 @@ impl Input {
         }
     }
 
-    fn add_policy(&mut self, file: &str, object: &Value) -> Result<(), InputError> {
+    fn add_policy(&mut self, file: &str, object: &Value) -> Result<(), ManifestError> {
         let fields = object.as_object().into_iter().flat_map(|fields| fields.keys());
         if let Some(unknown) = fields.into_iter().find(|field| !FIELDS.contains(&field.as_str())) {
             return Err(senseless(
@@ -150,7 +150,7 @@ impl Input {
         (group, kind): (&str, &str),
         mut object: Value,
         namespace: &str,
-    ) -> Result<(), InputError> {
+    ) -> Result<(), ManifestError> {
         if (group, kind) == ("", "Namespace") {
             let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             let labels: BTreeMap<String, String> =
@@ -183,7 +183,7 @@ impl Input {
         let (namespace, name) = (text("namespace"), text("name"));
         match kind {
             ("", "PersistentVolumeClaim") => {
-                self.facts.claims.entry(namespace).or_default().insert(name, Claim::of(object));
+                self.facts.claims.entry(namespace).or_default().insert(name, Claim::read(object));
             }
             ("", "Service") => {
                 Arc::make_mut(self.facts.services.entry(namespace).or_default()).insert(name);
@@ -206,7 +206,7 @@ impl Input {
         Arc::make_mut(inside).insert((api.provider, name), database::read(api, object));
     }
 
-    fn add_workload(&mut self, file: &str, object: Value) -> Result<(), InputError> {
+    fn add_workload(&mut self, file: &str, object: Value) -> Result<(), ManifestError> {
         let namespace = Workload::view(&object)
             .map_err(|problem| senseless(file, &object, report::chain(&problem)))?
             .namespace()
@@ -247,17 +247,17 @@ impl Input {
 /// # Panics
 /// Never: the objects were viewed before.
 #[must_use]
-pub fn considered<'a>(
+pub fn evaluation<'a>(
     object: &'a Value,
     old: Option<&'a Value>,
     now: Timestamp,
     policies: &'a PolicySet,
     facts: &'a Facts,
-) -> Considered<'a> {
+) -> Evaluation<'a> {
     let view = |object: &'a Value| Workload::view(object).expect("it was viewed when it was read");
     let operation = if old.is_some() { Operation::Update } else { Operation::Create };
     let request = Request { operation, workload: view(object), old: old.map(view), user: User::default(), now };
-    Considered::of(request, policies, facts)
+    Evaluation::new(request, policies, facts)
 }
 
 fn named(name: &str, mut labels: BTreeMap<String, String>) -> Namespace {
@@ -265,13 +265,13 @@ fn named(name: &str, mut labels: BTreeMap<String, String>) -> Namespace {
     Namespace { labels, terminating: false }
 }
 
-fn read<T: DeserializeOwned>(file: &str, object: &Value) -> Result<T, InputError> {
+fn read<T: DeserializeOwned>(file: &str, object: &Value) -> Result<T, ManifestError> {
     serde_json::from_value(object.clone()).map_err(|problem| senseless(file, object, problem.to_string()))
 }
 
-fn senseless(file: &str, object: &Value, problem: String) -> InputError {
+fn senseless(file: &str, object: &Value, problem: String) -> ManifestError {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    InputError::Object {
+    ManifestError::Object {
         file: file.to_owned(),
         kind: text(&object["kind"]),
         name: text(&object["metadata"]["name"]),
@@ -311,7 +311,7 @@ spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: StatefulSet, 
 
     #[test]
     fn objects_are_sorted() {
-        let mut input = Input::new();
+        let mut input = Manifests::new();
         input.add_text("all.yaml", SEVERAL, "default").unwrap();
         let workloads: Vec<&Value> =
             input.workloads.iter().map(|found| &found.object["metadata"]["namespace"]).collect();
@@ -338,7 +338,7 @@ kind: HorizontalPodAutoscaler
 metadata: {name: keda-hpa-mine, ownerReferences: [{apiVersion: keda.sh/v1alpha1, kind: ScaledObject, name: mine}]}
 spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: api}}
 ";
-        let mut input = Input::new();
+        let mut input = Manifests::new();
         input.add_text("keda.yaml", keda, "ml").unwrap();
         let target = WorkloadRef { namespace: "ml".into(), kind: "Deployment".into(), name: "api".into() };
         let names: Vec<String> = input.facts.autoscalers_of(&target).iter().map(Autoscaler::reference).collect();
@@ -347,7 +347,7 @@ spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, n
 
     #[test]
     fn what_cannot_be_used_is_told_with_its_place() {
-        let told = |text: &str| Input::new().add_text("a.yaml", text, "default").unwrap_err().to_string();
+        let told = |text: &str| Manifests::new().add_text("a.yaml", text, "default").unwrap_err().to_string();
         let policy =
             "{apiVersion: tidegate.dev/v1alpha1, kind: ServingPolicy, metadata: {name: p}, spec: {rules: {no: {}}}}";
         let exception = "{apiVersion: tidegate.dev/v1alpha1, kind: ServingException, metadata: {name: e}, spec: {}}";
@@ -359,7 +359,7 @@ spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, n
     #[test]
     fn a_line_that_cannot_be_read_is_not_shown() {
         let text = "kind: Deployment\nenv: s3cret: oops\n";
-        let told = Input::new().add_text("a.yaml", text, "default").unwrap_err();
+        let told = Manifests::new().add_text("a.yaml", text, "default").unwrap_err();
         let told = report::chain(&told);
         assert!(told.contains("a.yaml") && !told.contains("s3cret"), "{told}");
     }

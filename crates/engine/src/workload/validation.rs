@@ -10,7 +10,7 @@ use crate::quantity::Quantity;
 /// A field whose type is not the one that Kubernetes gives it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place} is {found}, but Kubernetes has {expected} there")]
-pub struct ShapeError {
+pub struct ValidationError {
     place: String,
     expected: &'static str,
     found: &'static str,
@@ -96,7 +96,7 @@ const PROBE: Shape = Shape::Object(&[
 ]);
 
 /// Checks a whole workload of a kind.
-pub(super) fn check(object: &Value, kind: &Kind) -> Result<(), ShapeError> {
+pub(super) fn check(object: &Value, kind: &Kind) -> Result<(), ValidationError> {
     if !object.is_object() {
         return Err(WORKLOAD.error(object, &[]));
     }
@@ -109,14 +109,14 @@ fn check_at<'v>(
     value: &'v Value,
     mut way: impl Iterator<Item = &'static str>,
     place: &mut Vec<Step<'v>>,
-) -> Result<(), ShapeError> {
+) -> Result<(), ValidationError> {
     let Some(field) = way.next() else { return TEMPLATE.check(value, place) };
     Shape::Object(&[]).check(value, place)?;
     below(place, Step::Field(field), |place| check_at(&value[field], way, place))
 }
 
 /// Checks a pod template.
-pub(super) fn check_template(template: &Value) -> Result<(), ShapeError> {
+pub(super) fn check_template(template: &Value) -> Result<(), ValidationError> {
     TEMPLATE.check(template, &mut Vec::new())
 }
 
@@ -127,7 +127,7 @@ enum Step<'s> {
 }
 
 impl Shape {
-    fn check<'v>(&self, value: &'v Value, place: &mut Vec<Step<'v>>) -> Result<(), ShapeError> {
+    fn check<'v>(&self, value: &'v Value, place: &mut Vec<Step<'v>>) -> Result<(), ValidationError> {
         match (self, value) {
             (_, Value::Null)
             | (Self::Text, Value::String(_))
@@ -152,12 +152,12 @@ impl Shape {
         }
     }
 
-    fn error(&self, value: &Value, place: &[Step]) -> ShapeError {
+    fn error(&self, value: &Value, place: &[Step]) -> ValidationError {
         let found = match (self, value) {
             (Self::Quantity, Value::String(_) | Value::Number(_)) => "unreadable",
             _ => name_of(value),
         };
-        ShapeError { place: written(place), expected: self.name(), found }
+        ValidationError { place: written(place), expected: self.name(), found }
     }
 
     fn name(&self) -> &'static str {
@@ -215,8 +215,8 @@ mod tests {
     use super::*;
     use crate::kind::KINDS;
 
-    fn checked(object: &Value) -> Result<(), ShapeError> {
-        check(object, Kind::of_object(object))
+    fn checked(object: &Value) -> Result<(), ValidationError> {
+        check(object, Kind::from_object(object))
     }
 
     fn complaint(object: &Value) -> String {

@@ -10,13 +10,14 @@ use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 
+use super::informer::{self, Handler, Key, follow};
 use super::observed::{Objects, described_by};
-use super::strangers::Strangers;
-use super::watch::{self, Key, Sink, follow};
+use super::unlabelled::UnlabelledWorkloads;
 use super::workloads::WholeNamespaces;
-use super::{Queue, raw, resource};
+use super::{Parts, Queue, raw, resource};
 use crate::server::health::Step;
-use crate::state::State;
+use crate::shared_state::SharedState;
+use tidegate_engine::companions;
 pub(super) use tidegate_engine::companions::made_for;
 use tidegate_engine::facts::Namespace;
 
@@ -24,16 +25,34 @@ use tidegate_engine::facts::Namespace;
 #[derive(Clone)]
 pub(super) struct Watches {
     pub(super) client: Client,
-    pub(super) state: Arc<State>,
+    pub(super) state: Arc<SharedState>,
     pub(super) objects: Arc<Objects>,
     pub(super) queue: Queue,
-    pub(super) strangers: Arc<Strangers>,
+    pub(super) unlabelled: Arc<UnlabelledWorkloads>,
 }
 
 impl Watches {
+    /// Starts all watches but those of workloads, policies and exceptions.
+    pub(super) fn start(&self, parts: &mut Parts) {
+        parts.watch("namespaces", |step| self.namespaces(step));
+        parts.watch("autoscalers", |step| self.autoscalers(step));
+        parts.watch("scaled objects", |step| self.scaled_objects(step));
+        parts.watch("metrics APIs", |step| self.metrics_apis(step));
+        parts.watch("model servers", |step| self.model_servers(step));
+        for api in companions::database::apis() {
+            parts.watch(api.definition, |step| self.databases(api, step));
+        }
+        for watched in companions::watched() {
+            parts.watch(watched.kind, |step| self.companion(watched, step));
+        }
+        parts.watch("claims", |step| self.claims(step));
+        parts.watch("services", |step| self.services(step));
+        parts.watch("version", |step| self.clone().version(step));
+    }
+
     /// Follows the namespaces.
     pub(super) fn namespaces(&self, step: Step) -> impl Future<Output = ()> + use<> {
-        let events = watcher(Api::<PartialObjectMeta<CoreNamespace>>::all(self.client.clone()), watch::config());
+        let events = watcher(Api::<PartialObjectMeta<CoreNamespace>>::all(self.client.clone()), informer::config());
         let whole = WholeNamespaces::new(self.client.clone(), self.queue.clone(), step);
         follow(events.default_backoff(), Namespaces { watches: self.clone(), whole })
     }
@@ -48,7 +67,7 @@ impl Watches {
         &self,
         kind: &ApiResource,
     ) -> impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + use<> {
-        watcher(Api::all_with(self.client.clone(), kind), watch::config()).default_backoff()
+        watcher(Api::all_with(self.client.clone(), kind), informer::config()).default_backoff()
     }
 }
 
@@ -57,7 +76,7 @@ struct Namespaces {
     whole: WholeNamespaces,
 }
 
-impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
+impl Handler<PartialObjectMeta<CoreNamespace>> for Namespaces {
     fn put(&mut self, key: Key, object: PartialObjectMeta<CoreNamespace>) {
         let terminating = object.metadata.deletion_timestamp.is_some();
         let namespace = Namespace { labels: object.metadata.labels.unwrap_or_default(), terminating };
@@ -66,7 +85,7 @@ impl Sink<PartialObjectMeta<CoreNamespace>> for Namespaces {
         // Other labels, other policies.
         if before.is_none_or(|before| before != namespace) {
             self.watches.queue.push_namespace(&key.1);
-            self.watches.strangers.decide_again_in(&key.1);
+            self.watches.unlabelled.decide_again_in(&key.1);
         }
     }
 
@@ -94,7 +113,7 @@ impl ModelServers {
     }
 }
 
-impl Sink<DynamicObject> for ModelServers {
+impl Handler<DynamicObject> for ModelServers {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
         let before = self.watches.objects.note(|kinds| kinds.model_servers.insert(key, &object));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::plural;
-use crate::trial::Outcome;
+use crate::policy_tests::Outcome;
 
 /// What came of all tests so far.
 #[derive(Debug, Default)]

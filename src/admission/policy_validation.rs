@@ -10,7 +10,7 @@ use tidegate_engine::BUILTIN;
 use tidegate_engine::api::{ServingException, ServingPolicy};
 use tidegate_engine::companions::autoscaler;
 use tidegate_engine::facts::Facts;
-use tidegate_engine::policy::{Exception, Meeting, Policy, PolicySet};
+use tidegate_engine::policy::{Exception, Policy, PolicyConflicts, PolicySet};
 use tidegate_engine::workload::{Workload, WorkloadRef};
 
 /// Looks up a workload as it is stored; none where it is not followed.
@@ -50,7 +50,7 @@ pub fn answer(
 
 fn of_policy(object: &Value, old: Option<&Value>, policies: &PolicySet) -> Result<(Policy, Vec<String>), String> {
     let policy = compiled(object)?;
-    let Meeting { conflicts, contradictions } = policies.beside(&policy);
+    let PolicyConflicts { conflicts, contradictions } = policies.beside(&policy);
     // Like a workload, a policy is not refused for what was so before.
     let before = old.and_then(|old| compiled(old).ok()).map(|old| policies.beside(&old)).unwrap_or_default();
     let new: Vec<&str> = contradictions.difference(&before.contradictions).map(String::as_str).collect();

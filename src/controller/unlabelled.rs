@@ -14,17 +14,18 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tracing::error;
 
-use super::kept::Kept;
-use super::watch::{self, Key, Sink, follow};
+use super::compressed::CompressedObject;
+use super::informer::{self, Handler, Key, follow};
 use super::workloads::{SharedStep, Workloads};
+use super::{Parts, Queue};
 use crate::server::health::Readiness;
-use crate::state::State;
-use tidegate_engine::decision::{Considered, Operation, Request, User};
+use crate::shared_state::SharedState;
+use tidegate_engine::decision::{Evaluation, Operation, Request, User};
 use tidegate_engine::workload::{Workload, WorkloadRef};
 
-/// The strangers that are known.
-pub(super) struct Strangers {
-    state: Arc<State>,
+/// The unlabelled workloads that are known.
+pub(super) struct UnlabelledWorkloads {
+    state: Arc<SharedState>,
     known: Mutex<Known>,
     /// Notified when there is something to decide.
     changed: Notify,
@@ -35,7 +36,7 @@ pub(super) struct Strangers {
 #[derive(Default)]
 struct Known {
     /// Every workload without the labels, whatever it runs: the next policy may bring the runtime that recognises it.
-    workloads: HashMap<WorkloadRef, Kept>,
+    workloads: HashMap<WorkloadRef, CompressedObject>,
     /// The workloads to decide about: they, or what decides about them, have changed.
     due: BTreeSet<WorkloadRef>,
     /// Whether one is being decided about that is no longer due.
@@ -44,16 +45,27 @@ struct Known {
     told: BTreeMap<WorkloadRef, Vec<String>>,
 }
 
-impl Strangers {
+impl UnlabelledWorkloads {
     /// Begins without any.
-    pub(super) fn new(state: &Arc<State>) -> Arc<Self> {
+    pub(super) fn new(state: &Arc<SharedState>) -> Arc<Self> {
         let (state, seen) = (Arc::clone(state), Readiness::default());
         Arc::new(Self { state, known: Mutex::default(), changed: Notify::new(), seen })
     }
 
+    /// Starts to follow the unlabelled workloads of each kind, and to decide about them.
+    pub(super) fn start(self: &Arc<Self>, queue: &Queue, parts: &mut Parts) {
+        for workloads in queue.kinds() {
+            if let Some(definition) = workloads.served().follow_definition(parts.client) {
+                parts.spawn("kinds", definition);
+            }
+            parts.spawn("unlabelled", self.follow(parts.client, workloads, parts.readiness.clone()));
+        }
+        parts.spawn("unlabelled", Arc::clone(self).decide());
+    }
+
     /// Follows the workloads of a kind that lack the labels of a model server, once all else is known. Several labels cannot
     /// be asked for in that way: then all are followed.
-    pub(super) fn follow(
+    fn follow(
         self: &Arc<Self>,
         client: &Client,
         workloads: &Workloads,
@@ -69,14 +81,14 @@ impl Strangers {
             }
         });
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
-        let strangers = Arc::clone(self);
+        let unlabelled = Arc::clone(self);
         async move {
             all_else.reached().await;
             let begin = |step| {
-                let events = watcher(api.clone(), watch::config().labels(&without)).default_backoff();
-                follow(events, OfKind { strangers: Arc::clone(&strangers), kind: kind.clone(), step })
+                let events = watcher(api.clone(), informer::config().labels(&without)).default_backoff();
+                follow(events, OfKind { unlabelled: Arc::clone(&unlabelled), kind: kind.clone(), step })
             };
-            served.during(Some(step.into()), begin, || strangers.forget(&kind.kind)).await;
+            served.during(Some(step.into()), begin, || unlabelled.forget(&kind.kind)).await;
         }
     }
 
@@ -121,7 +133,7 @@ impl Strangers {
         self.seen.missing().is_empty() && known.due.is_empty() && !known.is_deciding
     }
 
-    /// Returns the names of the strangers that each policy would be for, `namespace/name` in their order.
+    /// Returns the names of the unlabelled workloads that each policy would be for, `namespace/name` in their order.
     pub(super) fn by_policy(&self) -> BTreeMap<String, Vec<String>> {
         let mut by_policy: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (workload, policies) in &self.known().told {
@@ -154,14 +166,14 @@ impl Strangers {
         let (operation, now) = (Operation::Observe, Timestamp::now());
         let request = Request { operation, workload, old: None, user: User::default(), now };
         self.state.read(|policies, facts| {
-            let considered = Considered::of(request, policies, facts);
-            let verdict = considered.verdict();
+            let evaluation = Evaluation::new(request, policies, facts);
+            let verdict = evaluation.verdict();
             let is_told = !(verdict.allows() && verdict.warned.is_empty() && verdict.recorded.is_empty());
-            (considered.is_stranger() && is_told).then(|| considered.policies())
+            (evaluation.is_unlabelled() && is_told).then(|| evaluation.policies())
         })
     }
 
-    fn put(&self, workload: WorkloadRef, kept: Kept) {
+    fn put(&self, workload: WorkloadRef, kept: CompressedObject) {
         let mut known = self.known();
         known.due.insert(workload.clone());
         known.workloads.insert(workload, kept);
@@ -182,7 +194,7 @@ impl Strangers {
 
 impl Known {
     /// Takes the next workload to decide about.
-    fn next(&mut self) -> Option<(WorkloadRef, Kept)> {
+    fn next(&mut self) -> Option<(WorkloadRef, CompressedObject)> {
         let workload = self.due.pop_first()?;
         let kept = self.workloads.get(&workload)?.clone();
         self.is_deciding = true;
@@ -201,7 +213,7 @@ impl Known {
 }
 
 struct OfKind {
-    strangers: Arc<Strangers>,
+    unlabelled: Arc<UnlabelledWorkloads>,
     kind: ApiResource,
     step: Option<SharedStep>,
 }
@@ -215,22 +227,22 @@ impl OfKind {
     fn is_labelled(&self, object: &DynamicObject) -> bool {
         let labels = object.metadata.labels.as_ref();
         let has = |(key, value): (&String, &String)| labels.and_then(|labels| labels.get(key)) == Some(value);
-        self.strangers.state.read(|policies, _| policies.scope().iter().all(has))
+        self.unlabelled.state.read(|policies, _| policies.scope().iter().all(has))
     }
 }
 
-impl Sink<DynamicObject> for OfKind {
+impl Handler<DynamicObject> for OfKind {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let workload = self.reference(&key);
         if self.is_labelled(&object) {
-            self.strangers.remove(&workload);
+            self.unlabelled.remove(&workload);
         } else {
-            self.strangers.put(workload, Kept::new(object, &self.kind));
+            self.unlabelled.put(workload, CompressedObject::new(object, &self.kind));
         }
     }
 
     fn remove(&mut self, key: &Key) {
-        self.strangers.remove(&self.reference(key));
+        self.unlabelled.remove(&self.reference(key));
     }
 
     fn synced(&mut self) {
@@ -253,11 +265,11 @@ mod tests {
         json!({"rules": {"unlabelled-model-server": {"enforcement": "warn"}}})
     }
 
-    /// Strangers under these policies, each with its spec.
-    fn strangers(specs: &[(&str, Value)]) -> Arc<Strangers> {
-        let state = Arc::new(State::new(policies(specs)));
+    /// Unlabelled workloads under these policies, each with its spec.
+    fn unlabelled(specs: &[(&str, Value)]) -> Arc<UnlabelledWorkloads> {
+        let state = Arc::new(SharedState::new(policies(specs)));
         state.note(|known| *known = facts());
-        Strangers::new(&state)
+        UnlabelledWorkloads::new(&state)
     }
 
     /// A Deployment of this name that runs vLLM, with these labels.
@@ -268,19 +280,19 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
-    fn sink(strangers: &Arc<Strangers>) -> OfKind {
+    fn handler(unlabelled: &Arc<UnlabelledWorkloads>) -> OfKind {
         let kind = resource("apps", "v1", "Deployment");
-        OfKind { strangers: Arc::clone(strangers), step: None, kind }
+        OfKind { unlabelled: Arc::clone(unlabelled), step: None, kind }
     }
 
-    fn put(strangers: &Arc<Strangers>, name: &str) {
-        sink(strangers).put(("ml".to_owned(), name.to_owned()), llm(name, json!({})));
+    fn put(unlabelled: &Arc<UnlabelledWorkloads>, name: &str) {
+        handler(unlabelled).put(("ml".to_owned(), name.to_owned()), llm(name, json!({})));
     }
 
     /// What is told once everything that is due has been decided.
-    fn told(strangers: &Strangers) -> BTreeMap<String, Vec<String>> {
-        while strangers.decide_next() {}
-        strangers.by_policy()
+    fn told(unlabelled: &UnlabelledWorkloads) -> BTreeMap<String, Vec<String>> {
+        while unlabelled.decide_next() {}
+        unlabelled.by_policy()
     }
 
     fn by(policy: &str, names: &[&str]) -> BTreeMap<String, Vec<String>> {
@@ -290,47 +302,47 @@ mod tests {
 
     #[test]
     fn a_stranger_that_was_there_before_the_first_policy_is_told_of() {
-        let strangers = strangers(&[]);
-        put(&strangers, "llm");
-        assert_eq!(told(&strangers), BTreeMap::new());
-        strangers.state.replace_policies(policies(&[("serving", warning())]));
-        strangers.decide_all_again();
-        assert_eq!(told(&strangers), by("serving", &["llm"]));
-        strangers.state.replace_policies(policies(&[]));
-        strangers.decide_all_again();
-        assert_eq!(told(&strangers), BTreeMap::new());
+        let unlabelled = unlabelled(&[]);
+        put(&unlabelled, "llm");
+        assert_eq!(told(&unlabelled), BTreeMap::new());
+        unlabelled.state.replace_policies(policies(&[("serving", warning())]));
+        unlabelled.decide_all_again();
+        assert_eq!(told(&unlabelled), by("serving", &["llm"]));
+        unlabelled.state.replace_policies(policies(&[]));
+        unlabelled.decide_all_again();
+        assert_eq!(told(&unlabelled), BTreeMap::new());
     }
 
     #[test]
     fn a_runtime_that_only_a_later_policy_knows_is_recognised() {
-        let strangers = strangers(&[("serving", warning())]);
+        let unlabelled = unlabelled(&[("serving", warning())]);
         let mut object = llm("own", json!({}));
         object.data["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.example.com/own-server:1".into();
-        sink(&strangers).put(("ml".to_owned(), "own".to_owned()), object);
-        assert_eq!(told(&strangers), BTreeMap::new());
+        handler(&unlabelled).put(("ml".to_owned(), "own".to_owned()), object);
+        assert_eq!(told(&unlabelled), BTreeMap::new());
         let mut spec = warning();
         let runtime = json!({"name": "own", "recognise": {"images": ["own-server"]}, "startupBudget": "5m"});
         spec["runtimes"] = json!([runtime]);
-        strangers.state.replace_policies(policies(&[("serving", spec)]));
-        strangers.decide_all_again();
-        assert_eq!(told(&strangers), by("serving", &["own"]));
+        unlabelled.state.replace_policies(policies(&[("serving", spec)]));
+        unlabelled.decide_all_again();
+        assert_eq!(told(&unlabelled), by("serving", &["own"]));
     }
 
     #[test]
     fn what_policies_are_chosen_by_counts_as_it_is_now() {
         let mut spec = warning();
         spec["match"] = json!({"namespaceSelector": {"matchLabels": {"team": "search"}}});
-        let strangers = strangers(&[("search", spec)]);
+        let unlabelled = unlabelled(&[("search", spec)]);
         let label = |labels: &[(&str, &str)]| {
             let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
             let namespace = Namespace { labels, terminating: false };
-            strangers.state.note(|facts| facts.namespaces.insert("ml".to_owned(), namespace));
-            strangers.decide_again_in("other");
-            let before = told(&strangers);
-            strangers.decide_again_in("ml");
-            (before, told(&strangers))
+            unlabelled.state.note(|facts| facts.namespaces.insert("ml".to_owned(), namespace));
+            unlabelled.decide_again_in("other");
+            let before = told(&unlabelled);
+            unlabelled.decide_again_in("ml");
+            (before, told(&unlabelled))
         };
-        put(&strangers, "llm");
+        put(&unlabelled, "llm");
         assert_eq!(label(&[]), (BTreeMap::new(), BTreeMap::new()));
         assert_eq!(label(&[("team", "search")]), (BTreeMap::new(), by("search", &["llm"])));
         let whole = label(&[("team", "search"), ("tidegate.dev/model-servers", "all")]);
@@ -339,89 +351,89 @@ mod tests {
 
     #[test]
     fn an_excused_stranger_is_told_of_once_the_exception_is_over() {
-        let strangers = strangers(&[]);
+        let unlabelled = unlabelled(&[]);
         let rules = json!(["unlabelled-model-server"]);
         let until = |expires: &str| {
             let spec =
                 json!({"workloads": {"names": ["llm"]}, "rules": rules, "reason": "a pilot", "expires": expires});
             policies(&[("serving", warning())]).with_exceptions([exception("pilot", &spec)])
         };
-        put(&strangers, "llm");
-        strangers.state.replace_policies(until("2999-01-01T00:00:00Z"));
-        strangers.decide_all_again();
-        assert_eq!(told(&strangers), BTreeMap::new());
-        strangers.state.replace_policies(until("2000-01-01T00:00:00Z"));
-        strangers.decide_again_in("ml");
-        assert_eq!(told(&strangers), by("serving", &["llm"]));
+        put(&unlabelled, "llm");
+        unlabelled.state.replace_policies(until("2999-01-01T00:00:00Z"));
+        unlabelled.decide_all_again();
+        assert_eq!(told(&unlabelled), BTreeMap::new());
+        unlabelled.state.replace_policies(until("2000-01-01T00:00:00Z"));
+        unlabelled.decide_again_in("ml");
+        assert_eq!(told(&unlabelled), by("serving", &["llm"]));
     }
 
     #[test]
     fn nothing_is_told_of_what_has_gone_or_has_the_label() {
-        let strangers = strangers(&[("serving", warning())]);
+        let unlabelled = unlabelled(&[("serving", warning())]);
         for name in ["a", "b", "c"] {
-            put(&strangers, name);
+            put(&unlabelled, name);
         }
-        assert_eq!(told(&strangers), by("serving", &["a", "b", "c"]));
-        sink(&strangers).remove(&("ml".to_owned(), "a".to_owned()));
-        sink(&strangers).put(("ml".to_owned(), "b".to_owned()), llm("b", json!({LABEL: "model-server"})));
-        assert_eq!(told(&strangers), by("serving", &["c"]));
-        assert_eq!(strangers.known().workloads.len(), 1);
+        assert_eq!(told(&unlabelled), by("serving", &["a", "b", "c"]));
+        handler(&unlabelled).remove(&("ml".to_owned(), "a".to_owned()));
+        handler(&unlabelled).put(("ml".to_owned(), "b".to_owned()), llm("b", json!({LABEL: "model-server"})));
+        assert_eq!(told(&unlabelled), by("serving", &["c"]));
+        assert_eq!(unlabelled.known().workloads.len(), 1);
         // It goes while it is being decided about.
-        strangers.decide_all_again();
-        let (workload, _) = strangers.known().next().unwrap();
-        strangers.remove(&workload);
-        assert!(!strangers.are_seen());
-        strangers.known().decided(workload, vec!["serving".to_owned()]);
-        assert_eq!(told(&strangers), BTreeMap::new());
+        unlabelled.decide_all_again();
+        let (workload, _) = unlabelled.known().next().unwrap();
+        unlabelled.remove(&workload);
+        assert!(!unlabelled.are_seen());
+        unlabelled.known().decided(workload, vec!["serving".to_owned()]);
+        assert_eq!(told(&unlabelled), BTreeMap::new());
     }
 
     #[test]
     fn nothing_is_told_of_a_kind_that_is_served_no_longer() {
-        let strangers = strangers(&[("serving", warning())]);
-        put(&strangers, "a");
-        assert_eq!(told(&strangers), by("serving", &["a"]));
-        strangers.decide_all_again();
-        strangers.forget("StatefulSet");
-        assert_eq!(strangers.by_policy(), by("serving", &["a"]));
-        strangers.forget("Deployment");
-        assert!(!strangers.decide_next() && strangers.by_policy().is_empty());
+        let unlabelled = unlabelled(&[("serving", warning())]);
+        put(&unlabelled, "a");
+        assert_eq!(told(&unlabelled), by("serving", &["a"]));
+        unlabelled.decide_all_again();
+        unlabelled.forget("StatefulSet");
+        assert_eq!(unlabelled.by_policy(), by("serving", &["a"]));
+        unlabelled.forget("Deployment");
+        assert!(!unlabelled.decide_next() && unlabelled.by_policy().is_empty());
     }
 
     #[test]
     fn they_are_seen_once_all_have_been_decided_about() {
-        let strangers = strangers(&[("serving", warning())]);
-        let mut sink = OfKind { step: Some(strangers.seen.step("Deployment").into()), ..sink(&strangers) };
-        assert!(!strangers.are_seen());
-        sink.put(("ml".to_owned(), "llm".to_owned()), llm("llm", json!({})));
-        sink.synced();
-        assert!(!strangers.are_seen());
-        assert!(strangers.decide_next() && strangers.are_seen());
+        let unlabelled = unlabelled(&[("serving", warning())]);
+        let mut handler = OfKind { step: Some(unlabelled.seen.step("Deployment").into()), ..handler(&unlabelled) };
+        assert!(!unlabelled.are_seen());
+        handler.put(("ml".to_owned(), "llm".to_owned()), llm("llm", json!({})));
+        handler.synced();
+        assert!(!unlabelled.are_seen());
+        assert!(unlabelled.decide_next() && unlabelled.are_seen());
     }
 
     #[test]
     fn what_is_told_of_strangers_is_not_decided_when_it_is_asked_for() {
-        let strangers = strangers(&[("serving", warning())]);
-        put(&strangers, "llm");
-        told(&strangers);
+        let unlabelled = unlabelled(&[("serving", warning())]);
+        put(&unlabelled, "llm");
+        told(&unlabelled);
         let (tell, told) = std::sync::mpsc::channel();
-        let state = Arc::clone(&strangers.state);
+        let state = Arc::clone(&unlabelled.state);
         state.note(|_| {
             // Whoever decides reads the facts, and waits as long as somebody else writes them.
-            std::thread::spawn(move || tell.send(strangers.by_policy()));
+            std::thread::spawn(move || tell.send(unlabelled.by_policy()));
             assert!(told.recv_timeout(Duration::from_secs(5)).is_ok_and(|told| told.len() == 1));
         });
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_due_is_decided_about_whenever_it_comes() {
-        let strangers = strangers(&[("serving", warning())]);
-        let deciding = tokio::spawn(Arc::clone(&strangers).decide());
+        let unlabelled = unlabelled(&[("serving", warning())]);
+        let deciding = tokio::spawn(Arc::clone(&unlabelled).decide());
         for name in ["a", "b"] {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            put(&strangers, name);
+            put(&unlabelled, name);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(strangers.by_policy(), by("serving", &["a", "b"]));
+        assert_eq!(unlabelled.by_policy(), by("serving", &["a", "b"]));
         deciding.abort();
     }
 }

@@ -17,7 +17,7 @@ use tidegate_engine::workload::WorkloadRef;
 const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
 
 /// The policies in force and what is known of the cluster.
-pub struct State {
+pub struct SharedState {
     policies: ArcSwap<PolicySet>,
     /// Locked for no longer than it takes to get hold of the facts, or to note one: whoever decides holds a copy that shares
     /// all with this one. What that costs is measured by `benches/decide.rs`.
@@ -30,7 +30,7 @@ pub struct State {
 /// Looks up a workload as it is stored; none where it is not followed.
 type Stored = Box<dyn Fn(&WorkloadRef) -> Option<Value> + Send + Sync>;
 
-impl State {
+impl SharedState {
     /// Starts with these policies and no facts.
     #[must_use]
     pub fn new(policies: PolicySet) -> Self {
@@ -113,8 +113,8 @@ mod tests {
     use super::*;
     use tidegate_engine::facts::Namespace;
 
-    fn state() -> Arc<State> {
-        Arc::new(State::new(PolicySet::new([].into(), Vec::new())))
+    fn state() -> Arc<SharedState> {
+        Arc::new(SharedState::new(PolicySet::new([].into(), Vec::new())))
     }
 
     #[test]

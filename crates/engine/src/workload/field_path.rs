@@ -21,9 +21,9 @@ pub fn key_of(list: &str) -> Option<&'static str> {
 
 /// A path from a pod spec to a value below it: fields by name, items of keyed lists by their key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Path(Vec<SmolStr>);
+pub struct FieldPath(Vec<SmolStr>);
 
-impl Path {
+impl FieldPath {
     /// Makes a path of its segments.
     pub fn new<S: Into<SmolStr>>(segments: impl IntoIterator<Item = S>) -> Self {
         Self(segments.into_iter().map(Into::into).collect())
@@ -75,12 +75,12 @@ impl Path {
 
     /// Removes the value at the path and what is left empty above it: an item of which only the key remains, an object
     /// or list with nothing in it. An item that `keep` says is somebody's own stays.
-    pub fn remove(&self, root: &mut Value, keep: &dyn Fn(&Path) -> bool) {
+    pub fn remove(&self, root: &mut Value, keep: &dyn Fn(&FieldPath) -> bool) {
         remove(root, "", &self.0, &mut Vec::new(), keep);
     }
 }
 
-impl fmt::Display for Path {
+impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join("/"))
     }
@@ -134,7 +134,13 @@ fn empty(field: &str) -> Value {
     if key_of(field).is_some() { Value::Array(Vec::new()) } else { Value::Object(Map::new()) }
 }
 
-fn remove(value: &mut Value, list: &str, path: &[SmolStr], above: &mut Vec<SmolStr>, keep: &dyn Fn(&Path) -> bool) {
+fn remove(
+    value: &mut Value,
+    list: &str,
+    path: &[SmolStr],
+    above: &mut Vec<SmolStr>,
+    keep: &dyn Fn(&FieldPath) -> bool,
+) {
     let Some((segment, rest)) = path.split_first() else { return };
     above.push(segment.clone());
     match value {
@@ -143,7 +149,7 @@ fn remove(value: &mut Value, list: &str, path: &[SmolStr], above: &mut Vec<SmolS
                 remove(&mut items[index], segment, rest, above, keep);
                 // Tidegate adds variables and volumes, but never a container: one with nothing but a name is its author's.
                 let is_ours = !matches!(list, "containers" | "initContainers");
-                if is_ours && has_only_key(&items[index], list) && !keep(&Path(above.clone())) {
+                if is_ours && has_only_key(&items[index], list) && !keep(&FieldPath(above.clone())) {
                     items.remove(index);
                 }
             }
@@ -179,12 +185,12 @@ mod tests {
 
     use super::*;
 
-    fn nobodys(_: &Path) -> bool {
+    fn nobodys(_: &FieldPath) -> bool {
         false
     }
 
-    fn path(text: &str) -> Path {
-        Path::new(text.split('/'))
+    fn path(text: &str) -> FieldPath {
+        FieldPath::new(text.split('/'))
     }
 
     #[test]
@@ -218,8 +224,8 @@ mod tests {
     fn each_list_has_a_key_of_its_own() {
         let mut pod = json!({"containers": [{"name": "a", "volumeMounts": [{"mountPath": "/data", "name": "d"}]}]});
         let bare = pod.clone();
-        let mount = Path::new(["containers", "a", "volumeMounts", "/dev/shm", "name"]);
-        let spread = Path::new(["topologySpreadConstraints", "topology.kubernetes.io/zone", "maxSkew"]);
+        let mount = FieldPath::new(["containers", "a", "volumeMounts", "/dev/shm", "name"]);
+        let spread = FieldPath::new(["topologySpreadConstraints", "topology.kubernetes.io/zone", "maxSkew"]);
         mount.set(&mut pod, json!("shm"));
         spread.set(&mut pod, json!(1));
         assert_eq!(pod["containers"][0]["volumeMounts"][0], json!({"mountPath": "/dev/shm", "name": "shm"}));
@@ -236,7 +242,7 @@ mod tests {
     #[test]
     fn an_item_that_somebody_wrote_stays() {
         let mut pod = json!({"containers": [{"name": "a", "env": [{"name": "PGHOST", "value": "db"}]}]});
-        path("containers/a/env/PGHOST/value").remove(&mut pod, &|path: &Path| path.segments().len() == 4);
+        path("containers/a/env/PGHOST/value").remove(&mut pod, &|path: &FieldPath| path.segments().len() == 4);
         assert_eq!(pod["containers"][0]["env"], json!([{"name": "PGHOST"}]));
     }
 }

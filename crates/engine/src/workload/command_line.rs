@@ -9,7 +9,7 @@ use super::text::{Kind, Text, Word};
 
 /// The words of one command, its program first, and the environment that it is run with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Words {
+pub struct CommandLine {
     words: Vec<Word>,
     environment: Environment,
 }
@@ -101,7 +101,7 @@ pub(super) const WRAPPERS: &[&str] = &[
 /// Words of a shell's language that stand before a command.
 pub(super) const KEYWORDS: &[&str] = &["!", "command", "do", "else", "exec", "nohup", "then", "time", "{"];
 
-impl Words {
+impl CommandLine {
     /// Returns the commands that a container runs: those of a shell's script, or the one that `command` and `args` are.
     /// References to variables whose values are written out are resolved.
     #[must_use]
@@ -357,26 +357,27 @@ mod tests {
 
     use super::*;
 
-    fn words(mut value: Value) -> Vec<Words> {
+    fn words(mut value: Value) -> Vec<CommandLine> {
         value["env"] = json!([
             {"name": "PORT", "value": "9000"}, {"name": "OTHER", "value": "$(PORT)"}, {"name": "ARGS", "value": "--a b"},
             {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
         ]);
-        Words::commands_of(&Container::new("/spec/template", "containers", 0, &value))
+        CommandLine::commands_of(&Container::new("/spec/template", "containers", 0, &value))
     }
 
     fn commands(value: Value) -> Vec<String> {
-        let written = |words: &Words| words.words.iter().map(|word| word.text.written()).collect::<Vec<_>>().join(" ");
+        let written =
+            |words: &CommandLine| words.words.iter().map(|word| word.text.written()).collect::<Vec<_>>().join(" ");
         words(value).iter().map(written).collect()
     }
 
-    fn script(text: &str) -> Words {
+    fn script(text: &str) -> CommandLine {
         words(json!({"command": ["sh", "-c", text]})).pop().unwrap()
     }
 
-    fn of(text: &str) -> Words {
+    fn of(text: &str) -> CommandLine {
         let words = text.split(' ').map(|word| Word::of(Text::known(word))).collect();
-        Words::new(words, Environment::default())
+        CommandLine::new(words, Environment::default())
     }
 
     #[test]

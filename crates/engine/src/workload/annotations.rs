@@ -5,20 +5,20 @@ use crate::api::{AUTOSCALING_ANNOTATION, DATABASE_ANNOTATION, MAX_REPLICAS_ANNOT
 
 /// What the author of a workload asks for. A policy says how much of it is granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wishes<'a> {
+pub struct Annotations<'a> {
     /// The least number of replicas.
-    pub min_replicas: Wish<'a, i32>,
+    pub min_replicas: Requested<'a, i32>,
     /// The most replicas.
-    pub max_replicas: Wish<'a, i32>,
+    pub max_replicas: Requested<'a, i32>,
     /// Whether there is to be a database.
-    pub database: Wish<'a, bool>,
+    pub database: Requested<'a, bool>,
     /// Whether something other than Tidegate scales the workload.
-    pub scaled_elsewhere: Wish<'a, bool>,
+    pub scaled_elsewhere: Requested<'a, bool>,
 }
 
 /// One annotation, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish<'a, T> {
+pub enum Requested<'a, T> {
     /// It is not there.
     Unsaid,
     /// It says this.
@@ -27,7 +27,7 @@ pub enum Wish<'a, T> {
     Unclear(&'a str),
 }
 
-impl<T: Copy> Wish<'_, T> {
+impl<T: Copy> Requested<'_, T> {
     /// Returns what is asked for, where that is clear.
     #[must_use]
     pub fn said(&self) -> Option<T> {
@@ -38,10 +38,10 @@ impl<T: Copy> Wish<'_, T> {
     }
 }
 
-impl<'a> Wishes<'a> {
+impl<'a> Annotations<'a> {
     /// Reads the annotations of a workload.
     #[must_use]
-    pub fn of(workload: &Workload<'a>) -> Self {
+    pub fn read(workload: &Workload<'a>) -> Self {
         let at_least = |least: i32| move |text: &str| text.parse().ok().filter(|count| *count >= least);
         Self {
             min_replicas: read(workload, MIN_REPLICAS_ANNOTATION, at_least(0)),
@@ -62,9 +62,9 @@ impl<'a> Wishes<'a> {
     }
 }
 
-fn read<'a, T>(workload: &Workload<'a>, key: &str, meaning: impl Fn(&str) -> Option<T>) -> Wish<'a, T> {
-    let Some(text) = workload.annotation(key) else { return Wish::Unsaid };
-    meaning(text).map_or(Wish::Unclear(text), Wish::Said)
+fn read<'a, T>(workload: &Workload<'a>, key: &str, meaning: impl Fn(&str) -> Option<T>) -> Requested<'a, T> {
+    let Some(text) = workload.annotation(key) else { return Requested::Unsaid };
+    meaning(text).map_or(Requested::Unclear(text), Requested::Said)
 }
 
 #[cfg(test)]
@@ -73,26 +73,29 @@ mod tests {
 
     use super::*;
 
-    fn of(annotations: &Value) -> Value {
+    fn annotated(annotations: &Value) -> Value {
         json!({"metadata": {"annotations": annotations}})
     }
 
     #[test]
     fn what_is_clear_is_told_from_what_is_not() {
-        let object = of(&json!({MIN_REPLICAS_ANNOTATION: "2", MAX_REPLICAS_ANNOTATION: "many",
+        let object = annotated(&json!({MIN_REPLICAS_ANNOTATION: "2", MAX_REPLICAS_ANNOTATION: "many",
             DATABASE_ANNOTATION: "none"}));
-        let wishes = Wishes::of(&Workload::view(&object).unwrap());
-        assert_eq!((wishes.min_replicas, wishes.max_replicas), (Wish::Said(2), Wish::Unclear("many")));
-        assert_eq!((wishes.database, wishes.scaled_elsewhere), (Wish::Said(false), Wish::Unsaid));
-        assert_eq!((wishes.min_replicas.said(), wishes.max_replicas.said()), (Some(2), None));
+        let annotations = Annotations::read(&Workload::view(&object).unwrap());
+        assert_eq!(
+            (annotations.min_replicas, annotations.max_replicas),
+            (Requested::Said(2), Requested::Unclear("many"))
+        );
+        assert_eq!((annotations.database, annotations.scaled_elsewhere), (Requested::Said(false), Requested::Unsaid));
+        assert_eq!((annotations.min_replicas.said(), annotations.max_replicas.said()), (Some(2), None));
     }
 
     #[test]
     fn nobody_asks_for_no_replicas_at_most() {
         let read = |text: &str| {
-            let object = of(&json!({MIN_REPLICAS_ANNOTATION: text, MAX_REPLICAS_ANNOTATION: text}));
-            let wishes = Wishes::of(&Workload::view(&object).unwrap());
-            (wishes.min_replicas.said(), wishes.max_replicas.said())
+            let object = annotated(&json!({MIN_REPLICAS_ANNOTATION: text, MAX_REPLICAS_ANNOTATION: text}));
+            let annotations = Annotations::read(&Workload::view(&object).unwrap());
+            (annotations.min_replicas.said(), annotations.max_replicas.said())
         };
         assert_eq!((read("0"), read("1")), ((Some(0), None), (Some(1), Some(1))));
         assert!(["-1", "1.5", ""].iter().all(|text| read(text) == (None, None)));

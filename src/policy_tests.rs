@@ -7,12 +7,12 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::input::{Found, Input, InputError, considered};
+use crate::manifests::{Found, ManifestError, Manifests, evaluation};
 use tidegate_engine::companions::{self, Wanted};
-use tidegate_engine::decision::{Considered, Violation};
+use tidegate_engine::decision::{Evaluation, Violation};
 use tidegate_engine::kind;
 use tidegate_engine::quantity::fields::Fields;
-use tidegate_engine::workload::{Path, Workload};
+use tidegate_engine::workload::{FieldPath, Workload};
 
 /// A file of tests.
 #[derive(Clone, Debug, Deserialize)]
@@ -21,13 +21,13 @@ pub struct Suite {
     /// The policies: names of shipped ones, or files, from the folder of this one.
     pub policies: Vec<String>,
     /// The tests.
-    pub tests: Vec<Trial>,
+    pub tests: Vec<PolicyTest>,
 }
 
 /// One test: objects, and what is expected of the one workload among them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Trial {
+pub struct PolicyTest {
     /// What is tested, in a sentence.
     pub name: String,
     /// The objects, each written out or as a file, from the folder of this one. One is a Deployment or StatefulSet; Namespaces,
@@ -123,28 +123,28 @@ pub struct Outcome {
 pub enum TrialError {
     /// An object cannot be used.
     #[error(transparent)]
-    Input(#[from] InputError),
+    Input(#[from] ManifestError),
     /// It is not about one workload.
     #[error("resources: a test is about one {kinds}; there are {0}", kinds = kind::any_name())]
     Workloads(usize),
 }
 
-impl Trial {
+impl PolicyTest {
     /// Runs the test. `input` has the policies; `written` turns an entry of `resources` or `old` into a text of YAML.
     ///
     /// # Errors
     /// Says why the test cannot be run.
     pub fn run<E: From<TrialError>>(
         &self,
-        mut input: Input,
+        mut input: Manifests,
         scope: BTreeMap<String, String>,
         written: impl Fn(&Value) -> Result<String, E>,
     ) -> Result<Outcome, E> {
-        let own = |error: InputError| E::from(TrialError::from(error));
+        let own = |error: ManifestError| E::from(TrialError::from(error));
         for resource in &self.resources {
             input.add_text(&self.name, &written(resource)?, "default").map_err(own)?;
         }
-        let mut of_old = Input::new();
+        let mut of_old = Manifests::new();
         if let Some(old) = &self.old {
             of_old.add_text(&self.name, &written(old)?, "default").map_err(own)?;
         }
@@ -160,13 +160,13 @@ impl Trial {
         facts.apis.external_metrics = facts.apis.custom_metrics;
         facts.apis.cloudnative_pg = self.facts.cloud_native_pg.unwrap_or(true);
         let now = self.facts.now.unwrap_or(Timestamp::UNIX_EPOCH);
-        Ok(self.expect.compared(&considered(object, old, now, &policies, &facts)))
+        Ok(self.expect.compared(&evaluation(object, old, now, &policies, &facts)))
     }
 }
 
 impl Expected {
-    fn compared(&self, considered: &Considered) -> Outcome {
-        let verdict = considered.verdict();
+    fn compared(&self, evaluation: &Evaluation) -> Outcome {
+        let verdict = evaluation.verdict();
         let ids = |of: &[Violation]| of.iter().map(|violation| violation.rule.clone()).collect::<BTreeSet<_>>();
         let refused = ids(&verdict.violations);
         let (warned, recorded) = (ids(&verdict.warned), ids(&verdict.recorded));
@@ -182,15 +182,15 @@ impl Expected {
                 differences.push(different(what, &list(expected), &list(found)));
             }
         }
-        let stored = considered.to_json();
+        let stored = evaluation.to_json();
         differences.extend(self.fields(&stored));
         let replicas = stored["spec"]["replicas"].as_i64();
         if self.replicas.is_some() && self.replicas != replicas {
             let told = |replicas: Option<i64>| replicas.map_or_else(|| "nothing".to_owned(), |count| count.to_string());
             differences.push(different("replicas", &told(self.replicas), &told(replicas)));
         }
-        differences.extend(self.companions(considered));
-        let applied = considered
+        differences.extend(self.companions(evaluation));
+        let applied = evaluation
             .effective()
             .map(|effective| effective.rules().iter().map(|active| active.rule.id().to_owned()).collect());
         let violated = [refused, warned, recorded, excused].into_iter().flatten().collect();
@@ -200,15 +200,15 @@ impl Expected {
     fn fields(&self, stored: &Value) -> Vec<String> {
         let pod = Workload::view(stored).map_or(&Value::Null, |workload| workload.pod_spec());
         let differing = self.fields.iter().filter_map(|(path, expected)| {
-            let found = Path::new(path.split('/')).get(pod).unwrap_or(&Value::Null);
-            let fields = path.split('/').fold(Fields::of_pod(), |fields, field| fields.below(field));
+            let found = FieldPath::new(path.split('/')).get(pod).unwrap_or(&Value::Null);
+            let fields = path.split('/').fold(Fields::for_pod(), |fields, field| fields.below(field));
             (!fields.are_same(found, expected)).then(|| different(path, &told(expected), &told(found)))
         });
         differing.collect()
     }
 
-    fn companions(&self, considered: &Considered) -> Vec<String> {
-        let planned = considered.companions();
+    fn companions(&self, evaluation: &Evaluation) -> Vec<String> {
+        let planned = evaluation.companions();
         let differing = self.companions.iter().flat_map(|(companion, expected)| {
             let found = planned.each().find(|(known, _)| known.field() == companion.0);
             let (what, wanted) = found.map_or(("", &Wanted::Nothing), |(known, wanted)| (known.field(), wanted));
@@ -217,7 +217,9 @@ impl Expected {
                     let found = format!("{} {}", told(&object["kind"]), told(&object["metadata"]["name"]));
                     vec![different(what, "none", &found)]
                 }
-                Wanted::Object(object) | Wanted::Theirs(object) => lacking(what, object, expected, &Fields::of(object)),
+                Wanted::Object(object) | Wanted::Theirs(object) => {
+                    lacking(what, object, expected, &Fields::for_object(object))
+                }
                 _ if expected == "none" => Vec::new(),
                 Wanted::Nothing | Wanted::Declined => vec![different(what, &told(expected), "none")],
                 Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => {
@@ -283,7 +285,7 @@ mod tests {
             json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": {"metrics": metrics}})
         };
         let planned = target(json!("5"));
-        let lacking = |expected: &Value| lacking("autoscaler", &planned, expected, &Fields::of(&planned)).len();
+        let lacking = |expected: &Value| lacking("autoscaler", &planned, expected, &Fields::for_object(&planned)).len();
         assert_eq!((lacking(&target(json!(5))), lacking(&target(json!(6)))), (0, 1));
     }
 }

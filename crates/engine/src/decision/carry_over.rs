@@ -6,11 +6,12 @@
 
 use serde_json::Value;
 
+use super::Operation;
 use super::receipt::{Entry, Receipt};
-use super::{Operation, Request};
+use super::subject::Subject;
 use crate::api::ADOPTED_ANNOTATION;
 use crate::digest;
-use crate::workload::{Authors, Path, Workload, complete_probe};
+use crate::workload::{FieldPath, Workload, complete_probe};
 
 /// What becomes of the template of a request.
 pub(super) enum Template {
@@ -24,34 +25,34 @@ pub(super) enum Template {
     Fresh(Value),
 }
 
-/// Says what becomes of the template of a request.
-pub(super) fn template_of(request: &Request) -> Template {
-    let new = &request.workload;
-    if request.operation == Operation::Observe {
-        return Receipt::of(new).or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
-    }
-    let Some(old) = request.old else {
-        return Template::Fresh(users_part(new, &[Receipt::of(new)]));
+/// Returns what becomes of the template of a request.
+pub(super) fn template_of(operation: Operation, new: &Subject, old: Option<&Subject>) -> Template {
+    let kept = |receipt: Option<Receipt>| {
+        receipt.or_else(|| adopted(&new.workload)).map_or(Template::Unmanaged, Template::Kept)
     };
-    let (receipt, before) = (Receipt::of(new), Receipt::of(&old));
-    if new.template() == old.template() && receipt == before {
-        return before.or_else(|| adopted(new)).map_or(Template::Unmanaged, Template::Kept);
+    let receipt = new.receipt();
+    if operation == Operation::Observe {
+        return kept(receipt.cloned());
     }
-    // `kubectl rollout undo` brings back the annotations of the ReplicaSet together with its template.
-    if let Some(receipt) = receipt.clone().filter(|receipt| before.is_some() && receipt.fits(new.template())) {
-        return Template::Kept(receipt);
-    }
-    let Some(before) = before else {
-        let same = digest::of_template(new.template()) == digest::of_template(old.template());
-        if same {
-            return adopted(new).map_or(Template::Unmanaged, Template::Kept);
-        }
+    let Some(old) = old else {
         return Template::Fresh(users_part(new, &[receipt]));
     };
-    let users_before = users_part(&old, &[Some(before.clone())]);
-    let users_now = users_part(new, &[receipt.filter(|receipt| *receipt != before), Some(before.clone())]);
+    let (template, template_before, before) = (new.workload.template(), old.workload.template(), old.receipt());
+    if template == template_before && receipt == before {
+        return kept(before.cloned());
+    }
+    // `kubectl rollout undo` brings back the annotations of the ReplicaSet together with its template.
+    if let Some(receipt) = receipt.filter(|receipt| before.is_some() && receipt.fits(template)) {
+        return Template::Kept(receipt.clone());
+    }
+    let Some(before) = before else {
+        let is_same = digest::of_template(template) == digest::of_template(template_before);
+        return if is_same { kept(None) } else { Template::Fresh(users_part(new, &[receipt])) };
+    };
+    let users_before = users_part(old, &[Some(before)]);
+    let users_now = users_part(new, &[receipt.filter(|receipt| *receipt != before), Some(before)]);
     if digest::of_template(&users_now) == digest::of_template(&users_before) {
-        return Template::Restored(old.template().clone(), before);
+        return Template::Restored(template_before.clone(), before.clone());
     }
     Template::Fresh(users_now)
 }
@@ -59,7 +60,7 @@ pub(super) fn template_of(request: &Request) -> Template {
 /// Returns the receipt of a workload that somebody has adopted: it was here before Tidegate, and is kept as it is.
 fn adopted(workload: &Workload) -> Option<Receipt> {
     let is_adopted = workload.annotation(ADOPTED_ANNOTATION) == Some("true");
-    is_adopted.then(|| Receipt::of_nothing(workload.template()))
+    is_adopted.then(|| Receipt::empty(workload.template()))
 }
 
 /// Tells the author of an update why nothing is injected into a workload that was here before.
@@ -72,32 +73,27 @@ pub(super) fn unmanaged(workload: &Workload) -> String {
     )
 }
 
-/// Returns the template without what the receipts say is ours and which nobody has declared since.
-fn users_part(workload: &Workload, receipts: &[Option<Receipt>]) -> Value {
+/// Returns the template without what the receipts say is Tidegate's and which nobody has declared since.
+fn users_part(subject: &Subject, receipts: &[Option<&Receipt>]) -> Value {
+    let Subject { workload, ownership, .. } = subject;
     let mut template = workload.template().clone();
-    let entries: Vec<Entry> = receipts.iter().flatten().flat_map(Receipt::entries).collect();
+    let entries: Vec<Entry> = receipts.iter().flatten().flat_map(|receipt| receipt.entries()).collect();
     if entries.is_empty() {
         return template;
     }
-    let authors = Authors::of(workload, injected);
     let pod = &mut template["spec"];
-    let is_ours = |entry: &&Entry| entry.is_in(workload.pod_spec()) && !authors.wrote(&entry.path);
+    let is_ours = |entry: &&Entry| entry.is_in(workload.pod_spec()) && !ownership.is_set_by_author(&entry.path);
     let ours: Vec<&Entry> = entries.iter().filter(is_ours).collect();
-    let keep = |path: &Path| authors.wrote(path);
+    let keep = |path: &FieldPath| ownership.is_set_by_author(path);
     for entry in &ours {
         entry.path.remove(pod, &keep);
     }
-    // The author's own probe in place of ours: the API server fills in what went with ours, after the receipt is written.
+    // The author's own probe in place of an injected one: the API server fills in what went with that, after the receipt is
+    // written.
     for entry in &ours {
         complete_probe(pod, &entry.path);
     }
     template
-}
-
-/// Returns what the receipt of an object says was injected, as far as the object has it so.
-fn injected(workload: &Workload) -> Vec<Path> {
-    let entries = Receipt::of(workload).map(|receipt| receipt.entries()).unwrap_or_default();
-    entries.into_iter().filter(|entry| entry.is_in(workload.pod_spec())).map(|entry| entry.path).collect()
 }
 
 #[cfg(test)]
@@ -107,7 +103,7 @@ mod tests {
 
     use super::*;
     use crate::api::RECEIPT_ANNOTATION;
-    use crate::decision::Injection;
+    use crate::decision::{Injection, Request};
     use crate::facts::User;
     use crate::policy::PolicyRef;
     use crate::testing::with_container;
@@ -116,7 +112,7 @@ mod tests {
     fn admitted(limit: &str) -> Value {
         let mut object = with_container(&json!({"resources": {"limits": {"cpu": limit}}}));
         let injection = Injection {
-            path: Path::new(["containers", "api", "resources", "limits", "cpu"]),
+            path: FieldPath::new(["containers", "api", "resources", "limits", "cpu"]),
             value: limit.into(),
             policy: PolicyRef { name: "serving".into(), generation: 1 },
         };
@@ -126,7 +122,7 @@ mod tests {
     }
 
     fn receipt(template: &Value, injections: &[Injection]) -> Receipt {
-        let mut receipt = Receipt::of_injections(injections);
+        let mut receipt = Receipt::from_injections(injections);
         receipt.sign(template);
         receipt
     }
@@ -145,6 +141,11 @@ mod tests {
         object
     }
 
+    fn template(request: &Request) -> Template {
+        let old = request.old.map(Subject::new);
+        template_of(request.operation, &Subject::new(request.workload), old.as_ref())
+    }
+
     /// What becomes of an update, as a word and the container that comes out.
     fn update(old: &Value, new: &Value) -> (&'static str, Value) {
         let (workload, old) = (Workload::view(new).unwrap(), Workload::view(old).unwrap());
@@ -158,7 +159,7 @@ mod tests {
     }
 
     fn told(request: &Request) -> (&'static str, Value) {
-        let (word, mut template) = match template_of(request) {
+        let (word, mut template) = match template(request) {
             Template::Unmanaged => ("unmanaged", request.workload.template().clone()),
             Template::Kept(_) => ("kept", request.workload.template().clone()),
             Template::Restored(template, _) => ("restored", template),
@@ -195,7 +196,7 @@ mod tests {
         let (user, now) = (User::default(), Timestamp::UNIX_EPOCH);
         let observed = Request { operation: Operation::Observe, workload, old: None, user, now };
         assert_eq!(told(&observed).0, "kept", "also where no webhook was there to write the receipt");
-        let Template::Kept(receipt) = template_of(&observed) else { panic!("it is kept") };
+        let Template::Kept(receipt) = template(&observed) else { panic!("it is kept") };
         assert!(receipt.entries().is_empty() && receipt.fits(workload.template()));
         let mut refused = adopted.clone();
         refused["metadata"]["annotations"][crate::api::ADOPTED_ANNOTATION] = "false".into();
@@ -297,7 +298,7 @@ mod tests {
     #[test]
     fn a_variable_that_somebody_declared_without_a_value_stays() {
         let injection = Injection {
-            path: Path::new(["containers", "api", "env", "PGHOST", "value"]),
+            path: FieldPath::new(["containers", "api", "env", "PGHOST", "value"]),
             value: "db".into(),
             policy: PolicyRef { name: "serving".into(), generation: 1 },
         };
@@ -333,7 +334,7 @@ mod tests {
         };
         let policy = PolicyRef { name: "serving".into(), generation: 1 };
         let injection = |field: &str, value: Value| Injection {
-            path: Path::new(["containers", "api", "readinessProbe", field]),
+            path: FieldPath::new(["containers", "api", "readinessProbe", field]),
             value,
             policy: policy.clone(),
         };
@@ -341,7 +342,7 @@ mod tests {
         let receipt = receipt(&Value::Null, &ours);
         let mut object = probe(json!({"httpGet": {"port": 8000}, "tcpSocket": {"port": 8000}, "timeoutSeconds": 5}));
         object["metadata"]["annotations"][RECEIPT_ANNOTATION] = receipt.to_string().into();
-        let left = users_part(&Workload::view(&object).unwrap(), &[Some(receipt)]);
+        let left = users_part(&Subject::new(Workload::view(&object).unwrap()), &[Some(&receipt)]);
         let stored = json!({"tcpSocket": {"port": 8000}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1,
             "failureThreshold": 3});
         assert_eq!(left["spec"]["containers"][0]["readinessProbe"], stored);

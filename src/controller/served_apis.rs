@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use kube::api::DynamicObject;
 use tracing::info;
 
+use super::informer::{Handler, Key, follow};
 use super::resource;
-use super::sinks::Watches;
-use super::watch::{Key, Sink, follow};
+use super::watches::Watches;
 use crate::server::health::Step;
 use tidegate_engine::facts::Apis;
 
@@ -63,7 +63,7 @@ fn served(service: &DynamicObject) -> Option<&str> {
     conditions.iter().any(is_available).then_some(group)
 }
 
-impl Sink<DynamicObject> for MetricsApis {
+impl Handler<DynamicObject> for MetricsApis {
     fn put(&mut self, key: Key, service: DynamicObject) {
         match served(&service) {
             Some(group) => drop(self.groups.insert(key.1, group.to_owned())),

@@ -1,0 +1,51 @@
+//! One state of a workload in a request, with what is read from it: each thing once, and only when it is asked for.
+
+use std::cell::OnceCell;
+
+use super::receipt::{self, Receipt};
+use crate::policy::Effective;
+use crate::runtimes::Recognition;
+use crate::workload::{FieldOwnership, FieldPath, PriorBinding, Workload};
+
+/// A workload as it is sent, or as it is stored.
+pub(super) struct Subject<'a> {
+    pub(super) workload: Workload<'a>,
+    /// What people declared of it.
+    pub(super) ownership: FieldOwnership<'a>,
+    receipt: OnceCell<Option<Receipt>>,
+    prior: OnceCell<PriorBinding>,
+    recognition: OnceCell<Recognition>,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn new(workload: Workload<'a>) -> Self {
+        Self {
+            workload,
+            ownership: FieldOwnership::new(workload, injected),
+            receipt: OnceCell::new(),
+            prior: OnceCell::new(),
+            recognition: OnceCell::new(),
+        }
+    }
+
+    /// Returns the receipt that is on it.
+    pub(super) fn receipt(&self) -> Option<&Receipt> {
+        self.receipt.get_or_init(|| Receipt::read(&self.workload)).as_ref()
+    }
+
+    /// Returns how its receipt says that it is bound to its database.
+    pub(super) fn prior(&self) -> &PriorBinding {
+        self.prior.get_or_init(|| receipt::prior_binding(self.receipt(), &self.workload))
+    }
+
+    /// Returns which of its containers is the model server, and what that runs.
+    pub(super) fn recognition(&self, effective: &Effective) -> &Recognition {
+        self.recognition.get_or_init(|| effective.runtimes().recognise(&self.workload))
+    }
+}
+
+/// Returns what the receipt of an object says was injected, as far as the object has it so.
+fn injected(workload: &Workload) -> Vec<FieldPath> {
+    let entries = Receipt::read(workload).map(|receipt| receipt.entries()).unwrap_or_default();
+    entries.into_iter().filter(|entry| entry.is_in(workload.pod_spec())).map(|entry| entry.path).collect()
+}
