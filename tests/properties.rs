@@ -436,8 +436,8 @@ fn mixed(day: &Day, (object, decision): (Value, Decision)) -> Option<String> {
     let env = serde_json::from_value::<DatabaseEnv>(day.policy["spec"]["database"]["env"].clone()).unwrap_or_default();
     let injected: Vec<String> = decision
         .receipt
-        .map(|receipt| receipt.entries())?
-        .iter()
+        .as_ref()?
+        .entries()
         .filter(|entry| entry.path.segments().get(2).is_some_and(|list| list == "env"))
         .map(|entry| entry.path.to_string())
         .collect();

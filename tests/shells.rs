@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate_engine::workload::{CommandLine, Told, Workload};
+use tidegate_engine::workload::{CommandLine, Environment, Told, Workload};
 
 /// The program that scripts run: it notes each of its words with a NUL behind it, and a record's end.
 const HELPER: &str = "#!/bin/sh\n{ for word; do printf '%s\\0' \"$word\"; done; printf '\\036\\0'; } >> \"$NOTES\"\n";
@@ -77,7 +77,7 @@ impl Case {
         let container = json!({"name": "m", "image": "m:1", "command": command, "env": env});
         let object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         let container = Workload::view(&object).unwrap().containers().next().unwrap();
-        let commands = CommandLine::commands_of(&container).into_iter();
+        let commands = CommandLine::commands_of(&container, &Environment::of(&container)).into_iter();
         commands.filter(|words| words.program().is_none_or(|program| program == "serve")).collect()
     }
 }

@@ -148,7 +148,7 @@ fn after_a_change(adopted: &Value, made: &[String], policies: &PolicySet, facts:
     let next = Evaluation::new(Request { operation: Operation::Update, workload, old, user, now }, policies, facts);
     let stored = next.to_json();
     let pod = Workload::view(&stored)?.pod_spec();
-    let injected = next.receipt().map(Receipt::entries).unwrap_or_default().into_iter().map(|entry| {
+    let injected = next.receipt().into_iter().flat_map(Receipt::entries).map(|entry| {
         let value = entry.path.get(pod).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         format!("injected: {}: {}", entry.path, value.unwrap_or_default())
     });

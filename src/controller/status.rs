@@ -97,7 +97,9 @@ fn managed(workload: &Workload, decision: &Decision) -> Condition {
         return of("False", "Unmanaged", &message);
     }
     match &decision.receipt {
-        Some(receipt) if receipt.entries().is_empty() => of("True", "Managed", "nothing had to be injected into it"),
+        Some(receipt) if receipt.entries().next().is_none() => {
+            of("True", "Managed", "nothing had to be injected into it")
+        }
         Some(_) => of("True", "Managed", "the annotation tidegate.dev/receipt tells what was injected into it"),
         None => of("False", "NoPolicy", "no policy in `warn` or `enforce` is for it"),
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{causes_text, plural};
 use tidegate_engine::api::Enforcement;
 use tidegate_engine::companions::{Companion, Wanted};
-use tidegate_engine::decision::{Evaluation, Receipt};
+use tidegate_engine::decision::Evaluation;
 use tidegate_engine::workload::Workload;
 
 /// How many workloads came to what.
@@ -72,9 +72,9 @@ pub fn workload(file: &str, workload: &Workload, evaluation: &Evaluation, tally:
 #[must_use]
 pub fn made(evaluation: &Evaluation) -> String {
     let mut text = String::new();
-    let entries = evaluation.receipt().map(Receipt::entries).unwrap_or_default();
-    if !entries.is_empty() {
-        let _ = writeln!(text, "  injected: {}", plural(entries.len(), "field"));
+    let injected = evaluation.receipt().map_or(0, |receipt| receipt.entries().count());
+    if injected > 0 {
+        let _ = writeln!(text, "  injected: {}", plural(injected, "field"));
     }
     for line in companions(evaluation) {
         let _ = writeln!(text, "  {line}");

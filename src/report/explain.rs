@@ -105,10 +105,10 @@ fn injected(workload: &Workload) -> String {
     let Some(receipt) = Receipt::read(workload) else {
         return "no receipt: nothing was injected, and nothing will be until its pod template changes\n".to_owned();
     };
-    let rows = receipt.entries().into_iter().map(|entry| {
+    let rows = receipt.entries().map(|entry| {
         let value = entry.path.get(workload.pod_spec()).map_or_else(|| "(gone)".to_owned(), plain);
         let value = if entry.is_in(workload.pod_spec()) { value } else { format!("{value}, changed since") };
-        [entry.path.to_string(), value, entry.policy]
+        [entry.path.to_string(), value, entry.policy.to_string()]
     });
     table(["injected", "value", "from"], rows)
 }

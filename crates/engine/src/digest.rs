@@ -1,72 +1,114 @@
 //! Short digests that stay the same from release to release: for receipts and for names that must be cut.
 
+use std::fmt;
+use std::hash::Hasher as _;
+
 use serde_json::Value;
 use siphasher::sip::SipHasher24;
 
-/// Returns eight hexadecimal digits for a text.
-#[must_use]
-pub fn of_text(text: &str) -> String {
-    hexadecimal(text.as_bytes(), 8)
-}
+/// A digest of eight hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest(u32);
 
-/// Returns eight hexadecimal digits for a value, whatever the order of its fields.
-#[must_use]
-pub fn of_value(value: &Value) -> String {
-    let mut bytes = Vec::with_capacity(32);
-    feed(&mut bytes, value);
-    hexadecimal(&bytes, 8)
-}
+/// A digest of sixteen hexadecimal digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LongDigest(u64);
 
-/// Returns sixteen hexadecimal digits for a pod template, whatever the order of its fields and whether what is empty in
-/// it is left out: the API server writes `resources: {}` and `creationTimestamp: null` where nothing was said.
-#[must_use]
-pub fn of_template(template: &Value) -> String {
-    let mut bytes = Vec::with_capacity(4096);
-    feed(&mut bytes, template);
-    hexadecimal(&bytes, 16)
-}
-
-/// Returns the first digits, of sixteen, of a digest of bytes.
-fn hexadecimal(bytes: &[u8], digits: usize) -> String {
-    let mut digest = SipHasher24::new().hash(bytes);
-    let mut text = String::with_capacity(digits);
-    for _ in 0..digits {
-        digest = digest.rotate_left(4);
-        text.push(char::from(b"0123456789abcdef"[(digest & 0xf) as usize]));
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
     }
-    text
 }
 
-/// Writes a value without what is empty in it; each part is told from its neighbours by a tag and an end.
-fn feed(bytes: &mut Vec<u8>, value: &Value) {
+impl fmt::Display for LongDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Digest {
+    /// How many digits it has.
+    pub const LENGTH: usize = 8;
+
+    /// Reads a digest as it is displayed; none where the text is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        digits(text, Self::LENGTH).and_then(|digits| u32::from_str_radix(digits, 16).ok()).map(Self)
+    }
+}
+
+impl LongDigest {
+    /// Reads a digest as it is displayed; none where the text is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        digits(text, 16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).map(Self)
+    }
+}
+
+/// Returns a text of so many hexadecimal digits.
+fn digits(text: &str, count: usize) -> Option<&str> {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    (text.len() == count && text.bytes().all(is_digit)).then_some(text)
+}
+
+/// Returns the digest of a text.
+#[must_use]
+pub fn of_text(text: &str) -> Digest {
+    short(SipHasher24::new().hash(text.as_bytes()))
+}
+
+/// Returns the digest of a value, whatever the order of its fields.
+#[must_use]
+pub fn of_value(value: &Value) -> Digest {
+    let mut hasher = SipHasher24::new();
+    feed(&mut hasher, value);
+    short(hasher.finish())
+}
+
+/// Returns the digest of a pod template, whatever the order of its fields and whether what is empty in it is left out: the API
+/// server writes `resources: {}` and `creationTimestamp: null` where nothing was said.
+#[must_use]
+pub fn of_template(template: &Value) -> LongDigest {
+    let mut hasher = SipHasher24::new();
+    feed(&mut hasher, template);
+    LongDigest(hasher.finish())
+}
+
+/// Returns the first eight of sixteen digits.
+fn short(digest: u64) -> Digest {
+    Digest((digest >> 32) as u32)
+}
+
+/// Feeds a value without what is empty in it; each part is told from its neighbours by a tag and an end.
+fn feed(hasher: &mut SipHasher24, value: &Value) {
     match value {
-        Value::Null => bytes.push(b'0'),
-        Value::Bool(truth) => bytes.push(if *truth { b't' } else { b'f' }),
-        Value::Number(number) => feed_text(bytes, b'n', &number.to_string()),
-        Value::String(text) => feed_text(bytes, b's', text),
+        Value::Null => hasher.write(b"0"),
+        Value::Bool(truth) => hasher.write(if *truth { b"t" } else { b"f" }),
+        Value::Number(number) => feed_text(hasher, b"n", &number.to_string()),
+        Value::String(text) => feed_text(hasher, b"s", text),
         Value::Array(items) => {
-            bytes.push(b'[');
+            hasher.write(b"[");
             for item in items {
-                feed(bytes, item);
+                feed(hasher, item);
             }
-            bytes.push(b']');
+            hasher.write(b"]");
         }
         Value::Object(fields) => {
-            bytes.push(b'{');
+            hasher.write(b"{");
             // `serde_json` keeps the fields of an object sorted by name.
             for (name, value) in fields.iter().filter(|(name, value)| !is_hollow(name, value)) {
-                feed_text(bytes, b'k', name);
-                feed(bytes, value);
+                feed_text(hasher, b"k", name);
+                feed(hasher, value);
             }
-            bytes.push(b'}');
+            hasher.write(b"}");
         }
     }
 }
 
-fn feed_text(bytes: &mut Vec<u8>, tag: u8, text: &str) {
-    bytes.push(tag);
-    bytes.extend_from_slice(text.as_bytes());
-    bytes.push(0xff);
+fn feed_text(hasher: &mut SipHasher24, tag: &[u8], text: &str) {
+    hasher.write(tag);
+    hasher.write(text.as_bytes());
+    hasher.write(b"\xff");
 }
 
 /// The fields of a pod template that say the same as `{}` as when they are left out. Others do not: an empty
@@ -123,7 +165,8 @@ mod tests {
 
     #[test]
     fn digests_are_the_same_in_every_release() {
-        assert_eq!(of_text("ai-model-serving"), "8ecaa987");
-        assert_eq!(of_template(&json!({"spec": {"containers": [{"name": "a"}]}})), "297d1e4fb8fbcca2");
+        assert_eq!(of_text("ai-model-serving").to_string(), "8ecaa987");
+        let template = json!({"spec": {"containers": [{"name": "a"}]}});
+        assert_eq!(of_template(&template).to_string(), "297d1e4fb8fbcca2");
     }
 }

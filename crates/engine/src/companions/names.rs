@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::digest;
+use crate::digest::{self, Digest};
 use crate::facts::SCALED_OBJECT;
 use crate::kind::{KINDS, Kind};
 
@@ -124,8 +124,9 @@ fn ends_as_a_kind(workload: &str) -> bool {
 
 /// Tells whether the name of a workload without a suffix ends as that of a cluster does for another kind.
 fn ends_as_a_cluster(workload: &str) -> bool {
-    let is_of =
-        |(full, digest): (&str, &str)| with_suffix().any(|kind| digest == digest::of_text(&identity(kind.kind, full)));
+    let is_of = |(full, digest): (&str, Digest)| {
+        with_suffix().any(|kind| digest == digest::of_text(&identity(kind.kind, full)))
+    };
     ends_as_a_kind(workload) || digested(workload).is_some_and(is_of)
 }
 
@@ -150,14 +151,14 @@ fn never(_: &str) -> bool {
 /// for that.
 fn is_ambiguous(workload: &str, is_like_others: fn(&str) -> bool) -> bool {
     let has_its_digest =
-        |(full, digest): (&str, &str)| digest == digest::of_text(full) && is_ambiguous(full, is_like_others);
+        |(full, digest): (&str, Digest)| digest == digest::of_text(full) && is_ambiguous(full, is_like_others);
     is_like_others(workload) || digested(workload).is_some_and(has_its_digest)
 }
 
 /// Returns the two parts of a name that ends as one with a digest does.
-fn digested(name: &str) -> Option<(&str, &str)> {
-    let is_hexadecimal = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-    name.rsplit_once('-').filter(|(_, end)| end.len() == 8 && end.chars().all(is_hexadecimal))
+fn digested(name: &str) -> Option<(&str, Digest)> {
+    let (full, end) = name.rsplit_once('-')?;
+    Some((full, Digest::parse(end)?))
 }
 
 /// Returns a workload's name as part of another, of at most so many characters: as it is, or with a digest.
@@ -274,7 +275,7 @@ pub fn postgres_database(workload: &str) -> String {
 /// Cuts a name and ends it in a digest of the full one.
 fn cut(name: &str, full: &str, length: usize) -> String {
     let digest = digest::of_text(full);
-    let kept: String = name.chars().take(length - digest.len() - 1).collect();
+    let kept: String = name.chars().take(length - Digest::LENGTH - 1).collect();
     format!("{}-{digest}", kept.trim_end_matches(['-', '.', '_']))
 }
 

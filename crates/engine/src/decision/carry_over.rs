@@ -77,13 +77,13 @@ pub(super) fn unmanaged(workload: &Workload) -> String {
 fn users_part(subject: &Subject, receipts: &[Option<&Receipt>]) -> Value {
     let Subject { workload, ownership, .. } = subject;
     let mut template = workload.template().clone();
-    let entries: Vec<Entry> = receipts.iter().flatten().flat_map(|receipt| receipt.entries()).collect();
+    let entries: Vec<&Entry> = receipts.iter().flatten().flat_map(|receipt| receipt.entries()).collect();
     if entries.is_empty() {
         return template;
     }
     let pod = &mut template["spec"];
-    let is_ours = |entry: &&Entry| entry.is_in(workload.pod_spec()) && !ownership.is_set_by_author(&entry.path);
-    let ours: Vec<&Entry> = entries.iter().filter(is_ours).collect();
+    let is_ours = |entry: &&&Entry| entry.is_in(workload.pod_spec()) && !ownership.is_set_by_author(&entry.path);
+    let ours: Vec<&Entry> = entries.iter().filter(is_ours).copied().collect();
     let keep = |path: &FieldPath| ownership.is_set_by_author(path);
     for entry in &ours {
         entry.path.remove(pod, &keep);
@@ -197,7 +197,7 @@ mod tests {
         let observed = Request { operation: Operation::Observe, workload, old: None, user, now };
         assert_eq!(told(&observed).0, "kept", "also where no webhook was there to write the receipt");
         let Template::Kept(receipt) = template(&observed) else { panic!("it is kept") };
-        assert!(receipt.entries().is_empty() && receipt.fits(workload.template()));
+        assert!(receipt.entries().next().is_none() && receipt.fits(workload.template()));
         let mut refused = adopted.clone();
         refused["metadata"]["annotations"][crate::api::ADOPTED_ANNOTATION] = "false".into();
         assert_eq!(update(&before, &refused).0, "unmanaged");

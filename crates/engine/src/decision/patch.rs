@@ -1,6 +1,6 @@
 //! The difference between two workloads as targeted JSON Patch operations.
 
-use json_patch::jsonptr::PointerBuf;
+use json_patch::jsonptr::{PointerBuf, Token};
 use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation};
 use serde_json::{Map, Value};
 
@@ -13,19 +13,37 @@ use crate::workload::key_of;
 /// both have must stand in the same order, else the list is replaced.
 #[must_use]
 pub fn between(old: &Value, new: &Value, pointer: &str) -> Vec<PatchOperation> {
-    let at = PointerBuf::from_tokens(kind::fields(pointer));
+    let at = kind::fields(pointer).map(Step::Field).collect();
     let mut difference = Difference { at, operations: Vec::new() };
     difference.values(old, new, "");
     difference.operations
 }
 
-struct Difference {
-    at: PointerBuf,
+/// Collects what is different on a walk through two values.
+struct Difference<'v> {
+    /// Where the walk is.
+    at: Vec<Step<'v>>,
     operations: Vec<PatchOperation>,
 }
 
-impl Difference {
-    fn values(&mut self, old: &Value, new: &Value, field: &str) {
+/// A step into a value.
+#[derive(Clone, Copy)]
+enum Step<'v> {
+    Field(&'v str),
+    Item(usize),
+}
+
+impl<'v> From<Step<'v>> for Token<'v> {
+    fn from(step: Step<'v>) -> Self {
+        match step {
+            Step::Field(name) => Token::new(name),
+            Step::Item(index) => Token::from(index),
+        }
+    }
+}
+
+impl<'v> Difference<'v> {
+    fn values(&mut self, old: &'v Value, new: &'v Value, field: &str) {
         match (old, new) {
             (Value::Object(old), Value::Object(new)) => self.objects(old, new),
             (Value::Array(old), Value::Array(new)) => match key_of(field) {
@@ -40,52 +58,57 @@ impl Difference {
         }
     }
 
-    fn objects(&mut self, old: &Map<String, Value>, new: &Map<String, Value>) {
+    fn objects(&mut self, old: &'v Map<String, Value>, new: &'v Map<String, Value>) {
         for name in old.keys().filter(|name| !new.contains_key(*name)) {
-            self.below(name, Self::remove);
+            self.below(Step::Field(name), Self::remove);
         }
         for (name, value) in new {
             match old.get(name) {
-                Some(before) => self.below(name, |this| this.values(before, value, name)),
-                None => self.below(name, |this| this.add(value.clone())),
+                Some(before) => self.below(Step::Field(name), |this| this.values(before, value, name)),
+                None => self.below(Step::Field(name), |this| this.add(value.clone())),
             }
         }
     }
 
-    fn lists(&mut self, old: &[Value], new: &[Value], key: &str) {
+    fn lists(&mut self, old: &'v [Value], new: &'v [Value], key: &str) {
         let mut current: Vec<&Value> = old.iter().collect();
         for index in (0..current.len()).rev() {
             if position(new, key, &current[index][key]).is_none() {
-                self.below(&index.to_string(), Self::remove);
+                self.below(Step::Item(index), Self::remove);
                 current.remove(index);
             }
         }
         for (index, item) in new.iter().enumerate() {
             if let Some(before) = current.get(index).filter(|before| before[key] == item[key]) {
-                self.below(&index.to_string(), |this| this.values(before, item, ""));
+                self.below(Step::Item(index), |this| this.values(before, item, ""));
             } else {
-                self.below(&index.to_string(), |this| this.add(item.clone()));
+                self.below(Step::Item(index), |this| this.add(item.clone()));
                 current.insert(index, item);
             }
         }
     }
 
-    fn below(&mut self, step: &str, change: impl FnOnce(&mut Self)) {
-        self.at.push_back(step);
+    fn below(&mut self, step: Step<'v>, change: impl FnOnce(&mut Self)) {
+        self.at.push(step);
         change(self);
-        self.at.pop_back();
+        self.at.pop();
+    }
+
+    /// Returns where the walk is, as a JSON pointer.
+    fn path(&self) -> PointerBuf {
+        PointerBuf::from_tokens(self.at.iter().copied())
     }
 
     fn add(&mut self, value: Value) {
-        self.operations.push(PatchOperation::Add(AddOperation { path: self.at.clone(), value }));
+        self.operations.push(PatchOperation::Add(AddOperation { path: self.path(), value }));
     }
 
     fn replace(&mut self, value: Value) {
-        self.operations.push(PatchOperation::Replace(ReplaceOperation { path: self.at.clone(), value }));
+        self.operations.push(PatchOperation::Replace(ReplaceOperation { path: self.path(), value }));
     }
 
     fn remove(&mut self) {
-        self.operations.push(PatchOperation::Remove(RemoveOperation { path: self.at.clone() }));
+        self.operations.push(PatchOperation::Remove(RemoveOperation { path: self.path() }));
     }
 }
 

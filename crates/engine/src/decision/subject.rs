@@ -46,6 +46,6 @@ impl<'a> Subject<'a> {
 
 /// Returns what the receipt of an object says was injected, as far as the object has it so.
 fn injected(workload: &Workload) -> Vec<FieldPath> {
-    let entries = Receipt::read(workload).map(|receipt| receipt.entries()).unwrap_or_default();
-    entries.into_iter().filter(|entry| entry.is_in(workload.pod_spec())).map(|entry| entry.path).collect()
+    let Some(receipt) = Receipt::read(workload) else { return Vec::new() };
+    receipt.entries().filter(|entry| entry.is_in(workload.pod_spec())).map(|entry| entry.path.clone()).collect()
 }

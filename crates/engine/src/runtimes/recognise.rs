@@ -1,11 +1,11 @@
 //! By what a runtime is recognised.
 
 use crate::api::{Recognise, Runtime};
-use crate::workload::{CommandLine, Container, Image};
+use crate::workload::{CommandLine, Container, Environment, Image};
 
 /// What a container runs, taken apart once for all runtimes.
 pub(super) struct Run<'a> {
-    container: Container<'a>,
+    environment: Environment,
     image: Parts<'a>,
     /// Whether it runs what its image says.
     is_default: bool,
@@ -14,8 +14,9 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub(super) fn of(container: &Container<'a>) -> Self {
-        let commands = CommandLine::commands_of(container);
-        Self { container: *container, image: Parts::of(container.image()), is_default: is_default(container), commands }
+        let environment = Environment::of(container);
+        let commands = CommandLine::commands_of(container, &environment);
+        Self { environment, image: Parts::of(container.image()), is_default: is_default(container), commands }
     }
 
     /// Returns the words of the server where a runtime is run. What is run says more than the image: the server's image is also
@@ -42,12 +43,12 @@ impl<'a> Run<'a> {
         }
         let is_tool = |words: &CommandLine| words.program().is_some_and(|program| is_tool(recognise, program));
         let is_server = is_named && !commands.iter().any(is_tool);
-        is_server.then(|| CommandLine::joined(commands, &self.container).with_operand(0))
+        is_server.then(|| CommandLine::joined(commands, &self.environment).with_operand(0))
     }
 
     /// Returns all words.
     pub(super) fn words(self) -> CommandLine {
-        CommandLine::joined(&self.commands, &self.container)
+        CommandLine::joined(&self.commands, &self.environment)
     }
 }
 
@@ -88,6 +89,10 @@ impl<'a> Parts<'a> {
     /// Tells whether a pattern names the last parts of the repository.
     fn are_like(&self, pattern: &str) -> bool {
         let Some((found, above)) = self.repository.split_first() else { return false };
+        // Most patterns end otherwise than the image does, which is seen before they are taken apart.
+        if !pattern.ends_with('*') && !pattern.ends_with(found) {
+            return false;
+        }
         let (folders, last) = pattern.rsplit_once('/').unwrap_or(("", pattern));
         let last_fits = last.strip_suffix('*').map_or(*found == last, |prefix| found.starts_with(prefix));
         let mut above = above.iter();

@@ -105,13 +105,12 @@ impl CommandLine {
     /// Returns the commands that a container runs: those of a shell's script, or the one that `command` and `args` are.
     /// References to variables whose values are written out are resolved.
     #[must_use]
-    pub fn commands_of(container: &Container) -> Vec<Self> {
-        let environment = Environment::of(container);
+    pub fn commands_of(container: &Container, environment: &Environment) -> Vec<Self> {
         let words: Vec<Word> = environment.words(container).into_iter().map(Word::of).collect();
         match Invocation::of(&words) {
-            Some(invocation) => shell::commands(&words, &invocation, &environment),
+            Some(invocation) => shell::commands(&words, &invocation, environment),
             None if words.is_empty() => Vec::new(),
-            None => vec![Self { words, environment }],
+            None => vec![Self { words, environment: environment.clone() }],
         }
     }
 
@@ -121,8 +120,8 @@ impl CommandLine {
 
     /// Returns the words of several commands of a container as those of one.
     #[must_use]
-    pub fn joined(commands: &[Self], container: &Container) -> Self {
-        let environment = commands.last().map_or_else(|| Environment::of(container), |last| last.environment.clone());
+    pub fn joined(commands: &[Self], environment: &Environment) -> Self {
+        let environment = commands.last().map_or(environment, |last| &last.environment).clone();
         Self { words: commands.iter().flat_map(|command| &command.words).cloned().collect(), environment }
     }
 
@@ -362,7 +361,8 @@ mod tests {
             {"name": "PORT", "value": "9000"}, {"name": "OTHER", "value": "$(PORT)"}, {"name": "ARGS", "value": "--a b"},
             {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
         ]);
-        CommandLine::commands_of(&Container::new("/spec/template", "containers", 0, &value))
+        let container = Container::new("/spec/template", "containers", 0, &value);
+        CommandLine::commands_of(&container, &Environment::of(&container))
     }
 
     fn commands(value: Value) -> Vec<String> {

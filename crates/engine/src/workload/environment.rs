@@ -27,7 +27,7 @@ pub(super) type Variables = BTreeMap<String, Variable>;
 
 /// The environment of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Environment {
+pub struct Environment {
     /// The variables that it names.
     pub(super) variables: Arc<Variables>,
     /// Whether any other variable may be set as well.
@@ -36,7 +36,8 @@ pub(super) struct Environment {
 
 impl Environment {
     /// Reads the variables of a container: a value may refer to those before it, and of two of a name the last one counts.
-    pub(super) fn of(container: &Container) -> Self {
+    #[must_use]
+    pub fn of(container: &Container) -> Self {
         let may_have_more = super::items(container.field("envFrom")).next().is_some();
         let mut known = Self { variables: Arc::default(), may_have_more };
         for entry in super::items(container.field("env")) {

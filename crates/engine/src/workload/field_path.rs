@@ -105,7 +105,7 @@ fn item_mut<'v>(items: &'v mut Vec<Value>, list: &str, key: &str) -> &'v mut Val
 }
 
 /// Returns a field of an object, null where it was absent. What is no object becomes one.
-pub(crate) fn child<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
+fn child<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
@@ -115,7 +115,7 @@ pub(crate) fn child<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
 }
 
 /// Puts a value at a place; the fields of an object one by one, beside those that are there.
-pub(crate) fn put(place: &mut Value, value: Value) {
+fn put(place: &mut Value, value: Value) {
     match (place, value) {
         (Value::Object(there), Value::Object(mut fields)) => there.append(&mut fields),
         (place, value) => *place = value,

@@ -44,7 +44,7 @@ pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
     // https://keda.sh/docs/latest/concepts/admission-webhooks/
     annotations["validations.keda.sh/hpa-ownership"] = "false".into();
     // What a policy says no longer is told only by what was applied before.
-    annotations[APPLIED_ANNOTATION] = digest.into();
+    annotations[APPLIED_ANNOTATION] = digest.to_string().into();
     Ok(object)
 }
 

@@ -61,7 +61,7 @@ pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
         "metadata": scaling.metadata(&names::scaled_object(workload.kind(), workload.name())),
         "spec": spec
     });
-    object["metadata"]["annotations"][APPLIED_ANNOTATION] = digest::of_value(&object["spec"]).into();
+    object["metadata"]["annotations"][APPLIED_ANNOTATION] = digest::of_value(&object["spec"]).to_string().into();
     Ok(object)
 }
 
