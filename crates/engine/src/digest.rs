@@ -1,7 +1,6 @@
 //! Short digests that stay the same from release to release: for receipts and for names that must be cut.
 
 use std::fmt;
-use std::hash::Hasher as _;
 
 use serde_json::Value;
 use siphasher::sip::SipHasher24;
@@ -60,18 +59,18 @@ pub fn of_text(text: &str) -> Digest {
 /// Returns the digest of a value, whatever the order of its fields.
 #[must_use]
 pub fn of_value(value: &Value) -> Digest {
-    let mut hasher = SipHasher24::new();
-    feed(&mut hasher, value);
-    short(hasher.finish())
+    let mut bytes = Vec::with_capacity(32);
+    feed(&mut bytes, value);
+    short(SipHasher24::new().hash(&bytes))
 }
 
 /// Returns the digest of a pod template, whatever the order of its fields and whether what is empty in it is left out: the API
 /// server writes `resources: {}` and `creationTimestamp: null` where nothing was said.
 #[must_use]
 pub fn of_template(template: &Value) -> LongDigest {
-    let mut hasher = SipHasher24::new();
-    feed(&mut hasher, template);
-    LongDigest(hasher.finish())
+    let mut bytes = Vec::with_capacity(4096);
+    feed(&mut bytes, template);
+    LongDigest(SipHasher24::new().hash(&bytes))
 }
 
 /// Returns the first eight of sixteen digits.
@@ -79,36 +78,36 @@ fn short(digest: u64) -> Digest {
     Digest((digest >> 32) as u32)
 }
 
-/// Feeds a value without what is empty in it; each part is told from its neighbours by a tag and an end.
-fn feed(hasher: &mut SipHasher24, value: &Value) {
+/// Writes a value without what is empty in it; each part is told from its neighbours by a tag and an end.
+fn feed(bytes: &mut Vec<u8>, value: &Value) {
     match value {
-        Value::Null => hasher.write(b"0"),
-        Value::Bool(truth) => hasher.write(if *truth { b"t" } else { b"f" }),
-        Value::Number(number) => feed_text(hasher, b"n", &number.to_string()),
-        Value::String(text) => feed_text(hasher, b"s", text),
+        Value::Null => bytes.push(b'0'),
+        Value::Bool(truth) => bytes.push(if *truth { b't' } else { b'f' }),
+        Value::Number(number) => feed_text(bytes, b'n', &number.to_string()),
+        Value::String(text) => feed_text(bytes, b's', text),
         Value::Array(items) => {
-            hasher.write(b"[");
+            bytes.push(b'[');
             for item in items {
-                feed(hasher, item);
+                feed(bytes, item);
             }
-            hasher.write(b"]");
+            bytes.push(b']');
         }
         Value::Object(fields) => {
-            hasher.write(b"{");
+            bytes.push(b'{');
             // `serde_json` keeps the fields of an object sorted by name.
             for (name, value) in fields.iter().filter(|(name, value)| !is_hollow(name, value)) {
-                feed_text(hasher, b"k", name);
-                feed(hasher, value);
+                feed_text(bytes, b'k', name);
+                feed(bytes, value);
             }
-            hasher.write(b"}");
+            bytes.push(b'}');
         }
     }
 }
 
-fn feed_text(hasher: &mut SipHasher24, tag: &[u8], text: &str) {
-    hasher.write(tag);
-    hasher.write(text.as_bytes());
-    hasher.write(b"\xff");
+fn feed_text(bytes: &mut Vec<u8>, tag: u8, text: &str) {
+    bytes.push(tag);
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.push(0xff);
 }
 
 /// The fields of a pod template that say the same as `{}` as when they are left out. Others do not: an empty

@@ -49,6 +49,8 @@ pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
 #[derive(Clone, Copy, Debug)]
 pub struct Workload<'a> {
     object: &'a Value,
+    metadata: &'a Value,
+    annotations: Option<&'a Map<String, Value>>,
     known_kind: &'static Kind,
     template: &'a Value,
     replicas: Option<i64>,
@@ -66,6 +68,8 @@ impl<'a> Workload<'a> {
         let spec = &object["spec"];
         Ok(Self {
             object,
+            metadata: &object["metadata"],
+            annotations: object["metadata"]["annotations"].as_object(),
             known_kind,
             template: object.pointer(known_kind.template()).unwrap_or(&Value::Null),
             replicas: spec["replicas"].as_i64(),
@@ -186,7 +190,7 @@ impl<'a> Workload<'a> {
     /// Returns one of the workload's own annotations.
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&'a str> {
-        self.metadata("annotations").get(key)?.as_str()
+        self.annotations?.get(key)?.as_str()
     }
 
     /// Returns the live or wanted number of replicas.
@@ -268,7 +272,7 @@ impl<'a> Workload<'a> {
 
     /// Returns one of the workload's own metadata; null where it is absent.
     pub(crate) fn metadata(&self, field: &str) -> &'a Value {
-        &self.object["metadata"][field]
+        &self.metadata[field]
     }
 }
 

@@ -62,7 +62,7 @@ impl Companion for Autoscaling {
     fn wanted(&self, asked: &Asked) -> Wanted {
         match Scaling::of(asked.workload, asked.recognised, asked.effective, asked.facts) {
             Some(scaling) => scaling.wanted(),
-            None if Annotations::read(asked.workload).is_scaled_elsewhere() => Wanted::Declined,
+            None if Annotations::new(asked.workload).is_scaled_elsewhere() => Wanted::Declined,
             None => Wanted::Nothing,
         }
     }

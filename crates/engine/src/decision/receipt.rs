@@ -58,7 +58,9 @@ impl Receipt {
         let mut entries = Vec::with_capacity(injections.len() * 4);
         for of_policy in injections.chunk_by(|one, next| one.policy == next.policy) {
             let policy = format_smolstr!("{}", of_policy[0].policy);
-            for Injection { path, value, .. } in of_policy {
+            let mut sorted: Vec<&Injection> = of_policy.iter().collect();
+            sorted.sort_by(|one, other| one.path.cmp(&other.path));
+            for Injection { path, value, .. } in sorted {
                 note(&policy, &mut path.segments().to_vec(), value, &mut entries);
             }
         }

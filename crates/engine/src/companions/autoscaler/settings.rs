@@ -60,7 +60,7 @@ impl AutoscalingSettings {
     /// Tells whether Tidegate makes an autoscaler for a workload, whose author may say that it is scaled elsewhere.
     #[must_use]
     pub fn is_wanted(&self, workload: &Workload) -> bool {
-        self.engine != AutoscalingEngine::None && !Annotations::read(workload).is_scaled_elsewhere()
+        self.engine != AutoscalingEngine::None && !Annotations::new(workload).is_scaled_elsewhere()
     }
 
     /// Returns the least and the most replicas of a workload: what its author asks for where that is within the policy's
@@ -68,10 +68,10 @@ impl AutoscalingSettings {
     #[must_use]
     pub fn replicas(&self, workload: &Workload) -> (i32, i32) {
         let (least, most) = (self.min_replicas, self.max_replicas);
-        let annotations = Annotations::read(workload);
+        let annotations = Annotations::new(workload);
         let granted = |wish: Requested<i32>| wish.said().filter(|count| (least..=most).contains(count));
         let asked =
-            (granted(annotations.min_replicas).unwrap_or(least), granted(annotations.max_replicas).unwrap_or(most));
+            (granted(annotations.min_replicas()).unwrap_or(least), granted(annotations.max_replicas()).unwrap_or(most));
         if asked.0 <= asked.1 { asked } else { (least, most) }
     }
 
@@ -80,7 +80,7 @@ impl AutoscalingSettings {
     #[must_use]
     pub fn above(&self, workload: &Workload) -> Option<i64> {
         let (_, most) = self.replicas(workload);
-        let is_asked = Annotations::read(workload).max_replicas.said() == Some(most);
+        let is_asked = Annotations::new(workload).max_replicas().said() == Some(most);
         workload.replicas().filter(|replicas| *replicas > i64::from(most) && !is_asked)
     }
 }

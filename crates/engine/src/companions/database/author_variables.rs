@@ -139,7 +139,7 @@ pub fn note(
 
 /// Tells whether the author of a workload asks for Tidegate's database.
 fn is_asked(workload: &Workload) -> bool {
-    Annotations::read(workload).database.said() == Some(true)
+    Annotations::new(workload).database().said() == Some(true)
 }
 
 fn are(names: &[String]) -> &'static str {

@@ -37,7 +37,7 @@ impl DatabaseSettings {
     /// Tells whether a workload is to have a database: its author has a say.
     #[must_use]
     pub fn is_wanted(&self, workload: &Workload) -> bool {
-        let wish = Annotations::read(workload).database.said();
+        let wish = Annotations::new(workload).database().said();
         wish.unwrap_or(self.create == DatabaseCreation::Always)
     }
 

@@ -31,12 +31,12 @@ impl Rule for AnnotationOutOfBounds {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let annotations = Annotations::read(&context.workload);
+        let annotations = Annotations::new(&context.workload);
         let mut findings = Vec::new();
-        if let Requested::Unclear(text) = annotations.database {
+        if let Requested::Unclear(text) = annotations.database() {
             findings.push(finding(DATABASE_ANNOTATION, text, "`none` or `true`", "none"));
         }
-        if let Requested::Unclear(text) = annotations.scaled_elsewhere {
+        if let Requested::Unclear(text) = annotations.scaled_elsewhere() {
             findings.push(finding(AUTOSCALING_ANNOTATION, text, "`external`", "external"));
         }
         let unknown = context.workload.annotation(RUNTIME_ANNOTATION).filter(|name| {
@@ -47,9 +47,9 @@ impl Rule for AnnotationOutOfBounds {
         }));
         let settings = autoscaler::settings(context.effective);
         let (least, most) = settings.map_or((1, i32::MAX), |settings| (settings.min_replicas, settings.max_replicas));
-        let of_min = of_replicas(MIN_REPLICAS_ANNOTATION, annotations.min_replicas, least..=most, least.max(1));
+        let of_min = of_replicas(MIN_REPLICAS_ANNOTATION, annotations.min_replicas(), least..=most, least.max(1));
         // Nobody may ask for no replicas at most, whatever the policy's least.
-        let of_max = of_replicas(MAX_REPLICAS_ANNOTATION, annotations.max_replicas, least.max(1)..=most, most);
+        let of_max = of_replicas(MAX_REPLICAS_ANNOTATION, annotations.max_replicas(), least.max(1)..=most, most);
         let of_both = settings.filter(|_| of_min.is_none() && of_max.is_none());
         findings.extend(of_both.and_then(|settings| self::of_both(&annotations, settings)));
         findings.extend(of_min.into_iter().chain(of_max));
@@ -75,8 +75,8 @@ fn of_replicas(
 
 /// The least that is asked for may be above the most, each with the policy's where only one is asked for.
 fn of_both(annotations: &Annotations, settings: &AutoscalingSettings) -> Option<Finding> {
-    let min = annotations.min_replicas.said().unwrap_or(settings.min_replicas);
-    let max = annotations.max_replicas.said().unwrap_or(settings.max_replicas);
+    let min = annotations.min_replicas().said().unwrap_or(settings.min_replicas);
+    let max = annotations.max_replicas().said().unwrap_or(settings.max_replicas);
     let expected = format!("at most {max}, the most replicas");
     (min > max).then(|| finding(MIN_REPLICAS_ANNOTATION, &min.to_string(), &expected, &max.to_string()))
 }
