@@ -5,14 +5,8 @@ use serde_json::Value;
 
 use super::{Answer, BadReview, Envelope};
 use tidegate_engine::companions::database::api_of;
-use tidegate_engine::facts::Facts;
+use tidegate_engine::facts::{Facts, User};
 use tidegate_engine::workload::WorkloadRef;
-
-/// Who deletes what the deletion of something else leaves behind: never stood in the way of.
-const COLLECTORS: [&str; 2] = [
-    "system:serviceaccount:kube-system:generic-garbage-collector",
-    "system:serviceaccount:kube-system:namespace-controller",
-];
 
 /// Answers a review of deleting a database.
 ///
@@ -20,7 +14,7 @@ const COLLECTORS: [&str; 2] = [
 /// Says why the body is no review that could be answered.
 pub fn answer(body: &[u8], facts: &Facts) -> Result<Vec<u8>, BadReview> {
     let request = serde_json::from_slice::<Envelope<Value>>(body).map_err(BadReview::Malformed)?.request()?;
-    let is_collected = COLLECTORS.contains(&&*request.user_info.username);
+    let is_collected = User::named(&request.user_info.username).is_garbage_collector();
     let user = request.old_object.as_ref().filter(|_| request.operation == "DELETE" && !is_collected);
     let user = user.and_then(|database| user_of(database, facts));
     Ok(match user {

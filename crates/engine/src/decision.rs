@@ -85,12 +85,6 @@ pub struct Decision {
     pub controller: Option<String>,
 }
 
-/// The users on whose behalf the control plane takes things down; what they ask for is never refused.
-const COLLECTORS: [&str; 2] = [
-    "system:serviceaccount:kube-system:generic-garbage-collector",
-    "system:serviceaccount:kube-system:namespace-controller",
-];
-
 /// Decides one request. The same input always gives the same decision.
 #[must_use]
 pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decision {
@@ -414,7 +408,7 @@ fn prior_binding(asked: &Subject, old: Option<&Subject>, facts: &Facts) -> Prior
 fn is_on_its_way_out(request: &Request, facts: &Facts) -> bool {
     request.workload.is_being_deleted()
         || facts.is_terminating(request.workload.namespace())
-        || COLLECTORS.contains(&request.user.name)
+        || request.user.is_garbage_collector()
 }
 
 #[cfg(test)]

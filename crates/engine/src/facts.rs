@@ -175,6 +175,15 @@ impl Namespace {
     }
 }
 
+/// The users that the garbage collector and the namespace controller are, as kube-controller-manager runs them with a service
+/// account for each controller.
+///
+/// <https://kubernetes.io/docs/reference/access-authn-authz/rbac/#controller-roles>
+const GARBAGE_COLLECTORS: [&str; 2] = [
+    "system:serviceaccount:kube-system:generic-garbage-collector",
+    "system:serviceaccount:kube-system:namespace-controller",
+];
+
 /// Who asks, as the API server knows them; nobody where a workload is only looked at.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct User<'a> {
@@ -189,6 +198,13 @@ impl<'a> User<'a> {
     #[must_use]
     pub fn named(name: &'a str) -> Self {
         Self { name, groups: &[] }
+    }
+
+    /// Returns whether this is a controller of Kubernetes' own that deletes what other deletions leave behind. It is never
+    /// refused anything.
+    #[must_use]
+    pub fn is_garbage_collector(&self) -> bool {
+        GARBAGE_COLLECTORS.contains(&self.name)
     }
 }
 
