@@ -251,7 +251,7 @@ impl PolicySet {
         let broken = self.broken.iter().filter(|broken| !broken.is_silent);
         let broken = broken.filter(move |broken| broken.selection.as_ref().is_none_or(&is_for));
         broken.map(|InvalidPolicy { name, why, .. }| {
-            format!("policy {name} makes no sense, so it is not in force: {why}")
+            format!("invalid policy {name:?} is not applied: {why}")
         })
     }
 
@@ -576,8 +576,7 @@ mod tests {
         let told = ask(&[("a", least), ("b", most)], |effective| {
             (autoscaler::settings(effective).cloned(), effective.problems())
         });
-        let problem = "the policies together make no sense: autoscaling: minReplicas 5 and maxReplicas 2 do not go together; \
-                       0 <= minReplicas <= maxReplicas";
+        let problem = "the combined policies are invalid: autoscaling: minReplicas 5 and maxReplicas 2: must be 0 <= minReplicas <= maxReplicas";
         assert_eq!(told, (None, vec![problem.to_owned()]));
     }
 

@@ -117,7 +117,7 @@ fn added(container: &Container, word: &str) -> String {
     if container.runs_script() {
         return format!("# add to the command in the script: {word}");
     }
-    format!("{list}:\n  # beside those that are there\n  - {word}")
+    format!("{list}:\n  # in addition to the existing ones\n  - {word}")
 }
 
 /// The finding about a variable whose value nobody should read. The value is not shown.
@@ -125,7 +125,7 @@ fn written_out(container: &Container, name: &str, what: &str) -> Finding {
     let reference = json!({"secretKeyRef": {"name": "<secret>", "key": "<key>"}});
     let secret = json!({"name": name, "value": null, "valueFrom": reference});
     Finding::of_item(container, "env", name)
-        .found(format!("`{name}` holds {what} that is written out"))
+        .found(format!("`{name}` holds {what} in plain text"))
         .expected("a reference to a Secret")
         .fix(snippet(&json!({"env": [secret]})))
 }

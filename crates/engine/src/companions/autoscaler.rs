@@ -248,7 +248,7 @@ impl<'a> Scaling<'a> {
         let too_many = |replicas: &i64| self.existing.is_none() && *replicas > i64::from(most);
         if let Some(replicas) = self.workload.replicas().filter(too_many) {
             let message = format!(
-                "{replicas} replicas run, but its autoscaler's most is {most}: it would stop {} at once",
+                "{replicas} replicas are running, but the autoscaler's maxReplicas is {most}: it would stop {} at once",
                 replicas - i64::from(most)
             );
             return Err(("ReplicasOutOfBounds", message));
@@ -265,16 +265,16 @@ impl<'a> Scaling<'a> {
     pub(super) fn queue(&self) -> Result<&'a str, String> {
         let unknown = || {
             let name = self.recognised.name().unwrap_or("an unknown runtime");
-            format!("it runs {name}, of which no metric is known that tells how many requests wait")
+            format!("it runs {name}, which has no known metric for waiting requests")
         };
         let metrics = self.recognised.runtime.and_then(|runtime| runtime.metrics.as_ref()).ok_or_else(unknown)?;
         let queue = metrics.queue.as_deref().ok_or_else(unknown)?;
         let Some(flag) = &metrics.needs else { return Ok(queue) };
         match self.recognised.words.has(flag) {
             Told::Yes(()) => Ok(queue),
-            Told::No => Err(format!("it tells how many requests wait only with the flag {flag}")),
+            Told::No => Err(format!("it reports waiting requests only with the flag {flag}")),
             Told::Unknown(what) => {
-                Err(format!("it tells how many requests wait only with the flag {flag}, and it cannot be told {what}"))
+                Err(format!("it reports waiting requests only with the flag {flag}, and it is unknown {what}"))
             }
         }
     }

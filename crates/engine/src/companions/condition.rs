@@ -20,23 +20,23 @@ pub(super) fn ready(
         CompanionState::Absent => of("True", "NotWanted", format!("no policy in `warn` or `enforce` asks for {what}")),
         CompanionState::Ours(found) => of_found(found),
         CompanionState::Declined => {
-            of("True", "Declined", format!("its author says that something else takes the place of {what}"))
+            of("True", "Declined", format!("the workload's annotation says that it does not need {what}"))
         }
         CompanionState::Theirs(found) => theirs(&type_, found, &of_found(found)),
         CompanionState::External(found) => {
             let message =
-                format!("the Secret {} is bound; where it is not there yet, pods wait for it", name_of(found));
+                format!("the Secret {} is bound; pods wait for it if it does not exist yet", name_of(found));
             of("True", "External", message)
         }
         CompanionState::Unmanaged(found) => {
-            of("True", "Unmanaged", format!("no policy asks for {} any more: it is left as it is", name_of(found)))
+            of("True", "Unmanaged", format!("no policy asks for {} any more; it is left unchanged", name_of(found)))
         }
         CompanionState::Left(found, reason, message) => {
-            of("False", reason, format!("{message}; {} is left as it is", name_of(found)))
+            of("False", reason, format!("{message}; {} is left unchanged", name_of(found)))
         }
         CompanionState::Elsewhere(None, message) => of("True", "OwnDatabase", message.clone()),
         CompanionState::Elsewhere(Some(found), message) => {
-            of("True", "OwnDatabase", format!("{message}; {} is left as it is", name_of(found)))
+            of("True", "OwnDatabase", format!("{message}; {} is left unchanged", name_of(found)))
         }
         CompanionState::Drifted(found, differs) => drifted(&type_, &of_found(found), differs),
         CompanionState::Pending(message) => of("False", "Pending", message.clone()),
@@ -49,9 +49,9 @@ pub(super) fn ready(
 fn theirs(type_: &str, found: &Value, itself: &Condition) -> Condition {
     let name = name_of(found);
     if itself.status == "True" || itself.reason == "Pending" {
-        return Condition::new(type_, "True", "Yielded", format!("{name}, which is its author's, serves"));
+        return Condition::new(type_, "True", "Yielded", format!("{name}, managed by the user, is used"));
     }
-    Condition::new(type_, "False", &itself.reason, format!("{name}, which is its author's: {}", itself.message))
+    Condition::new(type_, "False", &itself.reason, format!("{name}, managed by the user: {}", itself.message))
 }
 
 /// The condition of one that a person has changed. Whether it serves does not depend on that.
@@ -135,8 +135,8 @@ mod tests {
         let active = json!([{"type": "ScalingActive", "status": "True"}]);
         let (status, reason, message) = told(active.clone(), Some(&many));
         assert_eq!((&*status, &*reason), ("True", "MaxReplicasHeld"));
-        let expected = "there are 8 replicas, more than the maxReplicas 4 of policy serving: none is stopped for that, the \
-                        autoscaler's maxReplicas is 8 and goes down as they do; it has its metrics";
+        let expected = "there are 8 replicas, more than maxReplicas 4 of policy serving: Tidegate stops none of them; the autoscaler's \
+                        maxReplicas is 8 and decreases with them; its metrics are available";
         assert_eq!(message, expected);
         assert_eq!(told(active, None).1, "ScalingActive");
         let (status, reason, message) = told(json!([]), Some(&many));
@@ -169,7 +169,7 @@ mod tests {
         let told = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
         assert_eq!(database("Running"), told("True", "Drifted", "spec.volume differs"));
         assert_eq!(database(""), told("False", "Drifted", "spec.volume differs"));
-        let failed = "its operator says CreateFailed; it differs from the policy: spec.volume differs";
+        let failed = "its operator reports CreateFailed; it differs from the policy: spec.volume differs";
         assert_eq!(database("CreateFailed"), told("False", "CreateFailed", failed));
     }
 
@@ -198,10 +198,10 @@ mod tests {
             (ready.status, ready.reason, ready.message)
         };
         let told = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
-        assert_eq!(of("True", ""), told("True", "Yielded", "mine, which is its author's, serves"));
+        assert_eq!(of("True", ""), told("True", "Yielded", "mine, managed by the user, is used"));
         assert_eq!(
             of("False", "AmbiguousSelector"),
-            told("False", "AmbiguousSelector", "mine, which is its author's: why")
+            told("False", "AmbiguousSelector", "mine, managed by the user: why")
         );
         let budget = |spec: Value| {
             let ready =
@@ -224,7 +224,7 @@ mod tests {
         let own = |message: &str| ("True".into(), "OwnDatabase".into(), message.into());
         assert_eq!(told(None), own("container api sets PGHOST"));
         let ours = json!({"kind": "postgresql", "metadata": {"name": "acid-api"}});
-        assert_eq!(told(Some(ours)), own("container api sets PGHOST; acid-api is left as it is"));
+        assert_eq!(told(Some(ours)), own("container api sets PGHOST; acid-api is left unchanged"));
     }
 
     #[test]
@@ -235,15 +235,15 @@ mod tests {
         };
         let database =
             json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api"}});
-        let message = "its operator has not looked at it yet: does it run? Until it makes the Secret api-credentials, pods \
-                       wait for that";
+        let message = "its operator has not reconciled it yet; check that the operator is running. Pods wait until it creates the \
+                       Secret api-credentials";
         assert_eq!(told(CompanionState::Ours(database.clone())), ("False".into(), "Pending".into(), message.into()));
         let mut creating = database;
         creating["status"] = json!({"PostgresClusterStatus": "Creating"});
-        let message = "its operator says Creating";
+        let message = "its operator reports Creating";
         assert_eq!(told(CompanionState::Ours(creating)), ("False".into(), "Creating".into(), message.into()));
         let external = CompanionState::External(json!({"kind": "Secret", "metadata": {"name": "s"}}));
-        let message = "the Secret s is bound; where it is not there yet, pods wait for it";
+        let message = "the Secret s is bound; pods wait for it if it does not exist yet";
         assert_eq!(told(external), ("True".into(), "External".into(), message.into()));
     }
 }

@@ -131,11 +131,11 @@ impl Health {
     /// Tells what a provider says of a database in one word or sentence; none where it has said nothing.
     pub(super) fn of(is_ready: bool, reason: &str, phase: Option<&str>) -> Self {
         let Some(phase) = phase.filter(|phase| !phase.is_empty()) else {
-            let message = "its operator has not looked at it yet: does it run?".to_owned();
+            let message = "its operator has not reconciled it yet; check that the operator is running".to_owned();
             return Self { is_ready: false, reason: "Pending".to_owned(), message, phase: None };
         };
         let message =
-            if is_ready { "its operator says that it runs".to_owned() } else { format!("its operator says {phase}") };
+            if is_ready { "its operator reports that it is running".to_owned() } else { format!("its operator reports {phase}") };
         Self { is_ready, reason: reason.to_owned(), message, phase: Some(phase.to_owned()) }
     }
 }
@@ -325,15 +325,15 @@ fn ready(state: &CompanionState, secret: Option<&str>, template: &Value) -> Cond
     condition::ready(&Databases, state, |database| {
         if !is_bound(database, secret, template) {
             let message = format!(
-                "{} is there, but no pod is led to it until the pod template changes (`kubectl rollout restart` is a \
-                 change), or by variables of its author's own",
+                "{} exists, but no pod is bound to it until the pod template changes (`kubectl rollout restart` is enough) or \
+                 its own variables name it",
                 name_of(database)
             );
             return Condition::new("DatabaseReady", "False", "PodsNotBound", message);
         }
         let Health { is_ready, reason, mut message, phase } = health(database);
         if let Some(secret) = secret.filter(|_| phase.is_none()) {
-            message = format!("{message} Until it makes the Secret {secret}, pods wait for that");
+            message = format!("{message}. Pods wait until it creates the Secret {secret}");
         }
         Condition::new("DatabaseReady", if is_ready { "True" } else { "False" }, &reason, message)
     })
@@ -391,7 +391,7 @@ pub fn binding(
 fn can_be_had(workload: &Workload, provider: &dyn Provider, most: Option<usize>, facts: &Facts) -> Result<(), Problem> {
     let reference = workload.reference();
     if workload.has_generated_name() {
-        let message = "its name follows from the workload's, which `generateName` leaves open";
+        let message = "its name is derived from the workload's, which `generateName` leaves open";
         return Err(("NotBound", message.to_owned()));
     }
     if !provider.is_served(facts) {
@@ -431,15 +431,15 @@ fn too_many(workload: &Workload, provider: &dyn Provider, most: usize, facts: &F
     let made = facts.databases_made_in(namespace);
     let is_there = || facts.databases_of(&reference).next().is_some();
     if made >= most && !is_there() {
-        let message = format!("namespace {namespace} has {made} databases, and the policy's most is {most}");
+        let message = format!("namespace {namespace} has {made} databases, and the policy allows at most {most}");
         return Err((TOO_MANY, message));
     }
     let (free, before) = (most.saturating_sub(made), facts.awaiting_beside(&reference));
     let is_first = || is_there() || facts.awaiting.contains_key(&reference) || is_led_to(workload, provider, facts);
     if before >= free && !is_first() {
         let message = format!(
-            "namespace {namespace} has {made} databases, the policy's most is {most}, and pods of others wait for theirs \
-             ({before})"
+            "namespace {namespace} has {made} databases, the policy allows at most {most}, and other workloads are waiting \
+             for theirs ({before})"
         );
         return Err((TOO_MANY, message));
     }
@@ -511,7 +511,7 @@ pub(super) fn taken(api: &Api, name: &str, workload: &WorkloadRef, facts: &Facts
     let WorkloadRef { kind, name: of, .. } = workload;
     let (_, _, object) = api.kind;
     (!found.is_for(workload)).then(|| {
-        let message = format!("{object} {name} is there already and was not made by tidegate for {kind}/{of}");
+        let message = format!("{object} {name} already exists and was not created by Tidegate for {kind}/{of}");
         ("NameTaken", message)
     })
 }

@@ -106,19 +106,19 @@ fn described(state: &CompanionState) -> Option<DisruptionBudgetStatus> {
 fn ready(state: &CompanionState) -> Condition {
     if *state == CompanionState::Absent {
         let message =
-            "no policy in `warn` or `enforce` asks for a disruption budget, or there is only one replica to guard";
+            "no policy in `warn` or `enforce` asks for a disruption budget, or there is only one replica";
         return Condition::new("DisruptionBudgetReady", "True", "NotWanted", message);
     }
     condition::ready(&DisruptionBudget, state, |found| {
         if lets_none_go(&found["spec"]) {
-            let message = format!("{} lets no pod go: nodes cannot be drained", name_of(found));
+            let message = format!("{} allows no evictions: nodes cannot be drained", name_of(found));
             return Condition::new("DisruptionBudgetReady", "False", "NoPodMayGo", message);
         }
         let pods = match found["spec"]["maxUnavailable"].as_i64() {
             Some(most @ 2..) => format!("{most} pods"),
             _ => "one pod".to_owned(),
         };
-        let message = format!("{} lets {pods} go at a time", name_of(found));
+        let message = format!("{} allows the eviction of {pods} at a time", name_of(found));
         Condition::new("DisruptionBudgetReady", "True", "Made", message)
     })
 }
@@ -143,7 +143,7 @@ fn plan(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled
             CompanionPlan { actions: deletions(ours), state: CompanionState::Theirs((*theirs).clone()) }
         }
         (Wanted::Object(_), None, _) if !is_settled => {
-            CompanionState::Pending("it is made once it is clear that its author brings none".to_owned()).into()
+            CompanionState::Pending("it will be created unless the user creates one first".to_owned()).into()
         }
         (Wanted::Object(object), found, _) => kept(object, found.copied()),
         (_, Some(found), _) => CompanionState::Unmanaged((*found).clone()).into(),

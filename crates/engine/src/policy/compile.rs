@@ -38,7 +38,7 @@ pub enum PolicyError {
     },
     /// The name of a resource or label is none that Kubernetes has.
     #[error(
-        "{field}: `{name}` is no name that Kubernetes takes there: at most 63 letters, digits, `-`, `_` and `.`, after a DNS name and `/` or not"
+        "{field}: invalid name `{name}`: must be at most 63 letters, digits, `-`, `_` and `.`, with an optional DNS prefix and `/`"
     )]
     Name {
         /// The field.
@@ -47,7 +47,7 @@ pub enum PolicyError {
         name: String,
     },
     /// A quantity is below zero.
-    #[error("spec.resources.{field}: {quantity} of {resource} is below zero")]
+    #[error("spec.resources.{field}: {resource} must not be negative, found {quantity}")]
     Negative {
         /// Where.
         field: String,
@@ -57,7 +57,7 @@ pub enum PolicyError {
         quantity: String,
     },
     /// A selector does not make sense.
-    #[error("spec.match.{field} is no label selector")]
+    #[error("spec.match.{field}: invalid label selector")]
     Selector {
         /// Which of the two.
         field: &'static str,
@@ -65,7 +65,7 @@ pub enum PolicyError {
         source: ParseExpressionError,
     },
     /// A default request is above the default limit.
-    #[error("spec.resources.{class}: the default request {request} of {resource} is above its default limit {limit}")]
+    #[error("spec.resources.{class}: the default {resource} request {request} is above the default limit {limit}")]
     RequestAboveLimit {
         /// `cpu` or `gpu`.
         class: &'static str,
@@ -77,7 +77,7 @@ pub enum PolicyError {
         limit: String,
     },
     /// A bound excludes everything.
-    #[error("spec.resources.bounds: the min {min} of {resource} is above its max {max}")]
+    #[error("spec.resources.bounds: the {resource} min {min} is above its max {max}")]
     EmptyBound {
         /// The resource.
         resource: String,
@@ -87,7 +87,7 @@ pub enum PolicyError {
         max: String,
     },
     /// A default breaks a bound of its own policy, so that everything without the field would be refused.
-    #[error("spec.resources.{class}.{of}: the default {default} of {resource} is out of the policy's own bounds")]
+    #[error("spec.resources.{class}.{of}: the default {resource} {default} is outside the policy's own bounds")]
     DefaultOutOfBounds {
         /// `cpu` or `gpu`.
         class: &'static str,
@@ -110,7 +110,7 @@ pub enum PolicyError {
         source: Box<PolicyError>,
     },
     /// There is no such rule.
-    #[error("spec.rules: there is no rule `{0}`; `tidegate explain` lists the rules")]
+    #[error("spec.rules.{0}: unknown rule; `tidegate explain` lists the rules")]
     UnknownRule(String),
     /// A rule cannot do with its parameters.
     #[error("spec.rules.{rule}.params: {problem}")]
@@ -131,7 +131,7 @@ pub enum PolicyError {
         problem: String,
     },
     /// A rule that there is not is to be never excepted.
-    #[error("spec.exceptions.never: there is no rule `{0}`; `tidegate explain` lists the rules")]
+    #[error("spec.exceptions.never: unknown rule `{0}`; `tidegate explain` lists the rules")]
     UnknownNever(String),
 }
 
@@ -353,7 +353,7 @@ fn custom(spec: &ServingPolicySpec, builtin: &Builtin, budget: &Budget) -> Resul
     for (index, written) in spec.custom_rules.iter().enumerate() {
         let failed = |problem: String| PolicyError::CustomRule { index, rule: written.id.clone(), problem };
         if rules.iter().any(|known| known.id() == written.id) {
-            return Err(failed("it is there twice".to_owned()));
+            return Err(failed("another custom rule has the same id".to_owned()));
         }
         let mut written = written.clone();
         let params = spec.rules.get(&written.id).and_then(|settings| settings.params.clone());

@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn policies_of_one_priority_that_disagree_are_told() {
         let meeting = beside(&[("b", max(2, &json!({}))), ("a", max(1, &json!({})))]);
-        insta::assert_snapshot!(meeting.conflicts.into_iter().collect::<Vec<_>>().join("\n"), @"policies a and b, both of priority 0, disagree on autoscaling.maxReplicas: 1 of a is used, not 2 of b; give one of them a higher priority");
+        insta::assert_snapshot!(meeting.conflicts.into_iter().collect::<Vec<_>>().join("\n"), @"policies a and b, both of priority 0, disagree on autoscaling.maxReplicas: 1 from a is used, not 2 from b; give one of them a higher priority");
         assert!(!disagree(&json!({"priority": 1}), &json!({})));
         assert!(!disagree(&max(1, &json!({})), &max(1, &json!({}))));
     }

@@ -31,16 +31,16 @@ pub struct CustomRule {
 #[derive(Debug, thiserror::Error)]
 pub enum CustomRuleError {
     /// A built-in rule has its name.
-    #[error("there is a built-in rule of that name")]
+    #[error("a built-in rule has the same id")]
     BuiltIn,
     /// A variable is no name, or is there twice.
-    #[error("variables: `{0}` is no name, or is there twice")]
+    #[error("variables: `{0}` is not a valid name or is declared twice")]
     Name(String),
     /// There are too many variables.
-    #[error("variables: the most is {MAX_VARIABLES}")]
+    #[error("variables: at most {MAX_VARIABLES} are allowed")]
     TooMany,
     /// Nothing says what is wrong.
-    #[error("it has neither message nor messageExpression")]
+    #[error("message or messageExpression is required")]
     NoMessage,
     /// An expression makes no sense.
     #[error("{field}: {source}")]
@@ -89,7 +89,7 @@ impl CustomRule {
         match self.expression.evaluate(&variables, budget) {
             Ok(Outcome::Bool(true)) => None,
             Ok(Outcome::Bool(false)) => Some(self.message(&variables, budget)),
-            Ok(_) => Some("the expression gives no bool".to_owned()),
+            Ok(_) => Some("the expression does not return a bool".to_owned()),
             Err(_) if budget.is_spent() => None,
             Err(problem) => {
                 let because = problems.first().map(|problem| format!(" ({problem})")).unwrap_or_default();
@@ -129,13 +129,13 @@ impl Costs {
     }
 
     /// Tells why rules were not evaluated: what may be spent, and which rule has spent most of it.
-    fn told(&self) -> String {
+    fn summary(&self) -> String {
         let of_rules = self.of_rules.borrow();
         let most = Budget::STEPS;
         // The first of equals, so that the answer is always the same.
-        let dearest = of_rules.iter().reduce(|dearest, next| if next.1 > dearest.1 { next } else { dearest });
-        let dearest = dearest.map(|(rule, steps)| format!(", of which `{rule}` took {steps}")).unwrap_or_default();
-        format!("not evaluated: the custom rules used up the {most} steps that one request may take{dearest}")
+        let costliest = of_rules.iter().reduce(|costliest, next| if next.1 > costliest.1 { next } else { costliest });
+        let costliest = costliest.map(|(rule, steps)| format!(", of which `{rule}` took {steps}")).unwrap_or_default();
+        format!("not evaluated: the custom rules used up the {most} steps allowed for one request{costliest}")
     }
 }
 
@@ -216,7 +216,7 @@ impl Rule for CustomRule {
         match costs.charge(self, with_params(variables, &self.params)) {
             Ok(None) => Vec::new(),
             Ok(Some(found)) => vec![finding.found(found).expected(format!("`{}`", self.expression))],
-            Err(Spent) => vec![finding.found(costs.told()).expected(CHEAPER).not_evaluated()],
+            Err(Spent) => vec![finding.found(costs.summary()).expected(CHEAPER).not_evaluated()],
         }
     }
 }
@@ -431,7 +431,7 @@ mod tests {
         assert!((30..59).contains(&refused.len()), "{} of 60 were not evaluated", refused.len());
         assert_eq!(warned.iter().map(|found| &*found.rule).collect::<Vec<_>>(), ["costly-29"], "as strict as the rule");
         let Finding { found, expected, .. } = &refused[0].finding;
-        let told = "not evaluated: the custom rules used up the 5000000 steps that one request may take, of which `costly-0` took ";
+        let told = "not evaluated: the custom rules used up the 5000000 steps allowed for one request, of which `costly-0` took ";
         assert!(found.starts_with(told), "{found}");
         assert_eq!(expected, CHEAPER);
     }
@@ -491,8 +491,8 @@ mod tests {
             told(json!({"expression": "variables.team == 'a'"})),
         ];
         insta::assert_snapshot!(problems.join("\n"), @"
-        there is a built-in rule of that name
-        it has neither message nor messageExpression
+        a built-in rule has the same id
+        message or messageExpression is required
         expression: it gives a string, not a bool
         expression: there is no variable `objects`; the variables are object, oldObject, request, namespaceObject, params, variables
         expression: it cannot be read: Syntax error: mismatched input '<EOF>', at line 1 column 19

@@ -58,7 +58,7 @@ impl Effective {
         }));
         let sections = policies.first().map_or(&[][..], |(policy, _)| policy.builtin.sections);
         let (settings, problems) = Settings::read(&merged, sections);
-        let problems = problems.iter().map(|problem| format!("the policies together make no sense: {problem}"));
+        let problems = problems.iter().map(|problem| format!("the combined policies are invalid: {problem}"));
         let mut effective = Self {
             selected: policies.iter().map(|(policy, variant)| selected(policy, variant)).collect(),
             contradictions: problems.collect(),
@@ -95,8 +95,8 @@ impl Effective {
             let broken = self.bounds(resource).filter(|(bound, policy)| !bound.allows(default) && refuses(policy));
             broken.map(move |(_, of_policy)| {
                 format!(
-                    "the default {of} {default} of {resource} for class {}, which policy {} sets, is out of the bounds \
-                     that policy {of_policy} sets: what says nothing of it would be refused",
+                    "the default {resource} {of} {default} for class {}, set by policy {}, is outside the bounds set by policy \
+                     {of_policy}: workloads without their own value would be refused",
                     class.name(),
                     from.name
                 )

@@ -33,10 +33,10 @@ pub enum ExceptionError {
     #[error("the exception has no metadata.name or no metadata.namespace")]
     Unnamed,
     /// It is for nobody.
-    #[error("spec.workloads: an exception names workloads, or selects them by label")]
+    #[error("spec.workloads: names or selector is required")]
     ForNobody,
     /// Its selector does not make sense.
-    #[error("spec.workloads.selector is no label selector")]
+    #[error("spec.workloads.selector: invalid label selector")]
     Selector(#[source] ParseExpressionError),
 }
 

@@ -116,8 +116,8 @@ impl fmt::Display for Conflict {
         let (used, other) = (&used.name, &other.name);
         write!(
             f,
-            "policies {used} and {other}, both of priority {priority}, disagree on {field}: {value} of {used} is used, not \
-             {otherwise} of {other}; give one of them a higher priority"
+            "policies {used} and {other}, both of priority {priority}, disagree on {field}: {value} from {used} is used, not \
+             {otherwise} from {other}; give one of them a higher priority"
         )
     }
 }
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(
             conflicts(&[("a", 3, max(1)), ("b", 3, max(2))]),
             [
-                "policies a and b, both of priority 3, disagree on autoscaling.maxReplicas: 1 of a is used, not 2 of b; give one \
+                "policies a and b, both of priority 3, disagree on autoscaling.maxReplicas: 1 from a is used, not 2 from b; give one \
               of them a higher priority"
             ]
         );

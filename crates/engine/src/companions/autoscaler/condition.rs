@@ -21,8 +21,8 @@ fn held(ready: Condition, state: &CompanionState, held: Option<&HeldReplicas>) -
         return ready;
     };
     let message = format!(
-        "there are {replicas} replicas, more than the maxReplicas {most} of policy {policy}: none is stopped for that, \
-         the autoscaler's maxReplicas is {kept} and goes down as they do; {}",
+        "there are {replicas} replicas, more than maxReplicas {most} of policy {policy}: Tidegate stops none of them; the \
+         autoscaler's maxReplicas is {kept} and decreases with them; {}",
         ready.message
     );
     let reason = if ready.status == "True" { "MaxReplicasHeld".to_owned() } else { ready.reason.clone() };
@@ -36,10 +36,10 @@ fn scaling_active(hpa: &Value) -> Condition {
     let text = |field: &str| active.and_then(|active| active[field].as_str()).unwrap_or_default().to_owned();
     match active {
         Some(active) if active["status"] == "True" => {
-            Condition::new("AutoscalerReady", "True", "ScalingActive", "it has its metrics")
+            Condition::new("AutoscalerReady", "True", "ScalingActive", "its metrics are available")
         }
         Some(_) => Condition::new("AutoscalerReady", "False", &text("reason"), text("message")),
-        None => Condition::new("AutoscalerReady", "False", "Pending", "its controller has not looked at it yet"),
+        None => Condition::new("AutoscalerReady", "False", "Pending", "it has not been reconciled yet"),
     }
 }
 
@@ -50,13 +50,13 @@ fn scaled(object: &Value) -> Condition {
     let is = |type_: &str| found(type_).is_some_and(|condition| condition["status"] == "True");
     let of = |status: &str, reason: &str, message: &str| Condition::new("AutoscalerReady", status, reason, message);
     match found("Ready") {
-        _ if is("Paused") => of("True", "Paused", "somebody has paused KEDA by an annotation on the ScaledObject"),
-        Some(_) if is("Fallback") => of("False", "Fallback", "KEDA gets no answer from Prometheus: its fallback holds"),
-        Some(ready) if ready["status"] == "True" => of("True", "ScalingActive", "KEDA keeps it"),
+        _ if is("Paused") => of("True", "Paused", "an annotation on the ScaledObject pauses KEDA"),
+        Some(_) if is("Fallback") => of("False", "Fallback", "KEDA gets no answer from Prometheus and uses its fallback"),
+        Some(ready) if ready["status"] == "True" => of("True", "ScalingActive", "KEDA is scaling it"),
         Some(ready) => {
             let text = |field: &str| ready[field].as_str().unwrap_or_default();
             of("False", if text("reason").is_empty() { "NotReady" } else { text("reason") }, text("message"))
         }
-        None => of("False", "Pending", "KEDA has not looked at it yet: does it run?"),
+        None => of("False", "Pending", "KEDA has not reconciled it yet; check that KEDA is running"),
     }
 }

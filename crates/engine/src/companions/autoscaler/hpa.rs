@@ -60,7 +60,7 @@ fn usable_metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), Problem> {
 /// Sees that the API server takes zero as the least number of replicas, and that something tells when one is needed.
 fn can_scale_to_zero(scaling: &Scaling, metrics: &[Value]) -> Result<(), Problem> {
     if !scaling.apis.hpa_scale_to_zero {
-        let message = "the API server takes minReplicas 0 from Kubernetes 1.37 on; engine keda scales to zero before";
+        let message = "the API server accepts minReplicas 0 from Kubernetes 1.37 on; before, use engine keda";
         return Err(("ScaleToZeroNotServed", message.to_owned()));
     }
     if !metrics.iter().any(|metric| metric["type"] == "Object" || metric["type"] == "External") {
@@ -95,7 +95,7 @@ fn metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), String> {
     }
     let lacking = useless.first().and_then(|metric| lack(scaling, metric));
     Err(lacking.or(without).unwrap_or_else(|| {
-        "the policy names no metric that suits this model server: CPU and memory say little of the load of a GPU server"
+        "the policy has no metric that suits this model server: CPU and memory say little about the load of a GPU server"
             .to_owned()
     }))
 }
@@ -116,7 +116,7 @@ fn lack(scaling: &Scaling, metric: &Value) -> Option<String> {
             let mut without = scaling.workload.without_request(name);
             let container = without.find(|container| metric.needs_request_of(container.name()))?.name();
             return Some(format!(
-                "container {container} requests no {name}, with which the metric `{name}` compares its use"
+                "container {container} has no {name} request, which the metric `{name}` compares usage with"
             ));
         }
     };
@@ -145,7 +145,7 @@ fn completed(metric: &Map<String, Value>, container: Option<&Container>) -> Resu
     let Some(of_container) = metric.get_mut("containerResource") else { return Ok(metric) };
     if of_container["container"].is_null() {
         let container =
-            container.ok_or("it cannot be told which container is the model server, whose use is to be measured")?;
+            container.ok_or("it is unknown which container is the model server, whose usage is to be measured")?;
         of_container["container"] = container.name().into();
     }
     Ok(metric)
@@ -299,7 +299,7 @@ mod tests {
             let why = told(planned(&bare, json!([of("Utilization", kind)])));
             assert_eq!(
                 why,
-                "NoSuitableMetric: container api requests no cpu, with which the metric `cpu` compares its use"
+                "NoSuitableMetric: container api has no cpu request, which the metric `cpu` compares usage with"
             );
             assert!(matches!(planned(&bare, json!([of("AverageValue", kind)])), Wanted::Object(_)));
             assert!(matches!(planned(&whole, json!([of("Utilization", kind)])), Wanted::Object(_)));
@@ -309,7 +309,7 @@ mod tests {
         let mut two = deployment(&json!([{"name": "api", "image": "a:1", "resources": limit}, sidecar]));
         two["metadata"]["annotations"] = json!({"tidegate.dev/container": "api"});
         assert!(matches!(planned(&two, json!([of("Utilization", "ContainerResource")])), Wanted::Object(_)));
-        assert!(told(planned(&two, json!([of("Utilization", "Resource")]))).contains("container b requests no cpu"));
+        assert!(told(planned(&two, json!([of("Utilization", "Resource")]))).contains("container b has no cpu request"));
         let Wanted::Object(object) = planned(&bare, json!([of("Utilization", "Resource"), queue()])) else {
             panic!("one of them works")
         };
@@ -366,12 +366,12 @@ mod tests {
         };
         let queue = json!({"metrics": [cpu()], "queue": {}});
         let silent = told(planned(&sglang(json!([])), &queue));
-        assert_eq!(silent, "NoSuitableMetric: it tells how many requests wait only with the flag --enable-metrics");
+        assert_eq!(silent, "NoSuitableMetric: it reports waiting requests only with the flag --enable-metrics");
         assert!(matches!(planned(&sglang(json!(["--enable-metrics"])), &queue), Wanted::Object(_)));
         let unknown = told(planned(&gpu(), &queue));
         assert_eq!(
             unknown,
-            "NoSuitableMetric: it runs an unknown runtime, of which no metric is known that tells how many requests wait"
+            "NoSuitableMetric: it runs an unknown runtime, which has no known metric for waiting requests"
         );
     }
 
@@ -417,7 +417,7 @@ mod tests {
         let Wanted::Object(made) = planned(&object, &autoscaling) else { panic!("an autoscaler") };
         assert_eq!(made["spec"]["minReplicas"], 0);
         let old = Facts { apis: Apis { hpa_scale_to_zero: false, ..Apis::all() }, ..facts() };
-        insta::assert_snapshot!(told(planned_in(&object, &autoscaling, &old)), @"ScaleToZeroNotServed: the API server takes minReplicas 0 from Kubernetes 1.37 on; engine keda scales to zero before");
+        insta::assert_snapshot!(told(planned_in(&object, &autoscaling, &old)), @"ScaleToZeroNotServed: the API server accepts minReplicas 0 from Kubernetes 1.37 on; before, use engine keda");
         let unserved = told(planned_in(&object, &autoscaling, &without_adapter()));
         assert_eq!(
             unserved,
@@ -481,7 +481,7 @@ mod tests {
         };
         assert!(matches!(with(4), Wanted::Object(_)));
         let Wanted::Impossible { reason, message } = with(6) else { panic!("an autoscaler would stop two") };
-        insta::assert_snapshot!(format!("{reason}: {message}"), @"ReplicasOutOfBounds: 6 replicas run, but its autoscaler's most is 4: it would stop 2 at once");
+        insta::assert_snapshot!(format!("{reason}: {message}"), @"ReplicasOutOfBounds: 6 replicas are running, but the autoscaler's maxReplicas is 4: it would stop 2 at once");
     }
 
     #[test]

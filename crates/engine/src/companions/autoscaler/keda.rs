@@ -19,12 +19,12 @@ const LEAST_COOLDOWN: u64 = 300;
 /// Plans the ScaledObject.
 pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
     if !scaling.apis.keda {
-        let message = "the cluster does not serve keda.sh/v1alpha1 ScaledObject, which engine keda makes";
+        let message = "the cluster does not serve keda.sh/v1alpha1 ScaledObject, which engine keda creates";
         return Err(("EngineNotServed", message.to_owned()));
     }
     let settings = scaling.settings.keda.as_ref();
     let settings =
-        settings.ok_or_else(|| ("NoSuitableMetric", "the policy does not say where Prometheus is".to_owned()))?;
+        settings.ok_or_else(|| ("NoSuitableMetric", "the policy does not set the address of Prometheus".to_owned()))?;
     let query = query(scaling, settings).map_err(|message| ("NoSuitableMetric", message))?;
     let workload = scaling.workload;
     let (least, most) = scaling.bounds();

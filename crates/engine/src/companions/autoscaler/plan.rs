@@ -26,11 +26,11 @@ pub(super) fn plan(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed,
     }
     match (wanted, ours.first()) {
         (Wanted::Object(object), _) if others.iter().any(|other| has_name_of(other, object)) => {
-            let message = "an autoscaler of that name is there and is not tidegate's".to_owned();
+            let message = "an autoscaler with that name exists and is not managed by Tidegate".to_owned();
             CompanionState::Impossible("NameTaken", message).into()
         }
         (Wanted::Object(_), None) if !is_settled => {
-            CompanionState::Pending("it is made once it is clear that its author brings none".to_owned()).into()
+            CompanionState::Pending("it will be created unless the user creates one first".to_owned()).into()
         }
         (Wanted::Object(object), found) => kept(object, found.copied()),
         (Wanted::Impossible { reason, message }, None) => CompanionState::Impossible(reason, message.clone()).into(),
@@ -49,11 +49,11 @@ fn handed_over(wanted: &Wanted, ours: &[&Value], observed: &Observed) -> Option<
     let stale: Vec<&Value> = ours.iter().copied().filter(|found| found["kind"] != object["kind"]).collect();
     if let Some(first) = stale.first() {
         let (kind, name) = (text(&first["kind"]), text(&first["metadata"]["name"]));
-        let message = format!("{kind} {name}, which the other engine made, goes first");
+        let message = format!("waiting for the deletion of {kind} {name}, which the other engine created");
         return Some(CompanionPlan { actions: deletions(stale), state: CompanionState::Pending(message) });
     }
     // With a ScaledObject of ours it is what KEDA made for that.
     let is_derived = observed.is_scaled_by_keda && ours.iter().all(|found| found["kind"] != SCALED_OBJECT);
-    let message = "the HorizontalPodAutoscaler that KEDA made for a ScaledObject goes first";
+    let message = "waiting for the deletion of the HorizontalPodAutoscaler that KEDA created";
     is_derived.then(|| CompanionState::Pending(message.to_owned()).into())
 }

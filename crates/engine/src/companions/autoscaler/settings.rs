@@ -89,7 +89,7 @@ impl AutoscalingSettings {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AutoscalingSettingsError {
     /// The bounds of autoscaling exclude each other.
-    #[error("autoscaling: minReplicas {min} and maxReplicas {max} do not go together; 0 <= minReplicas <= maxReplicas")]
+    #[error("autoscaling: minReplicas {min} and maxReplicas {max}: must be 0 <= minReplicas <= maxReplicas")]
     Replicas {
         /// `minReplicas`.
         min: i32,
@@ -98,13 +98,13 @@ pub(crate) enum AutoscalingSettingsError {
     },
     /// Nothing would tell when the first replica is needed.
     #[error(
-        "autoscaling: minReplicas 0 needs a metric that is there without pods: of type Object or External, or engine keda"
+        "autoscaling: minReplicas 0 needs a metric that exists without pods (type Object or External), or engine keda"
     )]
     ScaleToZero,
     /// The same, for the engine that asks Prometheus.
     #[error(
-        "autoscaling.keda: minReplicas 0 needs a query, for what waits in front of the pods, at a gateway or an ingress: a \
-         server without pods has no queue that would bring it back"
+        "autoscaling.keda: minReplicas 0 needs a query for requests that wait in front of the pods, at a gateway or an ingress: a server \
+         without pods has no queue of its own"
     )]
     ScaleToZeroQuery,
     /// The engine lacks a setting.

@@ -13,7 +13,7 @@ use crate::quantity::Quantity;
 pub(crate) enum AutoscalingError {
     /// A metric is of no type that there is.
     #[error(
-        "metrics[{index}]: there is no type `{kind}`; the types are Resource, ContainerResource, Pods, Object, External"
+        "metrics[{index}]: unknown type `{kind}`: must be one of Resource, ContainerResource, Pods, Object, External"
     )]
     MetricType {
         /// Which metric.
@@ -130,16 +130,16 @@ fn check_metric(index: usize, metric: &Map<String, Value>) -> Result<(), Autosca
 fn target_problem(target: &Value, types: &[&str]) -> Option<String> {
     let written = target["type"].as_str().unwrap_or_default();
     if !types.contains(&written) {
-        return Some(format!("type `{written}` is none that it can have: {}", types.join(" or ")));
+        return Some(format!("invalid type `{written}`: must be {}", types.join(" or ")));
     }
     if written == "Utilization" {
         let share = target["averageUtilization"].as_i64().filter(|share| *share > 0);
-        return share.is_none().then(|| "averageUtilization is a number above zero".to_owned());
+        return share.is_none().then(|| "averageUtilization must be a number above zero".to_owned());
     }
     let field = if written == "Value" { "value" } else { "averageValue" };
     let is_above = |quantity: Quantity| !quantity.is_negative() && !quantity.is_zero();
     let amount = Quantity::from_json(&target[field]).ok().filter(|quantity| is_above(quantity.clone()));
-    amount.is_none().then(|| format!("{field} is a quantity above zero"))
+    amount.is_none().then(|| format!("{field} must be a quantity above zero"))
 }
 
 fn check_behavior(behavior: &Map<String, Value>) -> Result<(), AutoscalingError> {
@@ -147,16 +147,16 @@ fn check_behavior(behavior: &Map<String, Value>) -> Result<(), AutoscalingError>
         let rules = behavior.get(direction).unwrap_or(&Value::Null);
         let wrong = |field: &str, problem| AutoscalingError::Behavior { field: format!("{direction}{field}"), problem };
         if !is_in(&rules["stabilizationWindowSeconds"], 0..=3600) {
-            return Err(wrong(".stabilizationWindowSeconds", "it is a number between 0 and 3600"));
+            return Err(wrong(".stabilizationWindowSeconds", "must be a number between 0 and 3600"));
         }
         if !matches!(&rules["selectPolicy"], Value::Null)
             && !is_one_of(&rules["selectPolicy"], &["Max", "Min", "Disabled"])
         {
-            return Err(wrong(".selectPolicy", "it is Max, Min or Disabled"));
+            return Err(wrong(".selectPolicy", "must be one of Max, Min, Disabled"));
         }
         let tolerance = &rules["tolerance"];
         if !tolerance.is_null() && Quantity::from_json(tolerance).map_or(true, |tolerance| tolerance.is_negative()) {
-            return Err(wrong(".tolerance", "it is a quantity of at least zero"));
+            return Err(wrong(".tolerance", "must be a quantity of at least zero"));
         }
         for (index, policy) in rules["policies"].as_array().into_iter().flatten().enumerate() {
             let problem = policy_problem(policy);
@@ -168,13 +168,13 @@ fn check_behavior(behavior: &Map<String, Value>) -> Result<(), AutoscalingError>
 
 fn policy_problem(policy: &Value) -> Option<&'static str> {
     if !is_one_of(&policy["type"], &["Pods", "Percent"]) {
-        return Some("its type is Pods or Percent");
+        return Some("type must be Pods or Percent");
     }
     if policy["value"].as_i64().is_none_or(|value| value <= 0) {
-        return Some("its value is a number above zero");
+        return Some("value must be a number above zero");
     }
     let is_period = !policy["periodSeconds"].is_null() && is_in(&policy["periodSeconds"], 1..=1800);
-    (!is_period).then_some("its periodSeconds is a number between 1 and 1800")
+    (!is_period).then_some("periodSeconds must be a number between 1 and 1800")
 }
 
 /// Tells whether a number is in a range; what is not there is the API server's default.

@@ -59,26 +59,26 @@ impl Own {
         let is_kept = |server: &String| self.mixed.is_empty() && prior.holds && prior.beside.contains(server);
         if let Some(server) = self.server.as_ref().filter(|server| !is_asked && !is_kept(server)) {
             let instead = match &*mixed {
-                "" => "binds tidegate's beside it".to_owned(),
-                mixed => format!("binds tidegate's instead once {mixed} {} left out", are(&self.mixed)),
+                "" => "bind Tidegate's as well".to_owned(),
+                mixed => format!("bind Tidegate's instead once {mixed} {} removed", are(&self.mixed)),
             };
             return Some(Unbound::Elsewhere(format!(
-                "container {name} sets {server}, so it has a database of its own; the annotation {DATABASE_ANNOTATION}: \
-                 \"true\" {instead}, and none says that no database is wanted"
+                "container {name} sets {server}, so it has its own database; set the annotation {DATABASE_ANNOTATION}: \"true\" \
+                 to {instead}, or none if no database is needed"
             )));
         }
         if !self.mixed.is_empty() {
             let message = format!(
-                "container {name} sets {mixed} itself, and a database is bound as a whole or not at all: leave {mixed} out, \
-                 or say with the annotation {DATABASE_ANNOTATION}: none that no database is wanted"
+                "container {name} sets {mixed} itself, and a database is bound with all its variables or not at all: remove \
+                 {mixed}, or set the annotation {DATABASE_ANNOTATION}: none if no database is needed"
             );
             return Some(Unbound::Impossible(("VariablesConflict", message)));
         }
         (self.is_open && !is_asked && !settings.over_env_from && !prior.holds).then(|| {
             Unbound::Elsewhere(format!(
-                "container {name} takes variables from `envFrom`, which may name a database already; the annotation \
-                 {DATABASE_ANNOTATION}: \"true\" binds tidegate's, whose variables count before those, and none says that no \
-                 database is wanted"
+                "container {name} takes variables from `envFrom`, which may already name a database; set the annotation \
+                 {DATABASE_ANNOTATION}: \"true\" to bind Tidegate's, whose variables take precedence, or none if no \
+                 database is needed"
             ))
         })
     }
@@ -88,14 +88,14 @@ impl Own {
         let what = match &self.server {
             Some(server) => format!("container {} sets {server}", container.name()),
             None if self.is_open => format!(
-                "container {} takes variables from `envFrom`, before which those of the binding count",
+                "container {} takes variables from `envFrom`, over which those of the binding take precedence",
                 container.name()
             ),
             None => return None,
         };
         Some(format!(
-            "{what}: the database {} is bound all the same; the annotation {DATABASE_ANNOTATION}: \"true\" says that this is \
-             meant, and none keeps it unbound",
+            "{what}: the database {} is bound anyway; set the annotation {DATABASE_ANNOTATION}: \"true\" to confirm this, or \
+             none to leave it unbound",
             binding.name
         ))
     }

@@ -166,7 +166,7 @@ fn health(cluster: &Value) -> Health {
 fn check(settings: &CloudNativePgSettings) -> Result<(), String> {
     // Two policies may say one each.
     match (&settings.version, &settings.image_name) {
-        (Some(_), Some(_)) => Err(": version and imageName say the same: write one of them".to_owned()),
+        (Some(_), Some(_)) => Err(": version and imageName are mutually exclusive".to_owned()),
         _ => Ok(()),
     }
 }
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(provider.problem(&reference(), &with(made_for("Deployment/api"))), None);
         let (reason, message) = provider.problem(&reference(), &with(Database::default())).unwrap();
         assert_eq!(reason, "NameTaken");
-        assert_eq!(message, "Cluster db-api is there already and was not made by tidegate for Deployment/api");
+        assert_eq!(message, "Cluster db-api already exists and was not created by Tidegate for Deployment/api");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(super) fn plan(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed)
             CompanionPlan { actions: vec![Action::Create(object.clone())], state: CompanionState::Ours(object.clone()) }
         }
         (Wanted::Object(_), Some(found)) if !is_ours(found, workload) => {
-            let message = "a database of that name is there and is not tidegate's".to_owned();
+            let message = "a database with that name exists and is not managed by Tidegate".to_owned();
             CompanionState::Impossible("NameTaken", message).into()
         }
         (Wanted::Object(object), Some(found)) => {

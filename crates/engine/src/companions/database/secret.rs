@@ -62,7 +62,7 @@ impl Provider for Existing {
 
     fn problem(&self, workload: &WorkloadRef, _: &Facts) -> Option<Problem> {
         let name = self.name(workload);
-        let message = || format!("the name of its Secret would have {} characters, and 253 is the most", name.len());
+        let message = || format!("the name of its Secret would have {} characters; at most 253 are allowed", name.len());
         (name.len() > 253).then(|| ("NotBound", message()))
     }
 
@@ -82,14 +82,14 @@ fn check(settings: &SecretSettings, env: &DatabaseEnv) -> Result<(), String> {
     let named = settings.name.replace(WORKLOAD, "a");
     if !is_dns_name(&named) {
         return Err(format!(
-            ".name: `{}` is no name of a Secret: lower-case letters, digits, `-` and `.`, and `{WORKLOAD}`",
+            ".name: invalid Secret name `{}`: must be lower-case letters, digits, `-`, `.` and `{WORKLOAD}`",
             settings.name
         ));
     }
     let keys = settings.keys.by_part();
     let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if let Some((part, key)) = keys.iter().find(|(_, key)| key.is_empty() || !key.chars().all(is_fine)) {
-        return Err(format!(".keys.{}: `{key}` is no key of a Secret", part.name()));
+        return Err(format!(".keys.{}: invalid Secret key `{key}`", part.name()));
     }
     // libpq has defaults for these.
     let has_default = |part: DatabasePart| {
@@ -98,7 +98,7 @@ fn check(settings: &SecretSettings, env: &DatabaseEnv) -> Result<(), String> {
     let variables = env.variables();
     let missing = variables.iter().find(|(_, part)| !keys.contains_key(part) && !has_default(*part));
     missing.map_or(Ok(()), |(variable, part)| {
-        Err(format!(".keys: there is no key for {}, which the variable {variable} is to hold", part.name()))
+        Err(format!(".keys: no key for {}, which the variable {variable} needs", part.name()))
     })
 }
 

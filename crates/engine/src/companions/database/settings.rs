@@ -100,19 +100,19 @@ fn providers(written: &Value, chosen: DatabaseProvider, env: &DatabaseEnv) -> Re
 fn check_env(env: &DatabaseEnv) -> Result<(), String> {
     let variables = env.variables();
     if variables.is_empty() {
-        return Err("it names no variable".to_owned());
+        return Err("at least one variable is required".to_owned());
     }
     for (name, part) in variables {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if !name.chars().all(is_fine) || name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
             return Err(format!(
-                "`{name}` is no name of a variable: letters, digits, `_`, `-` and `.`, no digit first"
+                "invalid variable name `{name}`: must be letters, digits, `_`, `-` and `.`, not starting with a digit"
             ));
         }
         let meaning = [("PGUSER", DatabasePart::User), ("PGPASSWORD", DatabasePart::Password)];
         if let Some((_, meant)) = meaning.iter().find(|(known, meant)| *known == name && *meant != part) {
             return Err(format!(
-                "`{name}` is the {} for everything that reads it, not the {}",
+                "`{name}` must hold the {}, not the {}",
                 meant.name(),
                 part.name()
             ));

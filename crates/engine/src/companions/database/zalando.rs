@@ -230,7 +230,7 @@ impl Provider for Postgresql {
         let (version, offered) = (&self.settings.as_ref()?.version, &facts.zalando_versions);
         (!offered.is_empty() && !offered.contains(version)).then(|| {
             let offered = offered.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            ("VersionNotOffered", format!("the operator offers no PostgreSQL {version}; its versions are {offered}"))
+            ("VersionNotOffered", format!("the operator does not offer PostgreSQL {version}; it offers {offered}"))
         })
     }
 
@@ -293,7 +293,7 @@ fn check(settings: &ZalandoSettings) -> Result<(), String> {
         check_identifier("databases", name, 63)?;
         if owner != WORKLOAD && !users.contains_key(owner) {
             return Err(format!(
-                ".databases.{name}: the owner `{owner}` is not among the users, nor is it `{WORKLOAD}`"
+                ".databases.{name}: unknown owner `{owner}`: must be one of the users or `{WORKLOAD}`"
             ));
         }
     }
@@ -301,7 +301,7 @@ fn check(settings: &ZalandoSettings) -> Result<(), String> {
         // The operator makes a role `<name>_owner_user`, and names of roles have at most 63 characters.
         check_identifier("preparedDatabases", name, 52)?;
         if databases.contains_key(name) {
-            return Err(format!(".preparedDatabases: `{name}` is among the databases too"));
+            return Err(format!(".preparedDatabases: `{name}` is also listed in databases"));
         }
         prepared.schemas.keys().try_for_each(|schema| check_form("preparedDatabases.schemas", schema, 63))?;
     }
@@ -320,16 +320,16 @@ fn check_users(users: &BTreeMap<String, Vec<RoleFlag>>) -> Result<(), String> {
         let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         if name.len() > 63 || !name.chars().all(is_inner) || !name.starts_with(is_end) || !name.ends_with(is_end) {
             return Err(format!(
-                ".users: the operator takes no user `{name}`: at most 63 lower-case letters, digits, `-` and `_`, \
-                 with a letter or digit at both ends"
+                ".users: invalid user name `{name}`: must be at most 63 lower-case letters, digits, `-` and `_`, with a letter or \
+                 digit at both ends"
             ));
         }
         if names::is_reserved(name) {
-            return Err(format!(".users: `{name}` is a name that the operator or PostgreSQL keeps for itself"));
+            return Err(format!(".users: `{name}` is reserved by the operator or PostgreSQL"));
         }
         if !secrets.insert(name.replace('_', "-")) {
             return Err(format!(
-                ".users: the Secret of `{name}` would have the name of another's: `_` becomes `-` there"
+                ".users: the Secret of `{name}` would have the name of another user's: `_` becomes `-` there"
             ));
         }
     }
@@ -339,7 +339,7 @@ fn check_users(users: &BTreeMap<String, Vec<RoleFlag>>) -> Result<(), String> {
 fn check_identifier(field: &str, name: &str, length: usize) -> Result<(), String> {
     check_form(field, name, length)?;
     if names::is_reserved(name) {
-        return Err(format!(".{field}: `{name}` is a name that the operator or PostgreSQL keeps for itself"));
+        return Err(format!(".{field}: `{name}` is reserved by the operator or PostgreSQL"));
     }
     Ok(())
 }
@@ -349,7 +349,7 @@ fn check_form(field: &str, name: &str, length: usize) -> Result<(), String> {
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if name.len() > length || !starts_well || !name.chars().all(is_fine) {
         return Err(format!(
-            ".{field}: the operator takes no `{name}`: at most {length} letters, digits and `_`, no digit first"
+            ".{field}: invalid name `{name}`: must be at most {length} letters, digits and `_`, not starting with a digit"
         ));
     }
     Ok(())
@@ -363,7 +363,7 @@ fn check_resources(field: &str, resources: Option<&DatabaseResources>) -> Result
             check_size(&format!("{field}.{of}.memory"), memory)?;
         }
         if let Some(cpu) = cpu.as_ref().filter(|cpu| !is_number(cpu.to_string().trim_end_matches('m'))) {
-            return Err(format!("{field}.{of}.cpu: the operator takes no `{cpu}`: write it as `500m` or `0.5`"));
+            return Err(format!("{field}.{of}.cpu: the operator does not accept `{cpu}`: write it as `500m` or `0.5`"));
         }
     }
     Ok(())
@@ -373,7 +373,7 @@ fn check_resources(field: &str, resources: Option<&DatabaseResources>) -> Result
 fn check_size(field: &str, size: &Quantity) -> Result<(), String> {
     let text = size.to_string();
     let number = text.trim_end_matches('i').trim_end_matches(['E', 'P', 'T', 'G', 'M', 'K']);
-    if is_number(number) { Ok(()) } else { Err(format!("{field}: the operator takes no `{size}`: write it as `10Gi`")) }
+    if is_number(number) { Ok(()) } else { Err(format!("{field}: the operator does not accept `{size}`: write it as `10Gi`")) }
 }
 
 fn is_number(text: &str) -> bool {
@@ -389,10 +389,10 @@ fn check_label(name: &str, value: &str) -> Result<(), String> {
     };
     let (prefix, word) = name.split_once('/').map_or((None, name), |(prefix, word)| (Some(prefix), word));
     if !is_word(word) || prefix.is_some_and(|prefix| !is_dns_name(prefix)) || !(value.is_empty() || is_word(value)) {
-        return Err(format!(".clusterLabels: `{name}: {value}` is no label"));
+        return Err(format!(".clusterLabels: invalid label `{name}: {value}`"));
     }
     if name == MANAGED_BY_LABEL || prefix == Some("tidegate.dev") {
-        return Err(format!(".clusterLabels: the label `{name}` is tidegate's own"));
+        return Err(format!(".clusterLabels: the label `{name}` is reserved by Tidegate"));
     }
     Ok(())
 }
@@ -647,7 +647,7 @@ mod tests {
         assert_eq!(problem(&["16"], with_database("ml", "acid-api", made_for("Deployment/api"))), None);
         let (reason, message) = problem(&["15", "16"], facts()).unwrap();
         assert_eq!(reason, "VersionNotOffered");
-        assert_eq!(message, "the operator offers no PostgreSQL 17; its versions are 15, 16");
+        assert_eq!(message, "the operator does not offer PostgreSQL 17; it offers 15, 16");
     }
 
     #[test]

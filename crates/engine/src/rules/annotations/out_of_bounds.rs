@@ -77,7 +77,7 @@ fn of_replicas(
 fn of_both(annotations: &Annotations, settings: &AutoscalingSettings) -> Option<Finding> {
     let min = annotations.min_replicas.said().unwrap_or(settings.min_replicas);
     let max = annotations.max_replicas.said().unwrap_or(settings.max_replicas);
-    let expected = format!("at most {max}, the most replicas");
+    let expected = format!("at most {max}, the maximum number of replicas");
     (min > max).then(|| finding(MIN_REPLICAS_ANNOTATION, &min.to_string(), &expected, &max.to_string()))
 }
 

@@ -74,7 +74,7 @@ fn misspelt(workload: &Workload, metadata: &str, key: &str, value: &Value) -> Fi
 fn misplaced(template: &str, key: &str, value: &Value) -> Finding {
     Finding::at(format!("{template}.annotations[{key}]"))
         .found(format!("`{key}`, which Tidegate does not read there"))
-        .expected("it in the metadata of the workload")
+        .expected("the annotation in the metadata of the workload")
         .fix(moved(template, key, Some(key), value))
 }
 

@@ -32,8 +32,8 @@ impl Rule for DuplicateAutoscaler {
         names.sort();
         let [first, others @ ..] = &names[..] else { return Vec::new() };
         let finding = |other: &String| {
-            let finding = Finding::beside(other, "spec.scaleTargetRef").found(format!("the target of {first} as well"));
-            finding.expected("one autoscaler for a workload").fix(format!("# leave {other} out"))
+            let finding = Finding::beside(other, "spec.scaleTargetRef").found(format!("also the target of {first}"));
+            finding.expected("one autoscaler for a workload").fix(format!("# remove {other}"))
         };
         others.iter().map(finding).collect()
     }

@@ -36,7 +36,7 @@ impl Rule for ReplicasUnderAutoscaler {
             return Vec::new();
         }
         let finding = Finding::at("spec.replicas").found(format!("`{replicas}`"));
-        vec![finding.expected("nothing, since an autoscaler sets it").fix("# leave spec.replicas out")]
+        vec![finding.expected("nothing, since an autoscaler sets it").fix("# remove spec.replicas")]
     }
 }
 

@@ -64,7 +64,7 @@ fn finding(context: &Context, container: &Container, resource: &str) -> Option<F
     let finding = Finding::in_container(container, &format!("resources.requests.{resource}"));
     Some(
         finding
-            .found(format!("nothing, which {autoscaler} is to compare the use with"))
+            .found(format!("nothing, but {autoscaler} compares usage with it"))
             .expected(format!("a {resource} request"))
             .fix(format!("resources:\n  requests:\n    {resource}: {amount}")),
     )

@@ -64,7 +64,7 @@ fn in_words(container: &Container) -> Vec<Finding> {
         let mut words = items(container.field(list)).filter_map(Value::as_str).flat_map(str::split_whitespace);
         words.any(has_password).then(|| {
             Finding::in_container(container, list)
-                .found("an address of a database with a password that is written out")
+                .found("a database URL with a password in plain text")
                 .expected("a variable that takes it from a Secret")
                 .fix("env:\n  - name: DATABASE_URL\n    valueFrom:\n      secretKeyRef:\n        name: <secret>\n        key: <key>\n\
                           # and where the address stands: $(DATABASE_URL)")

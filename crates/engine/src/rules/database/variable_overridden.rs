@@ -35,9 +35,9 @@ impl Rule for DatabaseVariableOverridden {
         let Some(container) = context.recognised.container else { return Vec::new() };
         let found = in_the_way(context).into_iter().map(|name| {
             Finding::of_item(&container, "env", &name)
-                .found(format!("`{name}` is the author's own"))
-                .expected("none: a database is bound as a whole or not at all")
-                .fix(format!("# leave {name} out of env"))
+                .found(format!("`{name}` is set by the workload"))
+                .expected("nothing: a database is bound with all its variables or not at all")
+                .fix(format!("# remove {name} from env"))
         });
         found.collect()
     }

@@ -33,7 +33,7 @@ impl Rule for CpuLimitOnGpuServer {
         let found = containers.filter_map(|container| {
             let limit = container.resource("limits", "cpu")?;
             let finding = Finding::in_container(&container, "resources.limits.cpu").found(format!("`{limit}`"));
-            Some(finding.expected("no CPU limit").fix("# leave resources.limits.cpu out"))
+            Some(finding.expected("no CPU limit").fix("# remove resources.limits.cpu"))
         });
         found.collect()
     }

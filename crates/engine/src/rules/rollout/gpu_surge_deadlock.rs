@@ -44,7 +44,7 @@ impl Rule for GpuSurgeDeadlock {
         let unavailable = &strategy["rollingUpdate"]["maxUnavailable"];
         let found = if unavailable.is_null() { "nothing, which is 25%".to_owned() } else { unavailable.to_string() };
         let finding = Finding::at("spec.strategy.rollingUpdate.maxUnavailable")
-            .found(format!("{found}: none of {} pods", least.max(1)))
+            .found(format!("{found}: 0 of {} pods", least.max(1)))
             .expected("1: each new pod needs a GPU of its own");
         vec![finding.fix(
             "spec:\n  strategy:\n    type: RollingUpdate\n    rollingUpdate:\n      maxSurge: 0\n      maxUnavailable: 1",

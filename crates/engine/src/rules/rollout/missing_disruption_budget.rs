@@ -47,7 +47,7 @@ impl Rule for MissingDisruptionBudget {
         });
         let finding =
             Finding::at("spec.replicas").found(format!("{least} replicas and no PodDisruptionBudget for them"));
-        vec![finding.expected("a budget that lets one go at a time").fix(snippet(&budget))]
+        vec![finding.expected("a budget that allows one eviction at a time").fix(snippet(&budget))]
     }
 }
 

@@ -39,7 +39,7 @@ impl Rule for ServiceLinkCollision {
         };
         let Some(service) = services.find(collides) else { return Vec::new() };
         let finding = Finding::in_pod(&context.workload, "enableServiceLinks")
-            .found(format!("`true`, beside the Service `{service}`"));
+            .found(format!("`true`, with a Service `{service}` in the namespace"));
         vec![finding.expected(format!("`false`: variables {prefix}_* are settings")).fix("enableServiceLinks: false")]
     }
 }

@@ -32,7 +32,7 @@ impl Rule for HostPath {
             let (name, path) = (&volume["name"], volume["hostPath"]["path"].as_str().unwrap_or_default());
             let claim = json!({"name": name, "persistentVolumeClaim": {"claimName": "<claim>"}, "hostPath": null});
             Finding::of_volume(&context.workload, volume, "hostPath")
-                .found(format!("`{path}` of whatever node the pod runs on"))
+                .found(format!("`{path}` on the node that the pod runs on"))
                 .expected("a volume that does not depend on the node")
                 .fix(snippet(&json!({"volumes": [claim]})))
         };

@@ -49,6 +49,6 @@ fn found(container: &Value, pod: &Value) -> Option<&'static str> {
     match (said("runAsUser").as_i64(), said("runAsNonRoot") == true) {
         (Some(0), _) => Some("`runAsUser: 0`"),
         (Some(_), _) | (None, true) => None,
-        (None, false) => Some("nothing that keeps the image from running as root"),
+        (None, false) => Some("nothing that prevents the image from running as root"),
     }
 }

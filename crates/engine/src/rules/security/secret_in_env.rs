@@ -103,7 +103,7 @@ fn in_words(container: &Container) -> Vec<Finding> {
         let what = words.iter().enumerate().find_map(|(index, word)| secret_at(word, words.get(index + 1)))?;
         Some(
             Finding::in_container(container, list)
-                .found(format!("{what} is followed by a secret that is written out"))
+                .found(format!("{what} is followed by a secret in plain text"))
                 .expected("a variable that takes it from a Secret")
                 .fix("env:\n  - name: API_KEY\n    valueFrom:\n      secretKeyRef:\n        name: <secret>\n        key: <key>\n\
                           # and where the secret stands: $(API_KEY)"),
@@ -121,7 +121,7 @@ fn secret_at(word: &str, next: Option<&&str>) -> Option<String> {
     }
     let is_bare = is_key(word);
     (is_bare || (word.contains('=') && is_key(value)))
-        .then(|| if is_bare { "a word".to_owned() } else { format!("`{flag}`") })
+        .then(|| if is_bare { "an argument".to_owned() } else { format!("`{flag}`") })
 }
 
 /// Tells whether the value of a secret is one.
