@@ -438,7 +438,7 @@ fn a_queue_scales_once_an_adapter_serves_it_and_as_slowly_as_the_server_starts()
     });
     assert_eq!(limited["reason"], "ScaleUpLimit", "{limited}");
     assert_eq!(sandbox.deployment("llm")["spec"]["replicas"], 2);
-    sandbox.model_server("llm", "that it has its metrics", |server| {
+    sandbox.model_server("llm", "that its metrics are available", |server| {
         condition(server, "AutoscalerReady")["reason"] == "ScalingActive"
     });
 

@@ -438,7 +438,7 @@ mod of_injection {
             ("probes/an-annotation-that-names-nothing", "no container `server`"),
             ("database/not-served", "does not serve"),
             ("database/variables-that-are-set", "container api sets PGHOST, so it has a database of its own"),
-            ("database/variables-that-are-set-otherwise", "`PGUSER` is the author's own"),
+            ("database/variables-that-are-set-otherwise", "`PGUSER` is set by the workload"),
             ("database/variables-that-are-set-otherwise", "bound as a whole or not at all"),
             ("database/env-from", "tidegate.dev/database: \"true\" binds tidegate's"),
             ("database/env-from-over", "none keeps it unbound"),

@@ -217,7 +217,7 @@ fn more_replicas_than_the_policy_allows_are_not_scaled_down() {
         common::condition(server, "AutoscalerReady")["reason"] == "ReplicasOutOfBounds"
     });
     let message = common::condition(&server, "AutoscalerReady")["message"].as_str().unwrap();
-    assert_eq!(message, "12 replicas run, but its autoscaler's most is 10: it would stop 2 at once");
+    assert_eq!(message, "12 replicas are running, but the autoscaler's maxReplicas is 10: it would stop 2 at once");
     assert!(autoscalers(&sandbox).is_empty());
     sandbox.kubectl(&["scale", "deployment", "api", "--replicas=8"]).succeeds();
     sandbox.autoscaler("api");

@@ -67,7 +67,7 @@ fn a_cluster_of_cloudnative_pg_is_made_and_bound() {
 
     let waits = sandbox.model_server("api", "what pods wait for", |server| reason(server) == "Pending");
     let message = condition(&waits, "DatabaseReady")["message"].as_str().unwrap();
-    assert!(message.ends_with("Until it makes the Secret db-api-app, pods wait for that"), "{message}");
+    assert!(message.ends_with("Pods wait until it creates the Secret db-api-app"), "{message}");
     let ready = |status: &str, reason: &str| json!([{"type": "Ready", "status": status, "reason": reason}]);
     let setting_up = json!({"phase": "Setting up primary", "conditions": ready("False", "ClusterIsNotReady")});
     say(&sandbox, "Cluster", "db-api", &setting_up);
@@ -247,7 +247,7 @@ fn a_namespace_gets_no_more_databases_than_it_may_have() {
     });
     assert_eq!(sandbox.list("postgresql").len(), 2);
     let tried = sandbox.apply(&model_server("another")).succeeds();
-    tried.says("no database is bound: namespace bounded has 2 databases, and the policy's most is 2");
+    tried.says("no database is bound: namespace bounded has 2 databases, and the policy allows at most 2");
     assert_eq!(sandbox.container("another")["env"], Value::Null);
 
     let first = sandbox.list("postgresql")[0]["metadata"]["name"].as_str().unwrap().to_owned();
@@ -451,7 +451,7 @@ fn an_operator_is_noticed_when_it_comes_and_when_it_goes() {
     sandbox.put_policy(&policy("comes-and-goes", &json!({"zalando": {"version": "13"}})));
     let definition = in_tree("dev/controlplane/crds/postgresqls.acid.zalan.do.yaml");
     plane.kubectl(&["apply", "-f", &definition], "").succeeds();
-    let told = "the operator offers no PostgreSQL 13; its versions are 14, 15, 16, 17, 18";
+    let told = "the operator does not offer PostgreSQL 13; it offers 14, 15, 16, 17, 18";
     let server =
         sandbox.model_server("late", "that there is no such version", |server| reason(server) == "VersionNotOffered");
     assert_eq!(condition(&server, "DatabaseReady")["message"], told);

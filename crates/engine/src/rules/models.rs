@@ -28,8 +28,8 @@ struct OnHub<'a> {
 impl OnHub<'_> {
     /// Starts a finding about it. What it should be is the rule's to say.
     fn finding(&self) -> Finding {
-        let finding =
-            Finding::in_container(self.container, self.words).found(format!("`{}` without a fixed revision", self.name));
+        let finding = Finding::in_container(self.container, self.words)
+            .found(format!("`{}` without a fixed revision", self.name));
         finding.fix(match (self.flag, self.variable) {
             (_, Some(variable)) => snippet(&serde_json::json!({"env": [{"name": variable, "value": "<commit>"}]})),
             (Some(flag), None) => added(self.container, &format!("{flag}=<commit>")),

@@ -1,4 +1,4 @@
-//! How the autoscaler of a workload is.
+//! The condition of the autoscaler of a workload.
 
 use serde_json::Value;
 
@@ -9,27 +9,27 @@ use crate::companions::condition;
 use crate::companions::plan::CompanionState;
 use crate::facts::SCALED_OBJECT;
 
-/// Returns the condition of an autoscaler, which may keep more replicas than the policy allows.
+/// Returns the condition of an autoscaler.
 pub(super) fn ready(state: &CompanionState, described: &Described) -> Condition {
     let of_found = |found: &Value| if found["kind"] == SCALED_OBJECT { scaled(found) } else { scaling_active(found) };
     held(condition::ready(&Autoscaling, state, of_found), state, described.companions.held.as_ref())
 }
 
-/// Adds to the condition of an autoscaler that it keeps more replicas than the policy allows.
+/// Extends the condition if the autoscaler keeps more replicas than the policy allows.
 fn held(ready: Condition, state: &CompanionState, held: Option<&HeldReplicas>) -> Condition {
     let (CompanionState::Ours(_), Some(HeldReplicas { replicas, kept, most, policy })) = (state, held) else {
         return ready;
     };
     let message = format!(
-        "there are {replicas} replicas, more than maxReplicas {most} of policy {policy}: Tidegate stops none of them; the \
-         autoscaler's maxReplicas is {kept} and decreases with them; {}",
+        "there are {replicas} replicas, more than maxReplicas {most} of policy {policy}: Tidegate stops none of them; \
+         the autoscaler's maxReplicas is {kept} and decreases with them; {}",
         ready.message
     );
     let reason = if ready.status == "True" { "MaxReplicasHeld".to_owned() } else { ready.reason.clone() };
     Condition { reason, message, ..ready }
 }
 
-/// What the HorizontalPodAutoscaler's own controller says of it.
+/// Returns the condition that Kubernetes reports for a HorizontalPodAutoscaler.
 fn scaling_active(hpa: &Value) -> Condition {
     let conditions = hpa["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
     let active = conditions.iter().find(|condition| condition["type"] == "ScalingActive");
@@ -43,7 +43,7 @@ fn scaling_active(hpa: &Value) -> Condition {
     }
 }
 
-/// What KEDA says of a ScaledObject.
+/// Returns the condition that KEDA reports for a ScaledObject.
 fn scaled(object: &Value) -> Condition {
     let conditions = object["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
     let found = |type_: &str| conditions.iter().find(|condition| condition["type"] == type_);
@@ -51,7 +51,9 @@ fn scaled(object: &Value) -> Condition {
     let of = |status: &str, reason: &str, message: &str| Condition::new("AutoscalerReady", status, reason, message);
     match found("Ready") {
         _ if is("Paused") => of("True", "Paused", "an annotation on the ScaledObject pauses KEDA"),
-        Some(_) if is("Fallback") => of("False", "Fallback", "KEDA gets no answer from Prometheus and uses its fallback"),
+        Some(_) if is("Fallback") => {
+            of("False", "Fallback", "KEDA gets no answer from Prometheus and uses its fallback")
+        }
         Some(ready) if ready["status"] == "True" => of("True", "ScalingActive", "KEDA is scaling it"),
         Some(ready) => {
             let text = |field: &str| ready[field].as_str().unwrap_or_default();

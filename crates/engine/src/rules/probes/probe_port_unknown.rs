@@ -33,7 +33,8 @@ impl Rule for ProbePortUnknown {
             let expected = "the name of the container that is the model server";
             let instead = format!("metadata:\n  annotations:\n    {CONTAINER_ANNOTATION}: <container>");
             let place = format!("metadata.annotations[{CONTAINER_ANNOTATION}]");
-            let found = recognised.problem.clone().unwrap_or_else(|| "several containers could be the model server".to_owned());
+            let found =
+                recognised.problem.clone().unwrap_or_else(|| "several containers could be the model server".to_owned());
             return vec![Finding::at(place).found(found).expected(expected).fix(instead)];
         };
         let probes = ["startupProbe", "readinessProbe", "livenessProbe"];

@@ -40,12 +40,14 @@ impl Rule for LoopbackServer {
             _ => return Vec::new(),
         };
         if let (None, Some(variable)) = (flags.first(), env.first()) {
-            let finding = Finding::in_container(container, "env").found(found).expected("an address that other pods can reach");
+            let finding =
+                Finding::in_container(container, "env").found(found).expected("an address that other pods can reach");
             return vec![finding.fix(format!("env:\n  - name: {variable}\n    value: 0.0.0.0"))];
         }
         let words = if container.field("args").is_null() { "command" } else { "args" };
         let flag = flags.first().map_or("--host", String::as_str);
-        let finding = Finding::in_container(container, words).found(found).expected("an address that other pods can reach");
+        let finding =
+            Finding::in_container(container, words).found(found).expected("an address that other pods can reach");
         vec![finding.fix(added(container, &format!("{flag}=0.0.0.0")))]
     }
 }
