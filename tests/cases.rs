@@ -437,11 +437,11 @@ mod of_injection {
             ("probes/two-containers", "cannot be told which container"),
             ("probes/an-annotation-that-names-nothing", "no container `server`"),
             ("database/not-served", "does not serve"),
-            ("database/variables-that-are-set", "container api sets PGHOST, so it has a database of its own"),
+            ("database/variables-that-are-set", "container api sets PGHOST, so it has its own database"),
             ("database/variables-that-are-set-otherwise", "`PGUSER` is set by the workload"),
-            ("database/variables-that-are-set-otherwise", "bound as a whole or not at all"),
-            ("database/env-from", "tidegate.dev/database: \"true\" binds tidegate's"),
-            ("database/env-from-over", "none keeps it unbound"),
+            ("database/variables-that-are-set-otherwise", "bound with all its variables or not at all"),
+            ("database/env-from", "tidegate.dev/database: \"true\" to bind Tidegate's"),
+            ("database/env-from-over", "none to leave it unbound"),
         ] {
             let (_, _, Decision { notes, verdict, .. }) = injected(&root().join("injection").join(case));
             let mut told = notes.iter().cloned().chain(verdict.warnings.iter().map(ToString::to_string));

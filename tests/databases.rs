@@ -353,7 +353,7 @@ fn what_comes_from_elsewhere_is_left_to_its_author() {
     let mut object = model_server("api");
     container(&mut object)["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
     let told = sandbox.apply(&object).succeeds();
-    told.says("no database is bound: container api takes variables from `envFrom`").says("\"true\" binds tidegate's");
+    told.says("no database is bound: container api takes variables from `envFrom`").says("\"true\" to bind Tidegate's");
     assert_eq!(sandbox.container("api")["env"], Value::Null);
     sandbox.model_server("api", "that it may have a database", |server| reason(server) == "OwnDatabase");
     assert!(sandbox.list("postgresql").is_empty());

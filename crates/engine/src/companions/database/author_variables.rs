@@ -70,7 +70,7 @@ impl Own {
         if !self.mixed.is_empty() {
             let message = format!(
                 "container {name} sets {mixed} itself, and a database is bound with all its variables or not at all: \
-                 remove {mixed}, or set the annotation {DATABASE_ANNOTATION}: none if no database is needed"
+                 leave {mixed} out, or set the annotation {DATABASE_ANNOTATION}: none if no database is needed"
             );
             return Some(Unbound::Impossible(("VariablesConflict", message)));
         }

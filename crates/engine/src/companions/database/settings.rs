@@ -198,7 +198,7 @@ mod tests {
         spec.database.zalando.tls.secretName: secretName is the name of a Secret: lower-case letters, digits, dashes and dots
         spec.database.cloudNativePg: missing field `storage`; provider cloudnative-pg needs storage
         spec.database.cloudNativePg.version: version is a version such as "17" or "17.5"
-        spec.database.cloudNativePg: version and imageName are mutually exclusive
+        spec.database.cloudNativePg: version and imageName say the same: write one of them
         spec.database.secret: missing field `name`; provider secret needs name and keys
         spec.database.secret.name: invalid Secret name `{workload}_db`: must be lower-case letters, digits, `-`, `.` and `{workload}`
         spec.database.secret.keys.uri: invalid Secret key `a/b`
