@@ -127,16 +127,16 @@ mod tests {
 
     #[test]
     fn reports_only_the_annotation_outside_the_policys_bounds() {
-        let told = found([2, 8], json!({MIN_REPLICAS_ANNOTATION: "9", MAX_REPLICAS_ANNOTATION: "4"}));
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains(MIN_REPLICAS_ANNOTATION), "{told:?}");
+        let found = found([2, 8], json!({MIN_REPLICAS_ANNOTATION: "9", MAX_REPLICAS_ANNOTATION: "4"}));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(MIN_REPLICAS_ANNOTATION), "{found:?}");
     }
 
     #[test]
     fn rejects_a_maximum_of_zero() {
         assert_eq!(found([0, 8], json!({MIN_REPLICAS_ANNOTATION: "0"})), Vec::<String>::new());
         assert_eq!(found([1, 8], json!({MIN_REPLICAS_ANNOTATION: "0"})).len(), 1);
-        let told = found([0, 8], json!({MAX_REPLICAS_ANNOTATION: "0"}));
-        assert!(told.len() == 1 && told[0].contains("a number from 1 to 8"), "{told:?}");
+        let found = found([0, 8], json!({MAX_REPLICAS_ANNOTATION: "0"}));
+        assert!(found.len() == 1 && found[0].contains("a number from 1 to 8"), "{found:?}");
     }
 }
