@@ -440,7 +440,7 @@ async fn health_and_watches_go_on_while_custom_rules_take_their_time() {
     let answered = to_bytes(slow.await.unwrap().unwrap().into_body(), usize::MAX).await.unwrap();
     let answer: Value = serde_json::from_slice(&answered).unwrap();
     let told = answer["response"]["status"]["message"].as_str().unwrap();
-    assert!(told.contains("not evaluated: the custom rules used up the 5000000 steps that one request may take, of which `costly-0` took "), "{told}");
+    assert!(told.contains("not evaluated: the custom rules used up the 5000000 steps allowed for one request, of which `costly-0` took "), "{told}");
 }
 
 #[tokio::test]

@@ -286,7 +286,7 @@ fn a_scaled_object_of_the_authors_takes_the_place_of_ours_once_they_say_so() {
     sandbox.kubectl(&["delete", "scaledobject", "mine-llm"]).succeeds();
     let is_awaited = |server: &Value| {
         let told = condition(server, "AutoscalerReady")["message"].as_str().unwrap_or_default();
-        told == "the HorizontalPodAutoscaler that KEDA made for a ScaledObject goes first"
+        told == "waiting for the deletion of the HorizontalPodAutoscaler that KEDA created"
     };
     sandbox.model_server("llm", "that KEDA's autoscaler goes first", is_awaited);
     sleep(Duration::from_secs(5));

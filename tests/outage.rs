@@ -278,7 +278,7 @@ fn a_policy_that_makes_no_sense_at_the_start_disturbs_no_other() {
         (!told.is_null()).then_some(told)
     });
     insta::assert_yaml_snapshot!(told, {".lastTransitionTime" => "[since]"});
-    sandbox.apply(&model_server("api")).succeeds().says("policy another makes no sense, so it is not in force");
+    sandbox.apply(&model_server("api")).succeeds().says("invalid policy \"another\" is not applied");
     assert_eq!(sandbox.container("api")["resources"]["requests"]["cpu"], "100m");
 }
 

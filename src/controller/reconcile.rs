@@ -95,7 +95,7 @@ async fn reconcile(object: &Arc<Value>, context: &Context) -> Result<Requeue, Ap
     }
     let mut turn = None;
     if planned.makes_database()
-        && planned.decision.companions.turn == Precedence::Later
+        && planned.decision.companions.precedence == Precedence::Later
         && !context.policy_store.is_complete()
     {
         // A workload that has not been looked at yet may be led to a database, and comes before this one then.
@@ -159,7 +159,7 @@ async fn planned(object: &Arc<Value>, workload: &Workload<'_>, context: &Context
     if let Some(reports) = &context.reports {
         reports.judged(workload, &decision);
     }
-    orphans::note_precedence(&reference, decision.companions.turn, context);
+    orphans::note_precedence(&reference, decision.companions.precedence, context);
     let observed = context.state.read(|_, facts| around(workload, &decision, facts, context));
     let missing = is_missing(&decision.companions, &observed);
     let waited = context.wanted_since.waited(workload, missing);
