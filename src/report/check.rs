@@ -1,4 +1,4 @@
-//! What a check of files found, as text.
+//! The results of `tidegate check`, as text.
 
 use std::fmt::Write as _;
 
@@ -8,40 +8,40 @@ use tidegate_engine::companions::{Companion, Wanted};
 use tidegate_engine::decision::Evaluation;
 use tidegate_engine::workload::Workload;
 
-/// How many workloads came to what.
+/// How many workloads had which result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Those that would be admitted without a word.
+    /// Those that would be admitted without warnings.
     pub conforming: usize,
     /// Those that would be admitted with warnings.
     pub warned: usize,
     /// Those that would be refused.
     pub refused: usize,
-    /// Those that are no model servers, or that no policy is for.
+    /// Those that are not model servers, or that no policy matches.
     pub skipped: usize,
 }
 
 impl Tally {
-    /// Sums it up in a line.
+    /// Sums up the results in one line.
     #[must_use]
-    pub fn told(&self) -> String {
+    pub fn summary(&self) -> String {
         let Self { conforming, warned, refused, skipped } = *self;
-        let judged = conforming + warned + refused;
-        let skipped = if skipped == 0 { String::new() } else { format!("; {skipped} not judged") };
+        let checked = conforming + warned + refused;
+        let skipped = if skipped == 0 { String::new() } else { format!("; {skipped} skipped") };
         format!(
-            "{} judged: {conforming} admitted, {warned} admitted with warnings, {refused} refused{skipped}",
-            plural(judged, "workload")
+            "{} checked: {conforming} admitted, {warned} admitted with warnings, {refused} refused{skipped}",
+            plural(checked, "workload")
         )
     }
 }
 
-/// Spells out what would become of one workload, and counts it.
+/// Writes the result for one workload, and counts it.
 #[must_use]
 pub fn workload(file: &str, workload: &Workload, evaluation: &Evaluation, tally: &mut Tally) -> String {
     let head = format!("{file}: {} {}/{}", workload.kind(), workload.namespace(), workload.name());
     if evaluation.policies().is_empty() {
         tally.skipped += 1;
-        return format!("{head}: not judged: it is no model server, or no policy is for it\n");
+        return format!("{head}: skipped: not a model server, or no policy matches it\n");
     }
     let (verdict, notes) = (evaluation.verdict(), evaluation.notes());
     let warnings: Vec<String> = notes.iter().cloned().chain(verdict.warnings.iter().map(ToString::to_string)).collect();
@@ -63,14 +63,14 @@ pub fn workload(file: &str, workload: &Workload, evaluation: &Evaluation, tally:
         let _ = writeln!(text, "  recorded: {excused}");
     }
     if verdict.allows() {
-        text.push_str(&made(evaluation));
+        text.push_str(&changes(evaluation));
     }
     text
 }
 
-/// Lists what would be injected and made.
+/// Lists what would be injected and created.
 #[must_use]
-pub fn made(evaluation: &Evaluation) -> String {
+pub fn changes(evaluation: &Evaluation) -> String {
     let mut text = String::new();
     let injected = evaluation.receipt().map_or(0, |receipt| receipt.entries().count());
     if injected > 0 {
@@ -82,17 +82,17 @@ pub fn made(evaluation: &Evaluation) -> String {
     text
 }
 
-/// Tells of each companion that is wanted what becomes of it, a line each.
+/// Returns one line for each companion that is requested.
 #[must_use]
 pub fn companions(evaluation: &Evaluation) -> Vec<String> {
     let companions = evaluation.companions();
     let others = evaluation.autoscaler_of_others();
-    let told = |(companion, wanted): (&dyn Companion, &Wanted)| {
+    let line = |(companion, wanted): (&dyn Companion, &Wanted)| {
         let what = companion.title().split_once(' ').map_or("", |(_, title)| title);
         match wanted {
             Wanted::Nothing | Wanted::Declined => None,
             _ if let ("autoscaler", Some(found)) = (what, others) => {
-                Some(format!("{what}: {} {}, which somebody else keeps", found.kind, found.name))
+                Some(format!("{what}: {} {}, not managed by tidegate", found.kind, found.name))
             }
             Wanted::Object(object) | Wanted::Theirs(object) => {
                 let text_of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
@@ -102,5 +102,5 @@ pub fn companions(evaluation: &Evaluation) -> Vec<String> {
             Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => Some(format!("{what}: none: {message}")),
         }
     };
-    companions.each().filter_map(told).collect()
+    companions.each().filter_map(line).collect()
 }
