@@ -3,6 +3,7 @@
 pub mod check;
 pub mod docs;
 pub mod explain;
+mod format;
 pub mod policy_tests;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::Value;
 
+pub use format::{Format, changes};
 use tidegate_engine::decision::{Evaluation, Excused, Verdict, Violation};
 use tidegate_engine::workload::WorkloadRef;
 
@@ -19,13 +21,12 @@ use tidegate_engine::workload::WorkloadRef;
 #[must_use]
 pub fn refusal(kind: &str, namespace: &str, name: &str, verdict: &Verdict) -> String {
     let violations = plural(verdict.violations.len(), "violation");
-    format!("tidegate refuses {kind} {namespace}/{name} for {violations}:\n{}", causes_text(verdict))
+    format!("tidegate refuses {kind} {namespace}/{name} for {violations}:\n{}", paragraphs(verdict.violations.iter()))
 }
 
-/// Writes one paragraph for every violation that a workload is refused for.
-fn causes_text(verdict: &Verdict) -> String {
-    let numbered = verdict.violations.iter().enumerate();
-    numbered.fold(String::new(), |text, (index, violation)| text + "\n" + &paragraph(index + 1, violation))
+/// Writes one paragraph for each violation.
+fn paragraphs<'v>(violations: impl Iterator<Item = &'v Violation>) -> String {
+    violations.enumerate().map(|(index, violation)| format!("\n{}", paragraph(index + 1, violation))).collect()
 }
 
 /// Writes a count with a noun.

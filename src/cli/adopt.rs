@@ -16,7 +16,7 @@ use super::files::print;
 use super::serve::{DEFAULT_SELECTOR, Scope};
 use crate::controller::resource_of;
 use crate::manifests::Manifests;
-use crate::report::{check, plain, plural};
+use crate::report::{changes, check, plain, plural};
 use tidegate_engine::api::ADOPTED_ANNOTATION;
 use tidegate_engine::decision::{Evaluation, Operation, Receipt, Request, User};
 use tidegate_engine::facts::Facts;
@@ -109,7 +109,7 @@ impl Adoption {
         let then = evaluation(&marked, policies, facts)?;
         let workload = Workload::view(object)?;
         let mut text = String::from("  pod template: unchanged, no pod restarts\n");
-        text.push_str(&check::changes(&then));
+        text.push_str(&changes(check::injected(&then).len(), &check::companions(&then)));
         for found in facts.autoscalers_of(&workload.reference()) {
             let _ = writeln!(text, "  autoscaler: {} exists and is used", found.reference());
         }

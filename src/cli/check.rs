@@ -1,6 +1,5 @@
 //! `tidegate check`: checks the model servers in files with the engine of the webhooks.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,9 +9,10 @@ use k8s_openapi::jiff::Timestamp;
 use super::files::{add_objects, add_policies, exit_code, print};
 use super::serve::{DEFAULT_SELECTOR, Scope};
 use crate::manifests::{Manifests, evaluation};
-use crate::report::check::{self, Tally};
+use crate::report::Format;
+use crate::report::check::Results;
 use tidegate_engine::kind;
-use tidegate_engine::policy::PolicyConflicts;
+use tidegate_engine::policy::{PolicyConflicts, PolicySet};
 use tidegate_engine::workload::Workload;
 
 /// The arguments of `tidegate check`.
@@ -37,11 +37,14 @@ pub(super) struct Args {
     /// Exits with 1 on warnings too.
     #[arg(long)]
     strict: bool,
+    /// The format of the results.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
 }
 
 /// Checks files. Exits with 0 if nothing would be refused, with 1 otherwise.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { files, policy, namespace, environment, selector, strict } = args;
+    let Args { files, policy, namespace, environment, selector, strict, format } = args;
     let mut input = Manifests::new();
     add_objects(&mut input, &files, &namespace)?;
     for name in &policy {
@@ -57,20 +60,25 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         input.set_environment(environment);
     }
     let policies = input.policy_set(selector.0);
-    let (mut tally, mut text) = (Tally::default(), String::new());
+    let mut results = Results { conflicts: conflicts(&policies), ..Results::default() };
+    for found in &input.workloads {
+        let evaluation = evaluation(&found.object, None, Timestamp::now(), &policies, &input.facts);
+        results.add(&found.file, &Workload::view(&found.object)?, &evaluation);
+    }
+    print(&format.render(&results))?;
+    Ok(exit_code(results.summary.refused > 0 || strict && results.summary.warned > 0))
+}
+
+/// Returns the conflicts between policies, each once.
+fn conflicts(policies: &PolicySet) -> Vec<String> {
+    let mut found = Vec::new();
     for policy in policies.policies() {
         let PolicyConflicts { conflicts, contradictions } = policies.beside(policy);
-        for problem in conflicts.iter().chain(&contradictions) {
-            if !text.contains(problem.as_str()) {
-                let _ = writeln!(text, "policies: {problem}");
+        for conflict in conflicts.into_iter().chain(contradictions) {
+            if !found.contains(&conflict) {
+                found.push(conflict);
             }
         }
     }
-    for found in &input.workloads {
-        let evaluation = evaluation(&found.object, None, Timestamp::now(), &policies, &input.facts);
-        let workload = Workload::view(&found.object)?;
-        text.push_str(&check::workload(&found.file, &workload, &evaluation, &mut tally));
-    }
-    print(&format!("{text}\n{}\n", tally.summary()))?;
-    Ok(exit_code(tally.refused > 0 || strict && tally.warned > 0))
+    found
 }

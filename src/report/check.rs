@@ -1,18 +1,28 @@
-//! The results of `tidegate check`, as text.
+//! The results of `tidegate check`, as data.
 
-use std::fmt::Write as _;
+use serde::Serialize;
 
-use super::{causes_text, plural};
-use tidegate_engine::api::Enforcement;
+use super::plural;
 use tidegate_engine::companions::{Companion, Wanted};
-use tidegate_engine::decision::Evaluation;
+use tidegate_engine::decision::{Evaluation, Excused, Violation};
 use tidegate_engine::workload::Workload;
 
+/// The results of a check.
+#[derive(Debug, Default, Serialize)]
+pub struct Results {
+    /// How many workloads had which result.
+    pub summary: Tally,
+    /// The conflicts between policies, one sentence each.
+    pub conflicts: Vec<String>,
+    /// The result of each workload, in the order of the input.
+    pub workloads: Vec<Checked>,
+}
+
 /// How many workloads had which result.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
     /// Those that would be admitted without warnings.
-    pub conforming: usize,
+    pub admitted: usize,
     /// Those that would be admitted with warnings.
     pub warned: usize,
     /// Those that would be refused.
@@ -21,65 +31,120 @@ pub struct Tally {
     pub skipped: usize,
 }
 
+/// The result of one workload.
+#[derive(Debug, Serialize)]
+pub struct Checked {
+    /// The file that it is in.
+    pub file: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What would happen to it.
+    pub result: Outcome,
+    /// The violations for which it would be refused.
+    pub violations: Vec<Located<Violation>>,
+    /// The warnings that its author would get.
+    pub warnings: Vec<String>,
+    /// The violations that would only be recorded.
+    pub recorded: Vec<Located<Violation>>,
+    /// The violations that an exception allows.
+    pub exempted: Vec<Located<Excused>>,
+    /// The paths of the fields that would be injected, from the pod spec.
+    pub injected: Vec<String>,
+    /// The objects that would be created beside it, one line each.
+    pub companions: Vec<String>,
+}
+
+/// What would happen to a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// Nothing: it is not a model server, or no policy matches it.
+    Skipped,
+    /// It would be admitted, perhaps with warnings.
+    Admitted,
+    /// It would be refused.
+    Refused,
+}
+
+/// Something about a field of the workload, with the place of the field.
+#[derive(Debug, Serialize)]
+pub struct Located<T> {
+    /// What is about the field.
+    #[serde(flatten)]
+    pub found: T,
+    /// The field, as a JSON pointer into the object.
+    pub pointer: String,
+}
+
 impl Tally {
     /// Sums up the results in one line.
     #[must_use]
     pub fn summary(&self) -> String {
-        let Self { conforming, warned, refused, skipped } = *self;
-        let checked = conforming + warned + refused;
+        let Self { admitted, warned, refused, skipped } = *self;
+        let checked = admitted + warned + refused;
         let skipped = if skipped == 0 { String::new() } else { format!("; {skipped} skipped") };
         format!(
-            "{} checked: {conforming} admitted, {warned} admitted with warnings, {refused} refused{skipped}",
+            "{} checked: {admitted} admitted, {warned} admitted with warnings, {refused} refused{skipped}",
             plural(checked, "workload")
         )
     }
 }
 
-/// Writes the result for one workload, and counts it.
-#[must_use]
-pub fn workload(file: &str, workload: &Workload, evaluation: &Evaluation, tally: &mut Tally) -> String {
-    let head = format!("{file}: {} {}/{}", workload.kind(), workload.namespace(), workload.name());
-    if evaluation.policies().is_empty() {
-        tally.skipped += 1;
-        return format!("{head}: skipped: not a model server, or no policy matches it\n");
+impl Results {
+    /// Adds the result of a workload.
+    pub fn add(&mut self, file: &str, workload: &Workload, evaluation: &Evaluation) {
+        let checked = Checked::new(file, workload, evaluation);
+        let count = match checked.result {
+            Outcome::Skipped => &mut self.summary.skipped,
+            Outcome::Refused => &mut self.summary.refused,
+            Outcome::Admitted if checked.warnings.is_empty() => &mut self.summary.admitted,
+            Outcome::Admitted => &mut self.summary.warned,
+        };
+        *count += 1;
+        self.workloads.push(checked);
     }
-    let (verdict, notes) = (evaluation.verdict(), evaluation.notes());
-    let warnings: Vec<String> = notes.iter().cloned().chain(verdict.warnings.iter().map(ToString::to_string)).collect();
-    let (word, count) = match (verdict.violations.len(), warnings.len()) {
-        (0, 0) => ("admitted".to_owned(), &mut tally.conforming),
-        (0, count) => (format!("admitted with {}", plural(count, "warning")), &mut tally.warned),
-        (count, _) => (format!("refused for {}", plural(count, "violation")), &mut tally.refused),
-    };
-    *count += 1;
-    let mut text = format!("{head}: {word}\n");
-    text.push_str(&causes_text(verdict));
-    for warning in warnings {
-        let _ = writeln!(text, "  warning: {warning}");
-    }
-    for violation in &verdict.recorded {
-        let _ = writeln!(text, "  recorded: {violation}");
-    }
-    for excused in verdict.excused.iter().filter(|excused| excused.violation.enforcement == Enforcement::Audit) {
-        let _ = writeln!(text, "  recorded: {excused}");
-    }
-    if verdict.allows() {
-        text.push_str(&changes(evaluation));
-    }
-    text
 }
 
-/// Lists what would be injected and created.
+impl Checked {
+    fn new(file: &str, workload: &Workload, evaluation: &Evaluation) -> Self {
+        let (verdict, is_skipped) = (evaluation.verdict(), evaluation.policies().is_empty());
+        let result = match verdict.allows() {
+            _ if is_skipped => Outcome::Skipped,
+            true => Outcome::Admitted,
+            false => Outcome::Refused,
+        };
+        let (is_judged, is_changed) = (result != Outcome::Skipped, result == Outcome::Admitted);
+        let pointer = |violation: &Violation| violation.finding.pointer(workload.object());
+        let located =
+            |violation: &Violation| Located { pointer: pointer(violation), found: violation.clone() };
+        let exempted =
+            |excused: &Excused| Located { pointer: pointer(&excused.violation), found: excused.clone() };
+        let warnings = || evaluation.notes().into_iter().chain(verdict.warnings.iter().map(ToString::to_string));
+        Self {
+            file: file.to_owned(),
+            kind: workload.kind().to_owned(),
+            namespace: workload.namespace().to_owned(),
+            name: workload.name().to_owned(),
+            result,
+            violations: verdict.violations.iter().map(located).collect(),
+            warnings: is_judged.then(warnings).into_iter().flatten().collect(),
+            recorded: verdict.recorded.iter().map(located).collect(),
+            exempted: verdict.excused.iter().map(exempted).collect(),
+            injected: if is_changed { injected(evaluation) } else { Vec::new() },
+            companions: if is_changed { companions(evaluation) } else { Vec::new() },
+        }
+    }
+}
+
+/// Returns the paths of the fields that would be injected.
 #[must_use]
-pub fn changes(evaluation: &Evaluation) -> String {
-    let mut text = String::new();
-    let injected = evaluation.receipt().map_or(0, |receipt| receipt.entries().count());
-    if injected > 0 {
-        let _ = writeln!(text, "  injected: {}", plural(injected, "field"));
-    }
-    for line in companions(evaluation) {
-        let _ = writeln!(text, "  {line}");
-    }
-    text
+pub fn injected(evaluation: &Evaluation) -> Vec<String> {
+    let receipt = evaluation.receipt().into_iter();
+    receipt.flat_map(|receipt| receipt.entries()).map(|entry| entry.path.to_string()).collect()
 }
 
 /// Returns one line for each companion that is requested.

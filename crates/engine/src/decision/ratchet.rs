@@ -3,13 +3,14 @@
 use std::fmt;
 
 use k8s_openapi::jiff::Timestamp;
+use serde::{Serialize, Serializer};
 
 use super::subject::Subject;
 use crate::api::Enforcement;
 use crate::policy::{ActiveRule, Context, Exception, Finding};
 
 /// A finding of a rule, as strict as the policies make it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
     /// The rule's id.
     pub rule: String,
@@ -18,6 +19,7 @@ pub struct Violation {
     /// How strict it is.
     pub enforcement: Enforcement,
     /// What was found, and where.
+    #[serde(flatten)]
     pub finding: Finding,
 }
 
@@ -37,16 +39,22 @@ pub struct Verdict {
 }
 
 /// A violation that an exception excuses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Excused {
     /// The violation.
+    #[serde(flatten)]
     pub violation: Violation,
     /// The exception's name, in the workload's namespace.
     pub exception: String,
     /// Why it was made.
     pub reason: String,
     /// When it counts no more.
+    #[serde(serialize_with = "serialize_time")]
     pub until: Timestamp,
+}
+
+fn serialize_time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
 }
 
 /// What the author of a workload is warned of.

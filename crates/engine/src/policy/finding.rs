@@ -1,13 +1,15 @@
 //! The findings of rules.
 
 use json_patch::jsonptr::PointerBuf;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::kind;
 use crate::workload::{Container, Workload, items};
 
 /// One violation in a workload, with how to fix it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Finding {
     /// The path of the field, such as `spec.template.spec.containers[0].image`.
     pub place: String,
