@@ -164,7 +164,17 @@ impl<O> AdmissionRequest<'_, O> {
 impl<'a, O> AdmissionRequest<'a, O> {
     fn without_objects<P>(self) -> AdmissionRequest<'a, P> {
         let Self { uid, kind, operation, namespace, name, sub_resource, user_info, .. } = self;
-        AdmissionRequest { uid, kind, operation, namespace, name, sub_resource, user_info, object: None, old_object: None }
+        AdmissionRequest {
+            uid,
+            kind,
+            operation,
+            namespace,
+            name,
+            sub_resource,
+            user_info,
+            object: None,
+            old_object: None,
+        }
     }
 }
 

@@ -259,8 +259,6 @@ fn text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -281,7 +279,8 @@ mod tests {
             json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": {"metrics": metrics}})
         };
         let planned = target(json!("5"));
-        let count = |expected: &Value| differences_in("autoscaler", &planned, expected, &Fields::for_object(&planned)).len();
+        let count =
+            |expected: &Value| differences_in("autoscaler", &planned, expected, &Fields::for_object(&planned)).len();
         assert_eq!((count(&target(json!(5))), count(&target(json!(6)))), (0, 1));
     }
 }

@@ -113,7 +113,10 @@ fn watched(kinds: &[Kind]) -> Vec<Rule> {
 /// Returns the rules for Tidegate's own kinds.
 fn written() -> Vec<Rule> {
     let statuses = ["servingpolicies/status", "servingexceptions/status", "modelservers/status"];
-    vec![Rule::new(&["tidegate.dev"], &statuses, &["patch"]), Rule::new(&["tidegate.dev"], &["modelservers"], MANAGE_WITHOUT_DELETE)]
+    vec![
+        Rule::new(&["tidegate.dev"], &statuses, &["patch"]),
+        Rule::new(&["tidegate.dev"], &["modelservers"], MANAGE_WITHOUT_DELETE),
+    ]
 }
 
 /// Returns the rule for reports of both kinds.
@@ -133,7 +136,10 @@ fn configurations() -> Rule {
 fn companions() -> Vec<Rule> {
     let managed = COMPANIONS.map(|(group, plural)| Rule::new(&[group], &[plural], MANAGE));
     let databases = apis().filter_map(|api| split(api.definition));
-    managed.into_iter().chain(databases.map(|(plural, group)| Rule::new(&[group], &[plural], MANAGE_WITHOUT_DELETE))).collect()
+    managed
+        .into_iter()
+        .chain(databases.map(|(plural, group)| Rule::new(&[group], &[plural], MANAGE_WITHOUT_DELETE)))
+        .collect()
 }
 
 /// Splits the name of a definition into plural and group.

@@ -9,8 +9,8 @@ mod connection;
 pub mod handlers;
 pub mod health;
 mod limits;
-pub mod worker_threads;
 mod tls;
+pub mod worker_threads;
 
 use std::future::Future;
 

@@ -51,15 +51,17 @@ impl Endpoint<'_> {
 #[must_use]
 pub fn configurations(scope: &BTreeMap<String, String>, endpoint: &Endpoint) -> [Value; 2] {
     let selectors = [labelled(scope), in_whole_namespaces(scope)];
-    let mutating =
-        ["mutate.tidegate.dev", "mutate-namespace.tidegate.dev"].into_iter().zip(&selectors).map(|(name, selectors)| {
+    let mutating = ["mutate.tidegate.dev", "mutate-namespace.tidegate.dev"].into_iter().zip(&selectors).map(
+        |(name, selectors)| {
             let mut webhook = webhook(name, "Ignore", selectors, &endpoint.client_config("/mutate"));
             // Another webhook may add a container after Tidegate was called; calling it twice changes nothing.
             webhook["reinvocationPolicy"] = "IfNeeded".into();
             webhook
-        });
+        },
+    );
     let validating = ["validate.tidegate.dev", "validate-namespace.tidegate.dev"].into_iter().zip(&selectors);
-    let validating = validating.map(|(name, selectors)| webhook(name, "Fail", selectors, &endpoint.client_config("/validate")));
+    let validating =
+        validating.map(|(name, selectors)| webhook(name, "Fail", selectors, &endpoint.client_config("/validate")));
     let own = own_kinds_webhook(&endpoint.client_config("/policies"));
     [
         configuration("MutatingWebhookConfiguration", &mutating.collect::<Vec<_>>()),

@@ -88,8 +88,7 @@ fn of_exception(object: &Value, now: Timestamp, policies: &PolicySet) -> Validat
     }
     let unknown =
         exception.unknown_rules(&BUILTIN).filter(|id| !policies.policies().iter().any(|policy| policy.has_rule(id)));
-    warnings
-        .extend(unknown.map(|id| format!("unknown rule `{id}`; run `tidegate explain` for a list")));
+    warnings.extend(unknown.map(|id| format!("unknown rule `{id}`; run `tidegate explain` for a list")));
     for policy in policies.policies() {
         let never = exception.rules().filter(|id| policy.never_excepts(id));
         let name = &policy.reference().name;

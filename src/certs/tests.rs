@@ -240,7 +240,10 @@ fn keeps_a_leaf_of_another_issuer_without_its_ca() {
 fn names_the_missing_file_of_a_pair() {
     for missing in ["ca.crt", "tls.crt", "tls.key"] {
         let error = Fixture::filled().without(&[missing]).load_error(start());
-        assert!(matches!(&error, CertsError::MissingHalf { path, .. } if path.ends_with(missing)), "{missing}: {error}");
+        assert!(
+            matches!(&error, CertsError::MissingHalf { path, .. } if path.ends_with(missing)),
+            "{missing}: {error}"
+        );
     }
 }
 

@@ -6,11 +6,11 @@ use anyhow::Context as _;
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::{ApiResource, GroupVersionKind};
+
 use serde_json::Value;
 use tracing::{debug, warn};
 
-use crate::controller::metrics_served;
+use crate::controller::{metrics_served, resource};
 use crate::manifests::Manifests;
 use tidegate_engine::companions::database::offered_versions;
 use tidegate_engine::companions::{self, Watched, database};
@@ -31,10 +31,6 @@ pub(super) async fn connect(kubeconfig: Option<PathBuf>) -> anyhow::Result<Clien
     let version = client.apiserver_version().await.with_context(|| format!("cannot reach the API server at {url}"))?;
     debug!(version = version.git_version, "connected");
     Ok(client)
-}
-
-pub(super) fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
 /// Returns the kind of workload that a word stands for, such as `deploy`.

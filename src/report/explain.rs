@@ -24,8 +24,8 @@ pub fn rule(rule: &dyn Rule) -> String {
 /// Lists the built-in rules with what they check.
 #[must_use]
 pub fn all_rules() -> String {
-    let row = |rule: &&dyn Rule| [rule.id().to_owned(), rule.enforcement().to_string(), first_sentence(*rule)];
-    let rows = rules::ALL.iter().map(row);
+    let rows =
+        rules::ALL.iter().map(|rule| [rule.id().to_owned(), rule.enforcement().to_string(), first_sentence(*rule)]);
     table(["rule", "enforcement", "what it checks"], rows).trim_start().to_owned()
 }
 
@@ -110,7 +110,6 @@ fn summary(selected: &Selected) -> String {
     let environment = selected.environment.as_ref().map(|name| format!(" in environment {name}"));
     format!("{}{}: {}", selected.policy, environment.unwrap_or_default(), selected.enforcement)
 }
-
 
 /// Writes an empty line and a table with aligned columns; nothing if there are no rows.
 fn table(heading: [&str; 3], rows: impl IntoIterator<Item = [String; 3]>) -> String {

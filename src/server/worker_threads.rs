@@ -93,7 +93,11 @@ mod tests {
         assert_eq!(workers.run_within(Duration::from_millis(10), || ()).await, None, "the slot is taken");
         first.abort();
         assert!(first.await.unwrap_err().is_cancelled());
-        assert_eq!(workers.run_within(Duration::from_millis(10), || ()).await, None, "even though the caller no longer waits");
+        assert_eq!(
+            workers.run_within(Duration::from_millis(10), || ()).await,
+            None,
+            "even though the caller no longer waits"
+        );
         go_on.send(()).unwrap();
         assert_eq!(workers.run(|| 1).await, 1);
     }

@@ -9,7 +9,7 @@ use futures::{StreamExt as _, stream};
 use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, TestOperation, jsonptr::PointerBuf};
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
-use kube::core::{ApiResource, GroupVersionKind};
+
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::NAME;
+use crate::controller::resource;
 use crate::report;
 use tidegate_engine::companions::{MANAGER, contains};
 
@@ -376,8 +377,7 @@ fn refused(verb: &'static str, kind: &str, source: kube::Error) -> RegisterError
 }
 
 fn api(client: &Client, kind: &str) -> Api<DynamicObject> {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind));
-    Api::all_with(client.clone(), &resource)
+    Api::all_with(client.clone(), &resource("admissionregistration.k8s.io", "v1", kind))
 }
 
 #[cfg(test)]
@@ -493,7 +493,11 @@ mod tests {
         assert_eq!(of(Some(&beside), "two"), (2, SEVERAL.to_owned(), "7".into()));
         assert_eq!(of(Some(&beside), "one"), (2, "one".to_owned(), "7".into()), "it restarted under the same name");
         let elsewhere = configuration(Some("https://127.0.0.1:1"), Some("one"), &bundle);
-        assert_eq!(of(Some(&elsewhere), "two"), (1, "two".to_owned(), "7".into()), "a replica at another URL is not trusted");
+        assert_eq!(
+            of(Some(&elsewhere), "two"),
+            (1, "two".to_owned(), "7".into()),
+            "a replica at another URL is not trusted"
+        );
         assert_eq!(of(Some(&configuration(None, None, &bundle)), "two"), (1, "two".to_owned(), "7".into()));
     }
 
