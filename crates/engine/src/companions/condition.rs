@@ -192,7 +192,9 @@ mod tests {
     fn a_user_managed_companion_is_ready_only_when_it_works() {
         let of = |status: &str, reason: &str| {
             let active = json!([{"type": "ScalingActive", "status": status, "reason": reason, "message": "why"}]);
-            let user_managed = json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "mine"}, "status": {"conditions": active}});
+            let metadata = json!({"name": "mine"});
+            let user_managed =
+                json!({"kind": "HorizontalPodAutoscaler", "metadata": metadata, "status": {"conditions": active}});
             let ready = ready(&Autoscaling, &CompanionState::Theirs(user_managed));
             (ready.status, ready.reason, ready.message)
         };
