@@ -84,7 +84,7 @@ fn of_exception(object: &Value, now: Timestamp, policies: &PolicySet) -> Validat
         Exception::compile(&read::<ServingException>(object)?).map_err(|problem| report::chain(&problem))?;
     let mut warnings = Vec::new();
     if exception.expires() <= now {
-        warnings.push(format!("expired at {}: it has no effect", exception.expires()));
+        warnings.push(format!("the exception expired at {}: it has no effect", exception.expires()));
     }
     let unknown =
         exception.unknown_rules(&BUILTIN).filter(|id| !policies.policies().iter().any(|policy| policy.has_rule(id)));
@@ -110,8 +110,8 @@ mod tests {
 
     /// The answer to an object of one of Tidegate's kinds, as text.
     fn review(kind: &str, spec: &Value, old: Option<&Value>) -> String {
-        let existing = policies(&[(
-            "existing",
+        let other = policies(&[(
+            "other",
             json!({
                 "resources": {"cpu": {"limits": {"memory": "2Gi"}}}, "autoscaling": {"maxReplicas": 4},
                 "exceptions": {"never": ["privileged-container"]}
@@ -135,7 +135,7 @@ mod tests {
             object["spec"]["replicas"] = 3.into();
             Some(object)
         };
-        let answer = answer(body.to_string().as_bytes(), now, &existing, &scaled(1, 4), &stored).unwrap();
+        let answer = answer(body.to_string().as_bytes(), now, &other, &scaled(1, 4), &stored).unwrap();
         let response = serde_json::from_slice::<Value>(&answer).unwrap()["response"].take();
         assert_eq!(response["uid"], "u-1");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
