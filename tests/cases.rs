@@ -367,7 +367,7 @@ mod of_rules {
             let page: Vec<String> =
                 own_text.lines().map_while(|line| Some(line.strip_prefix("//!")?.trim().to_owned())).collect();
             let headings: Vec<&str> = page.iter().filter(|line| line.starts_with('#')).map(String::as_str).collect();
-            let parameters = own_text.contains("fn with(").then_some("## Parameters");
+            let parameters = own_text.contains("fn with_params(").then_some("## Parameters");
             let expected =
                 ["## What it checks", "## Why it matters"].into_iter().chain(parameters).chain(["## Instead"]);
             assert_eq!(headings, expected.collect::<Vec<_>>(), "{id}");
