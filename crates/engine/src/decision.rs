@@ -537,7 +537,7 @@ mod tests {
         let told = |selected: &str| {
             told_by(json!({"match": {"selector": {"matchLabels": {LABEL: selected}}}, "rules": {"no-such": {}}}))
         };
-        assert_eq!(told("model-server"), ["policy broken makes no sense, so it is not in force: there is no rule"]);
+        assert_eq!(told("model-server"), ["invalid policy \"broken\" is not applied: there is no rule"]);
         assert!(told("web").is_empty());
         let in_audit = |prod: &str| {
             told_by(
