@@ -1,5 +1,5 @@
-//! The permissions of Tidegate: only those that it uses, without wildcards. Kinds and database providers are taken from the
-//! engine's tables.
+//! The permissions of Tidegate: only those that it uses, without wildcards. Kinds and database providers are taken from
+//! the engine's tables.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,5 @@
-//! Autoscalers on metrics of one's own, budgets, and workloads that ran before Tidegate, on a real API server with the real
-//! controllers.
+//! Autoscalers on metrics of one's own, budgets, and workloads that ran before Tidegate, on a real API server with the
+//! real controllers.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
@@ -180,9 +180,9 @@ fn what_ran_before_tidegate_is_listed_until_it_is_adopted_and_restarts_no_pod() 
     }
     let shown = tidegate(&sandbox, &["adopt", "--all"]).succeeds();
     for told in [
-        "Deployment adopted/api: would be adopted\n  pod template: as it is, no pod restarts\n",
+        "Deployment adopted/api: would be adopted\n  pod template: unchanged, no pod restarts\n",
         "  autoscaler: HorizontalPodAutoscaler api-tidegate\n  disruption budget: PodDisruptionBudget api-tidegate\n",
-        "2 workloads would be adopted; --yes does it\n",
+        "2 workloads would be adopted; pass --yes to adopt\n",
     ] {
         assert!(shown.stdout.contains(told), "{}", shown.stdout);
     }
@@ -199,12 +199,12 @@ fn what_ran_before_tidegate_is_listed_until_it_is_adopted_and_restarts_no_pod() 
     assert!(after["metadata"]["annotations"]["tidegate.dev/receipt"].as_str().unwrap().contains(r#""set":{}"#));
     assert_eq!(autoscalers(&sandbox), ["api-tidegate"], "the other is left alone");
     let again = tidegate(&sandbox, &["adopt", "deployment/api", "--yes"]).succeeds();
-    assert!(again.stdout.contains("left alone: tidegate keeps it already\nnothing to adopt\n"), "{}", again.stdout);
+    assert!(again.stdout.contains("skipped: already managed by tidegate\nnothing to adopt\n"), "{}", again.stdout);
 
     // With its next change it gets what it lacks, as everybody does.
     sandbox.kubectl(&["set", "image", "deployment", "api", "api=registry.example.com/api:2.0.0"]).succeeds();
     assert!(sandbox.container("api")["readinessProbe"].is_object());
-    tidegate(&sandbox, &["adopt", "deployment/none"]).fails().says("there is no Deployment none in namespace adopted");
+    tidegate(&sandbox, &["adopt", "deployment/none"]).fails().says("Deployment none not found in namespace adopted");
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn explain_knows_what_is_beside_a_workload() {
     }
     let explained = tidegate(&sandbox, &["explain", "deployment/api"]).succeeds();
     for rule in ["duplicate-autoscaler", "missing-disruption-budget", "single-writer-volume"] {
-        assert!(outcome(&explained, rule).starts_with("warned of"), "{rule}: {}", outcome(&explained, rule));
+        assert!(outcome(&explained, rule).starts_with("warning"), "{rule}: {}", outcome(&explained, rule));
     }
     let budget = json!({"apiVersion": "policy/v1", "kind": BUDGET, "metadata": {"name": "mine"},
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "api"}}}});
