@@ -1,4 +1,4 @@
-//! Decodes AdmissionReviews, and answers them.
+//! Decodes and answers reviews of the kind AdmissionReview.
 //!
 //! The envelope is decoded before the object, so that an answer has the `uid` even if the object cannot be parsed.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>

@@ -102,8 +102,8 @@ mod of_rules {
         decided(&found.object, old, policies, &input.facts)
     }
 
-    /// Decides on a case under its policy, with every rule as strict as can be, unless that policy says otherwise of
-    /// it: a case shows one rule, and breaks no other.
+    /// Decides on a case under its policy, with every rule as strict as can be, unless that policy says otherwise of it: a case
+    /// shows one rule, and breaks no other.
     fn judged(case: &Path, objects: &[Value]) -> Decision {
         let own = case.join("policy.yaml");
         let mut policy = yaml(if own.exists() { &own } else { &RULED });
@@ -267,8 +267,7 @@ mod of_rules {
         above.as_object_mut().unwrap().remove(field).expect("what is to be left out is there");
     }
 
-    /// Merges a snippet as a person would: items of lists by their key, words behind those that are there, null takes
-    /// out.
+    /// Merges a snippet as a person would: items of lists by their key, words behind those that are there, null takes out.
     fn merge(target: &mut Value, snippet: &Value, list: &str) {
         match (target, snippet) {
             (Value::Object(target), Value::Object(snippet)) => {

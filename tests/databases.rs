@@ -1,5 +1,5 @@
-//! The databases of model servers on a real API server, one provider after another. No operator runs here: its part,
-//! where it has one, is played.
+//! The databases of model servers on a real API server, one provider after another. No operator runs here: its part, where
+//! it has one, is played.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 

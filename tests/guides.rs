@@ -1,7 +1,7 @@
 //! Runs the commands of the guides in `docs/guides`, in their order, as a reader does.
 //!
-//! A block ` ```yaml NAME ` is saved as a file of that name. A block ` ```sh ` is run, and must succeed; ` ```sh fails
-//! ` must not. Each line of a block ` ```text ` below it must be part of what it said.
+//! A block ` ```yaml NAME ` is saved as a file of that name. A block ` ```sh ` is run, and must succeed; ` ```sh fails ` must
+//! not. Each line of a block ` ```text ` below it must be part of what it said.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 

@@ -1,5 +1,4 @@
-//! One case of each subject through kubectl on a real API server: what breaks a rule is refused by it, what does not is
-//! stored.
+//! One case of each subject through kubectl on a real API server: what breaks a rule is refused by it, what does not is stored.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 

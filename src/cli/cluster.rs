@@ -157,8 +157,8 @@ async fn is_served(client: &Client, (group, version, kind): (&str, &str, &str)) 
     }
 }
 
-/// Returns whether the custom and the external metrics APIs are served. A user who may not list APIServices learns only
-/// whether the API groups exist.
+/// Returns whether the custom and the external metrics APIs are served. A user who may not list `APIService` objects
+/// learns only whether the API groups exist.
 async fn metrics_of(client: &Client) -> anyhow::Result<(bool, bool)> {
     let services: Api<DynamicObject> =
         Api::all_with(client.clone(), &resource("apiregistration.k8s.io", "v1", "APIService"));

@@ -10,6 +10,7 @@ use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, TestOperation
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 
+use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use serde_json::{Value, json};
@@ -18,7 +19,6 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::NAME;
-use crate::controller::resource;
 use crate::report;
 use tidegate_engine::companions::{MANAGER, contains};
 
@@ -377,7 +377,8 @@ fn refused(verb: &'static str, kind: &str, source: kube::Error) -> RegisterError
 }
 
 fn api(client: &Client, kind: &str) -> Api<DynamicObject> {
-    Api::all_with(client.clone(), &resource("admissionregistration.k8s.io", "v1", kind))
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind));
+    Api::all_with(client.clone(), &resource)
 }
 
 #[cfg(test)]
