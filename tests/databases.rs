@@ -420,7 +420,7 @@ fn a_guarded_database_is_kept_while_a_model_server_runs_with_it() {
     let dry = ["delete", "postgresql", "acid-api", "--dry-run=server"];
     wait_until("the database to be guarded", SOON, || sandbox.kubectl(&dry).code != 0);
     let refused = sandbox.kubectl(&delete).fails();
-    refused.says("tidegate refuses to delete postgresql acid-api: the model server Deployment/api runs with it");
+    refused.says("tidegate refuses to delete postgresql acid-api: model server Deployment/api uses it");
 
     // One without a pod lets go of its database, and a namespace goes as a whole.
     sandbox.kubectl(&["scale", "deployment", "api", "--replicas=0"]).succeeds();
