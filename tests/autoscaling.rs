@@ -132,7 +132,8 @@ fn a_policy_that_allows_fewer_replicas_than_there_are_stops_no_pod() {
     sandbox.rolled_out("api");
     in_bounds("True");
 
-    let told = "1 model server has more replicas than maxReplicas allows: Deployment held/api (5); no replica is stopped";
+    let told =
+        "1 model server has more replicas than maxReplicas allows: Deployment held/api (5); no replica is stopped";
     sandbox.kubectl_with(&["apply", "-f", "-"], &of(2)).succeeds().says(told);
     most(5);
     sandbox.model_server("api", "that its replicas are kept", held);
