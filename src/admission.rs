@@ -1,4 +1,4 @@
-//! Decodes AdmissionReviews, and answers them.
+//! Decodes and answers reviews of the kind AdmissionReview.
 //!
 //! The envelope is decoded before the object, so that an answer has the `uid` even if the object cannot be parsed.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
@@ -245,8 +245,8 @@ impl Review<'_> {
         effective.is_some_and(|effective| effective.has_custom_rules())
     }
 
-    /// Returns the answer for a failed decision: the mutating webhook allows the object with a warning, the validating one
-    /// refuses it.
+    /// Returns the answer for a failed decision: the mutating webhook allows the object with a warning, the validating
+    /// one refuses it.
     #[must_use]
     pub fn failure(&self, webhook: Webhook, why: &str) -> Answer<'_> {
         match webhook {

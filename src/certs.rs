@@ -7,8 +7,8 @@
 //! | `tls.crt` | the served certificate, then any intermediates        | 0644 |
 //! | `tls.key` | its private key                                       | 0600 |
 //!
-//! An empty folder is filled at the first start. A folder with everything but `ca.key`, such as a mounted Secret, is managed
-//! externally: it is used as it is and never written to.
+//! An empty folder is filled at the first start. A folder with everything but `ca.key`, such as a mounted Secret, is
+//! managed externally: it is used as it is and never written to.
 
 mod authority;
 mod error;
@@ -44,8 +44,8 @@ pub struct Certificates {
     pub ca_pem: String,
     /// When the served certificate expires.
     pub not_after: OffsetDateTime,
-    /// When a third of the served certificate's lifetime is left; from then on [`load_or_create`] issues another one, unless
-    /// the folder is managed externally.
+    /// When a third of the served certificate's lifetime is left; from then on [`load_or_create`] issues another one,
+    /// unless the folder is managed externally.
     pub renew_at: OffsetDateTime,
     /// Where they come from.
     pub origin: Origin,
@@ -66,13 +66,13 @@ pub enum Origin {
 
 /// Loads the certificates in `dir`, issuing those that are missing or not valid for `names` at `now`.
 ///
-/// Call it again to renew certificates: nothing is written while everything is valid. Names are DNS names or IP addresses.
-/// Two processes must not write to the same folder.
+/// Call it again to renew certificates: nothing is written while everything is valid. Names are DNS names or IP
+/// addresses. Two processes must not write to the same folder.
 ///
 /// # Errors
 ///
-/// If a file is damaged, half of a pair is missing, or externally managed certificates are not valid. The key of a CA is
-/// overwritten only once that CA has expired; otherwise the error says what to delete.
+/// If a file is damaged, half of a pair is missing, or externally managed certificates are not valid. The key of a CA
+/// is overwritten only once that CA has expired; otherwise the error says what to delete.
 pub fn load_or_create(dir: &Path, names: &[String], now: OffsetDateTime) -> Result<Certificates, CertsError> {
     let names = parse_names(names)?;
     let folder = Folder::new(dir);

@@ -136,8 +136,8 @@ struct Context {
 }
 
 impl Context {
-    /// Returns the workloads, existing or not, that have a database or a ModelServer: one that was deleted while there was no
-    /// leader has left them behind.
+    /// Returns the workloads, existing or not, that have a database or a ModelServer: one that was deleted while there
+    /// was no leader has left them behind.
     fn described(&self) -> BTreeSet<WorkloadRef> {
         let with_database = self.state.read(|_, facts| facts.with_database().collect::<Vec<_>>());
         with_database.into_iter().chain(self.objects.described()).collect()
@@ -210,8 +210,8 @@ impl Parts<'_> {
     }
 }
 
-/// Starts the watches and the reconciliation; they run until the returned controller is dropped. Each watch is a step of
-/// readiness.
+/// Starts the watches and the reconciliation; they run until the returned controller is dropped. Each watch is a step
+/// of readiness.
 pub fn start(client: &Client, state: &Arc<SharedState>, options: &Options, readiness: &Readiness) -> Controller {
     let mut parts = Parts { client, readiness, tasks: JoinSet::new(), writing: Vec::new() };
     let (workloads, requests): (Vec<Arc<Workloads>>, Vec<Requests>) = KINDS.iter().map(Workloads::new).unzip();

@@ -1,9 +1,10 @@
 //! Tidegate keeps model servers on Kubernetes within their platform team's serving policy.
 //!
-//! The crate `tidegate-engine` makes the decisions; the modules here call it. In reading order, each module uses only those
-//! before it:
+//! The crate `tidegate-engine` makes the decisions; the modules here call it. In reading order, each module uses only
+//! those before it:
 //!
-//! - [`manifests`], [`policy_tests`], [`report`], [`admission`]: objects and tests from files, decisions as text and as wire formats.
+//! - [`manifests`], [`policy_tests`], [`report`], [`admission`]: objects and tests from files, decisions as text and as
+//!   wire formats.
 //! - [`shared_state`], [`certs`], [`webhooks`]: shared state, certificates, and the webhook configurations.
 //! - [`server`], [`controller`], [`rbac`], [`cli`]: HTTP, the controller and its permissions, and the command line.
 

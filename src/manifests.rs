@@ -32,8 +32,8 @@ pub struct Manifests {
     pub exceptions: Vec<Arc<Exception>>,
     /// Workloads of the kinds that can be model servers, labelled as such or not, in input order.
     pub workloads: Vec<Found>,
-    /// The namespaces, autoscalers, databases, claims, Services and disruption budgets among the objects. Every API counts as
-    /// served.
+    /// The namespaces, autoscalers, databases, claims, Services and disruption budgets among the objects. Every API
+    /// counts as served.
     pub facts: Facts,
     /// How many objects of other kinds there were.
     pub others: usize,

@@ -31,8 +31,8 @@ pub struct Suite {
 pub struct PolicyTest {
     /// A sentence that says what is tested.
     pub name: String,
-    /// The objects, each inline or as a file relative to the folder of this one. One is a Deployment or StatefulSet; others
-    /// are Namespaces, HorizontalPodAutoscalers, ServingExceptions and further ServingPolicies.
+    /// The objects, each inline or as a file relative to the folder of this one. One is a Deployment or StatefulSet;
+    /// others are Namespaces, HorizontalPodAutoscalers, ServingExceptions and further ServingPolicies.
     pub resources: Vec<Value>,
     /// The workload before an update, inline or as a file. Default: none, the workload is created.
     #[serde(default)]

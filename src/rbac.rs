@@ -1,5 +1,5 @@
-//! The permissions of Tidegate: only those that it uses, without wildcards. Kinds and database providers are taken from the
-//! engine's tables.
+//! The permissions of Tidegate: only those that it uses, without wildcards. Kinds and database providers are taken from
+//! the engine's tables.
 
 use std::fmt::Write as _;
 
@@ -79,7 +79,7 @@ fn of_kinds<'k>(kinds: &'k [Kind], part: &'k str, verbs: &'static [&'static str]
     })
 }
 
-/// Returns the rules of the ClusterRole, if these kinds can be model servers.
+/// Returns the rules of the `ClusterRole`, if these kinds can be model servers.
 fn sections(kinds: &[Kind]) -> [Section; 7] {
     let events = Rule::new(&["events.k8s.io"], &["events"], &["create", "patch"]);
     let section = |why, rules| Section { why, rules };
@@ -158,7 +158,7 @@ pub fn manifest() -> String {
     format!("{HEAD}{rules}{TAIL}")
 }
 
-/// The service account, and the beginning of its ClusterRole.
+/// The service account, and the beginning of its `ClusterRole`.
 const HEAD: &str = "\
 # No Secrets: workloads refer to the database operator's own Secret by name.
 apiVersion: v1
@@ -174,7 +174,7 @@ metadata:
 rules:
 ";
 
-/// The ClusterRoleBinding, and the Role and RoleBinding in Tidegate's namespace.
+/// The `ClusterRoleBinding`, and the `Role` and `RoleBinding` in Tidegate's namespace.
 const TAIL: &str = "\
 ---
 apiVersion: rbac.authorization.k8s.io/v1

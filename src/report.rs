@@ -54,7 +54,8 @@ fn paragraph(number: usize, violation: &Violation) -> String {
 /// The most workloads to name in a message.
 const MOST_NAMED: usize = 10;
 
-/// Writes a message about workloads with more replicas than a policy allows, each with its replicas; none if there are none.
+/// Writes a message about workloads with more replicas than a policy allows, each with its replicas; none if there are
+/// none.
 #[must_use]
 pub fn held(replicas: &BTreeMap<&WorkloadRef, i64>) -> Option<String> {
     let of = |(workload, count): (&&WorkloadRef, &i64)| {
@@ -95,8 +96,8 @@ pub fn causes(verdict: &Verdict) -> Vec<Cause> {
     verdict.violations.iter().map(cause).collect()
 }
 
-/// Returns the warnings of a verdict. If there is still something to patch, the mutating webhook was not called; its warnings
-/// are included.
+/// Returns the warnings of a verdict. If there is still something to patch, the mutating webhook was not called; its
+/// warnings are included.
 #[must_use]
 pub fn warnings(evaluation: &Evaluation, verdict: &Verdict) -> Vec<String> {
     let mut warnings: Vec<String> = verdict.warnings.iter().map(ToString::to_string).collect();

@@ -1,8 +1,8 @@
 //! HTTP servers: the webhooks over TLS, health over plain HTTP.
 //!
-//! The accept loop is our own rather than a server crate's because a webhook needs its limits: clients that stall during the
-//! handshake or the headers are dropped, the number of connections is capped, a renewed certificate needs no restart, and
-//! shutdown lets requests in flight finish.
+//! The accept loop is our own rather than a server crate's because a webhook needs its limits: clients that stall
+//! during the handshake or the headers are dropped, the number of connections is capped, a renewed certificate needs no
+//! restart, and shutdown lets requests in flight finish.
 
 mod accept;
 mod connection;

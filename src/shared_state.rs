@@ -19,8 +19,8 @@ const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
 /// The active policies, and the facts about the cluster.
 pub struct SharedState {
     policies: ArcSwap<PolicySet>,
-    /// Locked only to clone the `Arc` or to change a fact: decisions use a copy that shares its data with this one. The cost
-    /// is measured by `benches/decide.rs`.
+    /// Locked only to clone the `Arc` or to change a fact: decisions use a copy that shares its data with this one. The
+    /// cost is measured by `benches/decide.rs`.
     facts: RwLock<Arc<Facts>>,
     changes: watch::Sender<()>,
     complete: AtomicBool,

@@ -1,7 +1,8 @@
-//! The webhook configurations: which requests the API server sends to Tidegate, and what happens if it cannot be reached.
+//! The webhook configurations: which requests the API server sends to Tidegate, and what happens if it cannot be
+//! reached.
 //!
-//! Mutating fails open, validating fails closed, and both cover only model servers: the scope is fixed here, at install time,
-//! and policies only narrow it.
+//! Mutating fails open, validating fails closed, and both cover only model servers: the scope is fixed here, at install
+//! time, and policies only narrow it.
 //! <https://kubernetes.io/docs/concepts/cluster-administration/admission-webhooks-good-practices/>
 
 pub mod register;
@@ -46,8 +47,8 @@ impl Endpoint<'_> {
     }
 }
 
-/// Returns the mutating and the validating configuration for workloads with all labels in `scope`, and for all workloads in
-/// namespaces labelled as a whole.
+/// Returns the mutating and the validating configuration for workloads with all labels in `scope`, and for all
+/// workloads in namespaces labelled as a whole.
 #[must_use]
 pub fn configurations(scope: &BTreeMap<String, String>, endpoint: &Endpoint) -> [Value; 2] {
     let selectors = [labelled(scope), in_whole_namespaces(scope)];
@@ -75,14 +76,14 @@ struct Selectors {
     objects: Value,
 }
 
-/// Selects workloads with the labels, in any namespace that is not excluded. The API server also matches the old object, so
-/// removing the label is checked too.
+/// Selects workloads with the labels, in any namespace that is not excluded. The API server also matches the old
+/// object, so removing the label is checked too.
 fn labelled(scope: &BTreeMap<String, String>) -> Selectors {
     Selectors { namespaces: vec![not_excluded()], objects: json!({"matchLabels": scope}) }
 }
 
-/// Selects all workloads in namespaces labelled as a whole; without those that [`labelled`] selects already, if there is
-/// a single label.
+/// Selects all workloads in namespaces labelled as a whole; without those that [`labelled`] selects already, if there
+/// is a single label.
 fn in_whole_namespaces(scope: &BTreeMap<String, String>) -> Selectors {
     let (label, all) = MODEL_SERVERS_LABEL;
     let whole = json!({"key": label, "operator": "In", "values": [all]});
@@ -115,8 +116,8 @@ fn own_kinds_webhook(client_config: &Value) -> Value {
     })
 }
 
-/// Adds the webhook for the deletion of databases managed by Tidegate. It fails open: while Tidegate is unavailable, nobody
-/// is kept from deleting one.
+/// Adds the webhook for the deletion of databases managed by Tidegate. It fails open: while Tidegate is unavailable,
+/// nobody is kept from deleting one.
 #[must_use]
 pub fn with_guard([mutating, mut validating]: [Value; 2], endpoint: &Endpoint) -> [Value; 2] {
     if let Some(webhooks) = validating["webhooks"].as_array_mut() {
@@ -195,8 +196,8 @@ fn rules(kinds: &[Kind]) -> Vec<Value> {
     versions.into_iter().map(rule).collect()
 }
 
-/// Changes of status, finalizers and the Deployment controller's own annotations are skipped, so rollouts of model servers
-/// continue while Tidegate is unavailable.
+/// Changes of status, finalizers and the Deployment controller's own annotations are skipped, so rollouts of model
+/// servers continue while Tidegate is unavailable.
 const CHANGES_WHAT_TIDEGATE_READS: &str = "\
 oldObject == null || object.spec != oldObject.spec || \
 object.metadata.?labels.orValue({}) != oldObject.metadata.?labels.orValue({}) || \

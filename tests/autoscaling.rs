@@ -133,7 +133,8 @@ fn a_lowered_maximum_stops_no_pod() {
     sandbox.rolled_out("api");
     in_bounds("True");
 
-    let told = "1 model server has more replicas than maxReplicas allows: Deployment held/api (5); none is stopped";
+    let told =
+        "1 model server has more replicas than maxReplicas allows: Deployment held/api (5); no replica is stopped";
     sandbox.kubectl_with(&["apply", "-f", "-"], &of(2)).succeeds().says(told);
     most(5);
     sandbox.model_server("api", "that its replicas are kept", held);
@@ -181,9 +182,9 @@ fn lists_and_adopts_existing_workloads_without_restarting_pods() {
     }
     let shown = tidegate(&sandbox, &["adopt", "--all"]).succeeds();
     for told in [
-        "Deployment adopted/api: would be adopted\n  pod template: as it is, no pod restarts\n",
+        "Deployment adopted/api: would be adopted\n  pod template: unchanged, no pod restarts\n",
         "  autoscaler: HorizontalPodAutoscaler api-tidegate\n  disruption budget: PodDisruptionBudget api-tidegate\n",
-        "2 workloads would be adopted; --yes does it\n",
+        "2 workloads would be adopted; pass --yes to adopt\n",
     ] {
         assert!(shown.stdout.contains(told), "{}", shown.stdout);
     }
@@ -200,12 +201,12 @@ fn lists_and_adopts_existing_workloads_without_restarting_pods() {
     assert!(after["metadata"]["annotations"]["tidegate.dev/receipt"].as_str().unwrap().contains(r#""set":{}"#));
     assert_eq!(autoscalers(&sandbox), ["api-tidegate"], "the other is left alone");
     let again = tidegate(&sandbox, &["adopt", "deployment/api", "--yes"]).succeeds();
-    assert!(again.stdout.contains("left alone: tidegate keeps it already\nnothing to adopt\n"), "{}", again.stdout);
+    assert!(again.stdout.contains("skipped: already managed by tidegate\nnothing to adopt\n"), "{}", again.stdout);
 
     // With its next change it is injected like any other.
     sandbox.kubectl(&["set", "image", "deployment", "api", "api=registry.example.com/api:2.0.0"]).succeeds();
     assert!(sandbox.container("api")["readinessProbe"].is_object());
-    tidegate(&sandbox, &["adopt", "deployment/none"]).fails().says("there is no Deployment none in namespace adopted");
+    tidegate(&sandbox, &["adopt", "deployment/none"]).fails().says("Deployment none not found in namespace adopted");
 }
 
 #[test]
@@ -274,7 +275,7 @@ fn explain_considers_other_objects() {
     }
     let explained = tidegate(&sandbox, &["explain", "deployment/api"]).succeeds();
     for rule in ["duplicate-autoscaler", "missing-disruption-budget", "single-writer-volume"] {
-        assert!(outcome(&explained, rule).starts_with("warned of"), "{rule}: {}", outcome(&explained, rule));
+        assert!(outcome(&explained, rule).starts_with("warning"), "{rule}: {}", outcome(&explained, rule));
     }
     let budget = json!({"apiVersion": "policy/v1", "kind": BUDGET, "metadata": {"name": "mine"},
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "api"}}}});

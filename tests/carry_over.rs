@@ -1,5 +1,5 @@
-//! No surprise restarts: whatever happens to a policy, a model server restarts only when its author changes it. Tests every way
-//! of changing one across everything that can happen in between.
+//! No surprise restarts: whatever happens to a policy, a model server restarts only when its author changes it. Tests
+//! every way of changing one across everything that can happen in between.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 

@@ -420,7 +420,7 @@ fn protects_a_database_while_a_model_server_uses_it() {
     let dry = ["delete", "postgresql", "acid-api", "--dry-run=server"];
     wait_until("the database to be protected", SOON, || sandbox.kubectl(&dry).code != 0);
     let refused = sandbox.kubectl(&delete).fails();
-    refused.says("tidegate refuses to delete postgresql acid-api: the model server Deployment/api runs with it");
+    refused.says("tidegate refuses to delete postgresql acid-api: model server Deployment/api uses it");
 
     // A workload without pods does not protect its database, nor does a namespace that is deleted.
     sandbox.kubectl(&["scale", "deployment", "api", "--replicas=0"]).succeeds();

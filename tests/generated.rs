@@ -77,7 +77,8 @@ fn create(object: &Value, policy: &Value) -> Decision {
     decide(&request, &in_force(&policy_for_all(policy)), &facts)
 }
 
-/// Returns what the API server would store without Tidegate: without the label, and without the fields that it sets itself.
+/// Returns what the API server would store without Tidegate: without the label, and without the fields that it sets
+/// itself.
 fn stored(sandbox: &Sandbox, object: &Value) -> Result<Value, String> {
     let mut object = object.clone();
     label(&mut object, None);
@@ -221,8 +222,8 @@ fn unlabelled(object: &Value) -> Value {
     object
 }
 
-/// Returns the template of the second manifest, both created and applied over the first; none if the API server rejects one
-/// of the manifests by itself.
+/// Returns the template of the second manifest, both created and applied over the first; none if the API server rejects
+/// one of the manifests by itself.
 fn new_and_updated(api: &Api, first: &Value, second: &Value) -> Option<(Value, Result<Value, String>)> {
     let template = |object: Value| without_empty(&object["spec"]["template"]);
     let new = api.apply(second, true).ok()?;

@@ -1,5 +1,5 @@
-//! Engine `keda` with KEDA itself: its operator, its metrics adapter and its admission webhooks, on a real API server with the
-//! real controllers. Only Prometheus is a fake.
+//! Engine `keda` with KEDA itself: its operator, its metrics adapter and its admission webhooks, on a real API server
+//! with the real controllers. Only Prometheus is a fake.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 const HPA: &str = "HorizontalPodAutoscaler";
 
-/// How long KEDA's objects may outlive their ScaledObject: the garbage collector discovers new kinds, as KEDA's are here, every
-/// half minute.
+/// How long KEDA's objects may outlive their ScaledObject: the garbage collector discovers new kinds, as KEDA's are
+/// here, every half minute.
 const COLLECTED: Duration = Duration::from_secs(90);
 
 /// A policy with which KEDA polls every second, and the autoscaler scales down at once.

@@ -1,5 +1,5 @@
-//! Compares decisions about three thousand workloads under a thousand policies with a naive implementation, which checks every
-//! policy for every workload, field by field.
+//! Compares decisions about three thousand workloads under a thousand policies with a naive implementation, which
+//! checks every policy for every workload, field by field.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

@@ -1,4 +1,5 @@
-//! Reviews of the deletion of databases, if enabled: one that a running model server is bound to is not deleted by mistake.
+//! Reviews of the deletion of databases, if enabled: one that a running model server is bound to is not deleted by
+//! mistake.
 
 use serde_json::Value;
 

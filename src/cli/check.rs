@@ -18,8 +18,8 @@ use tidegate_engine::workload::Workload;
 /// The arguments of `tidegate check`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// YAML or JSON files or folders; `-` is standard input. Namespaces, HorizontalPodAutoscalers, ServingExceptions and
-    /// ServingPolicies among the objects are taken into account.
+    /// YAML or JSON files or folders; `-` is standard input. Namespaces, HorizontalPodAutoscalers, ServingExceptions
+    /// and ServingPolicies among the objects are taken into account.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Policies: a file, a folder, or the name of a shipped one. Default: those among the objects, else `serving`.

@@ -80,8 +80,8 @@ pub(super) fn json(object: DynamicObject, version: &str, kind: &str) -> anyhow::
     Ok(value)
 }
 
-/// Reads what decisions about the workloads of a namespace depend on. The policies are those of the cluster, unless `input`
-/// already has some.
+/// Reads what decisions about the workloads of a namespace depend on. The policies are those of the cluster, unless
+/// `input` already has some.
 pub(super) async fn read_around(client: &Client, namespace: &str, input: &mut Manifests) -> anyhow::Result<()> {
     let known: Api<DynamicObject> = Api::all_with(client.clone(), &resource("", "v1", "Namespace"));
     let found = known.get(namespace).await.with_context(|| format!("cannot read namespace {namespace}"))?;
@@ -157,8 +157,8 @@ async fn is_served(client: &Client, (group, version, kind): (&str, &str, &str)) 
     }
 }
 
-/// Returns whether the custom and the external metrics APIs are served. A user who may not list APIServices learns only
-/// whether the API groups exist.
+/// Returns whether the custom and the external metrics APIs are served. A user who may not list `APIService` objects
+/// learns only whether the API groups exist.
 async fn metrics_of(client: &Client) -> anyhow::Result<(bool, bool)> {
     let services: Api<DynamicObject> =
         Api::all_with(client.clone(), &resource("apiregistration.k8s.io", "v1", "APIService"));

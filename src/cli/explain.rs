@@ -23,8 +23,8 @@ use tidegate_engine::workload::Workload;
 /// The arguments of `tidegate explain`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A rule, such as `floating-tag`, or a workload, such as `deployment/api`. Default: lists the rules, or explains the
-    /// policies of `--policy`.
+    /// A rule, such as `floating-tag`, or a workload, such as `deployment/api`. Default: lists the rules, or explains
+    /// the policies of `--policy`.
     what: Option<String>,
     /// Policies: a file, a folder, or the name of a shipped one. Default: those of the cluster.
     #[arg(long, value_name = "POLICY")]

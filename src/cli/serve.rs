@@ -50,9 +50,9 @@ pub(super) struct Args {
     /// The folder of the CA and the certificate; they are created if missing.
     #[arg(long, env = "TIDEGATE_CERTS", default_value = "certs", value_name = "DIR")]
     certs: PathBuf,
-    /// The URL at which the API server reaches a Tidegate outside the cluster, without a path. The webhook configurations
-    /// are created at start, and deleted when the last replica behind that URL stops. Without it, the caBundle is added to
-    /// those of the manifests.
+    /// The URL at which the API server reaches a Tidegate outside the cluster, without a path. The webhook
+    /// configurations are created at start, and deleted when the last replica behind that URL stops. Without it, the
+    /// caBundle is added to those of the manifests.
     #[arg(long, env = "TIDEGATE_WEBHOOK_URL", value_name = "URL")]
     webhook_url: Option<WebhookUrl>,
     /// The labels that make a workload a model server. Without --webhook-url, also change the objectSelector in the
@@ -108,7 +108,7 @@ impl FromStr for Scope {
             Some((key, value)) if !key.is_empty() && !value.is_empty() => {
                 Ok((key.trim().to_owned(), value.trim().to_owned()))
             }
-            _ => Err(format!("invalid label `{pair}`: must be KEY=VALUE, separated by commas")),
+            _ => Err(format!("`{pair}` must be KEY=VALUE; separate several with commas")),
         };
         text.split(',').map(pair).collect::<Result<_, _>>().map(Self)
     }
@@ -125,7 +125,7 @@ impl FromStr for WebhookUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let invalid = || format!("invalid webhook URL `{text}`: must be https://HOST[:PORT]");
+        let invalid = || "must be https://HOST[:PORT]".to_owned();
         let url: axum::http::Uri = text.trim_end_matches('/').parse().map_err(|_| invalid())?;
         let is_plain = url.scheme_str() == Some("https") && url.path() == "/" && url.query().is_none();
         let host = url.host().filter(|_| is_plain).ok_or_else(invalid)?;
@@ -288,7 +288,8 @@ impl Servers {
     }
 }
 
-/// The error for a part of the controller that ended: Tidegate exits and is restarted rather than decide from stale caches.
+/// The error for a part of the controller that ended: Tidegate exits and is restarted rather than decide from stale
+/// caches.
 fn ended_early(ended: Option<Result<(), JoinError>>) -> anyhow::Error {
     match ended {
         Some(Err(error)) => anyhow::Error::new(error).context("a controller task failed"),
@@ -359,8 +360,8 @@ impl Registration {
         std::future::pending::<()>().await;
     }
 
-    /// Deletes the configurations, unless another replica serves them. Those of the manifests are kept, so that no model
-    /// server is admitted unchecked. Returns whether the CA of this replica is still to be removed from them.
+    /// Deletes the configurations, unless another replica serves them. Those of the manifests are kept, so that no
+    /// model server is admitted unchecked. Returns whether the CA of this replica is still to be removed from them.
     async fn delete(&self, is_succeeded: impl AsyncFn() -> bool) -> anyhow::Result<bool> {
         if self.url.is_none() {
             return Ok(false);

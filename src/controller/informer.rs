@@ -27,8 +27,8 @@ pub(super) trait Handler<K> {
     /// All existing objects have been listed.
     fn synced(&mut self) {}
 
-    /// Returns the keys of objects known from other sources, such as those just created. They count as deleted if the next
-    /// list lacks them.
+    /// Returns the keys of objects known from other sources, such as those just created. They count as deleted if the
+    /// next list lacks them.
     fn known_keys(&self) -> Vec<Key> {
         Vec::new()
     }
@@ -42,8 +42,8 @@ pub(super) fn config() -> watcher::Config {
     watcher::Config::default().page_size(PAGE)
 }
 
-/// Passes the events of a watch to a handler. After an interruption the watch starts again, and the handler learns of objects
-/// deleted in between.
+/// Passes the events of a watch to a handler. After an interruption the watch starts again, and the handler learns of
+/// objects deleted in between.
 pub(super) async fn follow<K: Resource>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     mut handler: impl Handler<K>,

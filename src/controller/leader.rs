@@ -1,7 +1,7 @@
 //! Leader election among replicas, by a Lease of `coordination.k8s.io`: only the leader writes.
 //!
-//! Clocks of different machines are never compared. A Lease has expired if, by the reader's own clock, it has not changed for
-//! its duration; its holder stops writing well before that.
+//! Clocks of different machines are never compared. A Lease has expired if, by the reader's own clock, it has not
+//! changed for its duration; its holder stops writing well before that.
 //! <https://kubernetes.io/docs/concepts/architecture/leases/>
 
 use std::collections::hash_map::RandomState;
@@ -160,8 +160,8 @@ impl Candidate {
         Self { election, leases, leadership, seen: Mutex::default(), failing: AtomicBool::default() }
     }
 
-    /// Takes part in the election while it is polled, and calls `won` whenever it becomes the leader, even if it lost the Lease
-    /// only for a moment: writes in that moment were skipped.
+    /// Takes part in the election while it is polled, and calls `won` whenever it becomes the leader, even if it lost
+    /// the Lease only for a moment: writes in that moment were skipped.
     pub(super) async fn run(&self, won: impl Fn()) {
         let mut led = false;
         loop {
@@ -175,8 +175,8 @@ impl Candidate {
         }
     }
 
-    /// Releases the Lease if this replica holds it, so that another need not wait until it expires. Nothing may be written
-    /// after this.
+    /// Releases the Lease if this replica holds it, so that another need not wait until it expires. Nothing may be
+    /// written after this.
     pub(super) async fn release(&self) {
         if !self.leadership.holds() {
             return;
@@ -202,8 +202,9 @@ impl Candidate {
         }
     }
 
-    /// Returns, after this replica has stopped, whether another leads: it has taken or renewed the Lease. A holder that does not
-    /// renew it may have been killed and does not count; this waits until another replica would have taken the Lease.
+    /// Returns, after this replica has stopped, whether another leads: it has taken or renewed the Lease. A holder that
+    /// does not renew it may have been killed and does not count; this waits until another replica would have taken the
+    /// Lease.
     pub(super) async fn is_succeeded(&self) -> bool {
         let mut until = None;
         loop {

@@ -20,8 +20,8 @@ pub(super) fn described_by(model_server: &Value) -> Option<WorkloadRef> {
     Some(WorkloadRef { namespace, kind: text(&named["kind"])?, name: text(&named["name"])? })
 }
 
-/// Returns the name of a workload's ModelServer, and the existing object. An existing one keeps its name; a name used for
-/// another workload, by an earlier release, is not reused.
+/// Returns the name of a workload's ModelServer, and the existing object. An existing one keeps its name; a name used
+/// for another workload, by an earlier release, is not reused.
 fn model_server(workload: &WorkloadRef, known: &CompressedStore) -> (String, Option<Value>) {
     let (kind, name) = (&workload.kind, &workload.name);
     let at = |name: &String| known.get(&(workload.namespace.clone(), name.clone()));

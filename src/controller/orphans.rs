@@ -1,5 +1,5 @@
-//! Databases whose workload was deleted or no longer uses them: they are kept, with a label that says since when. The label is
-//! removed when the workload is back, which finds its data again.
+//! Databases whose workload was deleted or no longer uses them: they are kept, with a label that says since when. The
+//! label is removed when the workload is back, which finds its data again.
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
@@ -57,8 +57,8 @@ fn is_bound_to(database: &Value, companions: &Companions, template: &Value) -> b
     is_bound(database, binding.map(|binding| &*binding.secret), template)
 }
 
-/// Updates whether the pods of a workload are bound to a database that does not exist yet: it is created before others under
-/// `maxPerNamespace`. The others are queued once the workload no longer waits.
+/// Updates whether the pods of a workload are bound to a database that does not exist yet: it is created before others
+/// under `maxPerNamespace`. The others are queued once the workload no longer waits.
 pub(super) fn update_precedence(workload: &WorkloadRef, precedence: Precedence, context: &Context) {
     let most = if let Precedence::First(most) = precedence { Some(most) } else { None };
     let before = context.state.read(|_, facts| facts.awaiting.get(workload).copied());

@@ -1,5 +1,5 @@
-//! Watches policies and exceptions. Each is compiled alone: if one is invalid, its last valid version stays active, and the
-//! others are not affected.
+//! Watches policies and exceptions. Each is compiled alone: if one is invalid, its last valid version stays active, and
+//! the others are not affected.
 
 use std::sync::Arc;
 

@@ -27,7 +27,8 @@ use tidegate_engine::decision::Decision;
 use tidegate_engine::policy::{Exception, InvalidPolicy, Policy, PolicyConflicts, PolicySet};
 use tidegate_engine::workload::WorkloadRef;
 
-/// How often counts are written and exceptions checked for expiry: each status changes at most this often because of them.
+/// How often counts are written and exceptions checked for expiry: each status changes at most this often because of
+/// them.
 const TICK: Duration = Duration::from_secs(5);
 
 /// The interval until the workloads that existed at the start have been counted; no status is written before.
@@ -248,7 +249,8 @@ impl PolicyStore {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Activates the valid policies and exceptions, once all watches have synced: some of them alone would decide differently.
+    /// Activates the valid policies and exceptions, once all watches have synced: some of them alone would decide
+    /// differently.
     fn activate(&self, entries: &Entries) {
         if !entries.missing.is_empty() {
             return;

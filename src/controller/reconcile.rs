@@ -45,8 +45,8 @@ struct Missing {
 }
 
 impl WantedSince {
-    /// Returns how long a workload's autoscaler has been missing; zero the first time. A recreated workload with the same
-    /// name counts as another one.
+    /// Returns how long a workload's autoscaler has been missing; zero the first time. A recreated workload with the
+    /// same name counts as another one.
     fn waited(&self, workload: &Workload, is_missing: bool) -> Duration {
         let mut missing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (reference, uid) = (workload.reference(), workload.uid());
@@ -212,7 +212,8 @@ pub(super) async fn removed(workload: &ObjectRef<DynamicObject>, context: &Conte
     }
 }
 
-/// Returns whether the workload that owns a ModelServer still exists. Asks the API server, because it is no longer watched.
+/// Returns whether the workload that owns a ModelServer still exists. Asks the API server, because it is no longer
+/// watched.
 async fn owner_exists(model_server: &Value, writer: &Writer) -> bool {
     let owner = &model_server["metadata"]["ownerReferences"][0];
     let metadata = json!({"name": owner["name"], "namespace": model_server["metadata"]["namespace"]});

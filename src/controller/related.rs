@@ -1,5 +1,5 @@
-//! Watches objects that rules and companions depend on: claims, the objects of companions and the names of Services; and reads
-//! the version of the API server.
+//! Watches objects that rules and companions depend on: claims, the objects of companions and the names of Services;
+//! and reads the version of the API server.
 
 use std::sync::Arc;
 use std::time::Duration;

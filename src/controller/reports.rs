@@ -1,5 +1,5 @@
-//! Policy reports, if enabled: one per namespace with the results of its model servers, of `openreports.io` if that is served,
-//! else of `wgpolicyk8s.io`.
+//! Policy reports, if enabled: one per namespace with the results of its model servers, of `openreports.io` if that is
+//! served, else of `wgpolicyk8s.io`.
 //!
 //! <https://github.com/openreports/reports-api>
 
@@ -194,8 +194,8 @@ impl Reports {
         if content.served.is_empty() { BTreeSet::new() } else { std::mem::take(&mut content.changed) }
     }
 
-    /// Returns the report of a namespace, empty if it has no model servers. Locks the content for one report at a time, so
-    /// that reconciliations need not wait for all of them.
+    /// Returns the report of a namespace, empty if it has no model servers. Locks the content for one report at a time,
+    /// so that reconciliations need not wait for all of them.
     fn report_of(&self, namespace: &str) -> Option<Value> {
         let mut content = self.content();
         let kind = content.served.first().copied()?;

@@ -15,7 +15,7 @@ const CUSTOM: &str = "custom.metrics.k8s.io";
 const EXTERNAL: &str = "external.metrics.k8s.io";
 
 impl Watches {
-    /// Watches the APIServices.
+    /// Watches the `APIService` objects.
     pub(super) fn metrics_apis(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let kind = resource("apiregistration.k8s.io", "v1", "APIService");
         let apis = MetricsApis { watches: self.clone(), step, groups: BTreeMap::new(), is_synced: false };
@@ -26,7 +26,7 @@ impl Watches {
 struct MetricsApis {
     watches: Watches,
     step: Step,
-    /// The groups of the available metrics APIs, by the name of their APIService.
+    /// The groups of the available metrics APIs, by the name of their `APIService`.
     groups: BTreeMap<String, String>,
     is_synced: bool,
 }

@@ -65,7 +65,8 @@ fn replicas(workload: &Workload) -> ReplicasStatus {
     ReplicasStatus { min: None, max: None, now }
 }
 
-/// Sets `lastTransitionTime` in each condition of a status: the previous one if the condition's status is unchanged, else now.
+/// Sets `lastTransitionTime` in each condition of a status: the previous one if the condition's status is unchanged,
+/// else now.
 pub(super) fn timed(mut status: Value, before: &Value, now: Timestamp) -> Value {
     let now = Value::from(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     let before = before["conditions"].as_array().map_or(&[][..], Vec::as_slice);

@@ -1,5 +1,5 @@
-//! Workloads that run a known runtime but are not labelled as model servers: no webhook is called for them, but the statuses of
-//! the policies that would match list them.
+//! Workloads that run a known runtime but are not labelled as model servers: no webhook is called for them, but the
+//! statuses of the policies that would match list them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -63,8 +63,8 @@ impl UnlabelledWorkloads {
         parts.spawn("unlabelled", Arc::clone(self).check());
     }
 
-    /// Watches the workloads of a kind that lack the labels of a model server, once all other caches have synced. A selector
-    /// cannot express the lack of one of several labels: then all workloads are watched.
+    /// Watches the workloads of a kind that lack the labels of a model server, once all other caches have synced. A
+    /// selector cannot express the lack of one of several labels: then all workloads are watched.
     fn follow(
         self: &Arc<Self>,
         client: &Client,

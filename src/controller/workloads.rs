@@ -1,5 +1,5 @@
-//! The workloads that may be model servers, one store per kind: those with the label, and all in namespaces labelled as a
-//! whole.
+//! The workloads that may be model servers, one store per kind: those with the label, and all in namespaces labelled as
+//! a whole.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -18,19 +18,19 @@ use crate::report;
 use crate::server::worker_threads::WorkerThreads;
 use crate::shared_state::SharedState;
 
-/// The most bytes of a body: a review carries an object and its old version, each limited to about 1.5 MiB by etcd and to
-/// 3 MiB by the API server.
+/// The most bytes of a body: a review carries an object and its old version, each limited to about 1.5 MiB by etcd and
+/// to 3 MiB by the API server.
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
 
-/// How long a request waits for a worker thread. Together with the cost of its rules and the wait for its namespace, this
-/// stays below the API server's timeout.
+/// How long a request waits for a worker thread. Together with the cost of its rules and the wait for its namespace,
+/// this stays below the API server's timeout.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// State shared by the webhooks.
 ///
 /// Requests that may take long (those checked by custom rules, and reviews of policies) run on worker threads, so that
-/// connections and health are served meanwhile. All others are answered in place: that takes a few hundred microseconds, and
-/// a worker thread would add some tens to each.
+/// connections and health are served meanwhile. All others are answered in place: that takes a few hundred
+/// microseconds, and a worker thread would add some tens to each.
 #[derive(Clone)]
 struct Webhooks {
     state: Arc<SharedState>,

@@ -10,6 +10,7 @@ use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, TestOperation
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 
+use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use serde_json::{Value, json};
@@ -18,7 +19,6 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::NAME;
-use crate::controller::resource;
 use crate::report;
 use tidegate_engine::companions::{MANAGER, contains};
 
@@ -89,8 +89,8 @@ const PEM_END: &str = "-----END CERTIFICATE-----";
 
 const KINDS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
 
-/// Applies the configurations with the replica's URL. Fails if they point to another Tidegate that is running; keeps the CAs
-/// of other replicas behind the same URL.
+/// Applies the configurations with the replica's URL. Fails if they point to another Tidegate that is running; keeps
+/// the CAs of other replicas behind the same URL.
 pub async fn apply(client: &Client, configurations: &[Value], replica: &Replica<'_>) -> Result<(), RegisterError> {
     for kind in KINDS {
         let others = get(client, kind).await?.filter(|found| !is_for(found, replica.url));
@@ -143,8 +143,8 @@ fn shared(mut configuration: Value, found: Option<&DynamicObject>, replica: &Rep
     configuration
 }
 
-/// Deletes the configurations with the replica's URL, unless another replica serves them; `is_served` is called if there may
-/// be one. Returns whether they are kept. Configurations that are gone or point elsewhere are ignored.
+/// Deletes the configurations with the replica's URL, unless another replica serves them; `is_served` is called if
+/// there may be one. Returns whether they are kept. Configurations that are gone or point elsewhere are ignored.
 pub async fn delete(
     client: &Client,
     replica: &Replica<'_>,
@@ -263,8 +263,8 @@ async fn change(
     Ok(())
 }
 
-/// Returns the operations that add the replica's CA to every webhook of a configuration, and mark it as served by several
-/// replicas if another is named as the only one.
+/// Returns the operations that add the replica's CA to every webhook of a configuration, and mark it as served by
+/// several replicas if another is named as the only one.
 fn missing(configuration: &DynamicObject, replica: &Replica) -> Vec<PatchOperation> {
     let mut missing: Vec<PatchOperation> = bundles(configuration, |bundle| with_ca(bundle, replica.ca_pem)).collect();
     if replica.url.is_some() && ![Some(replica.identity), Some(SEVERAL)].contains(&served_by(configuration)) {
@@ -377,7 +377,8 @@ fn refused(verb: &'static str, kind: &str, source: kube::Error) -> RegisterError
 }
 
 fn api(client: &Client, kind: &str) -> Api<DynamicObject> {
-    Api::all_with(client.clone(), &resource("admissionregistration.k8s.io", "v1", kind))
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind));
+    Api::all_with(client.clone(), &resource)
 }
 
 #[cfg(test)]

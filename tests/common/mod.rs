@@ -1,7 +1,7 @@
 //! Helpers for tests on a real control plane: one control plane per test binary, one namespace per test.
 //!
-//! These tests are ignored by default: run `cargo test -- --include-ignored`. `dev/controlplane/build` builds the programs of
-//! the control plane if they are missing.
+//! These tests are ignored by default: run `cargo test -- --include-ignored`. `dev/controlplane/build` builds the
+//! programs of the control plane if they are missing.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its own part")]
