@@ -1,4 +1,4 @@
-//! The limit: a webhook on the same server that reads the uid and allows.
+//! The baseline: a webhook on the same server that only reads the uid and allows.
 
 use std::io::Read as _;
 use std::net::SocketAddr;
