@@ -430,7 +430,7 @@ mod of_injection {
         for (case, said) in [
             ("probes/no-port", "declares 0 TCP ports"),
             ("probes/several-ports", "declares 2 TCP ports"),
-            ("probes/two-containers", "cannot be told which container"),
+            ("probes/two-containers", "it is unknown which container"),
             ("probes/an-annotation-that-names-nothing", "no container `server`"),
             ("database/not-served", "does not serve"),
             ("database/variables-that-are-set", "container api sets PGHOST, so it has its own database"),

@@ -164,7 +164,7 @@ fn refuses_settings_that_no_operator_accepts() {
         (json!({"zalando": {"users": {"postgres": []}}}), "spec.database.zalando.users: `postgres` is reserved"),
         (json!({"env": "uri"}), "unknown env `uri`"),
         (json!({"provider": "secret"}), "provider secret needs name and keys"),
-        (json!({"maxPerNamespace": -1}), "maxPerNamespace is not below zero"),
+        (json!({"maxPerNamespace": -1}), "maxPerNamespace must be at least 0"),
     ] {
         sandbox.apply(&policy("senseless-databases", &database)).fails().says(message);
     }

@@ -52,7 +52,7 @@ fn the_api_server_refuses_a_policy_that_violates_the_schema() {
     policy["spec"]["autoscaling"]["minReplicas"] = 11.into();
     policy["spec"]["database"]["zalando"]["teamId"] = "Search Team".into();
     let refused = sandbox.kubectl_with(&["apply", "-f", "-"], &policy).fails();
-    refused.says("minReplicas is not above maxReplicas").says("teamId is at most 15 lower-case letters");
+    refused.says("minReplicas must not be above maxReplicas").says("teamId must be at most 15 lower-case letters");
 }
 
 #[test]

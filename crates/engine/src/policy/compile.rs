@@ -443,28 +443,28 @@ mod tests {
             json!({"environments": {"prod": {"autoscaling": {"minReplicas": 20}}}}),
         ];
         insta::assert_snapshot!(specs.iter().map(error).collect::<Vec<_>>().join("\n"), @"
-        spec.match.selector.matchExpressions[0]: operator is one of In, NotIn, Exists, DoesNotExist
+        spec.match.selector.matchExpressions[0]: operator must be one of In, NotIn, Exists, DoesNotExist
         spec.match.namespaceSelector: invalid label selector: failed to parse value as expression: Expected values for In operator, got none
         spec.resources.cpu: the default memory request 2Gi is above the default limit 1G
         spec.resources.bounds: the cpu min 2 is above its max 1500m
         spec.resources.gpu.limits: the default cpu 17 is outside the policy's own bounds
         spec.resources.cpu.requests: the default cpu 1m is outside the policy's own bounds
-        spec.autoscaling: minReplicas is not above maxReplicas
+        spec.autoscaling: minReplicas must not be above maxReplicas
         spec.autoscaling: minReplicas 0 needs a metric that exists without pods (type Object or External), or engine keda
-        spec.autoscaling.minReplicas: minReplicas is at least 0
+        spec.autoscaling.minReplicas: minReplicas must be at least 0
         spec.autoscaling.behavior.scaleUp.stabilizationWindowSeconds: must be a number between 0 and 3600
         spec.autoscaling.metrics[0].resource: `target.type` is missing
         spec.autoscaling.keda: engine keda needs serverAddress, the URL of Prometheus
-        spec.autoscaling.keda.serverAddress: serverAddress begins with http:// or https://
+        spec.autoscaling.keda.serverAddress: serverAddress must begin with http:// or https://
         spec.autoscaling.keda: minReplicas 0 needs a query for requests that wait in front of the pods, at a gateway or an ingress: a server without pods has no queue of its own
-        spec.disruptionBudget.maxUnavailable: maxUnavailable is at least 1: zero keeps nodes from being drained
+        spec.disruptionBudget.maxUnavailable: maxUnavailable must be at least 1: zero keeps nodes from being drained
         spec.resources.cpu.requests: cpu must not be negative, found -1
         spec.resources: invalid name `my cpu`: must be at most 63 letters, digits, `-`, `_` and `.`, with an optional DNS prefix and `/`
         spec.resources.bounds: invalid name `/cpu`: must be at most 63 letters, digits, `-`, `_` and `.`, with an optional DNS prefix and `/`
         spec.match: invalid name `a b`: must be at most 63 letters, digits, `-`, `_` and `.`, with an optional DNS prefix and `/`
-        spec.probes.startupBudget: startupBudget lies between 10s and 24h
+        spec.probes.startupBudget: startupBudget must be between 10s and 24h
         spec.database.zalando: missing field `teamId`; provider zalando needs teamId, version and volume
-        spec.database.zalando.secretName: secretName has both {username} and {cluster}
+        spec.database.zalando.secretName: secretName must have both {username} and {cluster}
         spec.rules.no-latest: unknown rule; `tidegate explain` lists the rules
         spec.rules.privileged-container.params: the rule takes no parameters; found a
         spec.rules.floating-tag.params: unknown field `tag`, expected `tags`

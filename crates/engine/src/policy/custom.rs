@@ -391,8 +391,8 @@ mod tests {
         ]);
         insta::assert_snapshot!(refused(&rules, &json!({})).join("\n"), @"
         made: spec: api is not other; expected `object.metadata.name == 'other'`
-        failing: spec: the expression cannot be evaluated: there is no `annotations`; expected `object.metadata.annotations.team == 'a'`
-        of-a-variable: spec: the expression cannot be evaluated: there is no `team` (variables.team: there is no `annotations`); expected `variables.team == 'a'`
+        failing: spec: the expression cannot be evaluated: `annotations` not found; expected `object.metadata.annotations.team == 'a'`
+        of-a-variable: spec: the expression cannot be evaluated: `team` not found (variables.team: `annotations` not found); expected `variables.team == 'a'`
         without: spec: fallback; expected `object.metadata.name == 'other'`
         ");
     }
@@ -478,7 +478,7 @@ mod tests {
         assert_eq!(compiled(1), Ok(()));
         let error = compiled(100).unwrap_err();
         let problem =
-            "the policy's expressions take more than 5000000 steps together to read, and to try on a small workload";
+            "the policy's expressions together take more than 5000000 steps to parse and to try on a small workload";
         assert!(error.ends_with(problem), "{error}");
     }
 
@@ -506,15 +506,15 @@ mod tests {
         insta::assert_snapshot!(problems.join("\n"), @"
         a built-in rule has the same id
         message or messageExpression is required
-        expression: it gives a string, not a bool
-        expression: there is no variable `objects`; the variables are object, oldObject, request, namespaceObject, params, variables
-        expression: it cannot be read: Syntax error: mismatched input '<EOF>', at line 1 column 19
-        expression: its types do not go together: an operator or function does not go with what it is given
-        messageExpression: it gives an int, not a string
+        expression: must return a bool, not a string
+        expression: unknown variable `objects`; the variables are object, oldObject, request, namespaceObject, params, variables
+        expression: cannot be parsed: Syntax error: mismatched input '<EOF>', at line 1 column 19
+        expression: type error: no matching overload of an operator or function
+        messageExpression: must return a string, not an int
         variables: `a-b` is not a valid name or is declared twice
-        variables.a: there is no variable `variable`; the variables are object, oldObject, request, namespaceObject, params, variables
-        variables.a: there is no variable `variables.a`; a variable is declared before it is used
-        expression: there is no variable `variables.team`; a variable is declared before it is used
+        variables.a: unknown variable `variable`; the variables are object, oldObject, request, namespaceObject, params, variables
+        variables.a: unknown variable `variables.a`; variables must be declared before they are used
+        expression: unknown variable `variables.team`; variables must be declared before they are used
         ");
         assert!(rule(&json!({"id": "a", "expression": "true", "message": "m"})).is_ok());
     }

@@ -189,22 +189,22 @@ mod tests {
         spec.database.zalando.preparedDatabases.schemas: invalid name `b-c`: must be at most 63 letters, digits and `_`, not starting with a digit
         spec.database.zalando.preparedDatabases: `a` is also listed in databases
         spec.database.zalando.volume.size: the operator does not accept `500k`: write it as `10Gi`
-        spec.database.zalando.volume.storageClass: storageClass is the name of a StorageClass: lower-case letters, digits, dashes and dots
+        spec.database.zalando.volume.storageClass: storageClass must be the name of a StorageClass: lower-case letters, digits, dashes and dots
         spec.database.zalando.resources.requests.cpu: the operator does not accept `1e3`: write it as `500m` or `0.5`
         spec.database.zalando.connectionPooler.resources.limits.memory: the operator does not accept `1k`: write it as `10Gi`
-        spec.database.zalando.connectionPooler.instances: instances is at least 1
+        spec.database.zalando.connectionPooler.instances: instances must be at least 1
         spec.database.zalando.clusterLabels: invalid label `cost center: ml`
         spec.database.zalando.clusterLabels: the label `app.kubernetes.io/managed-by` is reserved by Tidegate
-        spec.database.zalando.tls.secretName: secretName is the name of a Secret: lower-case letters, digits, dashes and dots
+        spec.database.zalando.tls.secretName: secretName must be the name of a Secret: lower-case letters, digits, dashes and dots
         spec.database.cloudNativePg: missing field `storage`; provider cloudnative-pg needs storage
-        spec.database.cloudNativePg.version: version is a version such as "17" or "17.5"
-        spec.database.cloudNativePg: version and imageName say the same: write one of them
+        spec.database.cloudNativePg.version: version must be a version such as "17" or "17.5"
+        spec.database.cloudNativePg: version and imageName are mutually exclusive: set one of them
         spec.database.secret: missing field `name`; provider secret needs name and keys
         spec.database.secret.name: invalid Secret name `{workload}_db`: must be lower-case letters, digits, `-`, `.` and `{workload}`
         spec.database.secret.keys.uri: invalid Secret key `a/b`
         spec.database.secret.keys: no key for host, which the variable PGHOST needs
         spec.database.secret.keys: no key for sslmode, which the variable DB_MODE needs
-        spec.database.maxPerNamespace: maxPerNamespace is not below zero
+        spec.database.maxPerNamespace: maxPerNamespace must be at least 0
 
         spec.database.env: at least one variable is required
         spec.database.env: invalid variable name `1ST`: must be letters, digits, `_`, `-` and `.`, not starting with a digit
