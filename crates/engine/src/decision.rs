@@ -21,7 +21,7 @@ use serde_json::Value;
 
 pub use inject::Injection;
 pub use patch::between;
-pub use ratchet::{Excused, Verdict, Violation, Warning};
+pub use ratchet::{Exempted, Verdict, Violation, Warning};
 pub use receipt::{Entry, Receipt};
 
 use crate::companions::{self, Companions};
