@@ -147,9 +147,11 @@ fn next_update(adopted: &Value, created: &[String], policies: &PolicySet, facts:
     let next = Evaluation::new(Request { operation: Operation::Update, workload, old, user, now }, policies, facts);
     let stored = next.to_json();
     let pod = Workload::view(&stored)?.pod_spec();
-    let injected = next.receipt().into_iter().flat_map(Receipt::entries).map(|entry| {
-        format!("injected: {}: {}", entry.path, entry.path.get(pod).map(plain).unwrap_or_default())
-    });
+    let injected = next
+        .receipt()
+        .into_iter()
+        .flat_map(Receipt::entries)
+        .map(|entry| format!("injected: {}: {}", entry.path, entry.path.get(pod).map(plain).unwrap_or_default()));
     let warnings = next.notes().into_iter().map(|note| format!("warning: {note}"));
     let companions = check::companions(&next).into_iter().filter(|line| !created.contains(line));
     let refused = next.verdict().violations.iter().map(|violation| format!("refused: {violation}"));

@@ -94,9 +94,7 @@ fn managed(workload: &Workload, decision: &Decision) -> Condition {
         return of("False", "Unmanaged", &message);
     }
     match &decision.receipt {
-        Some(receipt) if receipt.entries().next().is_none() => {
-            of("True", "Managed", "no fields had to be injected")
-        }
+        Some(receipt) if receipt.entries().next().is_none() => of("True", "Managed", "no fields had to be injected"),
         Some(_) => of("True", "Managed", "the annotation tidegate.dev/receipt lists the injected fields"),
         None => of("False", "NoPolicy", "no policy in `warn` or `enforce` matches the workload"),
     }

@@ -119,10 +119,8 @@ impl Checked {
         };
         let (is_judged, is_changed) = (result != Outcome::Skipped, result == Outcome::Admitted);
         let pointer = |violation: &Violation| violation.finding.pointer(workload.object());
-        let located =
-            |violation: &Violation| Located { pointer: pointer(violation), found: violation.clone() };
-        let exempted =
-            |exempted: &Exempted| Located { pointer: pointer(&exempted.violation), found: exempted.clone() };
+        let located = |violation: &Violation| Located { pointer: pointer(violation), found: violation.clone() };
+        let exempted = |exempted: &Exempted| Located { pointer: pointer(&exempted.violation), found: exempted.clone() };
         let warnings = || evaluation.notes().into_iter().chain(verdict.warnings.iter().map(ToString::to_string));
         Self {
             file: file.to_owned(),

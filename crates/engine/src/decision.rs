@@ -246,7 +246,8 @@ impl<'a> Evaluation<'a> {
         notes
     }
 
-    /// Returns a note if the namespace is not in the cache, so that policies could not be selected by it: it may be new.
+    /// Returns a note if the namespace is not in the cache, so that policies could not be selected by it: it may be
+    /// new.
     fn unknown_namespace(&self) -> Option<String> {
         let namespace = self.request.workload.namespace();
         let is_known = namespace.is_empty() || self.facts.namespaces.contains_key(namespace);
@@ -375,7 +376,7 @@ impl Injected {
             carry_over::Template::Fresh(template) => {
                 injected.notes.extend(effective.problems());
                 let prior = prior_binding(asked, old, facts);
-                let fresh = inject::afresh(asked, template, effective, facts, &prior);
+                let fresh = inject::into_template(asked, template, effective, facts, &prior);
                 injected.notes.extend(fresh.notes);
                 injected.recognition = fresh.recognition;
                 (injected.template, injected.receipt) = (Some(fresh.template), Some(fresh.receipt));

@@ -1,5 +1,5 @@
-//! Turns findings into a verdict: refused, warned of, recorded or exempted. An update is not refused for a violation that
-//! existed before; it is only warned of.
+//! Turns findings into a verdict: refused, warned of, recorded or exempted. An update is not refused for a violation
+//! that existed before; it is only warned of.
 
 use std::fmt;
 
@@ -113,8 +113,8 @@ pub(super) fn check(context: &Context, old: Option<&Subject>) -> Verdict {
     verdict
 }
 
-/// Returns the violations of the stored workload. Only rules with a finding are run, to save the cost of the expressions of
-/// the others.
+/// Returns the violations of the stored workload. Only rules with a finding are run, to save the cost of the
+/// expressions of the others.
 fn violations_before(context: &Context, old: &Subject, found: &[Violation]) -> Vec<Violation> {
     let workload = old.workload;
     let before = Context {
@@ -396,12 +396,13 @@ mod tests {
     fn an_exception_ends_when_it_expires() {
         assert!(is_exempted(json!({}), json!({}), 1) && is_exempted(json!({}), json!({}), 9));
         assert!(!is_exempted(json!({}), json!({}), 10) && !is_exempted(json!({}), json!({}), 11));
-        let warnings: Vec<String> = verdict(&json!({}), &json!({}), 1).warnings.iter().map(ToString::to_string).collect();
+        let warnings: Vec<String> =
+            verdict(&json!({}), &json!({}), 1).warnings.iter().map(ToString::to_string).collect();
         assert_eq!(
             warnings,
             [
-                "floating-tag: spec.template.spec.containers[0].image: `x:latest`; expected a tag that is never moved, or a \
-             digest (exempted by ServingException pilot until 1970-01-10T00:00:00Z: a pilot)"
+                "floating-tag: spec.template.spec.containers[0].image: `x:latest`; expected a tag that is never moved, or \
+             a digest (exempted by ServingException pilot until 1970-01-10T00:00:00Z: a pilot)"
             ]
         );
     }

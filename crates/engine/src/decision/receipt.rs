@@ -17,8 +17,8 @@ use crate::workload::{FieldPath, PriorBinding, Workload};
 
 /// What was injected into a pod template, by whom, and for which template.
 ///
-/// It is written as an object for each policy and generation (`serving@3`), which has the injected fields in the form of the pod
-/// spec, keyed lists as objects, with a digest in the place of each value.
+/// It is written as an object for each policy and generation (`serving@3`), which has the injected fields in the form
+/// of the pod spec, keyed lists as objects, with a digest in the place of each value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Receipt {
@@ -47,8 +47,8 @@ struct Written {
     set: Map<String, Value>,
 }
 
-/// A field that gives way as one: name and key of a Secret mean nothing apart, and server-side apply manages them as one
-/// (`x-kubernetes-map-type: atomic`).
+/// A field that gives way as one: name and key of a Secret mean nothing apart, and server-side apply manages them as
+/// one (`x-kubernetes-map-type: atomic`).
 const WHOLE: &str = "secretKeyRef";
 
 impl Receipt {

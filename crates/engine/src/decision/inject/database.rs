@@ -261,8 +261,8 @@ mod tests {
         assert_eq!(unbound(&mapping, &object).len(), 1);
     }
 
-    /// A Deployment that was bound before Tidegate looked at what its author says: all of the binding's variables in it, and a
-    /// receipt of them.
+    /// A Deployment that was bound before Tidegate looked at what its author says: all of the binding's variables in
+    /// it, and a receipt of them.
     fn bound_beside(own: &Value) -> Value {
         let mut object = updated(&spec(&json!("libpq")), &with_container(&json!({})), None, &facts()).0;
         let container = &mut object["spec"]["template"]["spec"]["containers"][0];
