@@ -209,7 +209,7 @@ impl<'a> Recognised<'a> {
     /// Tells whether the container says that it serves no HTTP.
     #[must_use]
     pub fn is_worker(&self) -> bool {
-        self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, self.words).yes().is_some())
+        self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, self.words).found().is_some())
     }
 
     /// Tells whether the container's image is one of the runtime's own.
@@ -229,7 +229,7 @@ impl<'a> Recognised<'a> {
     #[must_use]
     pub fn tensor_parallel(&self) -> Option<u64> {
         let parallel = &self.runtime?.parallel;
-        self.words.given(&parallel.tensor, &parallel.env).yes()?.parse().ok()
+        self.words.given(&parallel.tensor, &parallel.env).found()?.parse().ok()
     }
 }
 

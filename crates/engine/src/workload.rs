@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use crate::kind::{self, Kind};
 
 pub use annotations::{Annotations, Requested};
-pub use command_line::{CommandLine, Told};
+pub use command_line::{CommandLine, Lookup};
 pub use completed::completed;
 pub(crate) use container::is_gpu;
 pub use container::{Container, GPU_RESOURCES};
