@@ -171,7 +171,7 @@ impl Expected {
         let ids = |of: &[Violation]| of.iter().map(|violation| violation.rule.clone()).collect::<BTreeSet<_>>();
         let refused = ids(&verdict.violations);
         let (warned, recorded) = (ids(&verdict.warned), ids(&verdict.recorded));
-        let excused = verdict.excused.iter().map(|exempted| exempted.violation.rule.clone()).collect();
+        let excused = verdict.exempted.iter().map(|exempted| exempted.violation.rule.clone()).collect();
         let mut differences = Vec::new();
         for (what, expected, found) in [
             ("refused", Some(&self.refused), &refused),

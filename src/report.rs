@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use format::{Format, changes};
-use tidegate_engine::decision::{Evaluation, Excused, Verdict, Violation};
+use tidegate_engine::decision::{Evaluation, Exempted, Verdict, Violation};
 use tidegate_engine::workload::WorkloadRef;
 
 /// Writes a refusal: every violation with its field, what was found, what is expected, and a fix to paste.
@@ -115,8 +115,8 @@ pub fn warnings(evaluation: &Evaluation, verdict: &Verdict) -> Vec<String> {
 pub fn audit(verdict: &Verdict) -> BTreeMap<&'static str, String> {
     let at = |violation: &Violation| format!("{} at {}", violation.rule, violation.finding.place);
     let violations: Vec<String> = verdict.recorded.iter().map(at).collect();
-    let exempted = |exempted: &Excused| format!("{} by {}", at(&exempted.violation), exempted.exception);
-    let exceptions: Vec<String> = verdict.excused.iter().map(exempted).collect();
+    let exempted = |exempted: &Exempted| format!("{} by {}", at(&exempted.violation), exempted.exception);
+    let exceptions: Vec<String> = verdict.exempted.iter().map(exempted).collect();
     let annotations = [("violations", violations), ("exceptions", exceptions)];
     annotations.into_iter().filter(|(_, lines)| !lines.is_empty()).map(|(key, lines)| (key, lines.join("; "))).collect()
 }

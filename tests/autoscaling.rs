@@ -412,7 +412,7 @@ fn scales_on_a_queue_once_an_adapter_serves_it() {
     let spec = json!({"autoscaling": {"maxReplicas": 4, "queue": {}}, "probes": {"startupBudget": "20m"}});
     sandbox.put_policy(&policy("queues", &spec));
     sandbox.apply(&llm("llm")).succeeds().says(
-        "no autoscaler is made: the cluster does not serve custom.metrics.k8s.io, which the metric \
+        "no autoscaler is created: the cluster does not serve custom.metrics.k8s.io, which the metric \
          `vllm_num_requests_waiting` needs",
     );
     sandbox.model_server("llm", "that no metric suits", |server| {

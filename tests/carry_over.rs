@@ -306,7 +306,7 @@ fn across_an_exception_that_expires() {
     });
     let mut floating = model_server("setimage");
     container(&mut floating)["image"] = "registry.example.com/api:latest".into();
-    stage.sandbox.apply(&floating).succeeds().says("excused by");
+    stage.sandbox.apply(&floating).succeeds().says("exempted by");
     stage.sandbox.rolled_out("setimage");
     while Timestamp::now() < expires {
         std::thread::sleep(std::time::Duration::from_millis(200));
@@ -316,7 +316,11 @@ fn across_an_exception_that_expires() {
     stage.sandbox.kubectl(&["annotate", "deployment", "setimage", "note=1"]).succeeds();
     stage.sandbox.kubectl(&["scale", "deployment", "setimage", "--replicas=2"]).succeeds();
     assert_eq!(stage.sandbox.replica_sets("setimage"), 1);
-    stage.sandbox.kubectl(&["rollout", "restart", "deployment", "setimage"]).succeeds().says("as before this update");
+    stage
+        .sandbox
+        .kubectl(&["rollout", "restart", "deployment", "setimage"])
+        .succeeds()
+        .says("existed before this update");
     stage.set_image("setimage", "main").fails().says("floating-tag");
     stage.set_image("setimage", "3.0.0").succeeds();
     // Everything else is as with any changed policy.

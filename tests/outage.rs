@@ -181,7 +181,7 @@ fn model_servers_older_than_tidegate_are_not_changed_until_they_change() {
         sandbox.kubectl_with(apply.arguments(), &model_server(name)).succeeds();
         sandbox.kubectl(&["annotate", "deployment", name, "team=search"]).succeeds();
         let relabelled = sandbox.kubectl(&["label", "deployment", name, "team=search"]).succeeds();
-        relabelled.says("was not admitted by tidegate: nothing is injected until its pod template changes");
+        relabelled.says("was not admitted by tidegate: nothing is injected and no companions are created");
         sandbox.kubectl(&["scale", "deployment", name, "--replicas=2"]).succeeds();
         assert_eq!(sandbox.rolled_out(name)["spec"]["template"], before["spec"]["template"]);
         assert_eq!(sandbox.replica_sets(name), 1);

@@ -133,7 +133,7 @@ fn an_exception_applies_until_it_expires() {
     sandbox
         .apply(&floating("api"))
         .succeeds()
-        .says("excused by ServingException pilot")
+        .says("exempted by ServingException pilot")
         .says("a pilot until the first release");
     sandbox.apply(&floating("other")).fails().says("floating-tag");
     wait_until("the use to be counted", SOON, || status(&sandbox, "ServingException", "pilot")["used"] == 1);

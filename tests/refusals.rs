@@ -109,7 +109,7 @@ fn a_policy_in_audit_neither_changes_nor_warns() {
 fn an_existing_violation_only_warns() {
     let sandbox = violating_before_its_policy("before");
     let updated = sandbox.kubectl(&["set", "env", "deployment", "api", "MODEL=llama"]).succeeds();
-    updated.says("floating-tag").says("(as before this update, so it is admitted)");
+    updated.says("floating-tag").says("(existed before this update, so it is allowed)");
     sandbox.kubectl(&["scale", "deployment", "api", "--replicas=2"]).succeeds();
     let worse =
         r#"{"spec":{"template":{"spec":{"containers":[{"name":"api","securityContext":{"privileged":true}}]}}}}"#;

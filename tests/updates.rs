@@ -235,10 +235,11 @@ fn applying_replicas_again_keeps_the_autoscalers_number() {
 
     // kubectl apply sends `replicas` only if the manifest has changed, so replace instead.
     let replace = sandbox.kubectl_with(&["replace", "-f", "-"], &manifest).succeeds();
-    replace
-        .says("spec.replicas stays 4, not 1: HorizontalPodAutoscaler client-side-tidegate holds it between 4 and 10");
+    replace.says(
+        "spec.replicas stays 4 instead of 1: HorizontalPodAutoscaler client-side-tidegate keeps it between 4 and 10",
+    );
     assert_eq!(sandbox.deployment("client-side")["spec"]["replicas"], 4);
-    apply(&sandbox, Apply::ClientSide, &manifest).succeeds().says("spec.replicas stays 4, not 1");
+    apply(&sandbox, Apply::ClientSide, &manifest).succeeds().says("spec.replicas stays 4 instead of 1");
     assert_eq!(sandbox.deployment("client-side")["spec"]["replicas"], 4);
 }
 
@@ -258,7 +259,7 @@ fn forcing_replicas_keeps_the_autoscalers_number() {
 
     let force = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
     for _ in 0..2 {
-        sandbox.kubectl_with(&force, &manifest).succeeds().says("spec.replicas stays 4, not 1");
+        sandbox.kubectl_with(&force, &manifest).succeeds().says("spec.replicas stays 4 instead of 1");
         assert_eq!(sandbox.deployment("server-side")["spec"]["replicas"], 4);
     }
 }

@@ -207,7 +207,7 @@ impl PolicyStore {
         results.refused.extend(verdict.violations.iter().map(|violation| violation.policy.clone()));
         results.warned.extend(verdict.warned.iter().map(|violation| violation.policy.clone()));
         results.held.clone_from(&decision.companions.held);
-        for exempted in &verdict.excused {
+        for exempted in &verdict.exempted {
             *results.exempted.entry(exempted.exception.clone()).or_default() += 1;
         }
         self.entries().results.insert(workload.clone(), results);

@@ -92,8 +92,8 @@ impl Results {
         let refused = verdict.violations.iter().map(|found| result(found, "fail", "high"));
         let warned = verdict.warned.iter().map(|found| result(found, "warn", "medium"));
         let recorded = verdict.recorded.iter().map(|found| result(found, "warn", "info"));
-        let excused = verdict.excused.iter().map(|found| result(&found.violation, "skip", "info"));
-        let results: Vec<Value> = refused.chain(warned).chain(recorded).chain(excused).collect();
+        let exempted = verdict.exempted.iter().map(|found| result(&found.violation, "skip", "info"));
+        let results: Vec<Value> = refused.chain(warned).chain(recorded).chain(exempted).collect();
         let found: BTreeSet<&str> = results.iter().filter_map(|result| result["rule"].as_str()).collect();
         let passed = decision.rules.saturating_sub(found.len());
         Self { results, passed }

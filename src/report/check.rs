@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::plural;
 use tidegate_engine::companions::{Companion, Wanted};
-use tidegate_engine::decision::{Evaluation, Excused, Violation};
+use tidegate_engine::decision::{Evaluation, Exempted, Violation};
 use tidegate_engine::workload::Workload;
 
 /// The results of a check.
@@ -51,7 +51,7 @@ pub struct Checked {
     /// The violations that would only be recorded.
     pub recorded: Vec<Located<Violation>>,
     /// The violations that an exception allows.
-    pub exempted: Vec<Located<Excused>>,
+    pub exempted: Vec<Located<Exempted>>,
     /// The paths of the fields that would be injected, from the pod spec.
     pub injected: Vec<String>,
     /// The objects that would be created beside it, one line each.
@@ -120,7 +120,7 @@ impl Checked {
         let (is_judged, is_changed) = (result != Outcome::Skipped, result == Outcome::Admitted);
         let pointer = |violation: &Violation| violation.finding.pointer(workload.object());
         let located = |violation: &Violation| Located { pointer: pointer(violation), found: violation.clone() };
-        let exempted = |excused: &Excused| Located { pointer: pointer(&excused.violation), found: excused.clone() };
+        let exempted = |exempted: &Exempted| Located { pointer: pointer(&exempted.violation), found: exempted.clone() };
         let warnings = || evaluation.notes().into_iter().chain(verdict.warnings.iter().map(ToString::to_string));
         Self {
             file: file.to_owned(),
@@ -131,7 +131,7 @@ impl Checked {
             violations: verdict.violations.iter().map(located).collect(),
             warnings: is_judged.then(warnings).into_iter().flatten().collect(),
             recorded: verdict.recorded.iter().map(located).collect(),
-            exempted: verdict.excused.iter().map(exempted).collect(),
+            exempted: verdict.exempted.iter().map(exempted).collect(),
             injected: if is_changed { injected(evaluation) } else { Vec::new() },
             companions: if is_changed { companions(evaluation) } else { Vec::new() },
         }

@@ -77,7 +77,7 @@ pub fn workload(workload: &Workload, evaluation: &Evaluation) -> String {
     rows.extend(found(&verdict.warned, "warning"));
     rows.extend(found(&verdict.recorded, "recorded"));
     let exempted = |name: &str| format!("exempted by {name}");
-    rows.extend(verdict.excused.iter().map(|found| row(&found.violation, &exempted(&found.exception))));
+    rows.extend(verdict.exempted.iter().map(|found| row(&found.violation, &exempted(&found.exception))));
     for active in effective.rules() {
         let is_listed = rows.iter().any(|[rule, ..]| rule == active.rule.id());
         if !is_listed {

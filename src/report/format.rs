@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use super::check::{Checked, Outcome, Results};
 use super::{paragraphs, plural};
 use tidegate_engine::api::Enforcement;
-use tidegate_engine::decision::Excused;
+use tidegate_engine::decision::Exempted;
 
 /// A format of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -51,9 +51,9 @@ fn workload(checked: &Checked) -> String {
     for violation in recorded {
         let _ = writeln!(text, "  recorded: {}", violation.found);
     }
-    let is_recorded = |excused: &&Excused| excused.violation.enforcement == Enforcement::Audit;
-    for excused in exempted.iter().map(|excused| &excused.found).filter(is_recorded) {
-        let _ = writeln!(text, "  recorded: {excused}");
+    let is_recorded = |exempted: &&Exempted| exempted.violation.enforcement == Enforcement::Audit;
+    for exempted in exempted.iter().map(|exempted| &exempted.found).filter(is_recorded) {
+        let _ = writeln!(text, "  recorded: {exempted}");
     }
     text + &changes(checked.injected.len(), &checked.companions)
 }

@@ -208,7 +208,7 @@ impl<'a> Recognised<'a> {
     /// Returns whether the container's arguments say that it does not serve HTTP.
     #[must_use]
     pub fn is_worker(&self) -> bool {
-        self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, self.words).yes().is_some())
+        self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, self.words).found().is_some())
     }
 
     /// Returns whether the container's image is one of the runtime's own.
@@ -228,7 +228,7 @@ impl<'a> Recognised<'a> {
     #[must_use]
     pub fn tensor_parallel(&self) -> Option<u64> {
         let parallel = &self.runtime?.parallel;
-        self.words.given(&parallel.tensor, &parallel.env).yes()?.parse().ok()
+        self.words.given(&parallel.tensor, &parallel.env).found()?.parse().ok()
     }
 }
 

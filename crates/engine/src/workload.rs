@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use crate::kind::{self, Kind};
 
 pub use annotations::{Annotations, Requested};
-pub use command_line::{CommandLine, Told};
+pub use command_line::{CommandLine, Lookup};
 pub use completed::completed;
 pub(crate) use container::is_gpu;
 pub use container::{Container, GPU_RESOURCES};
@@ -254,14 +254,14 @@ impl<'a> Workload<'a> {
         counting.filter(move |container| ["requests", "limits"].iter().all(|of| !container.has_resource(of, &resource)))
     }
 
-    /// Tells whether each container has a name that no other in its list has, as Kubernetes wants it.
+    /// Returns whether each container has a unique name in its list, as Kubernetes requires.
     #[must_use]
-    pub fn names_tell_containers(&self) -> bool {
-        let tell = |names: Vec<&str>| {
+    pub fn has_unique_container_names(&self) -> bool {
+        let are_unique = |names: Vec<&str>| {
             names.iter().enumerate().all(|(index, name)| !name.is_empty() && !names[..index].contains(name))
         };
-        tell(self.init_containers().map(|container| container.name()).collect())
-            && tell(self.containers().map(|container| container.name()).collect())
+        are_unique(self.init_containers().map(|container| container.name()).collect())
+            && are_unique(self.containers().map(|container| container.name()).collect())
     }
 
     fn list(&self, list: &'static str) -> impl Iterator<Item = Container<'a>> + use<'a> {
@@ -283,15 +283,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn containers_are_told_by_names_of_their_own() {
-        let told = |init: Value, containers: Value| {
+    fn detects_containers_without_unique_names() {
+        let are_unique = |init: Value, containers: Value| {
             let object = json!({"spec": {"template": {"spec": {"initContainers": init, "containers": containers}}}});
-            Workload::view(&object).unwrap().names_tell_containers()
+            Workload::view(&object).unwrap().has_unique_container_names()
         };
-        assert!(told(json!([{"name": "a"}]), json!([{"name": "a"}, {"name": "b"}])));
-        assert!(told(json!(null), json!([])));
-        assert!(!told(json!(null), json!([{"name": "a"}, {"name": "a"}])));
-        assert!(!told(json!([{"name": ""}]), json!([{"name": "a"}])));
-        assert!(!told(json!(null), json!([{}])));
+        assert!(are_unique(json!([{"name": "a"}]), json!([{"name": "a"}, {"name": "b"}])));
+        assert!(are_unique(json!(null), json!([])));
+        assert!(!are_unique(json!(null), json!([{"name": "a"}, {"name": "a"}])));
+        assert!(!are_unique(json!([{"name": ""}]), json!([{"name": "a"}])));
+        assert!(!are_unique(json!(null), json!([{}])));
     }
 }

@@ -22,7 +22,7 @@ use crate::api::{AutoscalerStatus, AutoscalingEngine, Condition, ModelServerStat
 use crate::facts::{self, Apis, Autoscaler, Facts, SCALED_OBJECT};
 use crate::policy::{Class, Effective, Merged, Parsed, Section, SettingsError};
 use crate::runtimes::Recognised;
-use crate::workload::{Annotations, Told, Workload, WorkloadRef};
+use crate::workload::{Annotations, Lookup, Workload, WorkloadRef};
 
 /// The longest period of a scaling policy that the API server accepts, in seconds.
 const LONGEST_PERIOD: u64 = 1800;
@@ -271,9 +271,9 @@ impl<'a> Scaling<'a> {
         let queue = metrics.queue.as_deref().ok_or_else(unknown)?;
         let Some(flag) = &metrics.needs else { return Ok(queue) };
         match self.recognised.words.has(flag) {
-            Told::Yes(()) => Ok(queue),
-            Told::No => Err(format!("it reports waiting requests only with the flag {flag}")),
-            Told::Unknown(what) => {
+            Lookup::Found(()) => Ok(queue),
+            Lookup::Absent => Err(format!("it reports waiting requests only with the flag {flag}")),
+            Lookup::Unknown(what) => {
                 Err(format!("it reports waiting requests only with the flag {flag}, and it is unknown {what}"))
             }
         }

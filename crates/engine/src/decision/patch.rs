@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use crate::kind;
 use crate::workload::key_of;
 
-/// Returns the operations that turn `old` into `new`, which stand in an object where a JSON pointer points at.
+/// Returns the operations that turn `old` into `new`, which are at `pointer` in an object.
 ///
-/// Lists whose items have a key are changed item by item, so that other writers' items are never touched; the items that
-/// both have must stand in the same order, else the list is replaced.
+/// Lists with keyed items are changed item by item, so that items of other writers are not touched. If the items in
+/// both lists are in a different order, the list is replaced.
 #[must_use]
 pub fn between(old: &Value, new: &Value, pointer: &str) -> Vec<PatchOperation> {
     let at = kind::fields(pointer).map(Step::Field).collect();
@@ -19,9 +19,9 @@ pub fn between(old: &Value, new: &Value, pointer: &str) -> Vec<PatchOperation> {
     difference.operations
 }
 
-/// Collects what is different on a walk through two values.
+/// Collects the differences between two values.
 struct Difference<'v> {
-    /// Where the walk is.
+    /// The current path.
     at: Vec<Step<'v>>,
     operations: Vec<PatchOperation>,
 }
@@ -94,7 +94,7 @@ impl<'v> Difference<'v> {
         self.at.pop();
     }
 
-    /// Returns where the walk is, as a JSON pointer.
+    /// Returns the current path as a JSON pointer.
     fn path(&self) -> PointerBuf {
         PointerBuf::from_tokens(self.at.iter().copied())
     }
@@ -112,7 +112,7 @@ impl<'v> Difference<'v> {
     }
 }
 
-/// Tells whether every item of a list has a key of its own.
+/// Returns whether every item of a list has a unique key.
 fn is_keyed(items: &[Value], key: &str) -> bool {
     items
         .iter()
@@ -120,7 +120,7 @@ fn is_keyed(items: &[Value], key: &str) -> bool {
         .all(|(index, item)| item[key].is_string() && position(items, key, &item[key]) == Some(index))
 }
 
-/// Tells whether the items that both lists have stand in the same order.
+/// Returns whether the items in both lists are in the same order.
 fn in_order(old: &[Value], new: &[Value], key: &str) -> bool {
     let places = old.iter().filter_map(|item| position(new, key, &item[key]));
     places.is_sorted()
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_added_without_touching_its_neighbours() {
+    fn adds_an_item_without_touching_others() {
         let old = pod(&json!([{"name": "B", "value": "1"}]));
         let new = pod(&json!([{"name": "A", "value": "0"}, {"name": "B", "value": "1"}]));
         let (result, text) = patched(&old, &new);
@@ -163,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn items_go_and_come_at_once() {
+    fn removes_and_adds_items() {
         let old = pod(&json!([{"name": "A"}, {"name": "B", "value": "1"}, {"name": "C"}]));
         let new = pod(&json!([{"name": "X"}, {"name": "B", "value": "2"}, {"name": "Y"}]));
         assert_eq!(patched(&old, &new).0, new);
     }
 
     #[test]
-    fn a_list_whose_keys_do_not_tell_is_replaced() {
+    fn replaces_a_list_with_duplicate_keys() {
         let old = pod(&json!([{"name": "A"}, {"name": "A", "value": "1"}]));
         let new = pod(&json!([{"name": "A"}]));
         assert_eq!(patched(&old, &new).0, new);

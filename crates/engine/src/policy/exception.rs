@@ -84,7 +84,7 @@ impl Exception {
 
     /// Returns whether the exception exempts a workload from a rule at a given time.
     #[must_use]
-    pub fn excuses(&self, rule: &str, now: Timestamp, limits: &ExceptionLimits) -> bool {
+    pub fn exempts(&self, rule: &str, now: Timestamp, limits: &ExceptionLimits) -> bool {
         self.rules.contains(rule) && !limits.never.contains_key(rule) && now < self.until(limits)
     }
 

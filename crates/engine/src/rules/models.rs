@@ -9,7 +9,7 @@ pub use unpinned_model_revision::UnpinnedModelRevision;
 use super::{added, snippet};
 use crate::policy::Finding;
 use crate::runtimes::Recognised;
-use crate::workload::{Container, Told};
+use crate::workload::{Container, Lookup};
 
 /// A model that a server downloads from a hub.
 struct OnHub<'a> {
@@ -46,14 +46,14 @@ fn model_on_hub<'a>(recognised: &'a Recognised<'a>) -> Option<OnHub<'a>> {
         return None;
     }
     let by_flag = recognised.words.value_of_any(&source.flags);
-    let by_place = || source.after.as_deref().map_or(Told::No, |word| recognised.words.after(word));
+    let by_place = || source.after.as_deref().map_or(Lookup::Absent, |word| recognised.words.after(word));
     let by_env = || recognised.words.env_of_any(&source.env);
-    let name = by_flag.or_else(by_place).or_else(by_env).yes().filter(|name| is_on_hub(name))?;
+    let name = by_flag.or_else(by_place).or_else(by_env).found().filter(|name| is_on_hub(name))?;
     // A branch moves. An unknown revision is not known to move.
     let is_pinned = match recognised.words.given(&source.revision.flags, &source.revision.env) {
-        Told::Yes(revision) => !is_branch(revision),
-        Told::Unknown(_) => true,
-        Told::No => false,
+        Lookup::Found(revision) => !is_branch(revision),
+        Lookup::Unknown(_) => true,
+        Lookup::Absent => false,
     };
     Some(OnHub {
         container,
@@ -83,9 +83,10 @@ fn runs_remote_code(recognised: &Recognised) -> bool {
     let given = &runtime.model.remote_code;
     let is_off = |value: &str| matches!(value.to_lowercase().as_str(), "false" | "0" | "");
     let words = &recognised.words;
-    let by_flag = |flag: &String| words.has(flag) == Told::Yes(()) && !words.value(flag).yes().is_some_and(is_off);
+    let by_flag =
+        |flag: &String| words.has(flag) == Lookup::Found(()) && !words.value(flag).found().is_some_and(is_off);
     given.flags.iter().any(by_flag)
-        || given.env.iter().filter_map(|name| words.env(name).yes()).any(|value| !is_off(value))
+        || given.env.iter().filter_map(|name| words.env(name).found()).any(|value| !is_off(value))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::recognise;
 use crate::api::{Given, Port, Runtime, RuntimeProbe};
-use crate::workload::{CommandLine, Container, Told};
+use crate::workload::{CommandLine, Container, Lookup};
 
 /// How long a model server of an unknown runtime may take to start.
 const UNKNOWN_STARTUP_BUDGET: Duration = Duration::from_mins(5);
@@ -47,7 +47,7 @@ pub enum Handler {
 /// Returns the endpoint of a known runtime.
 pub(super) fn of_runtime(container: &Container, runtime: &Runtime, words: &CommandLine) -> Result<Endpoint, String> {
     let without_http = without_http(runtime, words);
-    if let Told::Yes(word) = without_http {
+    if let Lookup::Found(word) = without_http {
         return Err(format!("`{word}` means that it does not serve HTTP; set its probes if it needs any"));
     }
     let (port, speaks_http) = port_of_runtime(container, runtime, words)?;
@@ -71,16 +71,16 @@ pub(super) fn of_runtime(container: &Container, runtime: &Runtime, words: &Comma
 }
 
 /// Returns the argument that means that a process does not serve HTTP.
-pub(super) fn without_http<'r>(runtime: &'r Runtime, words: &CommandLine) -> Told<&'r str> {
+pub(super) fn without_http<'r>(runtime: &'r Runtime, words: &CommandLine) -> Lookup<&'r str> {
     let has = |word: &'r String| words.has(word).map(|()| word.as_str());
-    let all: Vec<Told<&str>> = runtime.without_http.iter().map(has).collect();
-    let known = all.iter().find(|told| matches!(told, Told::Yes(_))).cloned();
-    known.unwrap_or_else(|| Told::first(all))
+    let all: Vec<Lookup<&str>> = runtime.without_http.iter().map(has).collect();
+    let known = all.iter().find(|lookup| matches!(lookup, Lookup::Found(_))).cloned();
+    known.unwrap_or_else(|| Lookup::first(all))
 }
 
 /// Returns a setting of a server, if it is certain.
-fn certain<T>(told: Told<T>) -> Result<Option<T>, String> {
-    told.certain().map_err(|what| {
+fn certain<T>(found: Lookup<T>) -> Result<Option<T>, String> {
+    found.known().map_err(|what| {
         format!("it is unknown {what}, and so is its port; write its arguments literally, or set its probes")
     })
 }
@@ -132,10 +132,10 @@ fn port_of_runtime(container: &Container, runtime: &Runtime, words: &CommandLine
     }
     let of_image = image_env.iter().filter(|_| recognise::is_default(container));
     if let Some(name) = env.iter().chain(of_image).find(|name| words.has_env(name)) {
-        return Ok((read(name, words.env(name).yes())?, true));
+        return Ok((read(name, words.env(name).found())?, true));
     }
     if let Some(name) = addresses.iter().find(|name| words.has_env(name)) {
-        let address = words.env(name).yes().map(|address| port_of_address(address, *default));
+        let address = words.env(name).found().map(|address| port_of_address(address, *default));
         return Ok((read(name, address.as_deref())?, true));
     }
     if let Some((flag, value)) = by_flag(tcp_flags, words)? {
@@ -151,7 +151,7 @@ fn port_of_runtime(container: &Container, runtime: &Runtime, words: &CommandLine
 
 /// Returns the first of several flags that has a value, and the value.
 fn by_flag<'w>(flags: &'w [String], words: &'w CommandLine) -> Result<Option<(&'w String, &'w str)>, String> {
-    certain(Told::first(flags.iter().map(|flag| words.value(flag).map(|value| (flag, value)))))
+    certain(Lookup::first(flags.iter().map(|flag| words.value(flag).map(|value| (flag, value)))))
 }
 
 /// Returns the port in an address such as `0.0.0.0:11434`, `http://0.0.0.0` or `localhost`.

@@ -1,5 +1,6 @@
-//! A workload as the API server sends it to webhooks: with what it fills in where nothing is said, and without what says nothing.
-//! What comes from a file has neither. `tests/cel.rs` and `tests/generated.rs` hold this to a real API server.
+//! A workload as the API server sends it to webhooks: with what it fills in where nothing is said, and without what
+//! says nothing. What comes from a file has neither. `tests/cel.rs` and `tests/generated.rs` hold this to a real API
+//! server.
 //!
 //! The `SetDefaults_…` of <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/apis/apps/v1/defaults.go> and
 //! <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/apis/core/v1/defaults.go>.

@@ -5,7 +5,8 @@ use smol_str::SmolStr;
 
 use super::FieldPath;
 
-/// After how many seconds without progress a rollout counts as failed, and how many a pod has to stop, where nothing is said.
+/// After how many seconds without progress a rollout counts as failed, and how many a pod has to stop, where nothing is
+/// said.
 ///
 /// `SetDefaults_Deployment` and `SetDefaults_PodSpec` of
 /// <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/apis/apps/v1/defaults.go>

@@ -35,7 +35,8 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Reads the variables of a container: a value may refer to those before it, and of two of a name the last one counts.
+    /// Reads the variables of a container: a value may refer to those before it, and of two of a name the last one
+    /// counts.
     #[must_use]
     pub fn of(container: &Container) -> Self {
         let may_have_more = super::items(container.field("envFrom")).next().is_some();
@@ -56,8 +57,8 @@ impl Environment {
         texts.filter_map(|word| word.as_str()).map(|word| self.expanded(word)).collect()
     }
 
-    /// Puts the values of variables in the place of `$(NAME)`, as the kubelet does. What names no variable stays as it is,
-    /// and `$$` is one `$` that begins no reference.
+    /// Puts the values of variables in the place of `$(NAME)`, as the kubelet does. What names no variable stays as it
+    /// is, and `$$` is one `$` that begins no reference.
     ///
     /// <https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/>
     fn expanded(&self, word: &str) -> Text {
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn references_are_resolved_where_the_value_is_written_out() {
-        let told = |word: &str| argument(word, &json!({})).told().map(str::to_owned);
+        let told = |word: &str| argument(word, &json!({})).as_known().map(str::to_owned);
         for (word, expected) in [
             ("--port=$(PORT)", "--port=9000"),
             ("$(PORT)$(OTHER)-$", "900090000-$"),
@@ -127,13 +128,13 @@ mod tests {
             assert_eq!(told(word).as_deref(), Some(expected), "{word}");
         }
         assert_eq!((told("$(SECRET)"), told("$(MADE)")), (None, None));
-        assert_eq!(argument("a$(MADE)", &json!({})).begin(), "ax");
+        assert_eq!(argument("a$(MADE)", &json!({})).known_start(), "ax");
     }
 
     #[test]
     fn a_variable_that_is_not_named_may_be_among_those_from_elsewhere() {
         let from = json!({"envFrom": [{"configMapRef": {"name": "c"}}]});
-        assert_eq!(argument("$(MISSING)", &from).told(), None);
-        assert_eq!(argument("$(PORT)", &from).told(), Some("9000"));
+        assert_eq!(argument("$(MISSING)", &from).as_known(), None);
+        assert_eq!(argument("$(PORT)", &from).as_known(), Some("9000"));
     }
 }

@@ -11,10 +11,12 @@ use crate::kind;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What people declared of one workload, by client-side and by server-side apply. It is read once, when it is first asked for.
+/// What people declared of one workload, by client-side and by server-side apply. It is read once, when it is first
+/// asked for.
 ///
 /// Updates do not count: a value that was changed by one differs from the injected value. Nor does it count as declared
-/// what somebody only copied: who applies an object as `kubectl get -o yaml` shows it has the injected values and the receipt in it.
+/// what somebody only copied: who applies an object as `kubectl get -o yaml` shows it has the injected values and the
+/// receipt in it.
 pub struct FieldOwnership<'a> {
     workload: Workload<'a>,
     injected: Injected,
@@ -27,8 +29,8 @@ pub struct FieldOwnership<'a> {
 type Injected = fn(&Workload) -> Vec<FieldPath>;
 
 impl<'a> FieldOwnership<'a> {
-    /// Will read the `last-applied-configuration` annotation and the managed fields of a workload. `injected` returns what the
-    /// receipt of an object names and the object has.
+    /// Will read the `last-applied-configuration` annotation and the managed fields of a workload. `injected` returns
+    /// what the receipt of an object names and the object has.
     #[must_use]
     pub fn new(workload: Workload<'a>, injected: Injected) -> Self {
         Self { workload, injected, last_applied: OnceCell::new(), copied: OnceCell::new() }
@@ -50,12 +52,14 @@ impl<'a> FieldOwnership<'a> {
                 .any(|(fields, copied)| owns(fields, template, path) && !copied.contains(path))
     }
 
-    /// Returns whether somebody declared a field that the API server fills in where nobody does; its path is from the object.
+    /// Returns whether somebody declared a field that the API server fills in where nobody does; its path is from the
+    /// object.
     #[must_use]
     pub fn is_declared(&self, path: &[&str]) -> bool {
         let is_in = |object: &Value| !path.iter().fold(object, |value, field| &value[*field]).is_null();
         let applied = self.last_applied();
-        // A manifest as its author wrote it: the API server notes who manages what, and fills in what is not said, later.
+        // A manifest as its author wrote it: the API server notes who manages what, and fills in what is not said,
+        // later.
         if applied.is_none() && self.workload.metadata("managedFields").is_null() {
             return is_in(self.workload.object());
         }

@@ -147,7 +147,8 @@ fn remove(
         Value::Array(items) => {
             if let Some(index) = items.iter().position(|item| has_key(item, list, segment)) {
                 remove(&mut items[index], segment, rest, above, keep);
-                // Tidegate adds variables and volumes, but never a container: one with nothing but a name is its author's.
+                // Tidegate adds variables and volumes, but never a container: one with nothing but a name is its
+                // author's.
                 let is_ours = !matches!(list, "containers" | "initContainers");
                 if is_ours && has_only_key(&items[index], list) && !keep(&FieldPath(above.clone())) {
                     items.remove(index);

@@ -8,8 +8,8 @@ const MOVING_TAGS: &[&str] = &["latest", "main", "master", "nightly", "stable", 
 /// <https://istio.io/latest/docs/setup/additional-setup/gateway/#deploying-a-gateway>
 const INJECTED: &str = "auto";
 
-/// Tells whether a tag is given to one image after the other: `latest`, `nightly-gpu`, `cpu-latest`; one with a number in it
-/// is of one day or version, unless it is the latest.
+/// Tells whether a tag is given to one image after the other: `latest`, `nightly-gpu`, `cpu-latest`; one with a number
+/// in it is of one day or version, unless it is the latest.
 fn is_moving(tag: &str) -> bool {
     let has_number = tag.contains(|c: char| c.is_ascii_digit());
     tag.split('-').any(|part| part == "latest" || (!has_number && MOVING_TAGS.contains(&part)))

@@ -8,8 +8,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// An object as the API server sends it. Of `metadata.managedFields` only the entries of server-side apply are kept, with
-/// what [`FieldOwnership`](super::FieldOwnership) reads of them.
+/// An object as the API server sends it. Of `metadata.managedFields` only the entries of server-side apply are kept,
+/// with what [`FieldOwnership`](super::FieldOwnership) reads of them.
 #[derive(Debug)]
 pub struct Sent(pub Value);
 

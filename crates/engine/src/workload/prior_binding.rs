@@ -16,8 +16,8 @@ pub struct PriorBinding {
 }
 
 impl PriorBinding {
-    /// Returns how a workload is led to its database, by the containers and names of the variables that were injected into
-    /// it.
+    /// Returns how a workload is led to its database, by the containers and names of the variables that were injected
+    /// into it.
     #[must_use]
     pub fn by(injected: BTreeSet<(String, String)>, workload: &Workload) -> Self {
         if injected.is_empty() {
@@ -31,15 +31,15 @@ impl PriorBinding {
         Self { beside: beside.collect(), injected, holds: true }
     }
 
-    /// Returns the same for a pod template from which all that was injected has been taken out: what is in it now is its
-    /// author's.
+    /// Returns the same for a pod template from which all that was injected has been taken out: what is in it now is
+    /// its author's.
     #[must_use]
     pub fn before(self) -> Self {
         Self { injected: BTreeSet::new(), ..self }
     }
 
-    /// Returns what holds for a workload that is made: where a database was made for one of its name before, it is led to
-    /// that again.
+    /// Returns what holds for a workload that is made: where a database was made for one of its name before, it is led
+    /// to that again.
     #[must_use]
     pub fn again(is_there: bool) -> Self {
         Self { holds: is_there, ..Self::default() }

@@ -10,7 +10,7 @@ use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::runtimes::Recognised;
-use crate::workload::{Container, Told};
+use crate::workload::{Container, Lookup};
 
 /// Finds GPUs that are missing or idle.
 #[derive(Debug)]
@@ -54,8 +54,8 @@ fn wanted(recognised: &Recognised) -> Option<(u64, u64)> {
     let parallel = &recognised.runtime?.parallel;
     let is_configurable = !parallel.tensor.is_empty() || !parallel.env.is_empty();
     let words = &recognised.words;
-    let is_said = words.has_any(&parallel.tensor).certain().ok()?.is_some()
-        || parallel.env.iter().any(|name| words.has_env(name));
+    let is_said =
+        words.has_any(&parallel.tensor).known().ok()?.is_some() || parallel.env.iter().any(|name| words.has_env(name));
     let tensor = match is_said {
         true => recognised.tensor_parallel().filter(|count| *count > 0)?,
         false if parallel.takes_all || !is_configurable => return None,
@@ -69,8 +69,8 @@ fn wanted(recognised: &Recognised) -> Option<(u64, u64)> {
 }
 
 /// Returns a factor: 1 by default, `None` if unknown.
-fn factor(said: Told<&str>) -> Option<u64> {
-    match said.certain().ok()? {
+fn factor(said: Lookup<&str>) -> Option<u64> {
+    match said.known().ok()? {
         Some(value) => value.parse().ok().filter(|count| *count > 0),
         None => Some(1),
     }

@@ -12,7 +12,7 @@ use crate::api::{Enforcement, Runtime};
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::runtimes::Recognised;
-use crate::workload::{Container, Told};
+use crate::workload::{Container, Lookup};
 
 /// Finds GPU servers without a GPU.
 #[derive(Debug)]
@@ -50,9 +50,9 @@ fn needs(recognised: &Recognised, container: &Container, runtime: &Runtime) -> b
     let image = container.image().text();
     let is_exempt = runtime.gpu.except_images.iter().any(|part| image.contains(part.as_str()))
         || runtime.gpu.except_flags.iter().any(|(flag, value)| match recognised.words.value(flag) {
-            Told::Yes(said) => said == value,
-            Told::No => false,
-            Told::Unknown(_) => true,
+            Lookup::Found(said) => said == value,
+            Lookup::Absent => false,
+            Lookup::Unknown(_) => true,
         });
     runtime.gpu.required && !is_exempt
 }

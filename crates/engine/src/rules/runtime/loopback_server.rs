@@ -9,7 +9,7 @@
 use crate::api::{Enforcement, Host};
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::{added, this_source};
-use crate::workload::Told;
+use crate::workload::Lookup;
 
 /// Finds servers that are unreachable from outside their pod.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ impl Rule for LoopbackServer {
         let Some((container, runtime)) = recognised.known() else { return Vec::new() };
         let Some(Host { flags, env, loopback }) = &runtime.host else { return Vec::new() };
         let found = match recognised.words.given(flags, env) {
-            Told::Yes(host) if is_loopback(host) => format!("`{host}`"),
-            Told::No if *loopback && !recognised.has_own_image() => {
+            Lookup::Found(host) if is_loopback(host) => format!("`{host}`"),
+            Lookup::Absent if *loopback && !recognised.has_own_image() => {
                 format!("nothing, so {} listens on localhost", runtime.name)
             }
             _ => return Vec::new(),
