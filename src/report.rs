@@ -26,7 +26,11 @@ pub fn refusal(kind: &str, namespace: &str, name: &str, verdict: &Verdict) -> St
 
 /// Writes one paragraph for each violation.
 fn paragraphs<'v>(violations: impl Iterator<Item = &'v Violation>) -> String {
-    violations.enumerate().map(|(index, violation)| format!("\n{}", paragraph(index + 1, violation))).collect()
+    let mut text = String::new();
+    for (index, violation) in violations.enumerate() {
+        let _ = write!(text, "\n{}", paragraph(index + 1, violation));
+    }
+    text
 }
 
 /// Writes a count with a noun.

@@ -53,6 +53,7 @@ fn checks_files() {
     let piped =
         with_stdin(&["check", "-", "--strict"], &fs::read_to_string("examples/model-server-complete.yaml").unwrap());
     insta::assert_snapshot!(piped);
+    insta::assert_snapshot!(tidegate(&["check", "examples/refused.yaml", "--format", "json"]));
 }
 
 #[test]

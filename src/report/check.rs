@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::plural;
 use tidegate_engine::companions::{Companion, Wanted};
-use tidegate_engine::decision::{Evaluation, Exempted, Violation};
+use tidegate_engine::decision::{Evaluation, Exempted, Receipt, Violation};
 use tidegate_engine::workload::Workload;
 
 /// The results of a check.
@@ -142,7 +142,7 @@ impl Checked {
 #[must_use]
 pub fn injected(evaluation: &Evaluation) -> Vec<String> {
     let receipt = evaluation.receipt().into_iter();
-    receipt.flat_map(|receipt| receipt.entries()).map(|entry| entry.path.to_string()).collect()
+    receipt.flat_map(Receipt::entries).map(|entry| entry.path.to_string()).collect()
 }
 
 /// Returns one line for each companion that is requested.

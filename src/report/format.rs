@@ -34,7 +34,10 @@ impl Format {
 }
 
 fn text(results: &Results) -> String {
-    let mut text: String = results.conflicts.iter().map(|conflict| format!("policies: {conflict}\n")).collect();
+    let mut text = String::new();
+    for conflict in &results.conflicts {
+        let _ = writeln!(text, "policies: {conflict}");
+    }
     for checked in &results.workloads {
         text.push_str(&workload(checked));
     }
