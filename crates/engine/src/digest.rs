@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn ignores_empty_fields() {
-        let with_empty = json!({"metadata": {"creationTimestamp": null}, "spec": {"resources": {"limits": {}}, "a": 1}});
+        let with_empty =
+            json!({"metadata": {"creationTimestamp": null}, "spec": {"resources": {"limits": {}}, "a": 1}});
         assert_eq!(of_template(&with_empty), of_template(&json!({"spec": {"a": 1}})));
     }
 

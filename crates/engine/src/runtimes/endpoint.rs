@@ -74,13 +74,13 @@ pub(super) fn of_runtime(container: &Container, runtime: &Runtime, words: &Comma
 pub(super) fn without_http<'r>(runtime: &'r Runtime, words: &CommandLine) -> Told<&'r str> {
     let has = |word: &'r String| words.has(word).map(|()| word.as_str());
     let all: Vec<Told<&str>> = runtime.without_http.iter().map(has).collect();
-    let known = all.iter().find(|told| matches!(told, Told::Yes(_))).cloned();
+    let known = all.iter().find(|found| matches!(found, Told::Yes(_))).cloned();
     known.unwrap_or_else(|| Told::first(all))
 }
 
 /// Returns a setting of a server, if it is certain.
-fn certain<T>(told: Told<T>) -> Result<Option<T>, String> {
-    told.certain().map_err(|what| {
+fn certain<T>(setting: Told<T>) -> Result<Option<T>, String> {
+    setting.certain().map_err(|what| {
         format!("it is unknown {what}, and so is its port; write its arguments literally, or set its probes")
     })
 }
