@@ -431,7 +431,7 @@ mod of_injection {
             ("probes/no-port", "declares 0 TCP ports"),
             ("probes/several-ports", "declares 2 TCP ports"),
             ("probes/two-containers", "it is unknown which container"),
-            ("probes/an-annotation-that-names-nothing", "no container `server`"),
+            ("probes/an-annotation-that-names-nothing", "container `server` not found"),
             ("database/not-served", "does not serve"),
             ("database/variables-that-are-set", "container api sets PGHOST, so it has its own database"),
             ("database/variables-that-are-set-otherwise", "`PGUSER` is set by the workload"),

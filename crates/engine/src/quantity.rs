@@ -1,10 +1,10 @@
 //! Reads, compares and writes Kubernetes resource quantities such as `500m`, `2Gi` and `1e3`.
 //!
-//! Values are exact integers of billionths, the finest amount Kubernetes keeps. What is accepted and how it is
-//! written back follow apimachinery, oddities included, so that a patch reads as the API server would store it.
-//! It is stricter in three places, each of which is an error here:
+//! Values are exact integers of billionths, the finest amount Kubernetes keeps. Parsing and formatting follow
+//! apimachinery, oddities included, so that a patch has the text that the API server would store.
+//! Parsing is stricter in three cases, which are errors here:
 //!
-//! - A text with neither digit nor unit, such as `-` or `.`, which the API server reads as zero.
+//! - A text without digits and unit, such as `-` or `.`, which the API server reads as zero.
 //! - A value beyond 128 bits of billionths, or an exponent that the API server would wrap around.
 //! - A plain or unit-suffixed multiple of `1000E`, which the API server writes back without its unit: `1000E` as `1`.
 
@@ -66,7 +66,7 @@ pub enum QuantityError {
     NearUnit {
         /// The text, shortened.
         text: String,
-        /// What follows the number, shortened.
+        /// The text after the number, shortened.
         suffix: String,
         /// The unit that was probably meant.
         unit: &'static str,
@@ -79,7 +79,7 @@ pub enum QuantityError {
     UnknownUnit {
         /// The text, shortened.
         text: String,
-        /// What follows the number, shortened.
+        /// The text after the number, shortened.
         suffix: String,
     },
     /// The value is larger than a quantity can hold exactly.
@@ -103,7 +103,7 @@ enum Notation {
     Exponent,
 }
 
-/// What follows the number: a power of ten, of two, or a written exponent.
+/// The unit after the number: a power of ten, a power of two, or an exponent.
 #[derive(Clone, Copy)]
 enum Unit {
     Decimal(i32),

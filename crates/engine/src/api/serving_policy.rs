@@ -73,7 +73,7 @@ pub struct ServingPolicySpec {
     /// The database that each model server gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<Database>,
-    /// Settings of rules, by rule id. Other rules have the policy's enforcement.
+    /// Settings of rules, by rule id. Other rules have their default enforcement, at most that of the policy.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, RuleSettings>,
     /// Custom rules, in CEL.
