@@ -4,20 +4,19 @@ use std::collections::BTreeSet;
 
 use super::{Container, Workload, items};
 
-/// How a workload has been led to its database so far: what was injected for that is not its author's.
+/// How a workload has been bound to its database before, and which variables were injected rather than set by the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PriorBinding {
-    /// The variables in its pod template that were injected, by container and name.
+    /// The injected variables in its pod template, by container and name.
     pub(crate) injected: BTreeSet<(String, String)>,
-    /// Whether it is led to it at all.
+    /// Whether it is bound.
     pub(crate) holds: bool,
-    /// The author's own variables beside which it is.
+    /// The user's variables that it has as well.
     pub(crate) beside: BTreeSet<String>,
 }
 
 impl PriorBinding {
-    /// Returns how a workload is led to its database, by the containers and names of the variables that were injected
-    /// into it.
+    /// Returns how a workload is bound to its database, by the containers and names of its injected variables.
     #[must_use]
     pub fn by(injected: BTreeSet<(String, String)>, workload: &Workload) -> Self {
         if injected.is_empty() {
@@ -31,18 +30,18 @@ impl PriorBinding {
         Self { beside: beside.collect(), injected, holds: true }
     }
 
-    /// Returns the same for a pod template from which all that was injected has been taken out: what is in it now is
-    /// its author's.
+    /// Returns the same for a pod template from which injected fields have been removed: all variables in it are the
+    /// user's.
     #[must_use]
     pub fn before(self) -> Self {
         Self { injected: BTreeSet::new(), ..self }
     }
 
-    /// Returns what holds for a workload that is made: where a database was made for one of its name before, it is led
-    /// to that again.
+    /// Returns the prior binding of a created workload: it is bound again if a database was created for its name
+    /// before.
     #[must_use]
-    pub fn again(is_there: bool) -> Self {
-        Self { holds: is_there, ..Self::default() }
+    pub fn again(exists: bool) -> Self {
+        Self { holds: exists, ..Self::default() }
     }
 }
 

@@ -29,8 +29,8 @@ const STACK: usize = 256 << 20;
 /// The maximum length of a script.
 const MAX_LENGTH: usize = 64 << 10;
 
-/// The maximum number of substitutions and arithmetic expansions in a script: parsing nested ones takes exponential
-/// time.
+/// The maximum number of substitutions and arithmetic expansions in a script: the time to parse nested ones grows
+/// fast.
 const MAX_SUBSTITUTIONS: usize = 64;
 
 /// The maximum number of steps for the scripts of a container, which take less than a second.
