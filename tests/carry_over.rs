@@ -1,7 +1,7 @@
-//! No surprise restarts: whatever happens to a policy, a model server restarts when its author changes it, and then only. Every
-//! way of changing one, across everything that can happen in between.
+//! A model server restarts only when its user changes it, whatever happens to its policy. Runs each kind of change after each
+//! kind of event.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
+#![allow(clippy::unwrap_used, reason = "a failing test helper fails the test")]
 
 mod common;
 
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 const RECEIPT: &str = "tidegate.dev/receipt";
 
-/// What happens between the admission of a workload and the next request about it.
+/// An event between the admission of a workload and the next request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Event {
     PolicyChanged,
@@ -29,7 +29,7 @@ enum Event {
     ReceiptRemoved,
 }
 
-/// What somebody does to a workload then.
+/// A change of a workload by its user.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Action {
     ClientSideApply,
@@ -46,7 +46,7 @@ enum Action {
 }
 
 impl Action {
-    /// Those that change nothing of the pods.
+    /// Actions that do not change the pods.
     const HARMLESS: [Self; 7] = [
         Self::ClientSideApply,
         Self::ServerSideApply,
@@ -57,7 +57,7 @@ impl Action {
         Self::Helm,
     ];
 
-    /// Those that restart the pods for their author's sake.
+    /// Actions that restart the pods.
     const CHANGING: [Self; 4] = [Self::SetImage, Self::Restart, Self::HelmImage, Self::Undo];
 
     fn name(self) -> String {
@@ -65,7 +65,7 @@ impl Action {
     }
 }
 
-/// A workload as its author writes it.
+/// Returns the manifest for an action.
 fn manifest(action: Action) -> Value {
     model_server(&action.name())
 }
@@ -89,7 +89,7 @@ impl<'a> Stage<'a> {
         Output::of(command.args(["--namespace", self.sandbox.namespace]), "")
     }
 
-    /// Installs or upgrades the workload of an action as a chart.
+    /// Installs or upgrades the workload for an action as a chart.
     fn release(&self, action: Action, image: &str) -> Output {
         let (name, chart) = (action.name(), self.folder.join(action.name()));
         let mut object = manifest(action);
@@ -100,7 +100,7 @@ impl<'a> Stage<'a> {
         self.run_helm(&["upgrade", "--install", &name, chart.to_str().unwrap()])
     }
 
-    /// Makes the workload of an action in its way, and waits until it runs.
+    /// Creates the workload for an action, and waits for its rollout.
     fn start(&self, action: Action) {
         let (sandbox, name) = (&self.sandbox, action.name());
         let object = manifest(action);
@@ -140,7 +140,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Adds a label in an editor.
+    /// Adds a label with `kubectl edit`.
     fn edit(&self, name: &str) -> Output {
         let script = self.folder.join("editor");
         fs::write(&script, "#!/bin/sh\nsed -i 's|^  labels:$|  labels:\\n    edited: \"true\"|' \"$1\"\n").unwrap();
@@ -178,7 +178,7 @@ impl<'a> Stage<'a> {
     fn delete_policy(&self) {
         let namespace = self.sandbox.namespace;
         self.sandbox.kubectl(&["delete", "servingpolicy", namespace]).succeeds();
-        wait_until("the policy to be out of force", SOON, || {
+        wait_until("the policy not to be applied", SOON, || {
             let dry = self
                 .sandbox
                 .kubectl_with(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &model_server("probe"));
@@ -187,7 +187,7 @@ impl<'a> Stage<'a> {
         });
     }
 
-    /// Takes the receipt off, or writes another one.
+    /// Removes or replaces the receipt.
     fn tamper(&self, event: Event, name: &str) {
         let argument = if event == Event::ReceiptRemoved {
             format!("{RECEIPT}-")
@@ -196,10 +196,10 @@ impl<'a> Stage<'a> {
         };
         self.sandbox.kubectl(&["annotate", "deployment", name, "--overwrite", &argument]).succeeds();
         let receipt = &self.sandbox.deployment(name)["metadata"]["annotations"][RECEIPT];
-        let told = receipt.as_str().unwrap_or_default().to_owned();
+        let receipt = receipt.as_str().unwrap_or_default();
         assert!(
-            told.contains("resources") && !told.contains("0123456789abcdef"),
-            "{name}: the receipt is as it was: {told}"
+            receipt.contains("resources") && !receipt.contains("0123456789abcdef"),
+            "{name}: the receipt is unchanged: {receipt}"
         );
     }
 
@@ -215,7 +215,7 @@ impl<'a> Stage<'a> {
         self.happens(event, &actions);
         let injects = !matches!(event, Event::PolicyDeleted | Event::PolicyDemoted);
         for action in Action::HARMLESS {
-            // Without a policy that injects nothing is changed, and a manifest that takes the place of everything does so.
+            // Without a policy that injects, `kubectl replace` removes the injected values.
             if action == Action::Replace && !injects {
                 continue;
             }
@@ -228,17 +228,17 @@ impl<'a> Stage<'a> {
         for action in Action::CHANGING {
             let name = action.name();
             self.act(action).succeeds();
-            let fresh = action != Action::Undo && injects;
-            let expected = if fresh { "2" } else { "500m" };
+            let is_injected = action != Action::Undo && injects;
+            let expected = if is_injected { "2" } else { "500m" };
             assert_eq!(self.cpu(&name), expected, "{event:?}, {action:?}");
         }
         let undone = self.sandbox.container("undo")["image"].clone();
         assert_eq!(undone, "registry.example.com/api:1.0.0", "{event:?}");
-        wait_until("the earlier revision to be the one that runs", SOON, || self.sandbox.replica_sets("undo") == 2);
+        wait_until("the earlier revision to run", SOON, || self.sandbox.replica_sets("undo") == 2);
     }
 }
 
-/// The policy `serving` with other values.
+/// Returns the policy `serving` with other values.
 fn other_policy(name: &str, namespace: &str) -> Value {
     let mut policy = serving(namespace);
     policy["metadata"]["name"] = name.into();
@@ -260,7 +260,7 @@ fn across_a_changed_policy() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn across_a_policy_that_takes_the_place_of_another() {
+fn across_a_replaced_policy() {
     played(Event::PolicyReplaced, "sticky-replaced");
 }
 
@@ -290,7 +290,7 @@ fn across_a_removed_receipt() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn across_an_exception_that_expires() {
+fn across_an_expired_exception() {
     let (plane, tidegate) = ControlPlane::shared();
     let stage = Stage::set(plane, Some(tidegate), "sticky-expired");
     let expires = Timestamp::now() + SignedDuration::from_secs(20);
@@ -300,7 +300,7 @@ fn across_an_exception_that_expires() {
         "spec": {"workloads": {"names": names}, "rules": ["floating-tag"], "reason": "a pilot", "expires": expires.to_string()}
     });
     stage.sandbox.apply(&exception).succeeds();
-    wait_until("the exception to count", SOON, || {
+    wait_until("the exception to be active", SOON, || {
         let found = plane.api.get("ServingException", "sticky-expired", "pilot").unwrap();
         condition(&found, "Active")["status"] == "True"
     });
@@ -311,7 +311,7 @@ fn across_an_exception_that_expires() {
     while Timestamp::now() < expires {
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
-    // What runs goes on; the violation was there before.
+    // The running workload may be updated: the violation existed before.
     stage.sandbox.apply(&floating).succeeds();
     stage.sandbox.kubectl(&["annotate", "deployment", "setimage", "note=1"]).succeeds();
     stage.sandbox.kubectl(&["scale", "deployment", "setimage", "--replicas=2"]).succeeds();
@@ -323,7 +323,7 @@ fn across_an_exception_that_expires() {
         .says("existed before this update");
     stage.set_image("setimage", "main").fails().says("floating-tag");
     stage.set_image("setimage", "3.0.0").succeeds();
-    // Everything else is as with any policy that changes.
+    // Otherwise, it is the same as for a changed policy.
     stage.sandbox.kubectl(&["delete", "deployment", "setimage"]).succeeds();
     stage.play(Event::ExceptionExpired);
 }

@@ -177,5 +177,5 @@ fn a_script_is_probed_where_it_serves_or_not_at_all() {
     let elsewhere = json!({"configMapKeyRef": {"name": "flags", "key": "args"}});
     let (applied, stored) = served("elsewhere", json!({"name": "ARGS", "valueFrom": elsewhere}));
     assert_eq!(stored["readinessProbe"], Value::Null, "{stored}");
-    applied.says("no probes are injected").says("what `$ARGS` stands for");
+    applied.says("no probes are injected").says("what `$ARGS` expands to");
 }

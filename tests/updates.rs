@@ -1,11 +1,11 @@
-//! What becomes of changes to a model server, and to its policy, on a real API server.
+//! Updates of model servers and their policies on a real API server.
 
 mod common;
 
 use common::{Apply, Output, SOON, Sandbox, condition, container, env, model_server, serving, vllm, wait_until};
 use serde_json::{Value, json};
 
-/// Applies a model server in one of the two ways, and waits until it runs.
+/// Applies a model server and waits for its rollout.
 fn start(sandbox: &Sandbox, apply: Apply, manifest: &Value) -> Value {
     sandbox.kubectl_with(apply.arguments(), manifest).succeeds();
     sandbox.rolled_out(apply.name())
@@ -15,7 +15,7 @@ fn apply(sandbox: &Sandbox, apply: Apply, manifest: &Value) -> Output {
     sandbox.kubectl_with(apply.arguments(), manifest)
 }
 
-/// Puts a policy in force that gives containers twice the CPU of `serving`.
+/// Applies a policy with twice the CPU of `serving`.
 fn double_the_cpu(sandbox: &Sandbox) {
     let mut policy = serving(sandbox.namespace);
     policy["spec"]["resources"]["cpu"]["requests"]["cpu"] = "200m".into();
@@ -29,18 +29,19 @@ fn cpu(sandbox: &Sandbox, name: &str) -> (String, String) {
     (text("requests"), text("limits"))
 }
 
-/// The CPU that `serving` gives, and that of `double_the_cpu`.
+/// Returns the CPU request and limit of `serving`.
 fn single() -> (String, String) {
     ("100m".to_owned(), "500m".to_owned())
 }
 
+/// Returns the CPU request and limit of `double_the_cpu`.
 fn double() -> (String, String) {
     ("200m".to_owned(), "1".to_owned())
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_probe_of_the_authors_takes_the_place_of_the_injected_one() {
+fn a_probe_of_the_user_replaces_the_injected_one() {
     let sandbox = Sandbox::new("probe");
     for way in Apply::BOTH {
         let name = way.name();
@@ -73,7 +74,7 @@ fn a_probe_of_the_authors_takes_the_place_of_the_injected_one() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_probe_that_its_author_takes_out_again_is_injected_again() {
+fn injects_a_probe_again_when_the_user_removes_theirs() {
     let sandbox = Sandbox::new("probe-gone");
     for way in Apply::BOTH {
         let name = way.name();
@@ -89,7 +90,7 @@ fn a_probe_that_its_author_takes_out_again_is_injected_again() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_person_edits_one_field_of_what_was_injected() {
+fn keeps_edits_of_injected_fields() {
     let sandbox = Sandbox::new("edited");
     start(&sandbox, Apply::ClientSide, &vllm("client-side"));
     let edit = |path: &str, value: &str| {
@@ -103,7 +104,7 @@ fn a_person_edits_one_field_of_what_was_injected() {
     let credentials = |stored: &Value| env(stored, "PGPASSWORD")["valueFrom"]["secretKeyRef"].clone();
     let stored = edit("env/4/valueFrom/secretKeyRef/name", "mine");
     assert_eq!(credentials(&stored), json!({"name": "mine", "key": "password"}));
-    assert_eq!(stored["env"].as_array().unwrap().len(), 1, "a binding is whole or not made");
+    assert_eq!(stored["env"].as_array().unwrap().len(), 1, "no partial binding");
     assert_eq!(stored["readinessProbe"]["httpGet"]["path"], "/ready", "the first edit is still there");
     let stored = edit("resources/limits/memory", "1Gi");
     assert_eq!(stored["resources"]["limits"], json!({"cpu": "500m", "memory": "1Gi"}));
@@ -112,7 +113,7 @@ fn a_person_edits_one_field_of_what_was_injected() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_injected_request_gives_way_to_a_lower_limit() {
+fn lowers_an_injected_request_to_a_lower_limit() {
     let sandbox = Sandbox::new("limit");
     for way in Apply::BOTH {
         let name = way.name();
@@ -128,7 +129,7 @@ fn an_injected_request_gives_way_to_a_lower_limit() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_injected_limit_gives_way_to_a_higher_request() {
+fn raises_an_injected_limit_to_a_higher_request() {
     let sandbox = Sandbox::new("request");
     for way in Apply::BOTH {
         let name = way.name();
@@ -143,7 +144,7 @@ fn an_injected_limit_gives_way_to_a_higher_request() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_renamed_container_keeps_what_was_injected() {
+fn injects_the_same_into_a_renamed_container() {
     let sandbox = Sandbox::new("renamed");
     for way in Apply::BOTH {
         let name = way.name();
@@ -163,7 +164,7 @@ fn a_renamed_container_keeps_what_was_injected() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_variable_that_its_author_takes_out_is_gone() {
+fn removes_variables_that_the_user_removes() {
     let sandbox = Sandbox::new("variable");
     for way in Apply::BOTH {
         let name = way.name();
@@ -193,14 +194,14 @@ fn a_variable_that_its_author_takes_out_is_gone() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_variable_of_the_binding_is_its_authors_until_he_takes_it_out() {
+fn binds_the_database_again_when_the_user_removes_their_variables() {
     let sandbox = Sandbox::new("binding");
     for way in Apply::BOTH {
         let name = way.name();
         let mut manifest = model_server(name);
         start(&sandbox, way, &manifest);
         let bare = sandbox.container(name)["env"].clone();
-        // The key is the one that was injected.
+        // The key is the same as in the injected variable.
         let mine = json!({"secretKeyRef": {"name": "mine", "key": "password"}});
         container(&mut manifest)["env"] =
             json!([{"name": "PGHOST", "value": "elsewhere"}, {"name": "PGPASSWORD", "valueFrom": mine}]);
@@ -215,8 +216,8 @@ fn a_variable_of_the_binding_is_its_authors_until_he_takes_it_out() {
     }
 }
 
-/// A policy whose autoscaler goes to 4 by itself, at once.
-fn held_at_four(namespace: &str) -> Value {
+/// Returns a policy whose autoscaler scales to 4 replicas at once.
+fn four_replicas(namespace: &str) -> Value {
     let mut policy = serving(namespace);
     policy["spec"]["autoscaling"]["minReplicas"] = 4.into();
     policy
@@ -224,15 +225,15 @@ fn held_at_four(namespace: &str) -> Value {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn applying_replicas_again_leaves_what_the_autoscaler_holds() {
+fn keeps_replicas_of_the_autoscaler_on_apply() {
     let sandbox = Sandbox::without_policy("held");
-    sandbox.put_policy(&held_at_four("held"));
+    sandbox.put_policy(&four_replicas("held"));
     let mut manifest = model_server("client-side");
     manifest["spec"]["replicas"] = 1.into();
     apply(&sandbox, Apply::ClientSide, &manifest).succeeds().says("replicas-under-autoscaler");
     sandbox.scaled_to("client-side", 4);
 
-    // kubectl sends `replicas` only where it changed what it applied last: someone else applies.
+    // `kubectl apply` sends `replicas` only if they differ from the last applied ones, so `kubectl replace` is used.
     let replace = sandbox.kubectl_with(&["replace", "-f", "-"], &manifest).succeeds();
     replace.says(
         "spec.replicas stays 4 instead of 1: HorizontalPodAutoscaler client-side-tidegate keeps it between 4 and 10",
@@ -244,9 +245,9 @@ fn applying_replicas_again_leaves_what_the_autoscaler_holds() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn forcing_replicas_leaves_what_the_autoscaler_holds() {
+fn keeps_replicas_of_the_autoscaler_on_forced_apply() {
     let sandbox = Sandbox::without_policy("forced");
-    sandbox.put_policy(&held_at_four("forced"));
+    sandbox.put_policy(&four_replicas("forced"));
     let mut manifest = model_server("server-side");
     manifest["spec"]["replicas"] = 1.into();
     apply(&sandbox, Apply::ServerSide, &manifest).succeeds().says("replicas-under-autoscaler");
@@ -265,9 +266,9 @@ fn forcing_replicas_leaves_what_the_autoscaler_holds() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn zero_replicas_pause_and_any_number_resumes() {
+fn allows_scaling_to_and_from_zero() {
     let sandbox = Sandbox::without_policy("paused");
-    sandbox.put_policy(&held_at_four("paused"));
+    sandbox.put_policy(&four_replicas("paused"));
     let mut manifest = model_server("api");
     apply(&sandbox, Apply::ClientSide, &manifest).succeeds();
     sandbox.scaled_to("api", 4);
@@ -286,7 +287,7 @@ fn zero_replicas_pause_and_any_number_resumes() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_policy_change_restarts_nothing_that_nobody_changes() {
+fn a_policy_change_does_not_restart_unchanged_workloads() {
     let sandbox = Sandbox::new("sticky");
     for way in Apply::BOTH {
         let name = way.name();
@@ -312,7 +313,7 @@ fn a_policy_change_restarts_nothing_that_nobody_changes() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_new_image_brings_the_policy_of_today_and_undo_what_ran_before() {
+fn a_new_image_applies_the_current_policy_and_undo_restores_the_old_template() {
     let sandbox = Sandbox::new("undo");
     for way in Apply::BOTH {
         let name = way.name();
@@ -337,7 +338,7 @@ fn a_new_image_brings_the_policy_of_today_and_undo_what_ran_before() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_restart_brings_the_policy_of_today() {
+fn a_restart_applies_the_current_policy() {
     let sandbox = Sandbox::new("restart");
     start(&sandbox, Apply::ClientSide, &model_server("client-side"));
     double_the_cpu(&sandbox);
@@ -349,7 +350,7 @@ fn a_restart_brings_the_policy_of_today() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_namespace_that_gets_the_label_of_a_policy_is_under_it() {
+fn applies_a_policy_to_a_namespace_that_gets_its_label() {
     let sandbox = Sandbox::without_policy("relabelled");
     sandbox.apply(&model_server("api")).succeeds();
     let mut policy = serving("relabelled");
@@ -358,7 +359,7 @@ fn a_namespace_that_gets_the_label_of_a_policy_is_under_it() {
     sandbox.kubectl(&["label", "namespace", "relabelled", "tidegate-test=relabelled"]).succeeds();
     sandbox.model_server("api", "its policy", |server| server["status"]["policy"] == "relabelled");
     sandbox.kubectl(&["label", "namespace", "relabelled", "tidegate-test-"]).succeeds();
-    sandbox.model_server("api", "that no policy is for it", |server| server["status"]["policy"].is_null());
+    sandbox.model_server("api", "no policy", |server| server["status"]["policy"].is_null());
 }
 
 #[test]

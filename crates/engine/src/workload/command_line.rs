@@ -187,8 +187,8 @@ impl CommandLine {
         let flag = place.checked_sub(1).and_then(|before| self.words[before].as_known()).filter(|word| is_flag(word));
         Lookup::Unknown(match (word.kind, flag) {
             (Kind::Doubt, _) => word.text.written(),
-            (_, Some(flag)) => format!("what `{flag} {}` stands for", word.text.written()),
-            (_, None) => format!("what `{}` stands for", word.text.written()),
+            (_, Some(flag)) => format!("what `{flag} {}` expands to", word.text.written()),
+            (_, None) => format!("what `{}` expands to", word.text.written()),
         })
     }
 
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn flags_that_unknown_words_may_contain_are_unknown() {
-        let unknown = |what: &str| Lookup::Unknown(format!("what `{what}` stands for"));
+        let unknown = |what: &str| Lookup::Unknown(format!("what `{what}` expands to"));
         for (text, expected) in [
             ("a $ARGS", Lookup::Found("b")),
             ("a \"$ARGS\"", Lookup::Absent),
