@@ -121,7 +121,7 @@ impl<'a> Container<'a> {
     /// Returns a probe of the container, if it has a handler.
     #[must_use]
     pub fn probe(&self, field: &str) -> Option<Probe<'a>> {
-        Probe::of(&self.value[field])
+        Probe::new(&self.value[field])
     }
 
     /// Returns the names and numbers of the container's TCP ports.

@@ -38,7 +38,7 @@ impl Environment {
     /// Returns the environment of a container: a value may refer to earlier variables, and the last of several entries
     /// counts.
     #[must_use]
-    pub fn of(container: &Container) -> Self {
+    pub fn new(container: &Container) -> Self {
         let may_have_more = super::items(container.field("envFrom")).next().is_some();
         let mut known = Self { variables: Arc::default(), may_have_more };
         for entry in super::items(container.field("env")) {
@@ -111,7 +111,7 @@ mod tests {
         ]});
         json_patch::merge(&mut value, more);
         let container = Container::new("/spec/template", "containers", 0, &value);
-        Environment::of(&container).words(&container).remove(0)
+        Environment::new(&container).words(&container).remove(0)
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub struct PriorBinding {
 impl PriorBinding {
     /// Returns how a workload is bound to its database, by the containers and names of its injected variables.
     #[must_use]
-    pub fn by(injected: BTreeSet<(String, String)>, workload: &Workload) -> Self {
+    pub fn new(injected: BTreeSet<(String, String)>, workload: &Workload) -> Self {
         if injected.is_empty() {
             return Self::default();
         }
@@ -33,14 +33,14 @@ impl PriorBinding {
     /// Returns the same for a pod template from which injected fields have been removed: all variables in it are the
     /// user's.
     #[must_use]
-    pub fn before(self) -> Self {
+    pub fn without_injected(self) -> Self {
         Self { injected: BTreeSet::new(), ..self }
     }
 
     /// Returns the prior binding of a created workload: it is bound again if a database was created for its name
     /// before.
     #[must_use]
-    pub fn again(exists: bool) -> Self {
+    pub fn recreated(exists: bool) -> Self {
         Self { holds: exists, ..Self::default() }
     }
 }

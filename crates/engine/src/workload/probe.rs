@@ -14,7 +14,7 @@ pub struct Probe<'a> {
 
 impl<'a> Probe<'a> {
     /// Returns the probe in a field of a container; none if it has no handler.
-    pub(super) fn of(value: &'a Value) -> Option<Self> {
+    pub(super) fn new(value: &'a Value) -> Option<Self> {
         has_handler(value).then_some(Self { value })
     }
 
@@ -65,12 +65,12 @@ mod tests {
     #[test]
     fn absent_fields_have_the_defaults_of_the_api_server() {
         let value = json!({"httpGet": {"port": 1}});
-        let probe = Probe::of(&value).unwrap();
+        let probe = Probe::new(&value).unwrap();
         assert_eq!((probe.path(), probe.timeout(), probe.window(), probe.is_tcp()), (Some("/"), 1, 30, false));
         let value =
             json!({"tcpSocket": {"port": 1}, "initialDelaySeconds": 5, "periodSeconds": 2, "failureThreshold": 4});
-        let probe = Probe::of(&value).unwrap();
+        let probe = Probe::new(&value).unwrap();
         assert_eq!((probe.path(), probe.window(), probe.is_tcp()), (None, 13, true));
-        assert!(Probe::of(&json!({"periodSeconds": 2})).is_none());
+        assert!(Probe::new(&json!({"periodSeconds": 2})).is_none());
     }
 }

@@ -51,7 +51,7 @@ pub(super) enum Shell {
 
 impl Shell {
     /// Returns the kind of shell of a program.
-    pub(super) fn of(program: &str) -> Option<Self> {
+    pub(super) fn from_program(program: &str) -> Option<Self> {
         match bare(program) {
             "sh" => Some(Self::Sh),
             "dash" | "ash" => Some(Self::Dash),
@@ -108,8 +108,8 @@ mod tests {
     use crate::workload::text::Text;
 
     fn commands_of(script: &str) -> Vec<CommandLine> {
-        let words: Vec<Word> = ["sh", "-c", script].map(|word| Word::of(Text::known(word))).into();
-        let invocation = Invocation::of(&words).unwrap();
+        let words: Vec<Word> = ["sh", "-c", script].map(|word| Word::new(Text::known(word))).into();
+        let invocation = Invocation::find(&words).unwrap();
         commands(&words, &invocation, &Environment::default())
     }
 
