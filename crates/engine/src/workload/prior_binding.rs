@@ -10,9 +10,9 @@ pub struct PriorBinding {
     /// The injected variables in its pod template, by container and name.
     pub(crate) injected: BTreeSet<(String, String)>,
     /// Whether it is bound.
-    pub(crate) holds: bool,
+    pub(crate) is_bound: bool,
     /// The user's variables that it has as well.
-    pub(crate) beside: BTreeSet<String>,
+    pub(crate) user_variables: BTreeSet<String>,
 }
 
 impl PriorBinding {
@@ -25,9 +25,9 @@ impl PriorBinding {
         let named = |(container, name): (&Container, &str)| (container.name().to_owned(), name.to_owned());
         let all: Vec<_> = workload.all_containers().collect();
         let variables = all.iter().flat_map(|container| names(container).map(move |name| (container, name)));
-        let beside =
+        let user_variables =
             variables.filter(|variable| !injected.contains(&named(*variable))).map(|(_, name)| name.to_owned());
-        Self { beside: beside.collect(), injected, holds: true }
+        Self { user_variables: user_variables.collect(), injected, is_bound: true }
     }
 
     /// Returns the same for a pod template from which injected fields have been removed: all variables in it are the
@@ -41,7 +41,7 @@ impl PriorBinding {
     /// before.
     #[must_use]
     pub fn recreated(exists: bool) -> Self {
-        Self { holds: exists, ..Self::default() }
+        Self { is_bound: exists, ..Self::default() }
     }
 }
 
