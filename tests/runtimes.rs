@@ -177,5 +177,5 @@ fn probes_a_script_only_if_its_port_is_known() {
     let elsewhere = json!({"configMapKeyRef": {"name": "flags", "key": "args"}});
     let (applied, stored) = served("elsewhere", json!({"name": "ARGS", "valueFrom": elsewhere}));
     assert_eq!(stored["readinessProbe"], Value::Null, "{stored}");
-    applied.says("no probes are injected").says("what `$ARGS` stands for");
+    applied.says("no probes are injected").says("what `$ARGS` expands to");
 }

@@ -78,7 +78,7 @@ impl Case {
         let container = json!({"name": "m", "image": "m:1", "command": command, "env": env});
         let object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         let container = Workload::view(&object).unwrap().containers().next().unwrap();
-        let commands = CommandLine::commands_of(&container, &Environment::of(&container)).into_iter();
+        let commands = CommandLine::commands_of(&container, &Environment::new(&container)).into_iter();
         commands.filter(|words| words.program().is_none_or(|program| program == "serve")).collect()
     }
 }

@@ -397,8 +397,8 @@ impl Injected {
 /// Returns how a workload was bound to its database before a request: a recreated workload uses its previous database.
 fn prior_binding(asked: &Subject, old: Option<&Subject>, facts: &Facts) -> PriorBinding {
     match old {
-        Some(old) => old.prior().clone().before(),
-        None => PriorBinding::again(facts.databases_of(&asked.workload.reference()).next().is_some()),
+        Some(old) => old.prior().clone().without_injected(),
+        None => PriorBinding::recreated(facts.databases_of(&asked.workload.reference()).next().is_some()),
     }
 }
 

@@ -136,7 +136,7 @@ impl Receipt {
 /// Returns how a workload is bound to its database, by its receipt: all injected variables belong to the binding.
 pub(super) fn prior_binding(receipt: Option<&Receipt>, workload: &Workload) -> PriorBinding {
     let variables = receipt.map(|receipt| receipt.variables(workload.pod_spec())).unwrap_or_default();
-    PriorBinding::by(variables, workload)
+    PriorBinding::new(variables, workload)
 }
 
 /// Adds an entry for each field of an injected value, or for the value itself if it has no fields.

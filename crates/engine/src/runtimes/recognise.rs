@@ -14,7 +14,7 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub(super) fn of(container: &Container<'a>) -> Self {
-        let environment = Environment::of(container);
+        let environment = Environment::new(container);
         let commands = CommandLine::commands_of(container, &environment);
         Self { environment, image: Parts::of(container.image()), is_default: is_default(container), commands }
     }

@@ -1,25 +1,25 @@
-//! What the author of a workload asks for by annotations on it.
+//! The requests that annotations of a workload make.
 
 use super::Workload;
 use crate::api::{AUTOSCALING_ANNOTATION, DATABASE_ANNOTATION, MAX_REPLICAS_ANNOTATION, MIN_REPLICAS_ANNOTATION};
 
-/// What the author of a workload asks for. A policy says how much of it is granted.
+/// The requests in the annotations of a workload. The policy limits what is granted.
 #[derive(Clone, Copy, Debug)]
 pub struct Annotations<'a>(Workload<'a>);
 
-/// One annotation, read.
+/// The value of an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requested<'a, T> {
-    /// It is not there.
+    /// The annotation is absent.
     Unsaid,
-    /// It says this.
+    /// A valid value.
     Said(T),
-    /// It says this, which means nothing.
+    /// An invalid value.
     Unclear(&'a str),
 }
 
 impl<T: Copy> Requested<'_, T> {
-    /// Returns what is asked for, where that is clear.
+    /// Returns the value, if it is valid.
     #[must_use]
     pub fn said(&self) -> Option<T> {
         match self {
@@ -36,19 +36,19 @@ impl<'a> Annotations<'a> {
         Self(*workload)
     }
 
-    /// Returns the least number of replicas that is asked for.
+    /// Returns the requested minimum number of replicas.
     #[must_use]
     pub fn min_replicas(&self) -> Requested<'a, i32> {
         self.read(MIN_REPLICAS_ANNOTATION, |text| at_least(0, text))
     }
 
-    /// Returns the greatest number of replicas that is asked for.
+    /// Returns the requested maximum number of replicas.
     #[must_use]
     pub fn max_replicas(&self) -> Requested<'a, i32> {
         self.read(MAX_REPLICAS_ANNOTATION, |text| at_least(1, text))
     }
 
-    /// Returns whether there is to be a database.
+    /// Returns whether a database is requested.
     #[must_use]
     pub fn database(&self) -> Requested<'a, bool> {
         self.read(DATABASE_ANNOTATION, |text| match text {
@@ -58,7 +58,7 @@ impl<'a> Annotations<'a> {
         })
     }
 
-    /// Returns whether something other than Tidegate scales the workload, as the annotation says it.
+    /// Returns the annotation that says whether something other than Tidegate scales the workload.
     #[must_use]
     pub fn scaled_elsewhere(&self) -> Requested<'a, bool> {
         self.read(AUTOSCALING_ANNOTATION, |text| (text == "external").then_some(true))
@@ -76,7 +76,7 @@ impl<'a> Annotations<'a> {
     }
 }
 
-/// Reads a number of replicas of at least so many.
+/// Parses a number of replicas with a minimum.
 fn at_least(least: i32, text: &str) -> Option<i32> {
     text.parse().ok().filter(|count| *count >= least)
 }
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_clear_is_told_from_what_is_not() {
+    fn tells_valid_from_invalid_values() {
         let object = annotated(&json!({MIN_REPLICAS_ANNOTATION: "2", MAX_REPLICAS_ANNOTATION: "many",
             DATABASE_ANNOTATION: "none"}));
         let annotations = Annotations::new(&Workload::view(&object).unwrap());
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_asks_for_no_replicas_at_most() {
+    fn the_maximum_must_not_be_zero() {
         let read = |text: &str| {
             let object = annotated(&json!({MIN_REPLICAS_ANNOTATION: text, MAX_REPLICAS_ANNOTATION: text}));
             let annotations = Annotations::new(&Workload::view(&object).unwrap());

@@ -106,8 +106,8 @@ impl CommandLine {
     /// References to variables with literal values are resolved.
     #[must_use]
     pub fn commands_of(container: &Container, environment: &Environment) -> Vec<Self> {
-        let words: Vec<Word> = environment.words(container).into_iter().map(Word::of).collect();
-        match Invocation::of(&words) {
+        let words: Vec<Word> = environment.words(container).into_iter().map(Word::new).collect();
+        match Invocation::find(&words) {
             Some(invocation) => shell::commands(&words, &invocation, environment),
             None if words.is_empty() => Vec::new(),
             None => vec![Self { words, environment: environment.clone() }],
@@ -134,7 +134,7 @@ impl CommandLine {
     /// Returns the command line with a program prepended.
     #[must_use]
     pub fn behind(&self, program: &str) -> Self {
-        let program = Word::of(Text::known(program));
+        let program = Word::new(Text::known(program));
         Self { words: iter::once(program).chain(self.words.iter().cloned()).collect(), ..self.clone() }
     }
 
@@ -187,8 +187,8 @@ impl CommandLine {
         let flag = place.checked_sub(1).and_then(|before| self.words[before].as_known()).filter(|word| is_flag(word));
         Lookup::Unknown(match (word.kind, flag) {
             (Kind::Doubt, _) => word.text.written(),
-            (_, Some(flag)) => format!("what `{flag} {}` stands for", word.text.written()),
-            (_, None) => format!("what `{}` stands for", word.text.written()),
+            (_, Some(flag)) => format!("what `{flag} {}` expands to", word.text.written()),
+            (_, None) => format!("what `{}` expands to", word.text.written()),
         })
     }
 
@@ -346,8 +346,8 @@ fn after_flag<'w>(word: &'w str, flag: &str) -> Option<&'w str> {
 
 /// Returns whether a container runs a shell script.
 pub(super) fn is_script(container: &Container) -> bool {
-    let words: Vec<Word> = Environment::of(container).words(container).into_iter().map(Word::of).collect();
-    Invocation::of(&words).is_some()
+    let words: Vec<Word> = Environment::new(container).words(container).into_iter().map(Word::new).collect();
+    Invocation::find(&words).is_some()
 }
 
 #[cfg(test)]
@@ -362,7 +362,7 @@ mod tests {
             {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
         ]);
         let container = Container::new("/spec/template", "containers", 0, &value);
-        CommandLine::commands_of(&container, &Environment::of(&container))
+        CommandLine::commands_of(&container, &Environment::new(&container))
     }
 
     fn commands(value: Value) -> Vec<String> {
@@ -376,7 +376,7 @@ mod tests {
     }
 
     fn of(text: &str) -> CommandLine {
-        let words = text.split(' ').map(|word| Word::of(Text::known(word))).collect();
+        let words = text.split(' ').map(|word| Word::new(Text::known(word))).collect();
         CommandLine::new(words, Environment::default())
     }
 
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn flags_that_unknown_words_may_contain_are_unknown() {
-        let unknown = |what: &str| Lookup::Unknown(format!("what `{what}` stands for"));
+        let unknown = |what: &str| Lookup::Unknown(format!("what `{what}` expands to"));
         for (text, expected) in [
             ("a $ARGS", Lookup::Found("b")),
             ("a \"$ARGS\"", Lookup::Absent),

@@ -29,8 +29,8 @@ const STACK: usize = 256 << 20;
 /// The maximum length of a script.
 const MAX_LENGTH: usize = 64 << 10;
 
-/// The maximum number of substitutions and arithmetic expansions in a script: parsing nested ones takes exponential
-/// time.
+/// The maximum number of substitutions and arithmetic expansions in a script: the time to parse nested ones grows
+/// fast.
 const MAX_SUBSTITUTIONS: usize = 64;
 
 /// The maximum number of steps for the scripts of a container, which take less than a second.
@@ -51,7 +51,7 @@ pub(super) enum Shell {
 
 impl Shell {
     /// Returns the kind of shell of a program.
-    pub(super) fn of(program: &str) -> Option<Self> {
+    pub(super) fn from_program(program: &str) -> Option<Self> {
         match bare(program) {
             "sh" => Some(Self::Sh),
             "dash" | "ash" => Some(Self::Dash),
@@ -108,8 +108,8 @@ mod tests {
     use crate::workload::text::Text;
 
     fn commands_of(script: &str) -> Vec<CommandLine> {
-        let words: Vec<Word> = ["sh", "-c", script].map(|word| Word::of(Text::known(word))).into();
-        let invocation = Invocation::of(&words).unwrap();
+        let words: Vec<Word> = ["sh", "-c", script].map(|word| Word::new(Text::known(word))).into();
+        let invocation = Invocation::find(&words).unwrap();
         commands(&words, &invocation, &Environment::default())
     }
 

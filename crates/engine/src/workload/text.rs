@@ -125,7 +125,7 @@ pub(super) struct Word {
 
 impl Word {
     /// Returns one word.
-    pub(super) fn of(text: Text) -> Self {
+    pub(super) fn new(text: Text) -> Self {
         Self { text, kind: Kind::One }
     }
 

@@ -59,7 +59,7 @@ impl Own {
         prior: &PriorBinding,
     ) -> Option<Unbound> {
         let (name, mixed) = (container.name(), self.mixed.join(", "));
-        let is_kept = |server: &String| self.mixed.is_empty() && prior.holds && prior.beside.contains(server);
+        let is_kept = |server: &String| self.mixed.is_empty() && prior.is_bound && prior.user_variables.contains(server);
         if let Some(server) = self.server.as_ref().filter(|server| !is_asked && !is_kept(server)) {
             let instead = match &*mixed {
                 "" => "bind Tidegate's as well".to_owned(),
@@ -77,7 +77,7 @@ impl Own {
             );
             return Some(Unbound::Impossible(("VariablesConflict", message)));
         }
-        (self.is_open && !is_asked && !settings.over_env_from && !prior.holds).then(|| {
+        (self.is_open && !is_asked && !settings.over_env_from && !prior.is_bound).then(|| {
             Unbound::Elsewhere(format!(
                 "container {name} takes variables from `envFrom`, which may already name a database; set the \
                  annotation {DATABASE_ANNOTATION}: \"true\" to bind Tidegate's, whose variables take precedence, or \

@@ -267,6 +267,6 @@ fn is_option(word: &Word) -> bool {
 fn invocation(words: &[Word]) -> Option<Invocation> {
     let known = |word: &Word| word.as_known().map(str::to_owned);
     let program = words.iter().map_while(known).find(|word| !KEYWORDS.contains(&word.as_str()))?;
-    let is_one = Shell::of(&program).is_some() || WRAPPERS.contains(&bare(&program));
-    Invocation::of(words).filter(|_| is_one)
+    let is_one = Shell::from_program(&program).is_some() || WRAPPERS.contains(&bare(&program));
+    Invocation::find(words).filter(|_| is_one)
 }

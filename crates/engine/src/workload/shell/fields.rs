@@ -12,7 +12,7 @@ pub(super) struct Fields {
 impl Fields {
     /// Starts a word, unless one has been started: a quoted empty string is a word, too.
     pub(super) fn start(&mut self) -> &mut Word {
-        self.current.get_or_insert_with(|| Word::of(Text::default()))
+        self.current.get_or_insert_with(|| Word::new(Text::default()))
     }
 
     /// Ends the current word.

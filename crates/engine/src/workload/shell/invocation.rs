@@ -21,8 +21,8 @@ pub(in crate::workload) struct Invocation {
 
 impl Invocation {
     /// Finds the shell that is called with a script, also after a wrapper such as `tini --`.
-    pub(in crate::workload) fn of(words: &[Word]) -> Option<Self> {
-        let shell = |(at, word): (usize, &Word)| Some((at, Shell::of(word.as_known()?)?));
+    pub(in crate::workload) fn find(words: &[Word]) -> Option<Self> {
+        let shell = |(at, word): (usize, &Word)| Some((at, Shell::from_program(word.as_known()?)?));
         let (at, shell) = words.iter().enumerate().find_map(shell)?;
         let script = at + 1 + script(&words[at + 1..])?;
         Some(Self { shell, at, script })
@@ -68,8 +68,8 @@ mod tests {
     use crate::workload::text::Text;
 
     fn found(words: &str) -> Option<String> {
-        let words: Vec<Word> = words.split(' ').map(|word| Word::of(Text::known(word))).collect();
-        Some(words[Invocation::of(&words)?.script].text.written())
+        let words: Vec<Word> = words.split(' ').map(|word| Word::new(Text::known(word))).collect();
+        Some(words[Invocation::find(&words)?.script].text.written())
     }
 
     #[test]
@@ -105,9 +105,9 @@ mod tests {
 
     #[test]
     fn finds_an_unknown_script() {
-        let unknown = || Word::of(Text::unknown("$(SCRIPT)"));
-        let sh = |option: &str| vec![Word::of(Text::known("sh")), Word::of(Text::known(option)), unknown()];
-        assert_eq!(Invocation::of(&sh("-c")).map(|found| found.script), Some(2));
-        assert_eq!(Invocation::of(&sh("-e")), None);
+        let unknown = || Word::new(Text::unknown("$(SCRIPT)"));
+        let sh = |option: &str| vec![Word::new(Text::known("sh")), Word::new(Text::known(option)), unknown()];
+        assert_eq!(Invocation::find(&sh("-c")).map(|found| found.script), Some(2));
+        assert_eq!(Invocation::find(&sh("-e")), None);
     }
 }
