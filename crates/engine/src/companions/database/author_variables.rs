@@ -59,7 +59,8 @@ impl Own {
         prior: &PriorBinding,
     ) -> Option<Unbound> {
         let (name, mixed) = (container.name(), self.mixed.join(", "));
-        let is_kept = |server: &String| self.mixed.is_empty() && prior.is_bound && prior.user_variables.contains(server);
+        let is_kept =
+            |server: &String| self.mixed.is_empty() && prior.is_bound && prior.user_variables.contains(server);
         if let Some(server) = self.server.as_ref().filter(|server| !is_asked && !is_kept(server)) {
             let instead = match &*mixed {
                 "" => "bind Tidegate's as well".to_owned(),
