@@ -166,7 +166,7 @@ fn a_name_that_the_api_server_makes_up_gets_no_database() {
     server["metadata"]["name"] = Value::Null;
     server["metadata"]["generateName"] = "api-".into();
     let created = sandbox.kubectl_with(&["create", "-f", "-"], &server).succeeds();
-    created.says("no database is bound: its name follows from the workload's");
+    created.says("no database is bound: its name is derived from the workload's");
     let stored = sandbox.list("Deployment").remove(0);
     let name = stored["metadata"]["name"].as_str().unwrap();
     assert_eq!(sandbox.container(name)["env"], Value::Null);

@@ -225,7 +225,7 @@ fn adopt_shows_the_next_changes_and_creates_no_unusable_autoscaler() {
     for told in [
         "  autoscaler: none: container api has no memory request",
         "  database: Cluster db-api\n",
-        "  with the next change of its pod template:\n",
+        "  with the next change of the pod template:\n",
         "    injected: containers/api/resources/requests/memory: 200Mi\n",
         "    injected: containers/api/env/PGHOST/value: db-api-rw\n",
         "    autoscaler: HorizontalPodAutoscaler api-tidegate\n",
@@ -295,7 +295,7 @@ fn explain_considers_other_objects() {
     let path = plane.new_folder().join("kubeconfig");
     fs::write(&path, kubeconfig.to_string()).unwrap();
     let explained = tidegate(&sandbox, &["explain", "deployment/api", "--kubeconfig", path.to_str().unwrap()]);
-    let explained = explained.succeeds().says("not allowed to read these objects").says("PersistentVolumeClaim");
+    let explained = explained.succeeds().says("not allowed to list these objects").says("PersistentVolumeClaim");
     assert_eq!(outcome(&explained, "single-writer-volume"), "conforms");
     assert_eq!(outcome(&explained, "missing-disruption-budget"), "conforms", "it was not checked");
 }

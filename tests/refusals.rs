@@ -150,7 +150,7 @@ fn a_newly_labelled_deployment_is_injected_at_its_next_change() {
     sandbox.apply(&manifest).succeeds();
     let before = sandbox.rolled_out("api");
     let labelled = sandbox.kubectl(&["label", "deployment", "api", &format!("{LABEL}=model-server")]).succeeds();
-    labelled.says("nothing is injected until its pod template changes");
+    labelled.says("no companions are created until its pod template changes");
     assert_eq!(sandbox.template("api"), before["spec"]["template"]);
     sandbox.kubectl(&["rollout", "restart", "deployment", "api"]).succeeds().says_nothing();
     sandbox.autoscaler("api");

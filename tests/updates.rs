@@ -206,7 +206,7 @@ fn a_users_variable_replaces_the_binding_until_it_is_removed() {
         container(&mut manifest)["env"] =
             json!([{"name": "PGHOST", "value": "elsewhere"}, {"name": "PGPASSWORD", "valueFrom": mine}]);
         let applied = apply(&sandbox, way, &manifest).succeeds();
-        applied.says("no database is bound: container api sets PGHOST").says("once PGHOST, PGPASSWORD are left out");
+        applied.says("no database is bound: container api sets PGHOST").says("once PGHOST, PGPASSWORD are removed");
         sandbox.rolled_out(name);
         assert_eq!(sandbox.container(name)["env"], container(&mut manifest)["env"], "{way:?}");
 

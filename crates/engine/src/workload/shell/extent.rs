@@ -27,7 +27,7 @@ pub(super) fn end(of: Opened, chars: &[char], from: usize) -> Option<usize> {
             (')', Opened::Parentheses) if depth == 0 => return Some(at),
             (')', Opened::Parentheses) => depth -= 1,
             ('(', Opened::Parentheses) => depth += 1,
-            ('#', Opened::Parentheses) if chars[at - 1].is_whitespace() || at == from => return None,
+            ('#', Opened::Parentheses) if at == from || chars[at - 1].is_whitespace() => return None,
             ('<', Opened::Parentheses) if chars.get(at + 1) == Some(&'<') => return None,
             ('c', Opened::Parentheses) if chars[at..].starts_with(&['c', 'a', 's', 'e']) => return None,
             ('\\', _) => at += 1,
