@@ -1,7 +1,7 @@
-# Everything that is built goes into a cache outside of the tree; TIDEGATE_CACHE says where.
+# Everything is built into a cache outside of the tree: TIDEGATE_CACHE.
 TIDEGATE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
-# One folder per checkout: Cargo takes two checkouts of one package for the same one, and what tests compile in
-# (the folder of their cases) is then the other's.
+# One folder per checkout: Cargo does not distinguish two checkouts of a package, so tests would read the files of the
+# other checkout, whose path is compiled in.
 CARGO_TARGET_DIR ?= $(TIDEGATE_CACHE)/target/$(shell pwd -P | cksum | cut -d ' ' -f 1)
 export TIDEGATE_CACHE CARGO_TARGET_DIR
 
@@ -9,11 +9,11 @@ CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TIDEGATE_CACHE)/tools/bin/cargo-deny
 
 .PHONY: help
-help: ## Show what there is to make.
+help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
 
 .PHONY: demo
-demo: prerequisites ## Start a control plane with Tidegate and show what it does; leaves it running.
+demo: prerequisites ## Start a control plane with Tidegate, show what it does, and leave it running.
 	@dev/demo up
 
 .PHONY: demo-down
@@ -21,24 +21,24 @@ demo-down: ## Stop what `make demo` left running.
 	@dev/demo down
 
 .PHONY: test
-test: prerequisites control-plane ## Run every test, those on the real control plane included; not those with KEDA itself.
+test: prerequisites control-plane ## Run all tests, including those on a real control plane, except those with KEDA itself.
 	cargo test --locked --workspace --no-fail-fast -- --include-ignored
 
 .PHONY: test-keda
-test-keda: prerequisites control-plane ## Run the tests with KEDA itself, which is built for some minutes the first time.
+test-keda: prerequisites control-plane ## Run the tests with KEDA itself; the first time builds it, which takes some minutes.
 	@dev/keda/build > /dev/null
 	cargo test --locked --test keda -- --include-ignored
 
 .PHONY: test-fast
-test-fast: ## Run the unit and case tests only: no control plane.
+test-fast: ## Run the tests that need no control plane.
 	cargo test --locked --workspace --no-fail-fast
 
 .PHONY: test-skew
-test-skew: ## Run every test on another version of Kubernetes: make test-skew KUBERNETES=1.37.2
+test-skew: ## Run `make test` on another version of Kubernetes: make test-skew KUBERNETES=1.37.2
 	TIDEGATE_KUBERNETES=$(KUBERNETES) $(MAKE) test
 
 .PHONY: lint
-lint: prerequisites $(CARGO_DENY) ## Check format, lints, docs, licences and generated files.
+lint: prerequisites $(CARGO_DENY) ## Check formatting, lints, docs and licences.
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --test keda -- -D warnings
@@ -48,15 +48,15 @@ lint: prerequisites $(CARGO_DENY) ## Check format, lints, docs, licences and gen
 	cd dev/controlplane && test -z "$$(gofmt -l .)"
 
 .PHONY: bench
-bench: prerequisites control-plane ## Measure decisions and the webhook; writes docs/benchmarks.md.
+bench: prerequisites control-plane ## Benchmark decisions and the webhook; writes docs/benchmarks.md.
 	cargo bench --locked --bench decide --bench webhook
 
 .PHONY: bench-controller
-bench-controller: prerequisites control-plane ## Measure the controller with up to 10,000 model servers; writes docs/benchmarks-controller.md.
+bench-controller: prerequisites control-plane ## Benchmark the controller with up to 10,000 model servers; writes docs/benchmarks-controller.md.
 	cargo bench --locked --bench controller
 
 .PHONY: generate
-generate: ## Write what is generated from the code.
+generate: ## Write the files that are generated from the code.
 	cargo run --locked --quiet -- generate crds
 	cargo run --locked --quiet -- generate webhooks
 	cargo run --locked --quiet -- generate rbac

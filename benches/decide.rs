@@ -1,4 +1,4 @@
-//! How long one decision takes, alone and with the bytes around it; and what the facts of many workloads cost.
+//! How long one decision takes, alone and from bytes to bytes; and the cost of the facts of many workloads.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tidegate_engine::workload::{Workload, WorkloadRef};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A review that an API server sent; see the README beside them.
+/// A review that an API server sent; see `fixtures/README.md`.
 struct Recorded {
     name: &'static str,
     webhook: Webhook,
@@ -81,10 +81,10 @@ fn answer_in_bytes(criterion: &mut Criterion) {
     }
 }
 
-/// How many workloads there are where it matters, each in a namespace of its own.
+/// The number of workloads, each in a namespace of its own.
 const WORKLOADS: usize = 10_000;
 
-/// What it costs to get at the facts, and to note one that a watch tells: alone, and while somebody decides on those before.
+/// The cost of reading the facts, and of updating one: alone, and while a decision holds an earlier snapshot.
 fn facts_of_many(criterion: &mut Criterion) {
     let state = SharedState::new(policies());
     (0..WORKLOADS).for_each(|number| state.note(|facts| add_workload(facts, number)));
@@ -124,11 +124,11 @@ fn view(object: &Value) -> Workload<'_> {
 
 fn policies() -> PolicySet {
     let scope = [("app.kubernetes.io/component".to_owned(), "model-server".to_owned())].into();
-    let text = policy::shipped("serving").expect("the policy is one that we ship");
-    manifests::policies("serving", text, scope).expect("it makes sense")
+    let text = policy::shipped("serving").expect("the policy is shipped");
+    manifests::policies("serving", text, scope).expect("the policy is valid")
 }
 
-/// What is known of the cluster: at the time of an update, the autoscaler and the database are there.
+/// The facts: at the time of an update, the autoscaler and the database exist.
 fn facts(operation: Operation) -> Facts {
     let namespaces = [("default".to_owned(), Namespace::default())].into();
     let mut facts = Facts { namespaces, apis: Apis::all(), ..Facts::default() };

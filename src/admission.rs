@@ -1,6 +1,6 @@
-//! AdmissionReview bytes in, AdmissionReview bytes out.
+//! Decodes and answers reviews of the kind AdmissionReview.
 //!
-//! The envelope is decoded before the object, so that the `uid` survives an object that cannot be read.
+//! The envelope is decoded before the object, so that an answer has the `uid` even if the object cannot be parsed.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
 
 pub mod database_deletion;
@@ -26,42 +26,42 @@ use tidegate_engine::workload::{Sent, ValidationError, Workload};
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 
-/// Which of the two webhooks is asked.
+/// Which of the two webhooks is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Webhook {
     /// Changes the object and never refuses it.
     Mutate,
-    /// Refuses the object or not, and never changes it.
+    /// Allows or refuses the object, and never changes it.
     Validate,
 }
 
-/// Why a body is no review that could be answered.
+/// Why a body is not a valid review.
 #[derive(Debug, thiserror::Error)]
 pub enum BadReview {
-    /// It is not JSON of the right form.
+    /// It cannot be parsed.
     #[error("the body is not an AdmissionReview")]
     Malformed(#[source] serde_json::Error),
-    /// It does not say what it is.
-    #[error("the body has no kind; send an {KIND} {API_VERSION}")]
+    /// It has no kind.
+    #[error("the body has no kind; must be an {KIND} of {API_VERSION}")]
     NoKind,
-    /// It is a review of another version, or something else altogether.
-    #[error("the body is a {kind} {api_version}; send an {KIND} {API_VERSION}")]
+    /// It is a review of another version, or another kind.
+    #[error("the body is a {kind} of {api_version}; must be an {KIND} of {API_VERSION}")]
     OtherKind {
         /// Its kind.
         kind: String,
         /// Its version.
         api_version: String,
     },
-    /// It asks nothing.
+    /// It has no request.
     #[error("the AdmissionReview has no request with a uid")]
     NoRequest,
 }
 
-/// A review whose envelope could be read.
+/// A review whose envelope is valid.
 #[derive(Debug)]
 pub struct Review<'a> {
-    request: Asked<'a, Sent>,
-    /// Why its objects could not be read.
+    request: AdmissionRequest<'a, Sent>,
+    /// Why its objects could not be parsed.
     problem: Option<String>,
 }
 
@@ -73,13 +73,13 @@ struct Envelope<'a, O> {
     #[serde(borrow, default)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
-    request: Option<Asked<'a, O>>,
+    request: Option<AdmissionRequest<'a, O>>,
 }
 
-/// What is asked, with the objects in a form of choice.
+/// The request of a review, with objects of type `O`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de>"))]
-struct Asked<'a, O> {
+struct AdmissionRequest<'a, O> {
     #[serde(borrow, default)]
     uid: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -117,7 +117,7 @@ struct UserInfo<'a> {
 /// Decodes the envelope of a review.
 ///
 /// # Errors
-/// Says why the body is no review that could be answered.
+/// If the body is not a valid review.
 pub fn decode(body: &[u8]) -> Result<Review<'_>, BadReview> {
     match serde_json::from_slice::<Envelope<Sent>>(body) {
         Ok(envelope) => Ok(Review { request: envelope.request()?, problem: None }),
@@ -129,7 +129,7 @@ pub fn decode(body: &[u8]) -> Result<Review<'_>, BadReview> {
 }
 
 impl<'a, O> Envelope<'a, O> {
-    fn request(self) -> Result<Asked<'a, O>, BadReview> {
+    fn request(self) -> Result<AdmissionRequest<'a, O>, BadReview> {
         if self.kind.is_empty() {
             return Err(BadReview::NoKind);
         }
@@ -141,13 +141,13 @@ impl<'a, O> Envelope<'a, O> {
     }
 }
 
-impl<O> Asked<'_, O> {
-    fn into_owned(self) -> Asked<'static, O> {
+impl<O> AdmissionRequest<'_, O> {
+    fn into_owned(self) -> AdmissionRequest<'static, O> {
         fn owned(text: Cow<str>) -> Cow<'static, str> {
             text.into_owned().into()
         }
         let groups = self.user_info.groups.into_iter().map(owned).collect();
-        Asked {
+        AdmissionRequest {
             uid: owned(self.uid),
             kind: GroupKind { group: owned(self.kind.group), kind: owned(self.kind.kind) },
             operation: owned(self.operation),
@@ -161,10 +161,20 @@ impl<O> Asked<'_, O> {
     }
 }
 
-impl<'a, O> Asked<'a, O> {
-    fn without_objects<P>(self) -> Asked<'a, P> {
+impl<'a, O> AdmissionRequest<'a, O> {
+    fn without_objects<P>(self) -> AdmissionRequest<'a, P> {
         let Self { uid, kind, operation, namespace, name, sub_resource, user_info, .. } = self;
-        Asked { uid, kind, operation, namespace, name, sub_resource, user_info, object: None, old_object: None }
+        AdmissionRequest {
+            uid,
+            kind,
+            operation,
+            namespace,
+            name,
+            sub_resource,
+            user_info,
+            object: None,
+            old_object: None,
+        }
     }
 }
 
@@ -173,51 +183,51 @@ fn view(Sent(object): &Sent) -> Result<Workload<'_>, Unreadable> {
     Workload::view(object).map_err(Unreadable::Shape)
 }
 
-/// Why an object is left alone or refused without being judged.
+/// Why an object cannot be checked.
 #[derive(Debug, thiserror::Error)]
 enum Unreadable {
     #[error("the request has no object")]
     Missing,
-    #[error("the object cannot be read: {0}")]
+    #[error("the object cannot be parsed: {0}")]
     Json(String),
-    #[error("the object is no workload")]
+    #[error("the object is not a valid workload")]
     Shape(#[source] ValidationError),
 }
 
 impl Review<'_> {
-    /// Returns the review without the bytes that it was decoded from.
+    /// Returns the review detached from the bytes that it was decoded from.
     #[must_use]
     pub fn into_owned(self) -> Review<'static> {
         Review { request: self.request.into_owned(), problem: self.problem }
     }
 
-    /// Returns the request's identity, which the answer must carry.
+    /// Returns the UID of the request, which the answer must carry.
     #[must_use]
     pub fn uid(&self) -> &str {
         &self.request.uid
     }
 
-    /// Returns the namespace that the request is about.
+    /// Returns the namespace of the object.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.request.namespace
     }
 
-    /// Returns the name of the object; empty where the API server has yet to make it.
+    /// Returns the name of the object; empty if the API server has yet to generate it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.request.name
     }
 
-    /// Returns the answer of a webhook at a time.
+    /// Returns the answer of a webhook.
     #[must_use]
     pub fn answer(&self, webhook: Webhook, now: Timestamp, policies: &PolicySet, facts: &Facts) -> Answer<'_> {
-        if !self.is_ours() {
+        if !self.is_supported() {
             return Answer::allow(self.uid());
         }
-        let evaluation = self.question(now).map(|request| Evaluation::new(request, policies, facts));
+        let evaluation = self.request(now).map(|request| Evaluation::new(request, policies, facts));
         match (evaluation, webhook) {
-            // What is no model server is nobody's to refuse, whatever the webhook was registered for.
+            // Whatever the webhook is registered for, only model servers are refused.
             (Ok(evaluation), _) if evaluation.is_unlabelled() => Answer::allow(self.uid()),
             (Ok(evaluation), Webhook::Mutate) => self.mutation(&evaluation),
             (Ok(evaluation), Webhook::Validate) => self.verdict(&evaluation),
@@ -225,41 +235,41 @@ impl Review<'_> {
         }
     }
 
-    /// Tells whether a webhook may take long to answer: it judges the object by rules that policies bring themselves.
+    /// Returns whether a webhook may take long to answer: custom rules of policies apply to the object.
     #[must_use]
     pub fn may_take_long(&self, webhook: Webhook, policies: &PolicySet, facts: &Facts) -> bool {
-        let is_judged = webhook == Webhook::Validate && policies.has_custom_rules() && self.is_ours();
-        // The policies of the old object are those that count where the label is taken off; no custom rule applies then.
-        let object = self.request.object.as_ref().filter(|_| is_judged).and_then(|object| view(object).ok());
+        let is_checked = webhook == Webhook::Validate && policies.has_custom_rules() && self.is_supported();
+        // If the label is removed, the policies of the old object apply, but none of their custom rules.
+        let object = self.request.object.as_ref().filter(|_| is_checked).and_then(|object| view(object).ok());
         let effective = object.and_then(|workload| policies.resolve(&workload, facts));
         effective.is_some_and(|effective| effective.has_custom_rules())
     }
 
-    /// Returns the answer where no decision could be made: the mutating webhook lets the object through with a warning,
-    /// the validating one refuses it.
+    /// Returns the answer for a failed decision: the mutating webhook allows the object with a warning, the validating
+    /// one refuses it.
     #[must_use]
     pub fn failure(&self, webhook: Webhook, why: &str) -> Answer<'_> {
         match webhook {
             Webhook::Mutate => {
-                let warnings = vec![format!("tidegate left the object as it is: {why}")];
+                let warnings = vec![format!("tidegate did not change the object: {why}")];
                 Answer { warnings, ..Answer::allow(self.uid()) }
             }
             Webhook::Validate => {
-                Answer::refuse(self.uid(), format!("tidegate cannot judge the object: {why}"), Vec::new())
+                Answer::refuse(self.uid(), format!("tidegate cannot check the object: {why}"), Vec::new())
             }
         }
     }
 
-    /// Only main resources of the kinds that can be model servers are decided on, whatever the webhook was registered for.
-    fn is_ours(&self) -> bool {
+    /// Returns whether the request creates or updates a kind that can be a model server, and no subresource of it.
+    fn is_supported(&self) -> bool {
         let request = &self.request;
         Kind::in_group(&request.kind.group, &request.kind.kind).is_some()
             && request.sub_resource.is_empty()
             && matches!(&*request.operation, "CREATE" | "UPDATE")
     }
 
-    /// Returns what the engine is asked.
-    fn question(&self, now: Timestamp) -> Result<Request<'_>, Unreadable> {
+    /// Returns the request for the engine.
+    fn request(&self, now: Timestamp) -> Result<Request<'_>, Unreadable> {
         if let Some(problem) = &self.problem {
             return Err(Unreadable::Json(problem.clone()));
         }
@@ -301,18 +311,18 @@ impl Review<'_> {
     }
 }
 
-/// What a webhook says to one request.
+/// The answer of a webhook to one request.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer<'a> {
     uid: &'a str,
-    /// Whether the request goes on.
+    /// Whether the request is allowed.
     pub allowed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Status>,
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'static str>,
-    /// Written by [`Answer::encode`]: in base64 no character needs an escape, and none is looked for.
+    /// Written by [`Answer::encode`], which need not escape base64.
     #[serde(skip)]
     patch: Patch,
     #[serde(skip_serializing_if = "Vec::is_empty")]

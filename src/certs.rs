@@ -1,14 +1,14 @@
-//! The certificate the webhook serves with and the CA the API server trusts it by, kept in one folder.
+//! The webhook's serving certificate and the CA by which the API server trusts it, in one folder.
 //!
-//! | file      | holds                                                | mode |
+//! | file      | contents                                             | mode |
 //! |-----------|------------------------------------------------------|------|
 //! | `ca.crt`  | the CA certificate, which goes to `caBundle`          | 0644 |
 //! | `ca.key`  | its private key                                       | 0600 |
 //! | `tls.crt` | the served certificate, then any intermediates        | 0644 |
 //! | `tls.key` | its private key                                       | 0600 |
 //!
-//! An empty folder is filled at the first start. A folder with everything but `ca.key`, such as a
-//! mounted Secret, belongs to somebody else: it is used as it is and never written to.
+//! An empty folder is filled at the first start. A folder with everything but `ca.key`, such as a mounted Secret, is
+//! managed externally: it is used as it is and never written to.
 
 mod authority;
 mod error;
@@ -29,51 +29,50 @@ use self::authority::Authority;
 use self::folder::{Contents, Folder, PemFile, PemPair};
 use self::leaf::Leaf;
 
-/// How far clocks may disagree: certificates are valid from this long ago, and a CA with no more than
-/// this left counts as expired.
+/// The tolerated clock skew: certificates are valid from this long ago, and a CA with no more than this left counts as
+/// expired.
 const CLOCK_SKEW: Duration = Duration::HOUR;
 
-/// The certificates in force, ready to be served and handed out.
+/// The certificates to serve with and to publish.
 #[derive(Debug)]
 pub struct Certificates {
     /// The served certificate, then any intermediates.
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key of the served certificate.
     pub key: PrivateKeyDer<'static>,
-    /// What `ca.crt` holds, the value for `caBundle` before base64.
+    /// The contents of `ca.crt`: the value for `caBundle` before base64.
     pub ca_pem: String,
     /// When the served certificate expires.
     pub not_after: OffsetDateTime,
-    /// When a third of the served certificate's life is left; from then on [`load_or_create`] issues
-    /// another one, unless somebody else keeps the folder.
+    /// When a third of the served certificate's lifetime is left; from then on [`load_or_create`] issues another one,
+    /// unless the folder is managed externally.
     pub renew_at: OffsetDateTime,
     /// Where they come from.
     pub origin: Origin,
 }
 
-/// What [`load_or_create`] did to come by the certificates.
+/// How [`load_or_create`] obtained the certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Found in the folder, complete and fitting.
+    /// Found in the folder, complete and valid.
     Reused,
     /// The CA was found in the folder; the served certificate is new.
     LeafIssued,
-    /// The CA and the served certificate are new, so `caBundle` has to follow.
+    /// The CA and the served certificate are new, so `caBundle` must be updated.
     Created,
-    /// Somebody else keeps the folder; nothing in it is ours to renew.
+    /// The folder is managed externally; Tidegate renews nothing in it.
     Provided,
 }
 
-/// Loads the certificates in `dir`, issuing what is absent or no longer fits `names` at `now`.
+/// Loads the certificates in `dir`, issuing those that are missing or not valid for `names` at `now`.
 ///
-/// Calling it again is also how certificates are renewed: nothing is written while everything fits.
-/// Names are DNS names or IP addresses. Two processes must not share a folder they both write to.
+/// Call it again to renew certificates: nothing is written while everything is valid. Names are DNS names or IP
+/// addresses. Two processes must not write to the same folder.
 ///
 /// # Errors
 ///
-/// When a file is damaged, half of a pair is missing, or a folder that somebody else keeps does not
-/// fit. The key of a CA is only ever overwritten once that CA has expired; otherwise the error says
-/// what to delete.
+/// If a file is damaged, half of a pair is missing, or externally managed certificates are not valid. The key of a CA
+/// is overwritten only once that CA has expired; otherwise the error says what to delete.
 pub fn load_or_create(dir: &Path, names: &[String], now: OffsetDateTime) -> Result<Certificates, CertsError> {
     let names = parse_names(names)?;
     let folder = Folder::new(dir);
@@ -85,7 +84,7 @@ pub fn load_or_create(dir: &Path, names: &[String], now: OffsetDateTime) -> Resu
     }
 }
 
-/// The cryptography used for keys, signatures and TLS; the one place that names it.
+/// The cryptography provider for keys, signatures and TLS.
 pub(crate) fn crypto_provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
@@ -97,7 +96,7 @@ fn parse_names(names: &[String]) -> Result<Vec<ServerName<'static>>, CertsError>
     names.iter().map(|name| parse_name(name)).collect()
 }
 
-/// Certificates hold names without the final dot that a DNS name may have.
+/// Parses a name, without the final dot that a DNS name may have: certificates do not include it.
 fn parse_name(name: &str) -> Result<ServerName<'static>, CertsError> {
     let plain = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     ServerName::try_from(plain).map_err(|source| CertsError::Name { name: name.to_owned(), source })
@@ -112,7 +111,7 @@ fn create(folder: &Folder, names: &[ServerName<'static>], now: OffsetDateTime) -
     Ok(leaf.into_certificates(ca_files.cert, Origin::Created))
 }
 
-/// A certificate of ours whose CA was deleted is replaced; one from elsewhere is somebody's work and stays.
+/// Replaces a certificate that Tidegate issued and whose CA was deleted; refuses to replace one from another issuer.
 fn replace_orphan(
     folder: &Folder,
     leaf: &PemPair,

@@ -19,7 +19,7 @@ use crate::telemetry::{self, LogFormat};
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
-    /// What to log: a level, or levels by module.
+    /// What to log: a level, or levels per module.
     #[arg(
         long,
         env = "TIDEGATE_LOG",
@@ -28,7 +28,7 @@ pub struct Cli {
         value_name = "FILTER"
     )]
     log: String,
-    /// How to write logs.
+    /// The format of logs.
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t, global = true)]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -37,25 +37,25 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serves the admission webhooks and keeps companions in step.
+    /// Serves the admission webhooks and reconciles companion objects.
     Serve(serve::Args),
-    /// Says what would become of the model servers in files.
+    /// Checks the model servers in files against policies.
     Check(check::Args),
     /// Runs the tests of policies.
     Test(test::Args),
-    /// Explains a rule, a policy, or what became of a workload.
+    /// Explains a rule, a policy, or the result for a workload.
     Explain(explain::Args),
-    /// Shows what adopting workloads that ran before Tidegate would do, and does it.
+    /// Adopts workloads that were created before Tidegate, or shows what that would change.
     Adopt(adopt::Args),
-    /// Writes what is generated from the code, or checks that it is up to date.
+    /// Writes the files generated from the code, or checks that they are up to date.
     Generate(generate::Args),
 }
 
 impl Cli {
-    /// Carries out the command.
+    /// Runs the command.
     ///
     /// # Errors
-    /// Says what was being done, to what, and why it failed.
+    /// If the command fails.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Self { log, log_format, command } = self;
         telemetry::start(&log, log_format)?;

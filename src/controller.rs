@@ -1,4 +1,4 @@
-//! Keeps what belongs to each model server in step: watches the cluster, asks the engine, carries out its plans.
+//! The controller: watches the cluster, asks the engine for plans, and carries them out.
 
 mod apply;
 mod autoscalers;
@@ -42,7 +42,7 @@ pub use leader::{Election, new_identity};
 pub use served_apis::metrics_served;
 
 use crate::server::health::{Readiness, Step};
-use crate::server::slow_lane::SlowLane;
+use crate::server::worker_threads::WorkerThreads;
 use crate::shared_state::SharedState;
 use apply::Writer;
 use compressed::CompressedObject;
@@ -57,42 +57,42 @@ use tidegate_engine::workload::WorkloadRef;
 use unlabelled::UnlabelledWorkloads;
 use workloads::{Requests, Workloads};
 
-/// Returns the names of the definitions of the reports that it writes where they are asked for.
+/// Returns the names of the CustomResourceDefinitions of reports.
 #[must_use]
 pub fn report_definitions() -> [&'static str; 2] {
     Reports::definitions()
 }
 
-/// What the controller needs to start.
+/// The options of the controller.
 pub struct Options {
-    /// How long after it is first wanted an autoscaler is made, so that one in the same apply wins.
+    /// How long to wait before creating an autoscaler, so that one in the same apply takes precedence.
     pub settle: Duration,
-    /// How often every model server is looked at although no watch told of a change.
+    /// How often every model server is reconciled without a change.
     pub resync: Duration,
-    /// Whether policies are read from the cluster; they are not where they come from files.
+    /// Whether policies are read from the cluster rather than from files.
     pub watch_policies: bool,
     /// Whether a report is written for each namespace.
     pub write_reports: bool,
-    /// How it is decided which of several replicas writes; where nothing is said, this is the only one.
+    /// The leader election; none if this is the only replica.
     pub election: Option<Election>,
 }
 
-/// A controller that runs.
+/// A running controller.
 pub struct Controller {
     tasks: JoinSet<()>,
-    /// Those that write.
+    /// The tasks that write to the cluster.
     writing: Vec<AbortHandle>,
     candidate: Option<Arc<Candidate>>,
 }
 
 impl Controller {
-    /// Waits until a part ends, which none should.
+    /// Waits until a task ends, which none should.
     pub async fn ended(&mut self) -> Option<Result<(), JoinError>> {
         self.tasks.join_next().await
     }
 
-    /// Ends the parts that write, then lets another replica lead. The others go on: what is decided meanwhile follows from what
-    /// is true.
+    /// Stops the tasks that write, then lets another replica lead. The watches go on, so that the webhooks decide from
+    /// current facts.
     pub async fn resign(&self) {
         self.writing.iter().for_each(AbortHandle::abort);
         while !self.writing.iter().all(AbortHandle::is_finished) {
@@ -103,7 +103,7 @@ impl Controller {
         }
     }
 
-    /// Tells, after this replica has resigned, whether another leads; without an election there is no other.
+    /// Returns, after [`resign`](Self::resign), whether another replica leads; without leader election there is none.
     pub async fn is_succeeded(&self) -> bool {
         match &self.candidate {
             Some(candidate) => candidate.is_succeeded().await,
@@ -111,13 +111,13 @@ impl Controller {
         }
     }
 
-    /// Ends all parts.
+    /// Stops all tasks.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
     }
 }
 
-/// What reconciliations share.
+/// State shared by reconciliations.
 struct Context {
     writer: Writer,
     events: Events,
@@ -127,24 +127,24 @@ struct Context {
     wanted_since: reconcile::WantedSince,
     reports: Option<Arc<Reports>>,
     queue: Queue,
-    /// Where workloads are judged by custom rules: one at a time, for people wait for the webhooks, and nobody for this.
-    lane: SlowLane,
-    /// Who makes or marks databases has the turn: otherwise two would each see room for one more.
+    /// Runs custom rules, one workload at a time: the webhooks are more urgent.
+    workers: WorkerThreads,
+    /// Held while databases are created or marked: otherwise two reconciliations could exceed `maxPerNamespace`.
     databases: tokio::sync::Mutex<()>,
     settle: Duration,
     resync: Duration,
 }
 
 impl Context {
-    /// Returns the workloads, there or not, that databases were made for or ModelServers tell of: one that has gone while
-    /// nobody led has left something behind.
+    /// Returns the workloads, existing or not, that have a database or a ModelServer: one that was deleted while there
+    /// was no leader has left them behind.
     fn described(&self) -> BTreeSet<WorkloadRef> {
         let with_database = self.state.read(|_, facts| facts.with_database().collect::<Vec<_>>());
         with_database.into_iter().chain(self.objects.described()).collect()
     }
 }
 
-/// Asks for workloads to be looked at.
+/// Requests reconciliation of workloads.
 #[derive(Clone)]
 struct Queue(Arc<[Arc<Workloads>]>);
 
@@ -159,7 +159,7 @@ impl Queue {
         }
     }
 
-    /// Returns a workload that is followed.
+    /// Returns a watched workload.
     fn stored(&self, workload: &WorkloadRef) -> Option<Value> {
         self.0.iter().find(|workloads| workloads.kind() == workload.kind)?.stored(workload)
     }
@@ -169,39 +169,38 @@ impl Queue {
     }
 
     fn push_namespace(&self, namespace: &str) {
-        let is_inside = |workload: &CompressedObject| workload.meta().namespace.as_deref() == Some(namespace);
-        self.push_where(is_inside);
+        self.push_where(|workload| workload.meta().namespace.as_deref() == Some(namespace));
     }
 
-    fn push_where(&self, is_meant: impl Fn(&CompressedObject) -> bool) {
+    fn push_where(&self, matches: impl Fn(&CompressedObject) -> bool) {
         for workloads in &*self.0 {
-            workloads.push_where(&is_meant);
+            workloads.push_where(&matches);
         }
     }
 }
 
-/// What each part of the controller starts with.
+/// Starts the tasks of the controller.
 struct Parts<'p> {
     client: &'p Client,
     readiness: &'p Readiness,
     tasks: JoinSet<()>,
-    /// Those that write.
+    /// The tasks that write to the cluster.
     writing: Vec<AbortHandle>,
 }
 
 impl Parts<'_> {
-    /// Runs a part for as long as the controller does.
+    /// Runs a task while the controller runs.
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         self.tasks.spawn(task.instrument(info_span!("controller", part = name)))
     }
 
-    /// Runs a part that writes, which ends before another replica leads.
+    /// Runs a task that writes to the cluster, which is stopped before another replica leads.
     fn spawn_writing(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let task = self.spawn(name, task);
         self.writing.push(task);
     }
 
-    /// Runs a watch, which must have seen everything once before Tidegate is ready.
+    /// Runs a watch, which must sync before Tidegate is ready.
     fn watch<F>(&mut self, name: &'static str, follow: impl FnOnce(Step) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -211,13 +210,13 @@ impl Parts<'_> {
     }
 }
 
-/// Starts the watches and the reconciliation; they run until what is returned is dropped. Each watch is a step of
-/// readiness.
+/// Starts the watches and the reconciliation; they run until the returned controller is dropped. Each watch is a step
+/// of readiness.
 pub fn start(client: &Client, state: &Arc<SharedState>, options: &Options, readiness: &Readiness) -> Controller {
     let mut parts = Parts { client, readiness, tasks: JoinSet::new(), writing: Vec::new() };
     let (workloads, requests): (Vec<Arc<Workloads>>, Vec<Requests>) = KINDS.iter().map(Workloads::new).unzip();
     let queue = Queue(workloads.into());
-    state.look_up_by({
+    state.set_lookup({
         let queue = queue.clone();
         move |workload| queue.stored(workload)
     });
@@ -252,7 +251,7 @@ pub fn start(client: &Client, state: &Arc<SharedState>, options: &Options, readi
         wanted_since: reconcile::WantedSince::default(),
         reports: options.write_reports.then(|| Reports::new(writer)),
         queue,
-        lane: SlowLane::new(1),
+        workers: WorkerThreads::new(1),
         databases: tokio::sync::Mutex::default(),
         settle: options.settle,
         resync: options.resync,
@@ -263,28 +262,27 @@ pub fn start(client: &Client, state: &Arc<SharedState>, options: &Options, readi
     let candidate =
         options.election.clone().map(|election| Arc::new(Candidate::new(client.clone(), election, leadership)));
     if let Some(candidate) = &candidate {
-        stand_for_election(candidate, &context, &mut parts);
+        start_election(candidate, &context, &mut parts);
     }
     start_reconciling(&context, requests, &mut parts);
     Controller { tasks: parts.tasks, writing: parts.writing, candidate }
 }
 
-/// Stands for election once the cluster is known; who is elected looks at everything.
-fn stand_for_election(candidate: &Arc<Candidate>, context: &Arc<Context>, parts: &mut Parts) {
+/// Starts leader election once the caches have synced; a new leader reconciles everything.
+fn start_election(candidate: &Arc<Candidate>, context: &Arc<Context>, parts: &mut Parts) {
     let (candidate, context, readiness) = (Arc::clone(candidate), Arc::clone(context), parts.readiness.clone());
     parts.spawn_writing("election", async move {
-        // Who does not know the cluster yet is no leader.
         readiness.reached().await;
         let won = || {
             let described = context.described();
-            context.queue.kinds().iter().for_each(|workloads| workloads.wake(&described));
-            context.policy_store.tell_all();
+            context.queue.kinds().iter().for_each(|workloads| workloads.activate(&described));
+            context.policy_store.write_statuses();
         };
-        candidate.stand(won).await;
+        candidate.run(won).await;
     });
 }
 
-/// Follows the workloads of each kind, and looks at those that are asked for.
+/// Watches the workloads of each kind, and reconciles those that are requested.
 fn start_reconciling(context: &Arc<Context>, requests: Vec<Requests>, parts: &mut Parts) {
     let scope = context.state.read(|policies, _| label_selector(policies.scope()));
     for (workloads, requests) in context.queue.kinds().iter().zip(requests) {
@@ -292,31 +290,32 @@ fn start_reconciling(context: &Arc<Context>, requests: Vec<Requests>, parts: &mu
         parts.spawn("workloads", workloads.follow_labelled(parts.client, &scope, step));
         let (context, workloads, readiness) = (Arc::clone(context), Arc::clone(workloads), parts.readiness.clone());
         parts.spawn_writing("reconciliation", async move {
-            // What is looked at too early would be taken for something that nobody cares for, and not be looked at again.
+            // A workload reconciled before the caches have synced would seem unmanaged.
             readiness.reached().await;
-            workloads.wake(&context.described());
+            workloads.activate(&context.described());
             reconcile_all(context, workloads.known(), requests).await;
         });
     }
 }
 
-/// Looks at each workload of a kind that is asked for.
+/// Reconciles the requested workloads of a kind.
 async fn reconcile_all(context: Arc<Context>, known: Store<CompressedObject>, requests: Requests) {
     let config = Config::default().concurrency(CONCURRENCY);
     let reconcile = |workload, context| Box::pin(reconcile::guarded(workload, context));
-    let done = applier(reconcile, reconcile::retry, Arc::clone(&context), known, requests.map(Ok), config);
-    done.for_each_concurrent(usize::from(CONCURRENCY), |result: Result<_, controller::Error<_, Infallible>>| async {
-        match result {
-            Ok((object, _)) => debug!(%object, "reconciled"),
-            Err(controller::Error::ObjectNotFound(object)) => reconcile::gone(&object, &context).await,
-            // Failures were told where they happened.
-            Err(error) => debug!(%error, "not reconciled"),
-        }
-    })
-    .await;
+    let results = applier(reconcile, reconcile::retry, Arc::clone(&context), known, requests.map(Ok), config);
+    results
+        .for_each_concurrent(usize::from(CONCURRENCY), |result: Result<_, controller::Error<_, Infallible>>| async {
+            match result {
+                Ok((object, _)) => debug!(%object, "reconciled"),
+                Err(controller::Error::ObjectNotFound(object)) => reconcile::removed(&object, &context).await,
+                // Failures have been logged by `retry`.
+                Err(error) => debug!(%error, "not reconciled"),
+            }
+        })
+        .await;
 }
 
-/// How many workloads are looked at at a time: enough to hide the API server's latency, few enough to spare it.
+/// How many workloads are reconciled at a time: enough to hide the API server's latency, few enough not to overload it.
 const CONCURRENCY: u16 = 8;
 
 fn label_selector(labels: &BTreeMap<String, String>) -> String {
@@ -324,11 +323,11 @@ fn label_selector(labels: &BTreeMap<String, String>) -> String {
     pairs.join(",")
 }
 
-fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
+pub(crate) fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
-/// Returns the JSON of an object, with its kind, which lists leave out, and without its managed fields.
+/// Returns an object as JSON with its apiVersion and kind, which lists leave out, and without its managed fields.
 fn raw(mut object: DynamicObject, resource: &ApiResource) -> Value {
     object.metadata.managed_fields = None;
     let mut value = serde_json::to_value(object).unwrap_or_default();

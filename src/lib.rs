@@ -1,11 +1,12 @@
 //! Tidegate keeps model servers on Kubernetes within their platform team's serving policy.
 //!
-//! The crate `tidegate-engine` decides; the modules here only ask it. In reading order, a module only looks at those before
-//! it:
+//! The crate `tidegate-engine` makes the decisions; the modules here call it. In reading order, each module uses only
+//! those before it:
 //!
-//! - [`manifests`], [`policy_tests`], [`report`], [`admission`]: objects and tests from files, decisions as text and as wire formats.
-//! - [`shared_state`], [`certs`], [`webhooks`]: what the shells share, and how the API server finds them.
-//! - [`server`], [`controller`], [`rbac`], [`cli`]: talk to people, the API server and the clock; what the controller may do.
+//! - [`manifests`], [`policy_tests`], [`report`], [`admission`]: objects and tests from files, decisions as text and as
+//!   wire formats.
+//! - [`shared_state`], [`certs`], [`webhooks`]: shared state, certificates, and the webhook configurations.
+//! - [`server`], [`controller`], [`rbac`], [`cli`]: HTTP, the controller and its permissions, and the command line.
 
 pub mod admission;
 pub mod certs;

@@ -10,7 +10,7 @@ use tidegate::report;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Exit codes: 0 clean, 1 findings, 2 could not tell.
+/// Exit codes: 0 no findings, 1 findings, 2 error.
 fn main() -> ExitCode {
     Cli::parse().run().unwrap_or_else(|error| {
         // Nothing can be done about a closed standard error.

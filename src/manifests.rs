@@ -1,4 +1,4 @@
-//! Objects from files, sorted into what decides and what is decided about: for every command that works without a cluster.
+//! Objects from files, sorted into policies, facts and workloads, for commands that work without a cluster.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,29 +17,29 @@ use tidegate_engine::kind::Kind;
 use tidegate_engine::policy::{Exception, Policy, PolicySet};
 use tidegate_engine::workload::Workload;
 
-/// The fields of an object of ours.
+/// The top-level fields of a `ServingPolicy`.
 const FIELDS: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 
-/// The label by which a namespace's name can be selected; the API server sets it.
+/// The label with the name of a namespace, set by the API server.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// Everything that files say.
+/// The objects of files.
 #[derive(Debug, Default)]
 pub struct Manifests {
     /// The policies.
     pub policies: Vec<Arc<Policy>>,
-    /// The exceptions to them.
+    /// The exceptions.
     pub exceptions: Vec<Arc<Exception>>,
-    /// Workloads of the kinds that can be model servers, labelled as model servers or not, in the order in which they came.
+    /// Workloads of the kinds that can be model servers, labelled as such or not, in input order.
     pub workloads: Vec<Found>,
-    /// The namespaces, autoscalers of both kinds, databases, claims, Services and disruption budgets among the objects. Every API
+    /// The namespaces, autoscalers, databases, claims, Services and disruption budgets among the objects. Every API
     /// counts as served.
     pub facts: Facts,
-    /// How many objects there were of kinds that nothing is decided about.
+    /// How many objects of other kinds there were.
     pub others: usize,
 }
 
-/// A workload, and where it comes from.
+/// A workload and its file.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The file, or `-`.
@@ -48,27 +48,27 @@ pub struct Found {
     pub object: Value,
 }
 
-/// What cannot be used.
+/// Why an object cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// The text is no YAML.
-    #[error("{file}: it is no YAML: {problem}")]
+    /// The text is not valid YAML.
+    #[error("{file}: invalid YAML: {problem}")]
     Syntax {
         /// The file.
         file: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// A document is no object of Kubernetes.
-    #[error("{file}, document {document}: it has no kind and apiVersion")]
+    /// A document is not a Kubernetes object.
+    #[error("{file}: document {document}: kind and apiVersion are required")]
     NoKind {
         /// The file.
         file: String,
         /// Which document, from 1.
         document: usize,
     },
-    /// An object makes no sense.
-    #[error("{file}: {kind} {name}: {problem}")]
+    /// An object is invalid.
+    #[error("{file}: invalid {kind} `{name}`: {problem}")]
     Object {
         /// The file.
         file: String,
@@ -81,10 +81,10 @@ pub enum ManifestError {
     },
 }
 
-/// Returns the policies of a text in YAML, for workloads with all of the labels in `scope`.
+/// Returns the policies of a YAML text, for workloads with all labels in `scope`.
 ///
 /// # Errors
-/// Says which makes no sense, and why.
+/// If a policy is invalid.
 pub fn policies(file: &str, text: &str, scope: BTreeMap<String, String>) -> Result<PolicySet, ManifestError> {
     let mut input = Manifests::new();
     input.add_text(file, text, "")?;
@@ -92,20 +92,20 @@ pub fn policies(file: &str, text: &str, scope: BTreeMap<String, String>) -> Resu
 }
 
 impl Manifests {
-    /// Starts with nothing, in a cluster that serves every API.
+    /// Creates an empty set, for a cluster that serves every API.
     #[must_use]
     pub fn new() -> Self {
         Self { facts: Facts { apis: Apis::all(), ..Facts::default() }, ..Self::default() }
     }
 
-    /// Adds the objects of a text in YAML or JSON; those that name no namespace go into `namespace`.
+    /// Adds the objects of a YAML or JSON text; those without a namespace are put into `namespace`.
     ///
     /// # Errors
-    /// Says which object makes no sense, and why.
+    /// If an object is invalid.
     pub fn add_text(&mut self, file: &str, text: &str, namespace: &str) -> Result<(), ManifestError> {
-        // The line that cannot be read may hold a secret: it is named, not shown.
-        let unseen = serde_saphyr::options! { with_snippet: false };
-        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, unseen)
+        // An invalid line may contain a secret: errors give its number, not its text.
+        let without_snippets = serde_saphyr::options! { with_snippet: false };
+        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, without_snippets)
             .map_err(|problem| ManifestError::Syntax { file: file.to_owned(), problem: report::chain(&problem) })?;
         for (index, document) in documents.into_iter().enumerate().filter(|(_, document)| !document.is_null()) {
             self.add(file, index + 1, document, namespace)?;
@@ -131,7 +131,7 @@ impl Manifests {
     fn add_policy(&mut self, file: &str, object: &Value) -> Result<(), ManifestError> {
         let fields = object.as_object().into_iter().flat_map(|fields| fields.keys());
         if let Some(unknown) = fields.into_iter().find(|field| !FIELDS.contains(&field.as_str())) {
-            return Err(senseless(
+            return Err(invalid(
                 file,
                 object,
                 format!("unknown field `{unknown}`, expected one of {}", FIELDS.join(", ")),
@@ -139,7 +139,7 @@ impl Manifests {
         }
         let policy: ServingPolicy = read(file, object)?;
         let compiled =
-            Policy::compile(&policy, &BUILTIN).map_err(|problem| senseless(file, object, report::chain(&problem)))?;
+            Policy::compile(&policy, &BUILTIN).map_err(|problem| invalid(file, object, report::chain(&problem)))?;
         self.policies.push(Arc::new(compiled));
         Ok(())
     }
@@ -167,7 +167,7 @@ impl Manifests {
             ("tidegate.dev", "ServingException") => {
                 let exception: ServingException = read(file, &object)?;
                 let compiled = Exception::compile(&exception)
-                    .map_err(|problem| senseless(file, &object, report::chain(&problem)))?;
+                    .map_err(|problem| invalid(file, &object, report::chain(&problem)))?;
                 self.exceptions.push(Arc::new(compiled));
             }
             _ if Kind::in_group(group, kind).is_some() => self.add_workload(file, object)?,
@@ -177,7 +177,7 @@ impl Manifests {
         Ok(())
     }
 
-    /// Notes what decides nothing by itself.
+    /// Adds an object that is a fact for decisions.
     fn add_fact(&mut self, kind: (&str, &str), object: &Value) {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let (namespace, name) = (text("namespace"), text("name"));
@@ -196,19 +196,19 @@ impl Manifests {
         }
     }
 
-    /// Notes a database of a provider; an object of another kind decides nothing.
+    /// Adds a database of a provider; counts an object of another kind.
     fn add_database(&mut self, object: &Value, namespace: String, name: String) {
         let Some(api) = database::api_of(object) else {
             self.others += 1;
             return;
         };
-        let inside = self.facts.databases.entry(namespace).or_default();
-        Arc::make_mut(inside).insert((api.provider, name), database::read(api, object));
+        let databases = self.facts.databases.entry(namespace).or_default();
+        Arc::make_mut(databases).insert((api.provider, name), database::read(api, object));
     }
 
     fn add_workload(&mut self, file: &str, object: Value) -> Result<(), ManifestError> {
         let namespace = Workload::view(&object)
-            .map_err(|problem| senseless(file, &object, report::chain(&problem)))?
+            .map_err(|problem| invalid(file, &object, report::chain(&problem)))?
             .namespace()
             .to_owned();
         let known = self.facts.namespaces.entry(namespace.clone());
@@ -224,7 +224,7 @@ impl Manifests {
         }
     }
 
-    /// Puts every namespace that says nothing of it into an environment, by the labels that the policies read.
+    /// Sets the environment of every namespace that does not set one, by the labels that the policies read.
     pub fn set_environment(&mut self, environment: &str) {
         let labels = self.policies.iter().map(|policy| policy.environment_label().to_owned());
         let labels: Vec<String> = labels.collect();
@@ -235,17 +235,17 @@ impl Manifests {
         }
     }
 
-    /// Returns the policies and exceptions as one set, for workloads with all of the labels in `scope`.
+    /// Returns the policies and exceptions as one set, for workloads with all labels in `scope`.
     #[must_use]
     pub fn policy_set(&self, scope: BTreeMap<String, String>) -> PolicySet {
         PolicySet::new(scope, self.policies.clone()).with_exceptions(self.exceptions.iter().cloned())
     }
 }
 
-/// Considers a workload as it would be made new, or as an update of an old one.
+/// Evaluates the creation of a workload, or its update from an old version.
 ///
 /// # Panics
-/// Never: the objects were viewed before.
+/// Never: the objects were validated when they were read.
 #[must_use]
 pub fn evaluation<'a>(
     object: &'a Value,
@@ -254,7 +254,7 @@ pub fn evaluation<'a>(
     policies: &'a PolicySet,
     facts: &'a Facts,
 ) -> Evaluation<'a> {
-    let view = |object: &'a Value| Workload::view(object).expect("it was viewed when it was read");
+    let view = |object: &'a Value| Workload::view(object).expect("it was validated when it was read");
     let operation = if old.is_some() { Operation::Update } else { Operation::Create };
     let request = Request { operation, workload: view(object), old: old.map(view), user: User::default(), now };
     Evaluation::new(request, policies, facts)
@@ -266,10 +266,10 @@ fn named(name: &str, mut labels: BTreeMap<String, String>) -> Namespace {
 }
 
 fn read<T: DeserializeOwned>(file: &str, object: &Value) -> Result<T, ManifestError> {
-    serde_json::from_value(object.clone()).map_err(|problem| senseless(file, object, problem.to_string()))
+    serde_json::from_value(object.clone()).map_err(|problem| invalid(file, object, problem.to_string()))
 }
 
-fn senseless(file: &str, object: &Value, problem: String) -> ManifestError {
+fn invalid(file: &str, object: &Value, problem: String) -> ManifestError {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     ManifestError::Object {
         file: file.to_owned(),
@@ -310,7 +310,7 @@ spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: StatefulSet, 
 ";
 
     #[test]
-    fn objects_are_sorted() {
+    fn sorts_objects_by_kind() {
         let mut input = Manifests::new();
         input.add_text("all.yaml", SEVERAL, "default").unwrap();
         let workloads: Vec<&Value> =
@@ -326,7 +326,7 @@ spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: StatefulSet, 
     }
 
     #[test]
-    fn a_scaled_object_is_an_autoscaler_and_what_keda_made_for_it_is_none() {
+    fn counts_a_scaled_object_but_not_the_hpa_created_for_it() {
         let keda = "
 apiVersion: keda.sh/v1alpha1
 kind: ScaledObject
@@ -346,21 +346,21 @@ spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, n
     }
 
     #[test]
-    fn what_cannot_be_used_is_told_with_its_place() {
-        let told = |text: &str| Manifests::new().add_text("a.yaml", text, "default").unwrap_err().to_string();
+    fn errors_name_the_file_and_the_field() {
+        let error = |text: &str| Manifests::new().add_text("a.yaml", text, "default").unwrap_err().to_string();
         let policy =
             "{apiVersion: tidegate.dev/v1alpha1, kind: ServingPolicy, metadata: {name: p}, spec: {rules: {no: {}}}}";
         let exception = "{apiVersion: tidegate.dev/v1alpha1, kind: ServingException, metadata: {name: e}, spec: {}}";
         let texts =
             ["a: [", "a: 1", policy, exception, "{apiVersion: apps/v1, kind: Deployment, metadata: {labels: [1]}}"];
-        insta::assert_snapshot!(texts.map(told).join("\n"));
+        insta::assert_snapshot!(texts.map(error).join("\n"));
     }
 
     #[test]
-    fn a_line_that_cannot_be_read_is_not_shown() {
+    fn errors_do_not_show_the_invalid_line() {
         let text = "kind: Deployment\nenv: s3cret: oops\n";
-        let told = Manifests::new().add_text("a.yaml", text, "default").unwrap_err();
-        let told = report::chain(&told);
-        assert!(told.contains("a.yaml") && !told.contains("s3cret"), "{told}");
+        let error = Manifests::new().add_text("a.yaml", text, "default").unwrap_err();
+        let error = report::chain(&error);
+        assert!(error.contains("a.yaml") && !error.contains("s3cret"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! What Tidegate may do in a cluster: only what it does, and nothing by a wildcard. What follows from the tables of kinds and of
-//! providers is taken from there.
+//! The permissions of Tidegate: only those that it uses, without wildcards. Kinds and database providers are taken from
+//! the engine's tables.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::webhooks;
 use tidegate_engine::companions::database::apis;
 use tidegate_engine::kind::{KINDS, Kind};
 
-/// Permissions that belong together, and why they are needed.
+/// A group of permissions, and why they are needed.
 struct Section {
     why: &'static str,
     rules: Vec<Rule>,
@@ -18,33 +18,33 @@ struct Section {
 struct Rule {
     groups: Vec<String>,
     resources: Vec<String>,
-    /// The objects that it is about; all of them where it names none.
+    /// The names of the objects; all objects if empty.
     names: Vec<String>,
     verbs: &'static [&'static str],
 }
 
-/// To know all that there is, and what becomes of it.
-const FOLLOW: &[&str] = &["list", "watch"];
+/// Verbs to watch objects.
+const WATCH: &[&str] = &["list", "watch"];
 
-/// To look at one as well, before it is acted upon.
-const LOOK: &[&str] = &["get", "list", "watch"];
+/// Verbs to watch objects and to read single ones.
+const READ: &[&str] = &["get", "list", "watch"];
 
-/// To make what others may make as well, and give way to them.
-const KEEP: &[&str] = &["list", "watch", "create", "patch", "delete"];
+/// Verbs to manage companions, and delete them in favour of the user's own.
+const MANAGE: &[&str] = &["list", "watch", "create", "patch", "delete"];
 
-/// To make what is never deleted.
-const MAKE: &[&str] = &["list", "watch", "create", "patch"];
+/// Verbs to manage objects that are never deleted.
+const MANAGE_WITHOUT_DELETE: &[&str] = &["list", "watch", "create", "patch"];
 
-/// The companions that are kept, by their groups and plurals: databases come from their providers.
+/// The groups and plurals of companions, except databases, which come from their providers.
 const COMPANIONS: [(&str, &str); 3] =
     [("autoscaling", "horizontalpodautoscalers"), ("keda.sh", "scaledobjects"), ("policy", "poddisruptionbudgets")];
 
-/// The definitions by which it is told whether companions are served, where not every cluster serves them.
+/// The CustomResourceDefinitions of companions that not every cluster serves.
 const DEFINITIONS: [&str; 1] = ["scaledobjects.keda.sh"];
 
 impl Rule {
     fn new(groups: &[&str], resources: &[&str], verbs: &'static [&'static str]) -> Self {
-        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         Self { groups: owned(groups), resources: owned(resources), names: Vec::new(), verbs }
     }
 
@@ -63,13 +63,13 @@ impl Rule {
     }
 }
 
-/// Writes words as they stand in a list of YAML; the group of the core is the empty one.
-fn list(words: &[String]) -> String {
-    let quoted = words.iter().map(|word| if word.is_empty() { "\"\"" } else { word.as_str() });
+/// Writes the items of a YAML list; the core group is the empty string.
+fn list(items: &[String]) -> String {
+    let quoted = items.iter().map(|item| if item.is_empty() { "\"\"" } else { item.as_str() });
     quoted.collect::<Vec<_>>().join(", ")
 }
 
-/// Returns one rule for each group of these kinds; `part` is what it is about of each.
+/// Returns one rule for each group of these kinds; `part` is appended to each plural, such as `/finalizers`.
 fn of_kinds<'k>(kinds: &'k [Kind], part: &'k str, verbs: &'static [&'static str]) -> impl Iterator<Item = Rule> + 'k {
     let is_first = |place: usize| !kinds[..place].iter().any(|before| before.group == kinds[place].group);
     (0..kinds.len()).filter(move |place| is_first(*place)).map(move |place| {
@@ -79,44 +79,47 @@ fn of_kinds<'k>(kinds: &'k [Kind], part: &'k str, verbs: &'static [&'static str]
     })
 }
 
-/// Returns the rules of the role for the whole cluster, where these kinds can be model servers.
+/// Returns the rules of the `ClusterRole`, if these kinds can be model servers.
 fn sections(kinds: &[Kind]) -> [Section; 7] {
-    let told = Rule::new(&["events.k8s.io"], &["events"], &["create", "patch"]);
+    let events = Rule::new(&["events.k8s.io"], &["events"], &["create", "patch"]);
     let section = |why, rules| Section { why, rules };
     [
-        section("What decisions are made from.", known(kinds)),
-        section("What Tidegate writes about them.", written()),
-        section("Told on the workloads.", vec![told]),
-        section("Companions. Autoscalers give way to their authors' own; databases are never deleted.", companions()),
-        section("One report for each namespace, where they are asked for (--policy-reports).", vec![reports()]),
+        section("Input of decisions.", watched(kinds)),
+        section("Statuses and ModelServers.", written()),
+        section("Events on workloads.", vec![events]),
+        section("Companions. Autoscalers are deleted in favour of the user's own; databases never are.", companions()),
+        section("One report per namespace (--policy-reports).", vec![reports()]),
         section(
-            "To own them with blockOwnerDeletion, where the cluster asks for that.",
+            "To set blockOwnerDeletion, in clusters that require this permission for it.",
             of_kinds(kinds, "/finalizers", &["update"]).collect(),
         ),
-        section("To fill in the caBundle.", vec![configurations()]),
+        section("To add the caBundle.", vec![configurations()]),
     ]
 }
 
-/// Returns the rules for what decisions are made from.
-fn known(kinds: &[Kind]) -> Vec<Rule> {
+/// Returns the rules for the input of decisions.
+fn watched(kinds: &[Kind]) -> Vec<Rule> {
     let of_providers = apis().map(|api| api.definition);
     let others = of_providers.chain(DEFINITIONS).chain(report_definitions()).map(str::to_owned);
     let definitions = kinds.iter().filter_map(Kind::definition).chain(others);
-    let mut rules = vec![Rule::new(&[""], &["namespaces", "persistentvolumeclaims", "services"], FOLLOW)];
-    rules.extend(of_kinds(kinds, "", LOOK));
-    rules.push(Rule::new(&["apiextensions.k8s.io"], &["customresourcedefinitions"], FOLLOW).named(definitions));
-    rules.push(Rule::new(&["apiregistration.k8s.io"], &["apiservices"], FOLLOW));
-    rules.push(Rule::new(&["tidegate.dev"], &["servingpolicies", "servingexceptions"], FOLLOW));
+    let mut rules = vec![Rule::new(&[""], &["namespaces", "persistentvolumeclaims", "services"], WATCH)];
+    rules.extend(of_kinds(kinds, "", READ));
+    rules.push(Rule::new(&["apiextensions.k8s.io"], &["customresourcedefinitions"], WATCH).named(definitions));
+    rules.push(Rule::new(&["apiregistration.k8s.io"], &["apiservices"], WATCH));
+    rules.push(Rule::new(&["tidegate.dev"], &["servingpolicies", "servingexceptions"], WATCH));
     rules
 }
 
 /// Returns the rules for Tidegate's own kinds.
 fn written() -> Vec<Rule> {
     let statuses = ["servingpolicies/status", "servingexceptions/status", "modelservers/status"];
-    vec![Rule::new(&["tidegate.dev"], &statuses, &["patch"]), Rule::new(&["tidegate.dev"], &["modelservers"], MAKE)]
+    vec![
+        Rule::new(&["tidegate.dev"], &statuses, &["patch"]),
+        Rule::new(&["tidegate.dev"], &["modelservers"], MANAGE_WITHOUT_DELETE),
+    ]
 }
 
-/// Returns the rule for reports, of whichever kind is served.
+/// Returns the rule for reports of both kinds.
 fn reports() -> Rule {
     let (plurals, groups): (Vec<&str>, Vec<&str>) = report_definitions().into_iter().filter_map(split).unzip();
     Rule::new(&groups, &plurals, &["get", "create", "patch", "delete"])
@@ -131,30 +134,33 @@ fn configurations() -> Rule {
 
 /// Returns the rules for companions.
 fn companions() -> Vec<Rule> {
-    let kept = COMPANIONS.map(|(group, plural)| Rule::new(&[group], &[plural], KEEP));
+    let managed = COMPANIONS.map(|(group, plural)| Rule::new(&[group], &[plural], MANAGE));
     let databases = apis().filter_map(|api| split(api.definition));
-    kept.into_iter().chain(databases.map(|(plural, group)| Rule::new(&[group], &[plural], MAKE))).collect()
+    managed
+        .into_iter()
+        .chain(databases.map(|(plural, group)| Rule::new(&[group], &[plural], MANAGE_WITHOUT_DELETE)))
+        .collect()
 }
 
-/// Returns the plural and the group that a definition is named after.
+/// Splits the name of a definition into plural and group.
 fn split(definition: &str) -> Option<(&str, &str)> {
     definition.split_once('.')
 }
 
-/// Returns the service account of Tidegate and what it may do, as YAML.
+/// Returns the service account of Tidegate with its roles and bindings, as YAML.
 #[must_use]
 pub fn manifest() -> String {
     let mut rules = String::new();
-    for Section { why, rules: inside } in sections(KINDS) {
-        let written: String = inside.iter().map(Rule::yaml).collect();
-        write!(rules, "  # {why}\n{written}").expect("writing to a String does not fail");
+    for Section { why, rules: section } in sections(KINDS) {
+        let yaml: String = section.iter().map(Rule::yaml).collect();
+        write!(rules, "  # {why}\n{yaml}").expect("writing to a String does not fail");
     }
-    format!("{ACCOUNT}{rules}{BOUND}")
+    format!("{HEAD}{rules}{TAIL}")
 }
 
-/// The service account, and the beginning of its role for the whole cluster.
-const ACCOUNT: &str = "\
-# No Secrets: the credentials of a database reach its workload by the name of the operator's own Secret.
+/// The service account, and the beginning of its `ClusterRole`.
+const HEAD: &str = "\
+# No Secrets: workloads refer to the database operator's own Secret by name.
 apiVersion: v1
 kind: ServiceAccount
 metadata:
@@ -168,8 +174,8 @@ metadata:
 rules:
 ";
 
-/// What binds the account to its role, and its role in its own namespace.
-const BOUND: &str = "\
+/// The `ClusterRoleBinding`, and the `Role` and `RoleBinding` in Tidegate's namespace.
+const TAIL: &str = "\
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -184,7 +190,7 @@ subjects:
     name: tidegate
     namespace: tidegate-system
 ---
-# The Lease by which the replicas elect the one that writes.
+# The Lease for leader election.
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
@@ -220,7 +226,7 @@ mod tests {
 
     use super::*;
 
-    /// What may be done of an object, such as `get apps/deployments` or `patch group/resource/name`.
+    /// The single permissions, such as `get apps/deployments` or `patch group/resource/name`.
     fn permissions(kinds: &[Kind]) -> Vec<String> {
         let yaml: String = sections(kinds).iter().flat_map(|section| &section.rules).map(Rule::yaml).collect();
         let rules: Vec<Value> = serde_saphyr::from_str(&yaml).unwrap();
@@ -228,13 +234,13 @@ mod tests {
     }
 
     fn permissions_of(rule: &Value) -> Vec<String> {
-        let words = |field: &str| rule[field].as_array().map_or_else(|| vec![json!("")], Clone::clone);
+        let values = |field: &str| rule[field].as_array().map_or_else(|| vec![json!("")], Clone::clone);
         let mut all = vec![String::new()];
         for (field, separator) in [("verbs", " "), ("apiGroups", "/"), ("resources", "/"), ("resourceNames", "")] {
-            let with = |known: &String| {
-                words(field)
+            let with = |prefix: &String| {
+                values(field)
                     .into_iter()
-                    .map(move |word| format!("{known}{}{separator}", word.as_str().unwrap()))
+                    .map(move |value| format!("{prefix}{}{separator}", value.as_str().unwrap()))
                     .collect::<Vec<_>>()
             };
             all = all.iter().flat_map(with).collect();
@@ -243,8 +249,8 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_that_is_added_may_be_watched_and_owned() {
-        let [deployment, ..] = KINDS else { panic!("there are kinds") };
+    fn allows_to_watch_and_own_an_added_kind() {
+        let [deployment, ..] = KINDS else { panic!("no kinds") };
         let added = Kind { group: "example.com", plural: "servers", is_built_in: false, ..*deployment };
         let before = permissions(KINDS);
         let with_it: Vec<Kind> = KINDS.iter().map(|kind| Kind { ..*kind }).chain([added]).collect();
@@ -264,13 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_allowed_by_a_wildcard_and_no_secret_is_read() {
+    fn has_no_wildcards_and_reads_no_secrets() {
         let all = permissions(KINDS);
         assert!(all.iter().all(|permission| !permission.contains('*') && !permission.contains("secrets")), "{all:?}");
     }
 
     #[test]
-    fn the_manifest_is_yaml_of_whole_objects() {
+    fn manifest_is_valid_yaml() {
         let objects: Vec<Value> = serde_saphyr::from_multiple(&manifest()).unwrap();
         let kinds: Vec<&Value> = objects.iter().map(|object| &object["kind"]).collect();
         assert_eq!(kinds, ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]);

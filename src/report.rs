@@ -1,8 +1,9 @@
-//! Decisions as text for people: one writer for every door through which they are shown.
+//! Decisions as text: shared by webhooks, commands and statuses.
 
 pub mod check;
 pub mod docs;
 pub mod explain;
+mod format;
 pub mod policy_tests;
 
 use std::collections::BTreeMap;
@@ -10,24 +11,29 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use serde_json::Value;
 
-use tidegate_engine::decision::{Evaluation, Excused, Verdict, Violation};
+pub use format::{Format, changes};
+use tidegate_engine::decision::{Evaluation, Exempted, Verdict, Violation};
 use tidegate_engine::workload::WorkloadRef;
 
-/// Writes a refusal: every violation, with its field, what was found, what is expected and what to paste.
+/// Writes a refusal: every violation with its field, what was found, what is expected, and a fix to paste.
 #[must_use]
 pub fn refusal(kind: &str, namespace: &str, name: &str, verdict: &Verdict) -> String {
     let violations = plural(verdict.violations.len(), "violation");
-    format!("tidegate refuses {kind} {namespace}/{name} for {violations}:\n{}", causes_text(verdict))
+    format!("tidegate refuses {kind} {namespace}/{name} for {violations}:\n{}", paragraphs(verdict.violations.iter()))
 }
 
-/// Writes every violation that a workload is refused for, a paragraph each.
-fn causes_text(verdict: &Verdict) -> String {
-    let numbered = verdict.violations.iter().enumerate();
-    numbered.fold(String::new(), |text, (index, violation)| text + "\n" + &paragraph(index + 1, violation))
+/// Writes one paragraph for each violation.
+fn paragraphs<'v>(violations: impl Iterator<Item = &'v Violation>) -> String {
+    let mut text = String::new();
+    for (index, violation) in violations.enumerate() {
+        let _ = write!(text, "\n{}", paragraph(index + 1, violation));
+    }
+    text
 }
 
-/// Writes how many there are of something.
+/// Writes a count with a noun.
 pub(crate) fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
@@ -49,10 +55,11 @@ fn paragraph(number: usize, violation: &Violation) -> String {
     text
 }
 
-/// How many workloads are named of which there may be more.
+/// The most workloads to name in a message.
 const MOST_NAMED: usize = 10;
 
-/// Tells of workloads, each with its replicas, that have more of them than a policy allows; none where there are none.
+/// Writes a message about workloads with more replicas than a policy allows, each with its replicas; none if there are
+/// none.
 #[must_use]
 pub fn held(replicas: &BTreeMap<&WorkloadRef, i64>) -> Option<String> {
     let of = |(workload, count): (&&WorkloadRef, &i64)| {
@@ -64,25 +71,25 @@ pub fn held(replicas: &BTreeMap<&WorkloadRef, i64>) -> Option<String> {
     let (subject, verb) = (plural(replicas.len(), "model server"), if replicas.len() == 1 { "has" } else { "have" });
     (!named.is_empty()).then(|| {
         format!(
-            "{subject} {verb} more replicas than maxReplicas allows: {}{more}; none is stopped for that, each autoscaler's \
-             maxReplicas goes down as the replicas do",
+            "{subject} {verb} more replicas than maxReplicas allows: {}{more}; no replica is stopped: each autoscaler's \
+             maxReplicas is lowered as its replicas go down",
             named.join(", ")
         )
     })
 }
 
-/// One reason of a refusal, for programs.
+/// One cause of a refusal, for `status.details.causes`.
 #[derive(Debug, Serialize)]
 pub struct Cause {
     /// The rule's id.
     pub reason: String,
     /// The field.
     pub field: String,
-    /// What was found and what should be.
+    /// What was found and what is expected.
     pub message: String,
 }
 
-/// Returns the reasons of a refusal for programs.
+/// Returns the causes of a refusal.
 #[must_use]
 pub fn causes(verdict: &Verdict) -> Vec<Cause> {
     let cause = |violation: &Violation| Cause {
@@ -93,55 +100,59 @@ pub fn causes(verdict: &Verdict) -> Vec<Cause> {
     verdict.violations.iter().map(cause).collect()
 }
 
-/// Returns the warnings of a verdict. A patch that is still owed means that the mutating webhook was not asked: what it
-/// would have said is said now.
+/// Returns the warnings of a verdict. If there is still something to patch, the mutating webhook was not called; its
+/// warnings are included.
 #[must_use]
 pub fn warnings(evaluation: &Evaluation, verdict: &Verdict) -> Vec<String> {
     let mut warnings: Vec<String> = verdict.warnings.iter().map(ToString::to_string).collect();
     if !evaluation.patch().is_empty() {
         warnings.push(
-            "tidegate's mutating webhook was not reached: apply again to have what is missing injected".to_owned(),
+            "tidegate's mutating webhook was not reached: apply again to have the missing fields injected".to_owned(),
         );
         warnings.extend(evaluation.notes());
     }
     warnings
 }
 
-/// Returns what the audit log should keep: the rules that were broken under policies in audit, and each use of an
-/// exception.
+/// Returns the audit annotations: violations under policies in audit, and uses of exceptions.
 #[must_use]
 pub fn audit(verdict: &Verdict) -> BTreeMap<&'static str, String> {
     let at = |violation: &Violation| format!("{} at {}", violation.rule, violation.finding.place);
-    let broken: Vec<String> = verdict.recorded.iter().map(at).collect();
-    let excused = |excepted: &Excused| format!("{} by {}", at(&excepted.violation), excepted.exception);
-    let excepted: Vec<String> = verdict.excused.iter().map(excused).collect();
-    let told = [("violations", broken), ("exceptions", excepted)].into_iter().filter(|(_, lines)| !lines.is_empty());
-    told.map(|(key, lines)| (key, lines.join("; "))).collect()
+    let violations: Vec<String> = verdict.recorded.iter().map(at).collect();
+    let exempted = |exempted: &Exempted| format!("{} by {}", at(&exempted.violation), exempted.exception);
+    let exceptions: Vec<String> = verdict.exempted.iter().map(exempted).collect();
+    let annotations = [("violations", violations), ("exceptions", exceptions)];
+    annotations.into_iter().filter(|(_, lines)| !lines.is_empty()).map(|(key, lines)| (key, lines.join("; "))).collect()
 }
 
-/// Writes an error with all of its causes in one line, each said once: some errors repeat their causes' words.
+/// Writes an error with all of its causes on one line, without repetitions: some errors include their cause's text.
 #[must_use]
 pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = plainly(error);
+    let mut text = message(error);
     let mut next = error.source();
     while let Some(cause) = next {
-        let said = plainly(cause);
-        if !text.contains(&said) {
-            let _ = write!(text, ": {said}");
+        let message = message(cause);
+        if !text.contains(&message) {
+            let _ = write!(text, ": {message}");
         }
-        // What the API server said says it all.
+        // The message of the API server is complete; its causes add nothing.
         let is_answer = matches!(cause.downcast_ref(), Some(kube::Error::Api(_)));
         next = cause.source().filter(|_| !is_answer);
     }
     text
 }
 
-/// Writes one error; of an answer of the API server, what it says to people.
-fn plainly(error: &(dyn Error + 'static)) -> String {
+/// Writes one error without its causes; for an API error, only its message.
+fn message(error: &(dyn Error + 'static)) -> String {
     match error.downcast_ref::<kube::Error>() {
         Some(kube::Error::Api(status)) if !status.message.is_empty() => status.message.clone(),
         _ => error.to_string(),
     }
+}
+
+/// Writes a value on one line, a string without quotes.
+pub(crate) fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -150,7 +161,7 @@ mod tests {
 
     use super::*;
     use k8s_openapi::jiff::Timestamp;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use tidegate_engine::api::Enforcement;
     use tidegate_engine::decision::{Operation, Request, User, Warning};
@@ -172,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_counts_its_violations_and_indents_what_to_paste() {
+    fn refusal_counts_violations_and_indents_fixes() {
         let verdict =
             Verdict { violations: vec![violation("", "a:\n  b: 1"), violation("api", "c: 2")], ..Verdict::default() };
         insta::assert_snapshot!(refusal("Deployment", "ml", "api", &verdict), @r#"
@@ -196,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_for_programs() {
+    fn writes_causes_as_json() {
         let verdict = Verdict { violations: vec![violation("api", "x")], ..Verdict::default() };
         let causes = serde_json::to_string(&causes(&verdict)).unwrap();
         let expected = r#"[{"reason":"some-rule","field":"spec.replicas","message":"found `3`, expected nothing"}]"#;
@@ -204,10 +215,10 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_repeats_the_notes_only_while_the_patch_is_owed() {
+    fn repeats_notes_only_while_there_is_something_to_patch() {
         let policies = policies(&[("serving", json!({"probes": {}, "rules": {"missing-memory-limit": {}}}))]);
         let facts = facts();
-        let said = |object: &Value| {
+        let warned = |object: &Value| {
             let workload = Workload::view(object).unwrap();
             let request = Request {
                 operation: Operation::Create,
@@ -221,16 +232,17 @@ mod tests {
             (evaluation.patch(), warnings(&evaluation, &verdict))
         };
         let mut object = with_container(&json!({}));
-        let (patch, owed) = said(&object);
+        let (patch, before) = warned(&object);
         let warning = "some-rule: spec.replicas: `3`; expected nothing";
-        assert_eq!((owed.len(), &*owed[0]), (3, warning));
-        assert!(owed[1].contains("mutating webhook was not reached") && owed[2].contains("no probes"), "{owed:?}");
+        assert_eq!((before.len(), &*before[0]), (3, warning));
+        let [_, reached, probes] = &before[..] else { panic!("{before:?}") };
+        assert!(reached.contains("mutating webhook was not reached") && probes.contains("no probes"), "{before:?}");
         json_patch::patch(&mut object, &patch).unwrap();
-        assert_eq!(said(&object).1, [warning]);
+        assert_eq!(warned(&object).1, [warning]);
     }
 
     #[test]
-    fn the_audit_log_keeps_what_was_broken_in_audit_alone() {
+    fn audit_annotations_list_only_violations_in_audit() {
         let refused = Verdict { violations: vec![violation("", "x")], ..Verdict::default() };
         assert!(audit(&refused).is_empty());
         let audited = Verdict { recorded: vec![violation("", "x"), violation("a", "x")], ..Verdict::default() };
@@ -239,19 +251,19 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_with_its_causes() {
+    fn writes_an_error_with_its_causes() {
         #[derive(Debug, thiserror::Error)]
-        #[error("{said}")]
+        #[error("{text}")]
         struct Failure {
-            said: &'static str,
+            text: &'static str,
             source: Box<dyn Error + Send + Sync>,
         }
         let refused = kube::core::Status::failure("quota exceeded", "Forbidden").with_code(403).boxed();
-        let inner = Failure { said: "cannot write", source: Box::new(io::Error::other("no such thing")) };
-        let repeating = Failure { said: "failed: no such thing", source: Box::new(io::Error::other("no such thing")) };
-        let of_api = Failure { said: "cannot apply it", source: Box::new(kube::Error::Api(refused)) };
-        assert_eq!(chain(&inner), "cannot write: no such thing");
-        assert_eq!(chain(&repeating), "failed: no such thing");
+        let inner = Failure { text: "cannot write", source: Box::new(io::Error::other("no such file")) };
+        let repeating = Failure { text: "failed: no such file", source: Box::new(io::Error::other("no such file")) };
+        let of_api = Failure { text: "cannot apply it", source: Box::new(kube::Error::Api(refused)) };
+        assert_eq!(chain(&inner), "cannot write: no such file");
+        assert_eq!(chain(&repeating), "failed: no such file");
         assert_eq!(chain(&of_api), "cannot apply it: quota exceeded");
     }
 }

@@ -1,16 +1,16 @@
-//! Serving HTTP: the webhook over TLS, health and metrics in the clear.
+//! HTTP servers: the webhooks over TLS, health over plain HTTP.
 //!
-//! The loop is written out rather than taken from a server crate because its limits matter to a
-//! webhook: a client that stalls its handshake or its headers is dropped, the number of connections is
-//! capped, a renewed certificate needs no restart, and a shutdown lets the requests in flight finish.
+//! The accept loop is our own rather than a server crate's because a webhook needs its limits: clients that stall
+//! during the handshake or the headers are dropped, the number of connections is capped, a renewed certificate needs no
+//! restart, and shutdown lets requests in flight finish.
 
 mod accept;
 mod connection;
 pub mod handlers;
 pub mod health;
 mod limits;
-pub mod slow_lane;
 mod tls;
+pub mod worker_threads;
 
 use std::future::Future;
 
@@ -26,7 +26,7 @@ use self::connection::{Service, Transport};
 ///
 /// Clients choose HTTP/2 or HTTP/1.1 by ALPN. No connection outlives the call: those still busy after
 /// [`Limits::drain`] are closed, and dropping the future closes all of them at once. New connections
-/// are refused once `shutdown` completes, so give the cluster time to stop sending them first.
+/// are refused once `shutdown` completes, so give the API server time to stop sending requests first.
 pub async fn serve_tls(
     listener: TcpListener,
     router: Router,
@@ -38,8 +38,7 @@ pub async fn serve_tls(
     accept::run(listener, Service::new(transport, router, limits), limits, shutdown).await;
 }
 
-/// Serves `router` over plain HTTP/1.1, which is what probes and scrapers speak; otherwise like
-/// [`serve_tls`].
+/// Like [`serve_tls`], but over plain HTTP/1.1, for probes.
 pub async fn serve_plain(listener: TcpListener, router: Router, limits: Limits, shutdown: impl Future<Output = ()>) {
     accept::run(listener, Service::new(Transport::Plain, router, limits), limits, shutdown).await;
 }

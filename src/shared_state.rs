@@ -1,4 +1,4 @@
-//! What the watches write and the webhooks read: the policies and the facts, both in memory.
+//! Policies and facts in memory, written by the watches and read by the webhooks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -13,25 +13,25 @@ use tidegate_engine::facts::Facts;
 use tidegate_engine::policy::PolicySet;
 use tidegate_engine::workload::WorkloadRef;
 
-/// How long a request waits for its namespace to be seen: Namespace and Deployment may come in one `kubectl apply`.
+/// How long a request waits for its namespace: one `kubectl apply` may create both Namespace and Deployment.
 const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
 
-/// The policies in force and what is known of the cluster.
+/// The active policies, and the facts about the cluster.
 pub struct SharedState {
     policies: ArcSwap<PolicySet>,
-    /// Locked for no longer than it takes to get hold of the facts, or to note one: whoever decides holds a copy that shares
-    /// all with this one. What that costs is measured by `benches/decide.rs`.
+    /// Locked only to clone the `Arc` or to change a fact: decisions use a copy that shares its data with this one. The
+    /// cost is measured by `benches/decide.rs`.
     facts: RwLock<Arc<Facts>>,
     changes: watch::Sender<()>,
     complete: AtomicBool,
     stored: OnceLock<Stored>,
 }
 
-/// Looks up a workload as it is stored; none where it is not followed.
+/// Looks up a stored workload; none if it is not watched.
 type Stored = Box<dyn Fn(&WorkloadRef) -> Option<Value> + Send + Sync>;
 
 impl SharedState {
-    /// Starts with these policies and no facts.
+    /// Creates a state with these policies and no facts.
     #[must_use]
     pub fn new(policies: PolicySet) -> Self {
         Self {
@@ -43,54 +43,54 @@ impl SharedState {
         }
     }
 
-    /// Has workloads looked up where those are kept who follow them.
-    pub fn look_up_by(&self, stored: impl Fn(&WorkloadRef) -> Option<Value> + Send + Sync + 'static) {
-        // There is one controller; another would follow the same.
+    /// Sets how stored workloads are looked up.
+    pub fn set_lookup(&self, stored: impl Fn(&WorkloadRef) -> Option<Value> + Send + Sync + 'static) {
+        // There is one controller; another would watch the same workloads.
         let _ = self.stored.set(Box::new(stored));
     }
 
-    /// Returns a workload as it is stored; none where it is not followed.
+    /// Returns a stored workload; none if it is not watched.
     #[must_use]
     pub fn workload(&self, workload: &WorkloadRef) -> Option<Value> {
         self.stored.get()?(workload)
     }
 
-    /// Reads the policies and the facts, as they are now. Nobody waits for it, however long it takes.
+    /// Reads the current policies and facts. Does not block writers, however long it takes.
     pub fn read<T>(&self, read: impl FnOnce(&PolicySet, &Facts) -> T) -> T {
         read(&self.policies.load(), &self.facts())
     }
 
-    /// Returns the policies and the facts, as they are now.
+    /// Returns the current policies and facts.
     #[must_use]
     pub fn snapshot(&self) -> (Arc<PolicySet>, Arc<Facts>) {
         (self.policies.load_full(), self.facts())
     }
 
-    /// Tells whether everything that was there at the start has been seen: before that, no decision is to be trusted.
+    /// Returns whether the caches have synced: before that, decisions are unreliable.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Acquire)
     }
 
-    /// Notes that everything that was there at the start has been seen.
+    /// Marks the caches as synced.
     pub fn completed(&self) {
         self.complete.store(true, Ordering::Release);
     }
 
-    /// Puts other policies in force.
+    /// Replaces the active policies.
     pub fn replace_policies(&self, policies: PolicySet) {
         self.policies.store(policies.into());
         self.changes.send_replace(());
     }
 
-    /// Notes something about the cluster.
+    /// Changes the facts.
     pub fn note<T>(&self, note: impl FnOnce(&mut Facts) -> T) -> T {
         let result = note(Arc::make_mut(&mut self.facts.write().unwrap_or_else(PoisonError::into_inner)));
         self.changes.send_replace(());
         result
     }
 
-    /// Waits, for a moment only, until a namespace has been seen.
+    /// Waits a moment for a namespace to be known.
     pub async fn wait_for_namespace(&self, name: &str) {
         if name.is_empty() || self.facts().namespaces.contains_key(name) {
             return;
@@ -101,7 +101,7 @@ impl SharedState {
     }
 
     fn facts(&self) -> Arc<Facts> {
-        // Facts are plain data: a writer that panicked leaves nothing half done that matters.
+        // Facts are plain data: a writer that panicked leaves them usable.
         Arc::clone(&self.facts.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_are_noted_while_somebody_decides_on_those_before() {
+    fn facts_change_while_a_reader_uses_the_old_ones() {
         let state = state();
         state.note(|facts| facts.namespaces.insert("old".into(), Namespace::default()));
         let known = |facts: &Facts| ["old", "new"].map(|name| facts.namespaces.contains_key(name));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_namespace_is_waited_for_until_it_is_seen() {
+    async fn waits_until_a_namespace_is_known() {
         let state = state();
         let writer = Arc::clone(&state);
         let seen = tokio::spawn(async move {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_namespace_that_never_comes_is_not_waited_for_long() {
+    async fn stops_waiting_for_an_unknown_namespace() {
         let begun = Instant::now();
         state().wait_for_namespace("never").await;
         assert_eq!(begun.elapsed(), NAMESPACE_WAIT);

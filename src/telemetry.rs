@@ -1,4 +1,4 @@
-//! Logs, on standard error: results go to standard output.
+//! Logs go to standard error, results to standard output.
 
 use std::io::{self, IsTerminal as _};
 
@@ -9,20 +9,20 @@ use tracing_subscriber::EnvFilter;
 /// How logs are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// A line for people.
+    /// Human-readable lines.
     #[default]
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts logging what `filter` asks for, such as `info` or `tidegate=debug,kube=warn`.
+/// Starts logging with a filter such as `info` or `tidegate=debug,kube=warn`.
 ///
 /// # Errors
-/// Says what is wrong with the filter.
+/// If the filter is invalid.
 pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter =
-        EnvFilter::try_new(filter).with_context(|| format!("--log `{filter}` is no filter of logs; write `info`"))?;
+        EnvFilter::try_new(filter).with_context(|| format!("invalid log filter `{filter}` in --log; try `info`"))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     let subscriber = subscriber.with_ansi(io::stderr().is_terminal());
     match format {

@@ -1,7 +1,8 @@
-//! The webhook configurations: what the API server asks Tidegate about, and what happens when it cannot be reached.
+//! The webhook configurations: which requests the API server sends to Tidegate, and what happens if it cannot be
+//! reached.
 //!
-//! Mutating fails open and validating fails closed, and neither is asked about anything but model servers: the scope is
-//! fixed here, at install time, and policies only narrow it.
+//! Mutating fails open, validating fails closed, and both cover only model servers: the scope is fixed here, at install
+//! time, and policies only narrow it.
 //! <https://kubernetes.io/docs/concepts/cluster-administration/admission-webhooks-good-practices/>
 
 pub mod register;
@@ -18,20 +19,20 @@ use tidegate_engine::kind::{KINDS, Kind};
 /// The name of both webhook configurations.
 pub const NAME: &str = "tidegate";
 
-/// Namespaces that Tidegate never judges: a mistake there could keep the cluster, or Tidegate itself, from coming up.
-const NEVER: [&str; 2] = ["kube-system", "tidegate-system"];
+/// Namespaces that the webhooks skip: a mistake there could keep the cluster, or Tidegate itself, from starting.
+const EXCLUDED: [&str; 2] = ["kube-system", "tidegate-system"];
 
-/// Where the API server finds the webhooks.
+/// Where the API server reaches the webhooks.
 #[derive(Clone, Debug)]
 pub enum Endpoint<'a> {
-    /// At a URL, for a Tidegate outside of the cluster; the certificate of its CA in base64.
+    /// At a URL, for a Tidegate outside the cluster.
     Url {
         /// The URL, without a path.
         url: &'a str,
-        /// The CA, as `caBundle` has it.
+        /// The CA certificates in base64, for `caBundle`.
         ca_bundle: &'a str,
     },
-    /// At the Service of the manifests; Tidegate fills in the `caBundle` itself.
+    /// At the Service of the manifests; Tidegate adds the `caBundle` itself.
     Service,
 }
 
@@ -46,58 +47,59 @@ impl Endpoint<'_> {
     }
 }
 
-/// Returns the mutating and the validating configuration for workloads with all of the labels in `scope`, and for those in
-/// namespaces that are all model servers'.
+/// Returns the mutating and the validating configuration for workloads with all labels in `scope`, and for all
+/// workloads in namespaces labelled as a whole.
 #[must_use]
 pub fn configurations(scope: &BTreeMap<String, String>, endpoint: &Endpoint) -> [Value; 2] {
-    let reach = [labelled(scope), in_whole_namespaces(scope)];
-    let mutating =
-        ["mutate.tidegate.dev", "mutate-namespace.tidegate.dev"].into_iter().zip(&reach).map(|(name, reach)| {
-            let mut webhook = webhook(name, "Ignore", reach, &endpoint.client_config("/mutate"));
-            // Another webhook may add a container after Tidegate was asked; asking again is cheap, since deciding twice changes
-            // nothing.
+    let selectors = [labelled(scope), in_whole_namespaces(scope)];
+    let mutating = ["mutate.tidegate.dev", "mutate-namespace.tidegate.dev"].into_iter().zip(&selectors).map(
+        |(name, selectors)| {
+            let mut webhook = webhook(name, "Ignore", selectors, &endpoint.client_config("/mutate"));
+            // Another webhook may add a container after Tidegate was called; calling it twice changes nothing.
             webhook["reinvocationPolicy"] = "IfNeeded".into();
             webhook
-        });
-    let validating = ["validate.tidegate.dev", "validate-namespace.tidegate.dev"].into_iter().zip(&reach);
-    let validating = validating.map(|(name, reach)| webhook(name, "Fail", reach, &endpoint.client_config("/validate")));
-    let own = of_own_kinds(&endpoint.client_config("/policies"));
+        },
+    );
+    let validating = ["validate.tidegate.dev", "validate-namespace.tidegate.dev"].into_iter().zip(&selectors);
+    let validating =
+        validating.map(|(name, selectors)| webhook(name, "Fail", selectors, &endpoint.client_config("/validate")));
+    let own = own_kinds_webhook(&endpoint.client_config("/policies"));
     [
         configuration("MutatingWebhookConfiguration", &mutating.collect::<Vec<_>>()),
         configuration("ValidatingWebhookConfiguration", &validating.chain([own]).collect::<Vec<_>>()),
     ]
 }
 
-/// Which workloads a webhook is asked about.
-struct Reach {
+/// The selectors of a webhook.
+struct Selectors {
     namespaces: Vec<Value>,
     objects: Value,
 }
 
-/// Workloads with the labels, in any namespace but those that are never judged. The API server also looks at the old
-/// object, so that taking the label off is judged too.
-fn labelled(scope: &BTreeMap<String, String>) -> Reach {
-    Reach { namespaces: vec![never()], objects: json!({"matchLabels": scope}) }
+/// Selects workloads with the labels, in any namespace that is not excluded. The API server also matches the old
+/// object, so removing the label is checked too.
+fn labelled(scope: &BTreeMap<String, String>) -> Selectors {
+    Selectors { namespaces: vec![not_excluded()], objects: json!({"matchLabels": scope}) }
 }
 
-/// All workloads of the namespaces that are labelled so; those with the label are asked about already, where one label
-/// tells them.
-fn in_whole_namespaces(scope: &BTreeMap<String, String>) -> Reach {
+/// Selects all workloads in namespaces labelled as a whole; without those that [`labelled`] selects already, if there
+/// is a single label.
+fn in_whole_namespaces(scope: &BTreeMap<String, String>) -> Selectors {
     let (label, all) = MODEL_SERVERS_LABEL;
     let whole = json!({"key": label, "operator": "In", "values": [all]});
     let others = match scope.iter().next() {
         Some((key, value)) if scope.len() == 1 => json!([{"key": key, "operator": "NotIn", "values": [value]}]),
         _ => json!([]),
     };
-    Reach { namespaces: vec![never(), whole], objects: json!({"matchExpressions": others}) }
+    Selectors { namespaces: vec![not_excluded(), whole], objects: json!({"matchExpressions": others}) }
 }
 
-fn never() -> Value {
-    json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": NEVER})
+fn not_excluded() -> Value {
+    json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": EXCLUDED})
 }
 
-/// Policies and exceptions that make no sense are refused when they are applied. Deleting them never is.
-fn of_own_kinds(client_config: &Value) -> Value {
+/// Returns the webhook that refuses invalid policies and exceptions when they are applied. Deletion is never refused.
+fn own_kinds_webhook(client_config: &Value) -> Value {
     json!({
         "name": "policies.tidegate.dev",
         "admissionReviewVersions": ["v1"],
@@ -114,17 +116,17 @@ fn of_own_kinds(client_config: &Value) -> Value {
     })
 }
 
-/// Adds to the configurations that deleting a database of Tidegate's is judged. That fails open: a Tidegate that is away
-/// keeps nobody from deleting what they want.
+/// Adds the webhook for the deletion of databases managed by Tidegate. It fails open: while Tidegate is unavailable,
+/// nobody is kept from deleting one.
 #[must_use]
 pub fn with_guard([mutating, mut validating]: [Value; 2], endpoint: &Endpoint) -> [Value; 2] {
     if let Some(webhooks) = validating["webhooks"].as_array_mut() {
-        webhooks.push(of_databases(&endpoint.client_config("/guard")));
+        webhooks.push(databases_webhook(&endpoint.client_config("/guard")));
     }
     [mutating, validating]
 }
 
-fn of_databases(client_config: &Value) -> Value {
+fn databases_webhook(client_config: &Value) -> Value {
     let rule = |api: &Api| {
         let (group, version, _) = api.kind;
         let (resource, _) = api.definition.split_once('.').unwrap_or_default();
@@ -142,7 +144,7 @@ fn of_databases(client_config: &Value) -> Value {
         "sideEffects": "None",
         "timeoutSeconds": 5,
         "rules": apis().map(rule).collect::<Vec<_>>(),
-        "namespaceSelector": {"matchExpressions": [never()]},
+        "namespaceSelector": {"matchExpressions": [not_excluded()]},
         "objectSelector": {"matchLabels": {MANAGED_BY_LABEL: MANAGER}}
     })
 }
@@ -156,7 +158,7 @@ fn configuration(kind: &str, webhooks: &[Value]) -> Value {
     })
 }
 
-fn webhook(name: &str, failure_policy: &str, reach: &Reach, client_config: &Value) -> Value {
+fn webhook(name: &str, failure_policy: &str, selectors: &Selectors, client_config: &Value) -> Value {
     json!({
         "name": name,
         "admissionReviewVersions": ["v1"],
@@ -166,8 +168,8 @@ fn webhook(name: &str, failure_policy: &str, reach: &Reach, client_config: &Valu
         "sideEffects": "None",
         "timeoutSeconds": 5,
         "rules": rules(KINDS),
-        "namespaceSelector": {"matchExpressions": reach.namespaces},
-        "objectSelector": reach.objects,
+        "namespaceSelector": {"matchExpressions": selectors.namespaces},
+        "objectSelector": selectors.objects,
         "matchConditions": [
             {"name": "changes-what-tidegate-reads", "expression": CHANGES_WHAT_TIDEGATE_READS},
             {"name": "is-not-being-deleted", "expression": IS_NOT_BEING_DELETED}
@@ -175,7 +177,7 @@ fn webhook(name: &str, failure_policy: &str, reach: &Reach, client_config: &Valu
     })
 }
 
-/// Returns what a webhook is asked about, by the versions that workloads of these kinds are sent in.
+/// Returns the rules of a webhook for workloads of these kinds, one per group and version.
 fn rules(kinds: &[Kind]) -> Vec<Value> {
     let mut versions: Vec<(&str, &str)> = Vec::new();
     for kind in kinds {
@@ -194,8 +196,8 @@ fn rules(kinds: &[Kind]) -> Vec<Value> {
     versions.into_iter().map(rule).collect()
 }
 
-/// Status, finalizers and the Deployment controller's own annotations are nothing to judge: rollouts of model servers go
-/// on while Tidegate is away.
+/// Changes of status, finalizers and the Deployment controller's own annotations are skipped, so rollouts of model
+/// servers continue while Tidegate is unavailable.
 const CHANGES_WHAT_TIDEGATE_READS: &str = "\
 oldObject == null || object.spec != oldObject.spec || \
 object.metadata.?labels.orValue({}) != oldObject.metadata.?labels.orValue({}) || \
@@ -212,21 +214,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_that_is_added_is_asked_about() {
-        let [deployment, stateful_set] = KINDS else { panic!("another kind is added by now") };
+    fn rules_cover_an_added_kind() {
+        let [deployment, stateful_set, ..] = KINDS else { panic!("two kinds are known") };
         let added = Kind { group: "example.com", version: "v2", plural: "servers", ..*deployment };
         let rules = rules(&[Kind { ..*deployment }, added, Kind { ..*stateful_set }]);
-        let asked: Vec<_> =
+        let covered: Vec<_> =
             rules.iter().map(|rule| (&rule["apiGroups"][0], &rule["apiVersions"][0], &rule["resources"])).collect();
         let apps = (&json!("apps"), &json!("v1"), &json!(["deployments", "statefulsets"]));
-        assert_eq!(asked, [apps, (&json!("example.com"), &json!("v2"), &json!(["servers"]))]);
+        assert_eq!(covered, [apps, (&json!("example.com"), &json!("v2"), &json!(["servers"]))]);
         assert!(
             rules.iter().all(|rule| rule["operations"] == json!(["CREATE", "UPDATE"]) && rule["scope"] == "Namespaced")
         );
     }
 
     #[test]
-    fn the_component_of_the_manifests_is_the_guard() {
+    fn guard_databases_component_matches_the_code() {
         let component: Value =
             serde_saphyr::from_str(include_str!("../manifests/guard-databases/kustomization.yaml")).unwrap();
         let patch: Value = serde_saphyr::from_str(component["patches"][0]["patch"].as_str().unwrap()).unwrap();

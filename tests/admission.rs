@@ -1,6 +1,6 @@
-//! Drives the webhooks' router in process: what they answer to bodies that make no sense, and what people read.
+//! Calls the webhooks' router in process: answers to invalid bodies, and messages to users.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ const SERVING: &str = include_str!("../policies/serving.yaml");
 const EXAMPLE: &str = include_str!("../examples/model-server.yaml");
 const SCOPE: (&str, &str) = ("app.kubernetes.io/component", "model-server");
 
-/// An API server gives up on a webhook after ten seconds; no body may take even half of that.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A webhook call times out after ten seconds; no body may take even half of that.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn policies(yaml: &str) -> PolicySet {
     manifests::policies("policy.yaml", yaml, [(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into()).unwrap()
@@ -38,7 +38,7 @@ fn facts() -> Facts {
 
 fn state(yaml: &str, facts: Facts) -> Arc<SharedState> {
     let state = SharedState::new(policies(yaml));
-    state.note(|noted| *noted = facts);
+    state.note(|known| *known = facts);
     state.completed();
     Arc::new(state)
 }
@@ -67,7 +67,7 @@ async fn post(state: &Arc<SharedState>, path: &str, body: impl Into<Body>) -> Re
         let text = to_bytes(response.into_body(), usize::MAX).await.unwrap();
         Response { status, text: String::from_utf8(text.to_vec()).unwrap() }
     };
-    tokio::time::timeout(PATIENCE, answered).await.expect("an answer comes in time")
+    tokio::time::timeout(TIMEOUT, answered).await.expect("an answer comes in time")
 }
 
 /// A review of the example, as an API server sends it.
@@ -109,19 +109,19 @@ fn container(object: &mut Value) -> &mut Value {
 mod bad_input {
     use super::*;
 
-    /// What both webhooks answer.
+    /// The answers of both webhooks.
     #[derive(Clone, Copy, Debug)]
     enum Answer {
-        /// No review: this HTTP status.
+        /// Not a review: this HTTP status.
         Http(u16),
-        /// The object cannot be read: let through with a warning, then refused, each with this uid.
+        /// The object cannot be parsed: allowed with a warning, then refused, each with this uid.
         Unreadable(&'static str),
-        /// The object can be read and goes on.
+        /// The object can be parsed and is admitted.
         Admitted,
-        /// It is not for Tidegate: it goes on as it is, without a word.
-        LeftAlone,
+        /// It does not concern Tidegate: it is allowed unchanged, without warnings.
+        Ignored,
     }
-    use Answer::{Admitted, Http, LeftAlone, Unreadable};
+    use Answer::{Admitted, Http, Ignored, Unreadable};
 
     /// The review of the example with some of the envelope changed.
     fn envelope(change: &Value) -> Vec<u8> {
@@ -168,7 +168,7 @@ mod bad_input {
         object(&with(|object| change(&mut object["spec"]["template"])))
     }
 
-    fn no_review() -> Vec<(&'static str, Vec<u8>, Answer)> {
+    fn not_reviews() -> Vec<(&'static str, Vec<u8>, Answer)> {
         let whole = object(&example());
         vec![
             ("empty", Vec::new(), Http(400)),
@@ -203,7 +203,7 @@ mod bad_input {
             ("200 levels deep", raw_object(&nested(200)), none),
             ("a million levels deep", raw_object(&nested(1_000_000)), none),
             ("half a surrogate", raw_object(r#"{"metadata":{"name":"\ud800"}}"#), none),
-            ("a number beyond all others", raw_object(r#"{"spec":{"replicas":1e999}}"#), none),
+            ("a number out of range", raw_object(r#"{"spec":{"replicas":1e999}}"#), none),
             ("managers that are numbers", raw_object(r#"{"metadata":{"managedFields":[1]}}"#), none),
             ("metadata that is text", raw_object(r#"{"metadata":"api"}"#), none),
             ("labels that are a list", object(&with(|object| object["metadata"]["labels"] = json!(["a"]))), none),
@@ -244,7 +244,7 @@ mod bad_input {
         ]
     }
 
-    /// As long a uid as the table has.
+    /// The longest uid of the table.
     const LONG: &str = match str::from_utf8(&[b'u'; 300]) {
         Ok(text) => text,
         Err(_) => "",
@@ -261,16 +261,16 @@ mod bad_input {
             ("the example", object(&example()), Admitted),
             ("200 levels deep in the envelope", deep_envelope(200), Admitted),
             ("7 MiB", [&object(&example())[..], &vec![b'\n'; 7 << 20]].concat(), Admitted),
-            ("keys that stand twice in the object", raw_object(&twice), Admitted),
+            ("duplicate keys in the object", raw_object(&twice), Admitted),
             ("no containers", template(|template| template["spec"] = json!({})), Admitted),
             ("containers null", template(|template| template["spec"] = json!({"containers": null})), Admitted),
             ("containers empty", template(|template| template["spec"] = json!({"containers": []})), Admitted),
             ("no template", template(|template| *template = json!(null)), Admitted),
             ("no spec", object(&with(|object| object["spec"] = json!(null))), Admitted),
             ("a container without an image", object(&with_container(&json!({"image": null}))), Admitted),
-            ("replicas without end", object(&with(|object| object["spec"]["replicas"] = json!(u64::MAX))), Admitted),
+            ("the most replicas", object(&with(|object| object["spec"]["replicas"] = json!(u64::MAX))), Admitted),
             ("half a replica", object(&with(|object| object["spec"]["replicas"] = json!(0.5))), Admitted),
-            ("a port without end", object(&with_container(&json!({"ports": [{"containerPort": u64::MAX}]}))), Admitted),
+            ("the highest port", object(&with_container(&json!({"ports": [{"containerPort": u64::MAX}]}))), Admitted),
             ("a receipt that is garbage", receipt("}{"), Admitted),
             ("a receipt of another form", receipt(r#"{"template":1,"set":[]}"#), Admitted),
             ("a receipt that is deep", receipt(&nested(300)), Admitted),
@@ -286,14 +286,14 @@ mod bad_input {
             ("an update without an old object", request(&json!({"operation": "UPDATE"})), Admitted),
             ("no user", request(&json!({"userInfo": {}})), Admitted),
             ("no name", request(&json!({"name": null, "object": {"metadata": {"name": null}}})), Admitted),
-            ("an operation nobody knows", request(&json!({"operation": "SMASH"})), LeftAlone),
-            ("no operation", request(&json!({"operation": null})), LeftAlone),
-            ("a subresource", request(&json!({"subResource": "scale"})), LeftAlone),
-            ("a deletion", request(&json!({"operation": "DELETE", "object": null, "oldObject": example()})), LeftAlone),
-            ("a connection", request(&json!({"operation": "CONNECT"})), LeftAlone),
-            ("a Pod for an object", pod.to_string().into_bytes(), LeftAlone),
-            ("no kind", request(&json!({"kind": null})), LeftAlone),
-            ("a Deployment of another group", request(&json!({"kind": {"group": "example.com"}})), LeftAlone),
+            ("an unknown operation", request(&json!({"operation": "SMASH"})), Ignored),
+            ("no operation", request(&json!({"operation": null})), Ignored),
+            ("a subresource", request(&json!({"subResource": "scale"})), Ignored),
+            ("a deletion", request(&json!({"operation": "DELETE", "object": null, "oldObject": example()})), Ignored),
+            ("a connection", request(&json!({"operation": "CONNECT"})), Ignored),
+            ("a Pod for an object", pod.to_string().into_bytes(), Ignored),
+            ("no kind", request(&json!({"kind": null})), Ignored),
+            ("a Deployment of another group", request(&json!({"kind": {"group": "example.com"}})), Ignored),
             (
                 "an update of an object without the label",
                 request(&json!({
@@ -301,12 +301,12 @@ mod bad_input {
                     "object": {"metadata": {"labels": null}, "spec": {"replicas": 2, "template": {"spec": {"hostNetwork": true}}}},
                     "oldObject": {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}}
                 })),
-                LeftAlone,
+                Ignored,
             ),
             (
                 "an object without the label",
                 object(&with(|object| object["metadata"]["labels"] = json!(null))),
-                LeftAlone,
+                Ignored,
             ),
         ]
     }
@@ -333,41 +333,41 @@ mod bad_input {
             match expected {
                 Unreadable(_) => {
                     assert!(answer["patch"].is_null(), "{name}, {path}: {answer}");
-                    let said = if mutates { &answer["warnings"][0] } else { &answer["status"]["message"] };
+                    let message = if mutates { &answer["warnings"][0] } else { &answer["status"]["message"] };
                     assert!(
-                        said.as_str().is_some_and(|said| said.starts_with("tidegate ")),
+                        message.as_str().is_some_and(|message| message.starts_with("tidegate ")),
                         "{name}, {path}: {answer}"
                     );
                 }
-                LeftAlone => assert_eq!(answer, json!({"uid": "u-1", "allowed": true}), "{name}, {path}"),
+                Ignored => assert_eq!(answer, json!({"uid": "u-1", "allowed": true}), "{name}, {path}"),
                 _ => {}
             }
         }
     }
 
     #[tokio::test]
-    async fn what_is_no_review_gets_an_http_error() {
-        for (name, body, expected) in no_review() {
+    async fn bodies_that_are_not_reviews_get_an_http_error() {
+        for (name, body, expected) in not_reviews() {
             ask(name, body, expected).await;
         }
     }
 
     #[tokio::test]
-    async fn an_object_that_cannot_be_read_is_let_through_and_then_refused() {
+    async fn an_unreadable_object_passes_mutation_and_fails_validation() {
         for (name, body, expected) in unreadable() {
             ask(name, body, expected).await;
         }
     }
 
     #[tokio::test]
-    async fn an_object_that_can_be_read_however_odd_goes_on() {
+    async fn an_odd_but_readable_object_is_admitted() {
         for (name, body, expected) in readable() {
             ask(name, body, expected).await;
         }
     }
 
     #[tokio::test]
-    async fn nothing_is_made_up_for_a_pod_that_is_not_there() {
+    async fn nothing_is_injected_without_a_pod() {
         for spec in [json!(null), json!({}), json!({"template": {}}), json!({"template": {"spec": {"containers": []}}})]
         {
             let object = with(|object| object["spec"] = spec);
@@ -377,7 +377,7 @@ mod bad_input {
     }
 
     #[tokio::test]
-    async fn a_container_without_a_name_of_its_own_is_left_alone() {
+    async fn containers_without_a_unique_name_are_not_changed() {
         for containers in
             [json!([{"image": "a:1"}]), json!([{"name": "a", "image": "a:1"}, {"name": "a", "image": "b:1"}])]
         {
@@ -388,7 +388,7 @@ mod bad_input {
     }
 
     #[tokio::test]
-    async fn only_posts_to_the_two_paths_are_answered() {
+    async fn only_posts_to_known_paths_are_answered() {
         let router = || webhooks(state(SERVING, facts()));
         for (request, status) in [
             (Request::get("/mutate").body(Body::empty()), StatusCode::METHOD_NOT_ALLOWED),
@@ -401,7 +401,7 @@ mod bad_input {
 }
 
 #[tokio::test]
-async fn nothing_is_decided_before_the_cluster_has_been_read() {
+async fn is_unavailable_before_the_caches_have_synced() {
     let state = Arc::new(SharedState::new(policies(SERVING)));
     for path in ["/mutate", "/validate"] {
         let response = post(&state, path, review(&example()).to_string()).await;
@@ -414,7 +414,7 @@ async fn nothing_is_decided_before_the_cluster_has_been_read() {
     assert_eq!(response.answer()["allowed"], true);
 }
 
-/// A policy of rules that all take long, none of them too long by itself, where a container has many arguments.
+/// A policy of rules that take long for a container with many arguments, none of them too long by itself.
 fn costly() -> String {
     let args = "object.spec.template.spec.containers[0].args";
     let expression = format!("{args}.all(a, {args}.all(b, {args}.all(c, a + b + c != '')))");
@@ -427,7 +427,7 @@ fn costly() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn health_and_watches_go_on_while_custom_rules_take_their_time() {
+async fn slow_custom_rules_do_not_block_health_and_watches() {
     let state = state(&costly(), facts());
     let args: Vec<String> = (0..25).map(|arg| format!("--a{arg}")).collect();
     let body = review(&with_container(&json!({"args": args}))).to_string();
@@ -439,12 +439,12 @@ async fn health_and_watches_go_on_while_custom_rules_take_their_time() {
     assert_eq!((health.status(), slow.is_finished()), (StatusCode::OK, false));
     let answered = to_bytes(slow.await.unwrap().unwrap().into_body(), usize::MAX).await.unwrap();
     let answer: Value = serde_json::from_slice(&answered).unwrap();
-    let told = answer["response"]["status"]["message"].as_str().unwrap();
-    assert!(told.contains("not evaluated: the custom rules used up the 5000000 steps that one request may take, of which `costly-0` took "), "{told}");
+    let message = answer["response"]["status"]["message"].as_str().unwrap();
+    assert!(message.contains("not evaluated: the custom rules used up the 5000000 steps allowed for one request, of which `costly-0` took "), "{message}");
 }
 
 #[tokio::test]
-async fn a_namespace_that_comes_with_the_deployment_is_waited_for() {
+async fn waits_for_a_namespace_applied_with_the_deployment() {
     let only_prod = SERVING.replace(
         "spec:\n  enforcement",
         "spec:\n  match: {namespaceSelector: {matchLabels: {stage: prod}}}\n  enforcement",
@@ -461,7 +461,7 @@ async fn a_namespace_that_comes_with_the_deployment_is_waited_for() {
     seen.await.unwrap();
 }
 
-/// Asks the mutating webhook, and returns the object with its patch applied as well as its answer.
+/// Calls the mutating webhook, and returns the patched object and the answer.
 async fn mutate(state: &Arc<SharedState>, review: &Value) -> (Value, Value) {
     let answer = post(state, "/mutate", review.to_string()).await.answer();
     assert_eq!(answer["allowed"], true);
@@ -474,11 +474,11 @@ async fn mutate(state: &Arc<SharedState>, review: &Value) -> (Value, Value) {
     (object, answer)
 }
 
-mod what_people_read {
+mod messages {
     use super::*;
 
-    /// Takes an object through both webhooks, as the API server does, and returns all that is said on the way.
-    async fn said(state: &Arc<SharedState>, mut review: Value) -> String {
+    /// Passes an object through both webhooks, as the API server does, and returns all messages.
+    async fn messages(state: &Arc<SharedState>, mut review: Value) -> String {
         let (object, mutation) = mutate(state, &review).await;
         review["request"]["object"] = object;
         let verdict = post(state, "/validate", review.to_string()).await.answer();
@@ -492,7 +492,7 @@ mod what_people_read {
                 let _ = writeln!(text, "{name} warns: {}", warning.as_str().unwrap());
             }
             for (key, value) in answer["auditAnnotations"].as_object().into_iter().flatten() {
-                let _ = writeln!(text, "{name} has the audit log keep {key}: {}", value.as_str().unwrap());
+                let _ = writeln!(text, "{name} adds to the audit log {key}: {}", value.as_str().unwrap());
             }
         }
         if verdict["allowed"] == true {
@@ -507,18 +507,18 @@ mod what_people_read {
         text
     }
 
-    async fn said_of(object: &Value) -> String {
-        said(&state(SERVING, facts()), review(object)).await
+    async fn messages_for(object: &Value) -> String {
+        messages(&state(SERVING, facts()), review(object)).await
     }
 
-    async fn said_of_update(state: &Arc<SharedState>, old: &Value, new: &Value) -> String {
+    async fn messages_for_update(state: &Arc<SharedState>, old: &Value, new: &Value) -> String {
         let mut review = review(new);
         review["request"]["operation"] = "UPDATE".into();
         review["request"]["oldObject"] = old.clone();
-        said(state, review).await
+        messages(state, review).await
     }
 
-    /// The example as it is stored, admitted under a policy.
+    /// The example as it is stored after admission under a policy.
     async fn admitted(yaml: &str) -> Value {
         mutate(&state(yaml, facts()), &review(&example())).await.0
     }
@@ -543,72 +543,72 @@ mod what_people_read {
     }
 
     #[tokio::test]
-    async fn the_example_is_admitted_without_a_word() {
-        let said = said_of(&example()).await;
-        // What is only recorded is not for its author.
-        let told: Vec<&str> = said.lines().filter(|line| !line.contains("has the audit log keep")).collect();
-        assert_eq!(told, ["admitted"], "{said}");
+    async fn the_example_is_admitted_without_warnings() {
+        let messages = messages_for(&example()).await;
+        // Recorded violations are not shown to the user.
+        let shown: Vec<&str> = messages.lines().filter(|line| !line.contains("adds to the audit log")).collect();
+        assert_eq!(shown, ["admitted"], "{messages}");
     }
 
     #[tokio::test]
-    async fn a_refusal_has_every_reason_at_once() {
-        insta::assert_snapshot!(said_of(&violating()).await);
+    async fn a_refusal_lists_every_violation() {
+        insta::assert_snapshot!(messages_for(&violating()).await);
     }
 
     #[tokio::test]
-    async fn a_refusal_for_one_reason() {
+    async fn a_refusal_for_one_violation() {
         let object = with_container(&json!({"image": "ai-model-serving:latest"}));
-        insta::assert_snapshot!(said_of(&object).await);
+        insta::assert_snapshot!(messages_for(&object).await);
     }
 
     #[tokio::test]
     async fn a_container_without_memory_limit_where_the_policy_has_no_default() {
         let policy = SERVING.replace("limits: {cpu: 500m, memory: 500Mi}", "limits: {cpu: 500m}");
-        insta::assert_snapshot!(said(&state(&policy, facts()), review(&example())).await);
+        insta::assert_snapshot!(messages(&state(&policy, facts()), review(&example())).await);
     }
 
     #[tokio::test]
-    async fn a_request_below_the_least_of_the_policy() {
+    async fn a_request_below_the_minimum_of_the_policy() {
         let policy = SERVING.replace("memory: {max: 64Gi}", "memory: {min: 100Mi, max: 64Gi}");
         let object = with_container(&json!({"resources": {"requests": {"memory": "1Mi"}}}));
-        insta::assert_snapshot!(said(&state(&policy, facts()), review(&object)).await);
+        insta::assert_snapshot!(messages(&state(&policy, facts()), review(&object)).await);
     }
 
     #[tokio::test]
-    async fn the_label_taken_off() {
+    async fn the_label_removed() {
         let old = admitted(SERVING).await;
         let mut new = old.clone();
         new["metadata"]["labels"].as_object_mut().unwrap().remove(SCOPE.0);
-        insta::assert_snapshot!(said_of_update(&state(SERVING, facts()), &old, &new).await);
+        insta::assert_snapshot!(messages_for_update(&state(SERVING, facts()), &old, &new).await);
     }
 
     #[tokio::test]
     async fn several_containers_of_which_none_is_known() {
-        insta::assert_snapshot!(said_of(&two_containers()).await);
+        insta::assert_snapshot!(messages_for(&two_containers()).await);
     }
 
     #[tokio::test]
-    async fn an_annotation_that_names_no_container() {
+    async fn an_annotation_that_names_an_unknown_container() {
         let object = with(|object| object["metadata"]["annotations"] = json!({"tidegate.dev/container": "server"}));
-        insta::assert_snapshot!(said_of(&object).await);
+        insta::assert_snapshot!(messages_for(&object).await);
     }
 
     #[tokio::test]
     async fn no_port_to_probe() {
-        insta::assert_snapshot!(said_of(&with_container(&json!({"ports": null}))).await);
+        insta::assert_snapshot!(messages_for(&with_container(&json!({"ports": null}))).await);
     }
 
     #[tokio::test]
     async fn several_ports_to_probe() {
         let ports = json!({"ports": [{"containerPort": 8080}, {"containerPort": 9090, "name": "metrics"}]});
-        insta::assert_snapshot!(said_of(&with_container(&ports)).await);
+        insta::assert_snapshot!(messages_for(&with_container(&ports)).await);
     }
 
     #[tokio::test]
-    async fn a_workload_that_was_there_before_tidegate() {
+    async fn a_workload_older_than_tidegate() {
         let old = example();
         let new = with(|object| object["metadata"]["annotations"] = json!({"a": "b"}));
-        insta::assert_snapshot!(said_of_update(&state(SERVING, facts()), &old, &new).await);
+        insta::assert_snapshot!(messages_for_update(&state(SERVING, facts()), &old, &new).await);
     }
 
     #[tokio::test]
@@ -625,18 +625,18 @@ mod what_people_read {
             metrics: Vec::new(),
         };
         let facts = Facts { autoscalers: [(reference(), vec![held])].into(), ..facts() };
-        insta::assert_snapshot!(said_of_update(&state(SERVING, facts), &old, &new).await);
+        insta::assert_snapshot!(messages_for_update(&state(SERVING, facts), &old, &new).await);
     }
 
     #[tokio::test]
     async fn replicas_in_a_new_manifest() {
-        insta::assert_snapshot!(said_of(&with(|object| object["spec"]["replicas"] = 3.into())).await);
+        insta::assert_snapshot!(messages_for(&with(|object| object["spec"]["replicas"] = 3.into())).await);
     }
 
     #[tokio::test]
     async fn a_database_that_the_cluster_does_not_serve() {
         let facts = Facts { apis: Apis::default(), ..facts() };
-        insta::assert_snapshot!(said(&state(SERVING, facts), review(&example())).await);
+        insta::assert_snapshot!(messages(&state(SERVING, facts), review(&example())).await);
     }
 
     #[tokio::test]
@@ -644,47 +644,47 @@ mod what_people_read {
         let taken = Database { made_for: Some("Deployment/other".into()), ..Database::default() };
         let inside = [((DatabaseProvider::Zalando, "acid-ai-model-serving".to_owned()), taken)];
         let databases = [("ml".to_owned(), Arc::new(inside.into()))].into();
-        insta::assert_snapshot!(said(&state(SERVING, Facts { databases, ..facts() }), review(&example())).await);
+        insta::assert_snapshot!(messages(&state(SERVING, Facts { databases, ..facts() }), review(&example())).await);
     }
 
     #[tokio::test]
     async fn variables_that_the_author_set() {
         let env = json!([{"name": "PGHOST", "value": "db"}, {"name": "PGUSER", "valueFrom": {"fieldRef": {}}}]);
-        insta::assert_snapshot!(said_of(&with_container(&json!({"env": env}))).await);
+        insta::assert_snapshot!(messages_for(&with_container(&json!({"env": env}))).await);
     }
 
     #[tokio::test]
-    async fn a_name_that_is_yet_to_be_made() {
+    async fn a_generated_name() {
         let object = with(|object| {
             let labels = object["metadata"]["labels"].take();
             object["metadata"] = json!({"generateName": "api-", "namespace": "ml", "labels": labels});
         });
-        insta::assert_snapshot!(said_of(&object).await);
+        insta::assert_snapshot!(messages_for(&object).await);
     }
 
     #[tokio::test]
-    async fn a_violation_that_was_there_before() {
+    async fn a_violation_that_existed_before() {
         let old = mutate(&state(SERVING, facts()), &review(&violating())).await.0;
         let mut new = old.clone();
         new["spec"]["template"]["metadata"]["annotations"] = json!({"restarted": "now"});
         container(&mut new)["resources"]["requests"]["cpu"] = json!("18");
-        insta::assert_snapshot!(said_of_update(&state(SERVING, facts()), &old, &new).await);
+        insta::assert_snapshot!(messages_for_update(&state(SERVING, facts()), &old, &new).await);
     }
 
     #[tokio::test]
     async fn violations_under_a_policy_that_warns() {
         let policy = SERVING.replace("enforcement: enforce", "enforcement: warn");
-        insta::assert_snapshot!(said(&state(&policy, facts()), review(&violating())).await);
+        insta::assert_snapshot!(messages(&state(&policy, facts()), review(&violating())).await);
     }
 
     #[tokio::test]
     async fn violations_under_a_policy_in_audit() {
         let policy = SERVING.replace("enforcement: enforce", "enforcement: audit");
-        insta::assert_snapshot!(said(&state(&policy, facts()), review(&violating())).await);
+        insta::assert_snapshot!(messages(&state(&policy, facts()), review(&violating())).await);
     }
 
     #[tokio::test]
-    async fn a_verdict_on_what_the_mutating_webhook_has_not_seen() {
+    async fn a_verdict_without_the_mutating_webhook() {
         let state = state(SERVING, facts());
         let object = with_container(&json!({"env": [{"name": "PGHOST", "value": "db"}]}));
         let verdict = post(&state, "/validate", review(&object).to_string()).await.answer();
@@ -692,8 +692,8 @@ mod what_people_read {
     }
 
     #[tokio::test]
-    async fn an_object_that_cannot_be_read() {
-        insta::assert_snapshot!(said_of(&with_container(&json!({"env": "PGHOST=db"}))).await);
+    async fn an_object_that_cannot_be_parsed() {
+        insta::assert_snapshot!(messages_for(&with_container(&json!({"env": "PGHOST=db"}))).await);
     }
 
     #[tokio::test]
@@ -706,7 +706,7 @@ mod what_people_read {
     }
 
     #[tokio::test]
-    async fn bodies_that_are_no_reviews() {
+    async fn bodies_that_are_not_reviews() {
         let state = state(SERVING, facts());
         let mut text = String::new();
         for body in [

@@ -1,4 +1,4 @@
-//! What becomes of a model server that is applied to a real API server.
+//! Applies model servers to a real API server.
 
 mod common;
 
@@ -15,7 +15,7 @@ const SCALED: Duration = Duration::from_mins(2);
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_plain_model_server_is_stored_with_all_that_its_policy_gives() {
+fn a_plain_model_server_gets_all_fields_of_its_policy() {
     let sandbox = Sandbox::new("plain");
     sandbox.kubectl(&["apply", "-f", &in_tree("examples/model-server.yaml")]).succeeds().says_nothing();
     assert_object_snapshot!(sandbox.rolled_out("ai-model-serving"));
@@ -28,7 +28,7 @@ fn a_plain_model_server_is_stored_with_all_that_its_policy_gives() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_complete_model_server_keeps_what_its_author_wrote() {
+fn a_complete_model_server_keeps_its_own_fields() {
     let sandbox = Sandbox::new("complete");
     let applied = sandbox.kubectl(&["apply", "-f", &in_tree("examples/model-server-complete.yaml")]).succeeds();
     insta::assert_snapshot!(applied.stderr);
@@ -37,11 +37,11 @@ fn a_complete_model_server_keeps_what_its_author_wrote() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_model_server_tells_how_everything_stands() {
-    let sandbox = Sandbox::new("standing");
+fn a_model_server_reports_its_status() {
+    let sandbox = Sandbox::new("reported");
     sandbox.apply(&model_server("api")).succeeds();
     sandbox.database("api");
-    // No operator runs here, so its part is played.
+    // No operator runs here, so its status is simulated.
     let running = json!({"status": {"PostgresClusterStatus": "Running"}}).to_string();
     let patch = ["patch", "postgresql", "acid-api", "--subresource=status", "--type=merge", "--patch", &running];
     sandbox.kubectl(&patch).succeeds();
@@ -50,7 +50,7 @@ fn a_model_server_tells_how_everything_stands() {
     });
     insta::assert_yaml_snapshot!(server["status"], {".conditions[].lastTransitionTime" => "[since]"});
     let table = sandbox.kubectl(&["get", "modelservers"]).succeeds().stdout;
-    // The age comes last, and is another in each run.
+    // The age is the last column, and differs in each run.
     let ageless: Vec<&str> =
         table.lines().filter_map(|line| line.trim_end().rsplit_once("   ")).map(|(rest, _)| rest.trim_end()).collect();
     assert!(table.lines().next().is_some_and(|header| header.trim_end().ends_with("AGE")), "{table}");
@@ -70,7 +70,7 @@ fn the_autoscaler_scales_up_under_load() {
         sandbox.deployment("api")["status"]["availableReplicas"].as_i64() >= Some(4)
     });
     assert!(active(&sandbox.autoscaler("api")));
-    sandbox.model_server("api", "what the autoscaler does", |server| {
+    sandbox.model_server("api", "the state of the autoscaler", |server| {
         condition(server, "AutoscalerReady")["reason"] == "ScalingActive"
             && server["status"]["replicas"]["now"].as_i64() >= Some(4)
     });
@@ -101,7 +101,7 @@ fn applying_again_changes_nothing() {
     }
 }
 
-/// kubectl then takes its annotation off and moves the managed fields, with or without Tidegate.
+/// kubectl then removes its annotation and moves the managed fields, with or without Tidegate.
 #[test]
 #[ignore = "needs the control plane"]
 fn switching_to_server_side_apply_restarts_nothing() {
@@ -120,7 +120,7 @@ fn switching_to_server_side_apply_restarts_nothing() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_dry_run_shows_what_would_be_stored_and_makes_nothing() {
+fn a_dry_run_shows_the_result_and_creates_nothing() {
     let sandbox = Sandbox::new("dry-run");
     for apply in Apply::BOTH {
         let arguments = [apply.arguments(), &["--dry-run=server", "--output=json"]].concat();
@@ -128,7 +128,7 @@ fn a_dry_run_shows_what_would_be_stored_and_makes_nothing() {
         let mut shown: Value = serde_json::from_str(&shown.stdout).unwrap();
         assert_eq!(env(container(&mut shown), "PGHOST")["value"], "acid-dry");
     }
-    // What were to be made for the first would be there once the second, which came later, has its own.
+    // Companions of the dry run would exist once the later workload has its own.
     sandbox.apply(&model_server("wet")).succeeds();
     sandbox.autoscaler("wet");
     sandbox.database("wet");
@@ -166,7 +166,7 @@ fn a_name_that_the_api_server_makes_up_gets_no_database() {
     server["metadata"]["name"] = Value::Null;
     server["metadata"]["generateName"] = "api-".into();
     let created = sandbox.kubectl_with(&["create", "-f", "-"], &server).succeeds();
-    created.says("no database is bound: its name follows from the workload's");
+    created.says("no database is bound: its name is derived from the workload's");
     let stored = sandbox.list("Deployment").remove(0);
     let name = stored["metadata"]["name"].as_str().unwrap();
     assert_eq!(sandbox.container(name)["env"], Value::Null);

@@ -1,4 +1,4 @@
-//! Autoscalers on metrics of one's own, budgets, and workloads that ran before Tidegate, on a real API server with the real
+//! Autoscalers on custom metrics, budgets, and workloads that ran before Tidegate, on a real API server with the real
 //! controllers.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 const BUDGET: &str = "PodDisruptionBudget";
 
-/// The policy of a namespace that has nothing but these settings.
+/// Returns the policy of a namespace with only these settings.
 fn policy(namespace: &str, spec: &Value) -> Value {
     let mut policy = serving(namespace);
     let selected = policy["spec"]["match"].clone();
@@ -49,7 +49,7 @@ fn two(name: &str) -> Value {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_budget_is_made_for_several_replicas_and_lets_one_go_at_a_time() {
+fn creates_a_budget_for_several_replicas() {
     let sandbox = Sandbox::without_policy("budgets");
     sandbox.put_policy(&policy("budgets", &json!({"disruptionBudget": {}})));
     sandbox.apply(&two("api")).succeeds();
@@ -57,7 +57,7 @@ fn a_budget_is_made_for_several_replicas_and_lets_one_go_at_a_time() {
     let server = sandbox
         .model_server("api", "its budget", |server| condition(server, "DisruptionBudgetReady")["reason"] == "Made");
     assert_eq!(server["status"]["disruptionBudget"], json!({"name": "api-tidegate", "managedBy": "tidegate"}));
-    sandbox.model_server("one", "that it wants none", |server| {
+    sandbox.model_server("one", "that it needs none", |server| {
         condition(server, "DisruptionBudgetReady")["reason"] == "NotWanted"
     });
     assert_eq!(budgets(&sandbox), ["api-tidegate"]);
@@ -69,16 +69,16 @@ fn a_budget_is_made_for_several_replicas_and_lets_one_go_at_a_time() {
     sandbox
         .kubectl(&["patch", "pdb", "api-tidegate", "--type=merge", "--patch", r#"{"spec":{"maxUnavailable":2}}"#])
         .succeeds();
-    wait_until("the budget to be put right", SOON, || {
+    wait_until("the budget to be reverted", SOON, || {
         sandbox.get(BUDGET, "api-tidegate").is_some_and(|budget| budget["spec"]["maxUnavailable"] == 1)
     });
     sandbox.kubectl(&["delete", "deployment", "api"]).succeeds();
-    wait_until("the budget to go with its workload", SOON, || budgets(&sandbox).is_empty());
+    wait_until("the budget to be deleted with its workload", SOON, || budgets(&sandbox).is_empty());
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_budget_gives_way_to_its_authors_and_comes_back_after_it() {
+fn a_budget_of_the_user_replaces_tidegates_until_it_is_deleted() {
     let sandbox = Sandbox::without_policy("their-budgets");
     sandbox.put_policy(&policy("their-budgets", &json!({"disruptionBudget": {}})));
     let theirs = json!({
@@ -88,22 +88,22 @@ fn a_budget_gives_way_to_its_authors_and_comes_back_after_it() {
     sandbox.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [two("api"), theirs]})).succeeds();
     let is_theirs =
         |server: &Value| server["status"]["disruptionBudget"] == json!({"name": "mine", "managedBy": "user"});
-    sandbox.model_server("api", "that the budget is its author's", is_theirs);
+    sandbox.model_server("api", "that the budget is the user's", is_theirs);
     sandbox.apply(&two("later")).succeeds();
     wait_until("the other's budget", SOON, || budgets(&sandbox) == ["later-tidegate", "mine"]);
 
     sandbox.kubectl(&["delete", "pdb", "mine"]).succeeds();
-    wait_until("ours to come", SOON, || budgets(&sandbox) == ["api-tidegate", "later-tidegate"]);
+    wait_until("Tidegate's to be created", SOON, || budgets(&sandbox) == ["api-tidegate", "later-tidegate"]);
     sandbox.apply(&theirs).succeeds();
-    wait_until("ours to give way", SOON, || budgets(&sandbox) == ["later-tidegate", "mine"]);
+    wait_until("Tidegate's to be deleted", SOON, || budgets(&sandbox) == ["later-tidegate", "mine"]);
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_policy_that_allows_fewer_replicas_than_there_are_stops_no_pod() {
+fn a_lowered_maximum_stops_no_pod() {
     let namespace = "held";
     let sandbox = Sandbox::without_policy(namespace);
-    // Whatever the metrics say, the autoscaler takes no replica away, but for its own maxReplicas.
+    // Whatever the metrics are, the autoscaler removes no replica except for its own maxReplicas.
     let of = |most: i64| {
         let target = json!({"type": "AverageValue", "averageValue": "1"});
         let metrics = json!([{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": target}}]);
@@ -118,7 +118,8 @@ fn a_policy_that_allows_fewer_replicas_than_there_are_stops_no_pod() {
     let scale = |count: i64| {
         sandbox.kubectl(&["scale", "deployment", "api", &format!("--replicas={count}")]).succeeds();
     };
-    let held = |server: &Value| condition(server, "AutoscalerReady")["message"].to_string().contains("none is stopped");
+    let held =
+        |server: &Value| condition(server, "AutoscalerReady")["message"].to_string().contains("Tidegate stops none");
     let in_bounds = |is: &str| {
         wait_until(&format!("the policy's status to say {is}"), SOON, || {
             let policy = sandbox.plane.api.get("ServingPolicy", "", namespace).unwrap();
@@ -132,16 +133,17 @@ fn a_policy_that_allows_fewer_replicas_than_there_are_stops_no_pod() {
     sandbox.rolled_out("api");
     in_bounds("True");
 
-    let told = "1 model server has more replicas than maxReplicas allows: Deployment held/api (5); none is stopped";
+    let told =
+        "1 model server has more replicas than maxReplicas allows: Deployment held/api (5); no replica is stopped";
     sandbox.kubectl_with(&["apply", "-f", "-"], &of(2)).succeeds().says(told);
     most(5);
     sandbox.model_server("api", "that its replicas are kept", held);
     in_bounds("False");
-    // The controller of autoscalers looks every few seconds.
+    // The autoscaler controller runs every few seconds.
     std::thread::sleep(std::time::Duration::from_secs(10));
     assert_eq!((&sandbox.deployment("api")["spec"]["replicas"], pods(&sandbox).len()), (&json!(5), 5));
 
-    // What its author takes away does not come back.
+    // Replicas that the user removes do not come back.
     scale(3);
     most(3);
     scale(6);
@@ -155,7 +157,7 @@ fn a_policy_that_allows_fewer_replicas_than_there_are_stops_no_pod() {
     most(2);
 }
 
-/// Runs tidegate as somebody at their shell.
+/// Runs tidegate as a user in a shell.
 fn tidegate(sandbox: &Sandbox, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.args(arguments).args(["--namespace", sandbox.namespace]).env("KUBECONFIG", sandbox.plane.kubeconfig());
@@ -164,9 +166,9 @@ fn tidegate(sandbox: &Sandbox, arguments: &[&str]) -> Output {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn what_ran_before_tidegate_is_listed_until_it_is_adopted_and_restarts_no_pod() {
+fn lists_and_adopts_existing_workloads_without_restarting_pods() {
     let sandbox = Sandbox::without_policy("adopted");
-    // Before a policy is in force nothing is injected: to Tidegate that is the same as before it came.
+    // Without an active policy, nothing is injected, as before Tidegate was installed.
     sandbox.apply(&two("api")).succeeds();
     sandbox.apply(&two("other")).succeeds();
     let before = sandbox.rolled_out("api");
@@ -180,9 +182,9 @@ fn what_ran_before_tidegate_is_listed_until_it_is_adopted_and_restarts_no_pod() 
     }
     let shown = tidegate(&sandbox, &["adopt", "--all"]).succeeds();
     for told in [
-        "Deployment adopted/api: would be adopted\n  pod template: as it is, no pod restarts\n",
+        "Deployment adopted/api: would be adopted\n  pod template: unchanged, no pod restarts\n",
         "  autoscaler: HorizontalPodAutoscaler api-tidegate\n  disruption budget: PodDisruptionBudget api-tidegate\n",
-        "2 workloads would be adopted; --yes does it\n",
+        "2 workloads would be adopted; pass --yes to adopt\n",
     ] {
         assert!(shown.stdout.contains(told), "{}", shown.stdout);
     }
@@ -199,17 +201,17 @@ fn what_ran_before_tidegate_is_listed_until_it_is_adopted_and_restarts_no_pod() 
     assert!(after["metadata"]["annotations"]["tidegate.dev/receipt"].as_str().unwrap().contains(r#""set":{}"#));
     assert_eq!(autoscalers(&sandbox), ["api-tidegate"], "the other is left alone");
     let again = tidegate(&sandbox, &["adopt", "deployment/api", "--yes"]).succeeds();
-    assert!(again.stdout.contains("left alone: tidegate keeps it already\nnothing to adopt\n"), "{}", again.stdout);
+    assert!(again.stdout.contains("skipped: already managed by tidegate\nnothing to adopt\n"), "{}", again.stdout);
 
-    // With its next change it gets what it lacks, as everybody does.
+    // With its next change it is injected like any other.
     sandbox.kubectl(&["set", "image", "deployment", "api", "api=registry.example.com/api:2.0.0"]).succeeds();
     assert!(sandbox.container("api")["readinessProbe"].is_object());
-    tidegate(&sandbox, &["adopt", "deployment/none"]).fails().says("there is no Deployment none in namespace adopted");
+    tidegate(&sandbox, &["adopt", "deployment/none"]).fails().says("Deployment none not found in namespace adopted");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn adopting_tells_what_comes_next_and_makes_no_autoscaler_that_cannot_work() {
+fn adopt_shows_the_next_changes_and_creates_no_unusable_autoscaler() {
     let sandbox = Sandbox::without_policy("adopted-bare");
     sandbox.apply(&model_server("api")).succeeds();
     let metrics = json!([{"type": "ContainerResource", "containerResource":
@@ -221,9 +223,9 @@ fn adopting_tells_what_comes_next_and_makes_no_autoscaler_that_cannot_work() {
     sandbox.model_server("api", "that it is unmanaged", |server| condition(server, "Managed")["reason"] == "Unmanaged");
     let shown = tidegate(&sandbox, &["adopt", "deployment/api"]).succeeds();
     for told in [
-        "  autoscaler: none: container api requests no memory",
+        "  autoscaler: none: container api has no memory request",
         "  database: Cluster db-api\n",
-        "  with the next change of its pod template:\n",
+        "  with the next change of the pod template:\n",
         "    injected: containers/api/resources/requests/memory: 200Mi\n",
         "    injected: containers/api/env/PGHOST/value: db-api-rw\n",
         "    autoscaler: HorizontalPodAutoscaler api-tidegate\n",
@@ -239,10 +241,10 @@ fn adopting_tells_what_comes_next_and_makes_no_autoscaler_that_cannot_work() {
     sandbox.kubectl(&["set", "image", "deployment", "api", "api=registry.example.com/api:2.0.0"]).succeeds();
     sandbox.autoscaler("api");
     let explained = tidegate(&sandbox, &["explain", "deployment/api"]).succeeds();
-    assert_eq!(outcome(&explained, "memory-scaling"), "conforms", "it is no autoscaler of the author's own");
+    assert_eq!(outcome(&explained, "memory-scaling"), "conforms", "the autoscaler is Tidegate's");
 }
 
-/// What `explain` says of a rule.
+/// Returns the output of `explain` for a rule.
 #[track_caller]
 fn outcome(explained: &Output, rule: &str) -> String {
     let mut rows = explained.stdout.lines().filter_map(|line| line.split_once(char::is_whitespace));
@@ -252,7 +254,7 @@ fn outcome(explained: &Output, rule: &str) -> String {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn explain_knows_what_is_beside_a_workload() {
+fn explain_considers_other_objects() {
     let plane = ControlPlane::start(&[]);
     plane.kubectl(&["apply", "--server-side", "-f", &keda_definition()], "").succeeds();
     plane.kubectl(&["wait", "--for=condition=Established", "-f", &keda_definition()], "").succeeds();
@@ -273,7 +275,7 @@ fn explain_knows_what_is_beside_a_workload() {
     }
     let explained = tidegate(&sandbox, &["explain", "deployment/api"]).succeeds();
     for rule in ["duplicate-autoscaler", "missing-disruption-budget", "single-writer-volume"] {
-        assert!(outcome(&explained, rule).starts_with("warned of"), "{rule}: {}", outcome(&explained, rule));
+        assert!(outcome(&explained, rule).starts_with("warning"), "{rule}: {}", outcome(&explained, rule));
     }
     let budget = json!({"apiVersion": "policy/v1", "kind": BUDGET, "metadata": {"name": "mine"},
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "api"}}}});
@@ -281,7 +283,7 @@ fn explain_knows_what_is_beside_a_workload() {
     let explained = tidegate(&sandbox, &["explain", "deployment/api"]).succeeds();
     assert_eq!(outcome(&explained, "missing-disruption-budget"), "conforms");
 
-    // Who may read the workload, the policies and what scales it is told of what is left out.
+    // A user who may read only the workload, the policies and its autoscalers gets a warning about the rest.
     let resources = "--resource=namespaces,deployments.apps,servingpolicies.tidegate.dev,servingexceptions.tidegate.dev,\
                      horizontalpodautoscalers.autoscaling";
     let role = ["create", "clusterrole", "readers", "--verb=get,list", resources];
@@ -293,25 +295,25 @@ fn explain_knows_what_is_beside_a_workload() {
     let path = plane.new_folder().join("kubeconfig");
     fs::write(&path, kubeconfig.to_string()).unwrap();
     let explained = tidegate(&sandbox, &["explain", "deployment/api", "--kubeconfig", path.to_str().unwrap()]);
-    let explained = explained.succeeds().says("not allowed to read these objects").says("PersistentVolumeClaim");
+    let explained = explained.succeeds().says("not allowed to list these objects").says("PersistentVolumeClaim");
     assert_eq!(outcome(&explained, "single-writer-volume"), "conforms");
-    assert_eq!(outcome(&explained, "missing-disruption-budget"), "conforms", "nobody looked");
+    assert_eq!(outcome(&explained, "missing-disruption-budget"), "conforms", "it was not checked");
 }
 
-/// Has the API of custom metrics alone: it comes and goes for the whole control plane.
+/// Locks the custom metrics API, which is shared by the whole control plane.
 fn custom_metrics_alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A metrics adapter that serves what is written to it, gone when the test is.
+/// A metrics adapter that serves the metrics written to it, and stops with the test.
 struct Adapter {
     process: Child,
     write: SocketAddr,
 }
 
 impl Adapter {
-    /// Starts the adapter and has the API server ask it.
+    /// Starts the adapter and registers it with the API server.
     fn start(plane: &ControlPlane) -> Self {
         let [serve, write] = free_addresses();
         let (kubeconfig, folder) = (plane.kubeconfig(), plane.new_folder());
@@ -337,7 +339,7 @@ impl Adapter {
         adapter
     }
 
-    /// Says how much there is of a metric for an object, such as `pods/api-1`.
+    /// Sets the value of a metric for an object, such as `pods/api-1`.
     fn write(&self, namespace: &str, object: &str, metric: &str, value: &str) {
         let (path, body) = (format!("/write-metrics/namespaces/{namespace}/{object}/{metric}"), format!("{value:?}"));
         let mut stream = TcpStream::connect(self.write).unwrap();
@@ -348,7 +350,7 @@ impl Adapter {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
-    /// Takes the adapter away, and its API.
+    /// Removes the adapter and its API.
     fn stop(self, plane: &ControlPlane) {
         drop(self);
         plane.kubectl(&["delete", "apiservice", "v1beta2.custom.metrics.k8s.io"], "").succeeds();
@@ -362,7 +364,7 @@ impl Drop for Adapter {
     }
 }
 
-/// Returns what leads the API server to the adapter, and lets the controller of autoscalers ask it.
+/// Returns the objects that register the adapter and allow the autoscaler controller to use it.
 fn adapter_objects(port: u16) -> Value {
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "metrics-adapter", "namespace": "kube-system"},
@@ -391,7 +393,7 @@ fn adapter_objects(port: u16) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "items": [service, role, binding, registered]})
 }
 
-/// A vLLM server on a GPU.
+/// Returns a vLLM server on a GPU.
 fn llm(name: &str) -> Value {
     let mut object = common::vllm(name);
     container(&mut object)["resources"] = json!({"limits": {"nvidia.com/gpu": "1"}});
@@ -404,13 +406,13 @@ fn pods(sandbox: &Sandbox) -> Vec<String> {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_queue_scales_once_an_adapter_serves_it_and_as_slowly_as_the_server_starts() {
+fn scales_on_a_queue_once_an_adapter_serves_it() {
     let _turn = custom_metrics_alone();
     let sandbox = Sandbox::without_policy("queues");
     let spec = json!({"autoscaling": {"maxReplicas": 4, "queue": {}}, "probes": {"startupBudget": "20m"}});
     sandbox.put_policy(&policy("queues", &spec));
     sandbox.apply(&llm("llm")).succeeds().says(
-        "no autoscaler is made: the cluster does not serve custom.metrics.k8s.io, which the metric \
+        "no autoscaler is created: the cluster does not serve custom.metrics.k8s.io, which the metric \
          `vllm_num_requests_waiting` needs",
     );
     sandbox.model_server("llm", "that no metric suits", |server| {
@@ -429,7 +431,7 @@ fn a_queue_scales_once_an_adapter_serves_it_and_as_slowly_as_the_server_starts()
         adapter.write("queues", &format!("pods/{pod}"), "vllm_num_requests_waiting", "20");
     }
     sandbox.scaled_to("llm", 2);
-    let limited = wait_for("the autoscaler to say that it may scale no faster", SOON, || {
+    let limited = wait_for("the autoscaler to limit its rate", SOON, || {
         let found = sandbox.autoscaler("llm");
         for pod in pods(&sandbox) {
             adapter.write("queues", &format!("pods/{pod}"), "vllm_num_requests_waiting", "20");
@@ -438,11 +440,11 @@ fn a_queue_scales_once_an_adapter_serves_it_and_as_slowly_as_the_server_starts()
     });
     assert_eq!(limited["reason"], "ScaleUpLimit", "{limited}");
     assert_eq!(sandbox.deployment("llm")["spec"]["replicas"], 2);
-    sandbox.model_server("llm", "that it has its metrics", |server| {
+    sandbox.model_server("llm", "that its metrics are available", |server| {
         condition(server, "AutoscalerReady")["reason"] == "ScalingActive"
     });
 
-    // An adapter that is away takes no autoscaler along.
+    // Removing the adapter does not remove autoscalers.
     adapter.stop(sandbox.plane);
     sandbox.apply(&llm("later")).succeeds().says("the cluster does not serve custom.metrics.k8s.io");
     assert_eq!(autoscalers(&sandbox), ["llm-tidegate"]);
@@ -450,7 +452,7 @@ fn a_queue_scales_once_an_adapter_serves_it_and_as_slowly_as_the_server_starts()
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_autoscaler_goes_to_zero_and_back_where_the_api_server_lets_it() {
+fn scales_to_zero_and_back_if_the_api_server_allows_it() {
     let _turn = custom_metrics_alone();
     let sandbox = Sandbox::without_policy("zero");
     let adapter = Adapter::start(sandbox.plane);
@@ -467,8 +469,8 @@ fn an_autoscaler_goes_to_zero_and_back_where_the_api_server_lets_it() {
     sandbox.put_policy(&policy("zero", &json!({"autoscaling": autoscaling})));
     let answer = sandbox.apply(&model_server("api")).succeeds();
     if minor_version(sandbox.plane) < 37 {
-        answer.says("the API server takes minReplicas 0 from Kubernetes 1.37 on");
-        sandbox.model_server("api", "that it cannot go to zero", |server| {
+        answer.says("the API server accepts minReplicas 0 from Kubernetes 1.37 on");
+        sandbox.model_server("api", "that it cannot scale to zero", |server| {
             condition(server, "AutoscalerReady")["reason"] == "ScaleToZeroNotServed"
         });
         assert!(autoscalers(&sandbox).is_empty());
@@ -488,13 +490,13 @@ fn minor_version(plane: &ControlPlane) -> u32 {
     version["minor"].as_str().unwrap().trim_end_matches('+').parse().unwrap()
 }
 
-/// Has the API of KEDA alone: it comes and goes for the whole control plane.
+/// Locks the KEDA API, which is shared by the whole control plane.
 fn keda_alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// KEDA's own definition of its ScaledObjects.
+/// Returns KEDA's CustomResourceDefinition of ScaledObjects.
 fn keda_definition() -> String {
     keda_source().join("config/crd/bases/keda.sh_scaledobjects.yaml").display().to_string()
 }
@@ -514,7 +516,7 @@ fn keda_policy(namespace: &str, engine: &str) -> Value {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn engines_hand_over_without_two_owners_and_a_scaled_object_of_the_authors_wins() {
+fn switches_engines_and_prefers_a_scaled_object_of_the_user() {
     let _turn = keda_alone();
     let sandbox = Sandbox::without_policy("engines");
     sandbox.put_policy(&keda_policy("engines", "keda"));
@@ -529,16 +531,16 @@ fn engines_hand_over_without_two_owners_and_a_scaled_object_of_the_authors_wins(
 
     sandbox.put_policy(&keda_policy("engines", "hpa"));
     sandbox.autoscaler("api");
-    assert!(scaled_objects(&sandbox).is_empty(), "it has gone before");
+    assert!(scaled_objects(&sandbox).is_empty(), "it was deleted before");
     sandbox.put_policy(&keda_policy("engines", "keda"));
     wait_until("the ScaledObject", SOON, || scaled_objects(&sandbox) == ["api-tidegate"]);
-    assert!(autoscalers(&sandbox).is_empty(), "it has gone before");
+    assert!(autoscalers(&sandbox).is_empty(), "it was deleted before");
 
-    // What a person does to it by KEDA's annotations stays.
+    // KEDA's annotations that a user sets are kept.
     sandbox.kubectl(&["annotate", "scaledobject", "api-tidegate", "autoscaling.keda.sh/paused=true"]).succeeds();
     let edit = r#"{"spec":{"maxReplicaCount":50}}"#;
     sandbox.kubectl(&["patch", "scaledobject", "api-tidegate", "--type=merge", "--patch", edit]).succeeds();
-    let right = wait_for("the ScaledObject to be put right", SOON, || {
+    let right = wait_for("the ScaledObject to be reverted", SOON, || {
         sandbox.get("ScaledObject", "api-tidegate").filter(|found| found["spec"]["maxReplicaCount"] == 4)
     });
     assert_eq!(right["metadata"]["annotations"]["autoscaling.keda.sh/paused"], "true");
@@ -548,17 +550,17 @@ fn engines_hand_over_without_two_owners_and_a_scaled_object_of_the_authors_wins(
         "spec": {"scaleTargetRef": {"name": "api"}, "triggers": [{"type": "cron", "metadata": {"start": "0 6 * * *"}}]}
     });
     sandbox.apply(&theirs).succeeds();
-    wait_until("ours to give way", SOON, || scaled_objects(&sandbox) == ["mine"]);
-    let server = sandbox.model_server("api", "that the autoscaler is its author's", |server| {
+    wait_until("Tidegate's to be deleted", SOON, || scaled_objects(&sandbox) == ["mine"]);
+    let server = sandbox.model_server("api", "that the autoscaler is the user's", |server| {
         server["status"]["autoscaler"]["name"] == "mine"
     });
     assert_eq!(server["status"]["autoscaler"]["kind"], "ScaledObject");
     sandbox.put_policy(&keda_policy("engines", "hpa"));
     sandbox.apply(&model_server("later")).succeeds();
     sandbox.autoscaler("later");
-    assert_eq!(autoscalers(&sandbox), ["later-tidegate"], "the author's wins over either engine");
+    assert_eq!(autoscalers(&sandbox), ["later-tidegate"], "the user's takes precedence over either engine");
 
-    // What KEDA makes for a ScaledObject is no second owner.
+    // KEDA's autoscaler for a ScaledObject does not count as a second one.
     let owner = json!([{"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "mine",
         "uid": sandbox.get("ScaledObject", "mine").unwrap()["metadata"]["uid"], "controller": true}]);
     let derived = json!({

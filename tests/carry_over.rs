@@ -1,5 +1,5 @@
-//! No surprise restarts: whatever happens to a policy, a model server restarts when its author changes it, and then only. Every
-//! way of changing one, across everything that can happen in between.
+//! No surprise restarts: whatever happens to a policy, a model server restarts only when its author changes it. Tests
+//! every way of changing one across everything that can happen in between.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 const RECEIPT: &str = "tidegate.dev/receipt";
 
-/// What happens between the admission of a workload and the next request about it.
+/// An event between the admission of a workload and the next request about it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Event {
     PolicyChanged,
@@ -29,7 +29,7 @@ enum Event {
     ReceiptRemoved,
 }
 
-/// What somebody does to a workload then.
+/// What a user does to a workload then.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Action {
     ClientSideApply,
@@ -46,7 +46,7 @@ enum Action {
 }
 
 impl Action {
-    /// Those that change nothing of the pods.
+    /// Actions that do not change the pods.
     const HARMLESS: [Self; 7] = [
         Self::ClientSideApply,
         Self::ServerSideApply,
@@ -57,7 +57,7 @@ impl Action {
         Self::Helm,
     ];
 
-    /// Those that restart the pods for their author's sake.
+    /// Actions that restart the pods, as their author wants.
     const CHANGING: [Self; 4] = [Self::SetImage, Self::Restart, Self::HelmImage, Self::Undo];
 
     fn name(self) -> String {
@@ -65,7 +65,7 @@ impl Action {
     }
 }
 
-/// A workload as its author writes it.
+/// The manifest of a workload.
 fn manifest(action: Action) -> Value {
     model_server(&action.name())
 }
@@ -100,7 +100,7 @@ impl<'a> Stage<'a> {
         self.run_helm(&["upgrade", "--install", &name, chart.to_str().unwrap()])
     }
 
-    /// Makes the workload of an action in its way, and waits until it runs.
+    /// Creates the workload of an action in its way, and waits until it runs.
     fn start(&self, action: Action) {
         let (sandbox, name) = (&self.sandbox, action.name());
         let object = manifest(action);
@@ -178,7 +178,7 @@ impl<'a> Stage<'a> {
     fn delete_policy(&self) {
         let namespace = self.sandbox.namespace;
         self.sandbox.kubectl(&["delete", "servingpolicy", namespace]).succeeds();
-        wait_until("the policy to be out of force", SOON, || {
+        wait_until("the policy to be inactive", SOON, || {
             let dry = self
                 .sandbox
                 .kubectl_with(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &model_server("probe"));
@@ -187,7 +187,7 @@ impl<'a> Stage<'a> {
         });
     }
 
-    /// Takes the receipt off, or writes another one.
+    /// Removes the receipt, or writes another one.
     fn tamper(&self, event: Event, name: &str) {
         let argument = if event == Event::ReceiptRemoved {
             format!("{RECEIPT}-")
@@ -196,10 +196,10 @@ impl<'a> Stage<'a> {
         };
         self.sandbox.kubectl(&["annotate", "deployment", name, "--overwrite", &argument]).succeeds();
         let receipt = &self.sandbox.deployment(name)["metadata"]["annotations"][RECEIPT];
-        let told = receipt.as_str().unwrap_or_default().to_owned();
+        let text = receipt.as_str().unwrap_or_default().to_owned();
         assert!(
-            told.contains("resources") && !told.contains("0123456789abcdef"),
-            "{name}: the receipt is as it was: {told}"
+            text.contains("resources") && !text.contains("0123456789abcdef"),
+            "{name}: the receipt must not change: {text}"
         );
     }
 
@@ -215,7 +215,7 @@ impl<'a> Stage<'a> {
         self.happens(event, &actions);
         let injects = !matches!(event, Event::PolicyDeleted | Event::PolicyDemoted);
         for action in Action::HARMLESS {
-            // Without a policy that injects nothing is changed, and a manifest that takes the place of everything does so.
+            // Without a policy that injects, nothing is changed, so `replace` removes the injected fields.
             if action == Action::Replace && !injects {
                 continue;
             }
@@ -234,7 +234,7 @@ impl<'a> Stage<'a> {
         }
         let undone = self.sandbox.container("undo")["image"].clone();
         assert_eq!(undone, "registry.example.com/api:1.0.0", "{event:?}");
-        wait_until("the earlier revision to be the one that runs", SOON, || self.sandbox.replica_sets("undo") == 2);
+        wait_until("the earlier revision to run", SOON, || self.sandbox.replica_sets("undo") == 2);
     }
 }
 
@@ -247,7 +247,7 @@ fn other_policy(name: &str, namespace: &str) -> Value {
     policy
 }
 
-fn played(event: Event, namespace: &str) {
+fn play(event: Event, namespace: &str) {
     let (plane, tidegate) = ControlPlane::shared();
     Stage::set(plane, Some(tidegate), namespace).play(event);
 }
@@ -255,37 +255,37 @@ fn played(event: Event, namespace: &str) {
 #[test]
 #[ignore = "needs the control plane"]
 fn across_a_changed_policy() {
-    played(Event::PolicyChanged, "sticky-changed");
+    play(Event::PolicyChanged, "sticky-changed");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn across_a_policy_that_takes_the_place_of_another() {
-    played(Event::PolicyReplaced, "sticky-replaced");
+fn across_a_replaced_policy() {
+    play(Event::PolicyReplaced, "sticky-replaced");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
 fn across_a_deleted_policy() {
-    played(Event::PolicyDeleted, "sticky-deleted");
+    play(Event::PolicyDeleted, "sticky-deleted");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
 fn across_a_policy_in_audit() {
-    played(Event::PolicyDemoted, "sticky-demoted");
+    play(Event::PolicyDemoted, "sticky-demoted");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
 fn across_a_forged_receipt() {
-    played(Event::ReceiptForged, "sticky-forged");
+    play(Event::ReceiptForged, "sticky-forged");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
 fn across_a_removed_receipt() {
-    played(Event::ReceiptRemoved, "sticky-removed");
+    play(Event::ReceiptRemoved, "sticky-removed");
 }
 
 #[test]
@@ -300,26 +300,30 @@ fn across_an_exception_that_expires() {
         "spec": {"workloads": {"names": names}, "rules": ["floating-tag"], "reason": "a pilot", "expires": expires.to_string()}
     });
     stage.sandbox.apply(&exception).succeeds();
-    wait_until("the exception to count", SOON, || {
+    wait_until("the exception to be active", SOON, || {
         let found = plane.api.get("ServingException", "sticky-expired", "pilot").unwrap();
         condition(&found, "Active")["status"] == "True"
     });
     let mut floating = model_server("setimage");
     container(&mut floating)["image"] = "registry.example.com/api:latest".into();
-    stage.sandbox.apply(&floating).succeeds().says("excused by");
+    stage.sandbox.apply(&floating).succeeds().says("exempted by");
     stage.sandbox.rolled_out("setimage");
     while Timestamp::now() < expires {
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
-    // What runs goes on; the violation was there before.
+    // The running workload is unaffected: the violation existed before.
     stage.sandbox.apply(&floating).succeeds();
     stage.sandbox.kubectl(&["annotate", "deployment", "setimage", "note=1"]).succeeds();
     stage.sandbox.kubectl(&["scale", "deployment", "setimage", "--replicas=2"]).succeeds();
     assert_eq!(stage.sandbox.replica_sets("setimage"), 1);
-    stage.sandbox.kubectl(&["rollout", "restart", "deployment", "setimage"]).succeeds().says("as before this update");
+    stage
+        .sandbox
+        .kubectl(&["rollout", "restart", "deployment", "setimage"])
+        .succeeds()
+        .says("existed before this update");
     stage.set_image("setimage", "main").fails().says("floating-tag");
     stage.set_image("setimage", "3.0.0").succeeds();
-    // Everything else is as with any policy that changes.
+    // Everything else is as with any changed policy.
     stage.sandbox.kubectl(&["delete", "deployment", "setimage"]).succeeds();
     stage.play(Event::ExceptionExpired);
 }

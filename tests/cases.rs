@@ -1,7 +1,6 @@
-//! Walks `tests/cases`: every rule with what it finds, what it does not and what to write instead; every injection with
-//! what comes out.
+//! Runs `tests/cases`: for every rule, what it reports, what it accepts and the fix; for every injection, the result.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -41,7 +40,7 @@ fn yaml(path: &Path) -> Value {
     serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The policy of a case: its own, else the one of the folder above all.
+/// Returns the policy of a case: its own, or else the shared one.
 fn policies(case: &Path, otherwise: &Path) -> PolicySet {
     let own = case.join("policy.yaml");
     let path = if own.exists() { &own } else { otherwise };
@@ -76,7 +75,7 @@ fn decided(object: &Value, old: Option<&Value>, policies: &PolicySet, facts: &Fa
 mod of_rules {
     use super::*;
 
-    /// The folders of `tests/cases` that are not a rule's subject.
+    /// The folders of `tests/cases` that are not subjects of rules.
     const OTHERS: [&str; 4] = ["cel", "injection", "quantity", "runtimes"];
 
     fn cases() -> Vec<PathBuf> {
@@ -84,27 +83,27 @@ mod of_rules {
         subjects.flat_map(|subject| folders(&subject)).collect()
     }
 
-    /// The objects of a file of a case.
+    /// Returns the objects in a file of a case.
     fn objects(case: &Path, file: &str) -> Vec<Value> {
         let path = case.join(file);
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    /// Decides on the one workload among some objects; the others are what is known beside it.
-    fn judged_by(policies: &PolicySet, objects: &[Value], old: Option<&Value>) -> Decision {
+    /// Decides on the only workload among some objects; the others are the known objects of the cluster.
+    fn decide_with(policies: &PolicySet, objects: &[Value], old: Option<&Value>) -> Decision {
         let mut input = Manifests::new();
         for object in objects {
             input.add_text("case", &object.to_string(), "ml").unwrap();
         }
         input.facts.namespaces.entry("ml".to_owned()).or_default();
-        let [found] = &input.workloads[..] else { panic!("a case is about one workload") };
+        let [found] = &input.workloads[..] else { panic!("a case has one workload") };
         decided(&found.object, old, policies, &input.facts)
     }
 
-    /// Decides on a case under its policy, with every rule as strict as can be, unless that policy says otherwise of it: a case
-    /// shows one rule, and breaks no other.
-    fn judged(case: &Path, objects: &[Value]) -> Decision {
+    /// Decides on a case under its policy, with every rule set to `enforce` unless the policy sets it: a case violates
+    /// one rule and no other.
+    fn decide_case(case: &Path, objects: &[Value]) -> Decision {
         let own = case.join("policy.yaml");
         let mut policy = yaml(if own.exists() { &own } else { &RULED });
         for rule in rules::ALL {
@@ -116,7 +115,7 @@ mod of_rules {
         let old = case.join("old.yaml");
         let old = old.exists().then(|| yaml(&old));
         let policies = manifests::policies("policy", &policy.to_string(), scope()).unwrap();
-        judged_by(&policies, objects, old.as_ref())
+        decide_with(&policies, objects, old.as_ref())
     }
 
     static RULED: LazyLock<PathBuf> = LazyLock::new(|| root().join("policy.yaml"));
@@ -125,7 +124,7 @@ mod of_rules {
         decision.verdict.violations.iter().map(|violation| &*violation.rule).collect()
     }
 
-    /// Collects what is wrong of every case, so that one run tells of all.
+    /// Collects the failures of all cases, so that one run reports them all.
     fn each(check: impl Fn(&Path) -> Result<(), String>) {
         let wrong: Vec<String> = cases()
             .iter()
@@ -135,48 +134,45 @@ mod of_rules {
     }
 
     fn finds(case: &Path, file: &str, expected: &BTreeSet<&str>) -> Result<(), String> {
-        let decision = judged(case, &objects(case, file));
+        let decision = decide_case(case, &objects(case, file));
         let verdict = &decision.verdict;
-        let told: Vec<String> = verdict.violations.iter().map(ToString::to_string).collect();
-        (found(&decision) == *expected).then_some(()).ok_or_else(|| format!("{file}: {}", told.join("; ")))
+        let violations: Vec<String> = verdict.violations.iter().map(ToString::to_string).collect();
+        (found(&decision) == *expected).then_some(()).ok_or_else(|| format!("{file}: {}", violations.join("; ")))
     }
 
     #[test]
-    fn bad_is_found_by_its_rule_and_no_other() {
+    fn only_its_rule_reports_a_bad_case() {
         each(|case| finds(case, "bad.yaml", &[name(case)].into()));
     }
 
     #[test]
-    fn good_is_found_by_no_rule() {
+    fn no_rule_reports_a_good_case() {
         each(|case| finds(case, "good.yaml", &[].into()));
     }
 
     #[test]
-    fn fixed_is_found_by_no_rule() {
+    fn no_rule_reports_a_fixed_case() {
         each(|case| finds(case, "fixed.yaml", &[].into()));
     }
 
     #[test]
-    fn fixed_is_bad_as_the_engine_mends_it_and_with_what_the_rule_says_where_it_cannot() {
+    fn a_fixed_case_is_the_bad_one_after_injection_and_fixes() {
         let mending =
             manifests::policies("mending", &fs::read_to_string(root().join("mending.yaml")).unwrap(), scope());
         let mending = mending.unwrap();
         each(|case| {
             let mut objects = objects(case, "bad.yaml");
-            let patch = judged_by(&mending, &objects, None).patch;
+            let patch = decide_with(&mending, &objects, None).patch;
             let workload = objects.iter_mut().find(|object| is_workload(object)).unwrap();
             json_patch::patch(workload, &patch).unwrap();
             forget_receipt(workload);
-            for violation in judged(case, &objects).verdict.violations.into_iter().rev() {
+            for violation in decide_case(case, &objects).verdict.violations.into_iter().rev() {
                 paste(&mut objects, &violation);
             }
             let fixed = super::of_rules::objects(case, "fixed.yaml");
             let differs = objects.iter().zip(&fixed).map(|(made, fixed)| json_patch::diff(fixed, made).to_string());
             (objects == fixed).then_some(()).ok_or_else(|| {
-                format!(
-                    "to come from fixed.yaml to what is made of bad.yaml: {}",
-                    differs.collect::<Vec<_>>().join("; ")
-                )
+                format!("patch from fixed.yaml to the fixed bad.yaml: {}", differs.collect::<Vec<_>>().join("; "))
             })
         });
     }
@@ -195,7 +191,7 @@ mod of_rules {
         }
     }
 
-    /// What only the author can know.
+    /// Values for placeholders that only the author can know.
     const KNOWN: [(&str, &str); 10] = [
         ("<version>", "1.2.0"),
         ("<digest>", "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"),
@@ -212,7 +208,7 @@ mod of_rules {
         ),
     ];
 
-    /// Does what a finding says to write fix.
+    /// Applies the fix of a finding.
     fn paste(objects: &mut Vec<Value>, violation: &Violation) {
         let Finding { place, container, fix, .. } = &violation.finding;
         let known = KNOWN.iter().fold(fix.clone(), |text, (what, value)| text.replace(what, value));
@@ -246,14 +242,14 @@ mod of_rules {
             None => object,
         };
         if snippet.is_null() {
-            leave_out(target, &violation.finding.field);
+            remove(target, &violation.finding.field);
         } else {
             merge(target, &snippet, "");
         }
     }
 
-    /// Takes out a field, or the item of a list by its key: `resources.limits.cpu`, `env[PGHOST]`.
-    fn leave_out(target: &mut Value, field: &str) {
+    /// Removes a field, or the item of a list by its key: `resources.limits.cpu`, `env[PGHOST]`.
+    fn remove(target: &mut Value, field: &str) {
         if let Some((list, key)) = field.strip_suffix(']').and_then(|field| field.split_once('[')) {
             let items = target[list].as_array_mut().unwrap();
             items.retain(|item| item[key_of(list).unwrap()] != key);
@@ -264,10 +260,10 @@ mod of_rules {
         }
         let (above, field) = field.rsplit_once('.').unwrap();
         let above = target.pointer_mut(&format!("/{}", above.replace('.', "/"))).unwrap();
-        above.as_object_mut().unwrap().remove(field).expect("what is to be left out is there");
+        above.as_object_mut().unwrap().remove(field).expect("the field to remove exists");
     }
 
-    /// Merges a snippet as a person would: items of lists by their key, words behind those that are there, null takes out.
+    /// Merges a snippet as a user would: list items by key, arguments appended to existing ones, null removes a field.
     fn merge(target: &mut Value, snippet: &Value, list: &str) {
         match (target, snippet) {
             (Value::Object(target), Value::Object(snippet)) => {
@@ -304,9 +300,9 @@ mod of_rules {
     }
 
     #[test]
-    fn every_finding_says_all_that_a_person_needs() {
+    fn findings_are_complete() {
         for case in cases() {
-            for violation in judged(&case, &objects(&case, "bad.yaml")).verdict.violations {
+            for violation in decide_case(&case, &objects(&case, "bad.yaml")).verdict.violations {
                 let finding = &violation.finding;
                 for text in [&finding.place, &finding.found, &finding.expected, &finding.fix, &violation.policy] {
                     assert!(!text.is_empty(), "{finding:?}");
@@ -317,7 +313,7 @@ mod of_rules {
     }
 
     #[test]
-    fn no_secret_is_ever_shown() {
+    fn never_shows_secrets() {
         for (case, secret) in [
             ("security/secret-in-env", "not-a-real-token"),
             ("database/literal-database-credentials", "not-a-real-password"),
@@ -325,14 +321,14 @@ mod of_rules {
             let case = root().join(case);
             let bad = objects(&case, "bad.yaml");
             assert!(bad[0].to_string().contains(secret));
-            let Decision { notes, verdict, receipt, .. } = judged(&case, &bad);
-            let told = format!("{notes:?} {verdict:?} {receipt:?}");
-            assert!(!told.contains(secret), "{told}");
+            let Decision { notes, verdict, receipt, .. } = decide_case(&case, &bad);
+            let shown = format!("{notes:?} {verdict:?} {receipt:?}");
+            assert!(!shown.contains(secret), "{shown}");
         }
     }
 
     #[test]
-    fn every_rule_has_its_cases_and_every_case_its_rule() {
+    fn every_rule_has_cases() {
         let ids: Vec<&str> = rules::ALL.iter().map(|rule| rule.id()).collect();
         let cases = cases();
         assert_eq!(cases.iter().map(|case| name(case)).collect::<BTreeSet<_>>(), ids.iter().copied().collect());
@@ -345,7 +341,7 @@ mod of_rules {
     }
 
     #[test]
-    fn ids_name_what_was_found() {
+    fn ids_name_the_problem() {
         for id in rules::ALL.iter().map(|rule| rule.id()) {
             assert!(id.split('-').all(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase())), "{id}");
             let first = id.split('-').next().unwrap();
@@ -355,7 +351,7 @@ mod of_rules {
     }
 
     #[test]
-    fn every_rule_begins_with_its_page() {
+    fn every_rule_starts_with_its_page() {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/engine/src/rules");
         for id in rules::ALL.iter().map(|rule| rule.id()) {
             let files = folders(&sources).into_iter().flat_map(|subject| fs::read_dir(subject).unwrap());
@@ -374,7 +370,7 @@ mod of_rules {
             assert_eq!(page[0], "## What it checks", "{id}");
             let paragraphs = page.join("\n");
             for paragraph in paragraphs.split("## ").skip(1) {
-                assert!(paragraph.lines().count() > 1, "{id}: nothing stands under `{paragraph}`");
+                assert!(paragraph.lines().count() > 1, "{id}: `{paragraph}` has no text");
             }
         }
     }
@@ -400,21 +396,21 @@ mod of_injection {
     }
 
     #[test]
-    fn what_comes_out_is_what_was_expected() {
+    fn injects_what_is_expected() {
         let mut wrong = Vec::new();
         for case in cases() {
             let (_, object, _) = injected(&case);
             let (found, expected) = (&object["spec"]["template"], yaml(&case.join("expected.yaml")));
             if *found != expected {
                 let changes = json_patch::diff(&expected, found);
-                wrong.push(format!("{}: to come from expected to found: {changes}", case.display()));
+                wrong.push(format!("{}: patch from expected to found: {changes}", case.display()));
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     #[test]
-    fn only_the_template_and_the_receipt_change() {
+    fn changes_only_the_template_and_the_receipt() {
         for case in cases() {
             let (mut given, mut object, decision) = injected(&case);
             if decision.receipt.is_some() {
@@ -430,22 +426,22 @@ mod of_injection {
     }
 
     #[test]
-    fn the_author_is_told_why_something_is_left_out() {
+    fn reports_why_something_is_not_injected() {
         for (case, said) in [
             ("probes/no-port", "declares 0 TCP ports"),
             ("probes/several-ports", "declares 2 TCP ports"),
-            ("probes/two-containers", "cannot be told which container"),
-            ("probes/an-annotation-that-names-nothing", "no container `server`"),
+            ("probes/two-containers", "it is unknown which container"),
+            ("probes/an-annotation-that-names-nothing", "container `server` not found"),
             ("database/not-served", "does not serve"),
-            ("database/variables-that-are-set", "container api sets PGHOST, so it has a database of its own"),
-            ("database/variables-that-are-set-otherwise", "`PGUSER` is the author's own"),
-            ("database/variables-that-are-set-otherwise", "bound as a whole or not at all"),
-            ("database/env-from", "tidegate.dev/database: \"true\" binds tidegate's"),
-            ("database/env-from-over", "none keeps it unbound"),
+            ("database/variables-that-are-set", "container api sets PGHOST, so it has its own database"),
+            ("database/variables-that-are-set-otherwise", "`PGUSER` is set by the workload"),
+            ("database/variables-that-are-set-otherwise", "bound with all its variables or not at all"),
+            ("database/env-from", "tidegate.dev/database: \"true\" to bind Tidegate's"),
+            ("database/env-from-over", "none to leave it unbound"),
         ] {
             let (_, _, Decision { notes, verdict, .. }) = injected(&root().join("injection").join(case));
-            let mut told = notes.iter().cloned().chain(verdict.warnings.iter().map(ToString::to_string));
-            assert!(told.any(|told| told.contains(said)), "{case}: {notes:?} {:?}", verdict.warnings);
+            let mut messages = notes.iter().cloned().chain(verdict.warnings.iter().map(ToString::to_string));
+            assert!(messages.any(|message| message.contains(said)), "{case}: {notes:?} {:?}", verdict.warnings);
         }
         for case in ["resources/all-absent", "probes/switched-off", "scope/all-at-once", "scope/audit"] {
             let (_, _, decision) = injected(&root().join("injection").join(case));

@@ -1,6 +1,6 @@
-//! Expressions in CEL give what they give in a `ValidatingAdmissionPolicy` of a real API server.
+//! CEL expressions have the same results as in a `ValidatingAdmissionPolicy` of a real API server.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 mod common;
 
@@ -20,11 +20,11 @@ use tidegate_engine::facts::{Facts, Namespace};
 use tidegate_engine::policy::{Policy, PolicySet};
 use tidegate_engine::workload::Workload;
 
-/// The objects of `tests/cases/cel`, each with the table of expressions that are asked about it.
+/// The objects of `tests/cases/cel`, each with the table of expressions to evaluate on it.
 const TABLES: [(&str, &str); 3] =
     [("object", "expressions"), ("bare", "bare-expressions"), ("stateful-set", "stateful-set-expressions")];
 
-/// How many expressions are asked at a time: the API server cuts off warnings after some 4,000 characters.
+/// The number of expressions per request: the API server truncates warnings after about 4,000 characters.
 const CHUNK: usize = 5;
 
 #[derive(Deserialize)]
@@ -54,7 +54,7 @@ fn cases(table: &str) -> Vec<Case> {
     read::<BTreeMap<String, Vec<Case>>>(table).into_values().flatten().collect()
 }
 
-/// The variables that the expressions may use, in the form that is Kubernetes' and Tidegate's.
+/// The variables for the expressions, in the form of both Kubernetes and Tidegate.
 fn variables() -> Value {
     json!([
         {"name": "containers", "expression": "object.spec.template.spec.containers"},
@@ -63,11 +63,11 @@ fn variables() -> Value {
     ])
 }
 
-/// What an expression gives where this is said of it when it does not give `true`.
-fn given(told: Option<&str>) -> Gives {
-    match told {
+/// Returns the result of an expression for the message that is shown if it is not `true`.
+fn result_of(message: Option<&str>) -> Gives {
+    match message {
         None => Gives::Bool(true),
-        Some(told) if told.contains("cannot be evaluated") || told.contains("resulted in error") => {
+        Some(text) if text.contains("cannot be evaluated") || text.contains("resulted in error") => {
             Gives::Nothing(Nothing::Error)
         }
         Some(_) => Gives::Bool(false),
@@ -75,7 +75,7 @@ fn given(told: Option<&str>) -> Gives {
 }
 
 #[test]
-fn expressions_give_what_the_table_says() {
+fn evaluates_the_expressions_of_the_tables() {
     let (mut count, mut wrong) = (0, Vec::new());
     for (object, table) in TABLES {
         let object: Value = read(object);
@@ -83,7 +83,7 @@ fn expressions_give_what_the_table_says() {
             count += 1;
             let rule =
                 json!({"id": "case", "expression": case.expression, "message": "false", "variables": variables()});
-            let found = judged(&object, &rule).map(|told| given(told.first().map(|found| &*found.finding.found)));
+            let found = violations(&object, &rule).map(|all| result_of(all.first().map(|found| &*found.finding.found)));
             if found.as_ref() != Ok(&case.gives) {
                 wrong.push(format!("{table}: {}: {found:?}, not {:?}", case.expression, case.gives));
             }
@@ -93,8 +93,8 @@ fn expressions_give_what_the_table_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Judges an object by a custom rule.
-fn judged(object: &Value, rule: &Value) -> Result<Vec<Violation>, String> {
+/// Checks an object with a custom rule.
+fn violations(object: &Value, rule: &Value) -> Result<Vec<Violation>, String> {
     let policy = json!({
         "apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {"name": "custom"},
         "spec": {"customRules": [rule]}
@@ -123,7 +123,7 @@ fn judged(object: &Value, rule: &Value) -> Result<Vec<Violation>, String> {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn the_api_server_gives_the_same() {
+fn the_api_server_has_the_same_results() {
     let sandbox = Sandbox::on(ControlPlane::shared().0, None, "cel");
     let tables = TABLES.map(|(object, table)| (object, cases(table)));
     for (name, cases) in &tables {
@@ -137,12 +137,12 @@ fn the_api_server_gives_the_same() {
     for (name, (chunk, cases)) in chunks {
         let mut object: Value = read(name);
         object["metadata"]["labels"]["chunk"] = chunk_of(name, chunk).into();
-        let asked = || sandbox.kubectl_with(&["create", "--dry-run=server", "-f", "-"], &object).succeeds().stderr;
-        wait_until("the policy to be evaluated", SOON, || asked().contains("always told"));
-        let told = asked();
+        let warnings = || sandbox.kubectl_with(&["create", "--dry-run=server", "-f", "-"], &object).succeeds().stderr;
+        wait_until("the policy to be evaluated", SOON, || warnings().contains("always false"));
+        let output = warnings();
         for (index, case) in cases.iter().enumerate() {
             let is_about = |line: &&str| line.ends_with(&format!(": case-{index}")) || line.contains(&case.expression);
-            assert_eq!(given(told.lines().find(is_about)), case.gives, "{}\n{told}", case.expression);
+            assert_eq!(result_of(output.lines().find(is_about)), case.gives, "{}\n{output}", case.expression);
         }
     }
 }
@@ -151,13 +151,13 @@ fn chunk_of(object: &str, chunk: usize) -> String {
     format!("{object}-{chunk}")
 }
 
-/// Makes a policy of the API server's own that warns of each expression that does not give `true`.
+/// Creates a `ValidatingAdmissionPolicy` that warns of each expression that is not `true`.
 fn admission_policy(sandbox: &Sandbox, name: &str, cases: &[Case]) {
     let validations = cases
         .iter()
         .enumerate()
         .map(|(index, case)| json!({"expression": case.expression, "message": format!("case-{index}")}));
-    let sentinel = json!({"expression": "object == null", "message": "always told"});
+    let sentinel = json!({"expression": "object == null", "message": "always false"});
     let workloads = json!([{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"],
         "resources": ["deployments", "statefulsets"]}]);
     let policy = json!({

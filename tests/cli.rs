@@ -1,6 +1,6 @@
-//! The command line, as a person sees it: help, checks, tests of policies, explanations and what goes wrong at the start.
+//! The output of the command line: help, checks, tests of policies, explanations and errors.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::fs;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// Runs tidegate in the folder of the package, and returns its exit code and all that it says.
+/// Runs tidegate in the folder of the package, and returns its output and exit code.
 fn tidegate(arguments: &[&str]) -> String {
     with_stdin(arguments, "")
 }
@@ -32,7 +32,7 @@ fn with_stdin(arguments: &[&str], stdin: &str) -> String {
 }
 
 #[test]
-fn help_says_what_there_is() {
+fn prints_help() {
     for command in ["", "serve", "check", "test", "explain", "adopt", "generate"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
         insta::assert_snapshot!(format!("help_of_tidegate_{command}"), tidegate(&arguments));
@@ -40,7 +40,7 @@ fn help_says_what_there_is() {
 }
 
 #[test]
-fn files_are_checked() {
+fn checks_files() {
     insta::assert_snapshot!(tidegate(&["check", "examples"]));
     insta::assert_snapshot!(tidegate(&[
         "check",
@@ -53,17 +53,18 @@ fn files_are_checked() {
     let piped =
         with_stdin(&["check", "-", "--strict"], &fs::read_to_string("examples/model-server-complete.yaml").unwrap());
     insta::assert_snapshot!(piped);
+    insta::assert_snapshot!(tidegate(&["check", "examples/refused.yaml", "--format", "json"]));
 }
 
 #[test]
 fn the_shipped_policies_pass_their_tests() {
-    let told = tidegate(&["test", "policies/tests"]);
-    assert!(!told.contains("FAILED"), "{told}");
-    insta::assert_snapshot!(told);
+    let output = tidegate(&["test", "policies/tests"]);
+    assert!(!output.contains("FAILED"), "{output}");
+    insta::assert_snapshot!(output);
 }
 
 #[test]
-fn a_test_that_fails_says_what_is_different() {
+fn a_failing_test_lists_differences() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("failing.yaml");
     let object = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: api, labels: \
@@ -72,15 +73,16 @@ fn a_test_that_fails_says_what_is_different() {
     let expect = "{refused: [privileged-container], warned: [floating-tag], replicas: 2, \
                   fields: {containers/api/resources/limits/cpu: '2', containers/api/livenessProbe: null}, \
                   companions: {autoscaler: none, database: {spec: {numberOfInstances: 3}}}}";
-    let text =
-        format!("policies: [serving]\ntests:\n- {{name: it all differs, resources: [{object}], expect: {expect}}}\n");
+    let text = format!(
+        "policies: [serving]\ntests:\n- {{name: everything differs, resources: [{object}], expect: {expect}}}\n"
+    );
     fs::write(&file, text).unwrap();
-    let told = tidegate(&["test", file.to_str().unwrap()]);
-    insta::assert_snapshot!(told.replace(folder.path().to_str().unwrap(), "FOLDER"));
+    let output = tidegate(&["test", file.to_str().unwrap()]);
+    insta::assert_snapshot!(output.replace(folder.path().to_str().unwrap(), "FOLDER"));
 }
 
 #[test]
-fn rules_policies_and_workloads_are_explained() {
+fn explains_rules_policies_and_workloads() {
     insta::assert_snapshot!(tidegate(&["explain"]));
     insta::assert_snapshot!(tidegate(&["explain", "floating-tag"]));
     insta::assert_snapshot!(tidegate(&["explain", "--policy", "production", "--environment", "prod"]));
@@ -89,7 +91,7 @@ fn rules_policies_and_workloads_are_explained() {
 }
 
 #[test]
-fn what_goes_wrong_is_told_with_what_to_do() {
+fn errors_say_what_to_do() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     for (name, text) in [
@@ -99,10 +101,10 @@ fn what_goes_wrong_is_told_with_what_to_do() {
             "{apiVersion: tidegate.dev/v1alpha1, kind: ServingPolicy, metadata: {name: p}, spec: {}, specs: {}}",
         ),
         (
-            "senseless.yaml",
+            "invalid-policy.yaml",
             "{apiVersion: tidegate.dev/v1alpha1, kind: ServingPolicy, metadata: {name: p}, spec: {rules: {no: {}}}}",
         ),
-        ("no-yaml.yaml", "a: ["),
+        ("invalid.yaml", "a: ["),
     ] {
         fs::write(path(name), text).unwrap();
     }
@@ -113,13 +115,13 @@ fn what_goes_wrong_is_told_with_what_to_do() {
         tidegate(&["explain", "deployment/api"]),
         tidegate(&["check", "no-such-file.yaml"]),
         tidegate(&["check", &path("empty.yaml")]),
-        tidegate(&["check", &path("no-yaml.yaml")]),
+        tidegate(&["check", &path("invalid.yaml")]),
         tidegate(&["check", "examples/model-server.yaml", "--policy", "nothing"]),
         tidegate(&["test", "examples/model-server.yaml"]),
         serve(&path("empty.yaml")),
         serve(&path("unknown-field.yaml")),
-        serve(&path("senseless.yaml")),
-        serve(&path("no-yaml.yaml")),
+        serve(&path("invalid-policy.yaml")),
+        serve(&path("invalid.yaml")),
         tidegate(&["serve", "--certs", &path("empty.yaml")]),
         tidegate(&["serve", "--webhook-url", "http://localhost"]),
         tidegate(&["serve", "--selector", "model-server"]),

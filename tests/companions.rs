@@ -5,7 +5,7 @@ mod common;
 use common::{SOON, Sandbox, model_server, serving, wait_for, wait_until};
 use serde_json::{Value, json};
 
-/// An autoscaler that somebody wrote for a Deployment.
+/// Returns a user's autoscaler for a Deployment.
 fn users_autoscaler(name: &str, deployment: &str) -> Value {
     json!({
         "apiVersion": "autoscaling/v2",
@@ -20,7 +20,7 @@ fn users_autoscaler(name: &str, deployment: &str) -> Value {
     })
 }
 
-/// The names of the autoscalers in a namespace.
+/// Returns the names of the autoscalers in a namespace.
 fn autoscalers(sandbox: &Sandbox) -> Vec<String> {
     let found = sandbox.list("HorizontalPodAutoscaler");
     found.iter().map(|found| found["metadata"]["name"].as_str().expect("objects have names").to_owned()).collect()
@@ -32,12 +32,12 @@ fn is_the_users(server: &Value) -> bool {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_autoscaler_that_was_there_first_stays_alone() {
+fn an_existing_autoscaler_of_the_user_stays_the_only_one() {
     let sandbox = Sandbox::new("theirs-first");
     sandbox.apply(&users_autoscaler("mine", "api")).succeeds();
     sandbox.apply(&model_server("api")).succeeds();
     sandbox.model_server("api", "that the autoscaler is its user's", is_the_users);
-    // Ours would be there once another, which came later, has its own.
+    // By the time another workload, which came later, has its autoscaler, this one would have it too.
     sandbox.apply(&model_server("later")).succeeds();
     sandbox.autoscaler("later");
     assert_eq!(autoscalers(&sandbox), ["later-tidegate", "mine"]);
@@ -45,7 +45,7 @@ fn an_autoscaler_that_was_there_first_stays_alone() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_autoscaler_in_the_same_apply_stays_alone() {
+fn an_autoscaler_in_the_same_apply_stays_the_only_one() {
     let sandbox = Sandbox::new("theirs-too");
     let both =
         json!({"apiVersion": "v1", "kind": "List", "items": [model_server("api"), users_autoscaler("mine", "api")]});
@@ -56,43 +56,43 @@ fn an_autoscaler_in_the_same_apply_stays_alone() {
     assert_eq!(autoscalers(&sandbox), ["later-tidegate", "mine"]);
     let log = sandbox.plane.audit_log();
     assert!(log.contains("namespaces/theirs-too/horizontalpodautoscalers/later-tidegate"));
-    assert!(!log.contains("namespaces/theirs-too/horizontalpodautoscalers/api-tidegate"), "ours has been there");
+    assert!(!log.contains("namespaces/theirs-too/horizontalpodautoscalers/api-tidegate"), "Tidegate's was created");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_autoscaler_that_comes_later_ends_alone_and_ours_comes_back_after_it() {
+fn a_later_autoscaler_of_the_user_replaces_tidegates_until_it_is_deleted() {
     let sandbox = Sandbox::new("theirs-later");
     sandbox.apply(&model_server("api")).succeeds();
     sandbox.autoscaler("api");
     sandbox.apply(&users_autoscaler("mine", "api")).succeeds();
-    wait_until("ours to give way", SOON, || autoscalers(&sandbox) == ["mine"]);
+    wait_until("Tidegate's to be deleted", SOON, || autoscalers(&sandbox) == ["mine"]);
     sandbox.model_server("api", "that the autoscaler is its user's", is_the_users);
 
     sandbox.kubectl(&["delete", "hpa", "mine"]).succeeds();
-    wait_until("ours to come back", SOON, || autoscalers(&sandbox) == ["api-tidegate"]);
+    wait_until("Tidegate's to be recreated", SOON, || autoscalers(&sandbox) == ["api-tidegate"]);
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_autoscaler_that_turns_to_another_workload_gives_this_one_back() {
+fn creates_an_autoscaler_when_the_users_targets_another_workload() {
     let sandbox = Sandbox::new("theirs-turns");
     sandbox.apply(&users_autoscaler("mine", "api")).succeeds();
     sandbox.apply(&model_server("api")).succeeds();
     sandbox.model_server("api", "that the autoscaler is its user's", is_the_users);
     sandbox.apply(&users_autoscaler("mine", "other")).succeeds();
-    wait_until("ours to come", SOON, || autoscalers(&sandbox) == ["api-tidegate", "mine"]);
+    wait_until("Tidegate's to be created", SOON, || autoscalers(&sandbox) == ["api-tidegate", "mine"]);
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_edited_autoscaler_is_put_right_and_keeps_what_is_not_ours() {
+fn reverts_edits_to_an_autoscaler_and_keeps_other_fields() {
     let sandbox = Sandbox::new("edited");
     sandbox.apply(&model_server("api")).succeeds();
     let made = sandbox.autoscaler("api");
     let edit = r#"{"metadata":{"annotations":{"note":"mine"}},"spec":{"maxReplicas":50,"minReplicas":2}}"#;
     sandbox.kubectl(&["patch", "hpa", "api-tidegate", "--type=merge", "--patch", edit]).succeeds();
-    let right = wait_for("the autoscaler to be put right", SOON, || {
+    let right = wait_for("the autoscaler to be reverted", SOON, || {
         sandbox.get("HorizontalPodAutoscaler", "api-tidegate").filter(|found| found["spec"] == made["spec"])
     });
     assert_eq!(right["metadata"]["uid"], made["metadata"]["uid"]);
@@ -101,7 +101,7 @@ fn an_edited_autoscaler_is_put_right_and_keeps_what_is_not_ours() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_deleted_autoscaler_comes_back() {
+fn recreates_a_deleted_autoscaler() {
     let sandbox = Sandbox::new("hpa-deleted");
     sandbox.apply(&model_server("api")).succeeds();
     let first = sandbox.autoscaler("api")["metadata"]["uid"].clone();
@@ -111,7 +111,7 @@ fn a_deleted_autoscaler_comes_back() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_deleted_or_edited_model_server_object_is_written_again() {
+fn restores_a_deleted_or_edited_model_server_object() {
     let sandbox = Sandbox::new("written-again");
     sandbox.apply(&model_server("api")).succeeds();
     let has_policy = |server: &Value| server["status"]["policy"] == "written-again";
@@ -125,7 +125,7 @@ fn a_deleted_or_edited_model_server_object_is_written_again() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn the_autoscaler_goes_with_its_deployment_and_the_database_stays() {
+fn the_autoscaler_is_deleted_with_its_deployment_and_the_database_is_kept() {
     let sandbox = Sandbox::new("data-stays");
     sandbox.apply(&model_server("api")).succeeds();
     sandbox.autoscaler("api");
@@ -133,12 +133,12 @@ fn the_autoscaler_goes_with_its_deployment_and_the_database_stays() {
     assert_eq!(database["metadata"]["ownerReferences"], Value::Null);
     sandbox.model_server("api", "its database", |server| server["status"]["database"]["name"] == "acid-api");
     sandbox.kubectl(&["delete", "deployment", "api"]).succeeds();
-    wait_until("the rest to be gone", SOON, || {
+    wait_until("the others to be deleted", SOON, || {
         autoscalers(&sandbox).is_empty() && sandbox.list("ModelServer").is_empty() && sandbox.list("Pod").is_empty()
     });
     assert_eq!(sandbox.database("api")["metadata"]["uid"], database["metadata"]["uid"]);
 
-    // Made anew, the model server finds its data again.
+    // When recreated, the model server finds its data again.
     sandbox.apply(&model_server("api")).succeeds().says_nothing();
     sandbox.model_server("api", "its database", |server| server["status"]["database"]["name"] == "acid-api");
     assert_eq!(sandbox.database("api")["metadata"]["uid"], database["metadata"]["uid"]);
@@ -146,7 +146,7 @@ fn the_autoscaler_goes_with_its_deployment_and_the_database_stays() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_changed_database_is_reported_and_left_alone() {
+fn reports_edits_to_a_database_and_leaves_them() {
     let sandbox = Sandbox::new("drifted");
     sandbox.apply(&model_server("api")).succeeds();
     sandbox.database("api");
@@ -165,7 +165,7 @@ fn a_changed_database_is_reported_and_left_alone() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_database_of_that_name_that_is_somebody_elses_is_not_adopted() {
+fn does_not_adopt_an_existing_database() {
     let sandbox = Sandbox::new("taken");
     let theirs = json!({
         "apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api"},
@@ -175,7 +175,7 @@ fn a_database_of_that_name_that_is_somebody_elses_is_not_adopted() {
     let before = sandbox.database("api");
     wait_until("tidegate to see the database", SOON, || {
         let tried = sandbox.kubectl_with(&["apply", "--dry-run=server", "-f", "-"], &model_server("api")).succeeds();
-        tried.stderr.contains("no database is bound: postgresql acid-api is there already")
+        tried.stderr.contains("no database is bound: postgresql acid-api already exists")
     });
     sandbox.apply(&model_server("api")).succeeds().says("no database is bound");
     assert_eq!(sandbox.container("api")["env"], Value::Null);
@@ -187,7 +187,7 @@ fn a_database_of_that_name_that_is_somebody_elses_is_not_adopted() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn companions_stay_when_the_policy_goes() {
+fn keeps_companions_when_the_policy_is_deleted() {
     let sandbox = Sandbox::new("policy-gone");
     sandbox.apply(&model_server("api")).succeeds();
     sandbox.autoscaler("api");
@@ -208,7 +208,7 @@ fn companions_stay_when_the_policy_goes() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn more_replicas_than_the_policy_allows_are_not_scaled_down() {
+fn does_not_scale_down_replicas_above_the_policys_maximum() {
     let sandbox = Sandbox::new("too-many");
     let mut manifest = model_server("api");
     manifest["spec"]["replicas"] = 12.into();
@@ -217,7 +217,7 @@ fn more_replicas_than_the_policy_allows_are_not_scaled_down() {
         common::condition(server, "AutoscalerReady")["reason"] == "ReplicasOutOfBounds"
     });
     let message = common::condition(&server, "AutoscalerReady")["message"].as_str().unwrap();
-    assert_eq!(message, "12 replicas run, but its autoscaler's most is 10: it would stop 2 at once");
+    assert_eq!(message, "12 replicas are running, but the autoscaler's maxReplicas is 10: it would stop 2 at once");
     assert!(autoscalers(&sandbox).is_empty());
     sandbox.kubectl(&["scale", "deployment", "api", "--replicas=8"]).succeeds();
     sandbox.autoscaler("api");
@@ -225,7 +225,7 @@ fn more_replicas_than_the_policy_allows_are_not_scaled_down() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_gpu_server_is_not_scaled_on_its_cpu() {
+fn does_not_scale_a_gpu_server_on_cpu() {
     let sandbox = Sandbox::new("gpu");
     let mut manifest = common::vllm("llm");
     common::container(&mut manifest)["resources"] = json!({"limits": {"nvidia.com/gpu": "1"}});

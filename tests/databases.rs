@@ -1,5 +1,5 @@
-//! The databases of model servers on a real API server, one provider after another. No operator runs here: its part, where
-//! it has one, is played.
+//! The databases of model servers on a real API server, for each provider. No operator runs here: the tests act in its
+//! place.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
@@ -11,7 +11,7 @@ use common::{
 };
 use serde_json::{Value, json};
 
-/// The policy `serving` for a namespace, with this said of databases.
+/// Returns the policy `serving` for a namespace, with these database settings.
 fn policy(namespace: &str, database: &Value) -> Value {
     let mut policy = serving(namespace);
     let mut whole =
@@ -31,14 +31,14 @@ fn cloudnative_pg() -> Value {
     json!({"provider": "cloudnative-pg", "cloudNativePg": {"instances": 2, "version": "17", "storage": {"size": "10Gi"}}})
 }
 
-/// Waits until there is a database, and returns it.
+/// Waits for a database, and returns it.
 #[track_caller]
 fn database(sandbox: &Sandbox, kind: &str, name: &str) -> Value {
     wait_for(&format!("the {kind} {name}"), SOON, || sandbox.get(kind, name))
 }
 
-/// Plays an operator: writes the status of a database.
-fn say(sandbox: &Sandbox, kind: &str, name: &str, status: &Value) {
+/// Acts as an operator: writes the status of a database.
+fn report(sandbox: &Sandbox, kind: &str, name: &str, status: &Value) {
     let status = json!({"status": status}).to_string();
     sandbox.kubectl(&["patch", kind, name, "--subresource=status", "--type=merge", "--patch", &status]).succeeds();
 }
@@ -49,7 +49,7 @@ fn reason(server: &Value) -> &Value {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_cluster_of_cloudnative_pg_is_made_and_bound() {
+fn creates_and_binds_a_cloudnative_pg_cluster() {
     let mut database_of = cloudnative_pg();
     database_of["env"] = json!("both");
     let sandbox = sandbox("cnpg", &database_of);
@@ -65,17 +65,17 @@ fn a_cluster_of_cloudnative_pg_is_made_and_bound() {
         json!({"name": "db-api-app", "key": "uri"})
     );
 
-    let waits = sandbox.model_server("api", "what pods wait for", |server| reason(server) == "Pending");
+    let waits = sandbox.model_server("api", "that pods wait", |server| reason(server) == "Pending");
     let message = condition(&waits, "DatabaseReady")["message"].as_str().unwrap();
-    assert!(message.ends_with("Until it makes the Secret db-api-app, pods wait for that"), "{message}");
+    assert!(message.ends_with("Pods wait until it creates the Secret db-api-app"), "{message}");
     let ready = |status: &str, reason: &str| json!([{"type": "Ready", "status": status, "reason": reason}]);
     let setting_up = json!({"phase": "Setting up primary", "conditions": ready("False", "ClusterIsNotReady")});
-    say(&sandbox, "Cluster", "db-api", &setting_up);
-    sandbox.model_server("api", "what the operator does", |server| {
+    report(&sandbox, "Cluster", "db-api", &setting_up);
+    sandbox.model_server("api", "the operator's status", |server| {
         reason(server) == "ClusterIsNotReady" && server["status"]["database"]["phase"] == "Setting up primary"
     });
     let healthy = json!({"phase": "Cluster in healthy state", "conditions": ready("True", "ClusterIsReady")});
-    say(&sandbox, "Cluster", "db-api", &healthy);
+    report(&sandbox, "Cluster", "db-api", &healthy);
     sandbox.model_server("api", "that the database is ready", |server| {
         condition(server, "DatabaseReady")["status"] == "True" && server["status"]["database"]["kind"] == "Cluster"
     });
@@ -89,7 +89,7 @@ fn a_cluster_of_cloudnative_pg_is_made_and_bound() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn the_api_server_takes_a_cluster_for_any_name_of_a_workload() {
+fn creates_clusters_for_workloads_with_any_name() {
     let sandbox = sandbox("cnpg-names", &cloudnative_pg());
     let long = "m".repeat(63);
     for name in ["7b-chat", "streaming-replica", &long] {
@@ -109,7 +109,7 @@ fn the_api_server_takes_a_cluster_for_any_name_of_a_workload() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_secret_that_is_there_is_bound_and_nothing_is_made() {
+fn binds_an_existing_secret() {
     let secret = json!({"name": "{workload}-database", "keys": {"uri": "url"}});
     let sandbox =
         sandbox("secret", &json!({"provider": "secret", "secret": secret, "env": {"MLFLOW_BACKEND_STORE_URI": "uri"}}));
@@ -124,7 +124,7 @@ fn a_secret_that_is_there_is_bound_and_nothing_is_made() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn the_api_server_takes_every_setting_of_zalandos_operator() {
+fn the_api_server_accepts_all_zalando_settings() {
     let zalando = json!({
         "instances": 2, "volume": {"size": "1Gi", "storageClass": "fast"},
         "users": {"reporting": ["createdb", "login"]},
@@ -144,7 +144,7 @@ fn the_api_server_takes_every_setting_of_zalandos_operator() {
         env(&sandbox.container("api"), "DATABASE_URL")["value"],
         "postgresql://$(PGUSER):$(PGPASSWORD)@acid-api-pooler:5432/api?sslmode=require"
     );
-    // What is asked for later is added, and what goes is kept.
+    // New users and databases are added, and removed ones are kept.
     let later = json!({"env": "url", "zalando": {"users": {"audit": []}, "preparedDatabases": {"more": {}}}});
     sandbox.put_policy(&policy("zalando-all", &later));
     let added = wait_for("the new user and database", SOON, || {
@@ -158,19 +158,19 @@ fn the_api_server_takes_every_setting_of_zalandos_operator() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_policy_with_settings_that_no_operator_takes_is_refused() {
+fn refuses_settings_that_no_operator_accepts() {
     let sandbox = Sandbox::without_policy("senseless-databases");
-    for (database, told) in [
-        (json!({"zalando": {"users": {"postgres": []}}}), "spec.database.zalando.users: `postgres` is a name that"),
+    for (database, message) in [
+        (json!({"zalando": {"users": {"postgres": []}}}), "spec.database.zalando.users: `postgres` is reserved"),
         (json!({"env": "uri"}), "unknown env `uri`"),
         (json!({"provider": "secret"}), "provider secret needs name and keys"),
-        (json!({"maxPerNamespace": -1}), "maxPerNamespace is not below zero"),
+        (json!({"maxPerNamespace": -1}), "maxPerNamespace must be at least 0"),
     ] {
-        sandbox.apply(&policy("senseless-databases", &database)).fails().says(told);
+        sandbox.apply(&policy("senseless-databases", &database)).fails().says(message);
     }
 }
 
-/// The names of the databases of a namespace.
+/// Returns the names of the databases in a namespace.
 fn databases(sandbox: &Sandbox) -> Vec<String> {
     let name = |found: &Value| found["metadata"]["name"].as_str().unwrap().to_owned();
     sandbox.list("postgresql").iter().map(name).collect()
@@ -178,7 +178,7 @@ fn databases(sandbox: &Sandbox) -> Vec<String> {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_database_that_an_earlier_release_named_keeps_its_name_and_is_nobody_elses() {
+fn keeps_the_name_of_a_database_of_an_earlier_release() {
     let sandbox = sandbox("named-before", &json!({}));
     let metadata = json!({"name": "acid-api", "labels": {"app.kubernetes.io/managed-by": "tidegate"},
         "annotations": {"tidegate.dev/workload": "StatefulSet/api"}});
@@ -200,7 +200,7 @@ fn a_database_that_an_earlier_release_named_keeps_its_name_and_is_nobody_elses()
     assert!(own.starts_with("acid-api-") && own.len() == "acid-api-".len() + 8, "{own}");
     sandbox.apply(&stateful).succeeds();
     sandbox.apply(&model_server("api")).succeeds();
-    wait_until("both to be told of their databases", SOON, || {
+    wait_until("both to be bound to their databases", SOON, || {
         let of =
             |server: &str| sandbox.get("ModelServer", server).map(|found| found["status"]["database"]["name"].clone());
         of("api-statefulset") == Some("acid-api".into()) && of("api") == Some(own.clone().into())
@@ -210,7 +210,7 @@ fn a_database_that_an_earlier_release_named_keeps_its_name_and_is_nobody_elses()
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_place_goes_to_whoever_is_bound_already() {
+fn workloads_that_are_already_bound_come_first() {
     let namespace = "places";
     let sandbox = sandbox(namespace, &json!({"maxPerNamespace": 4}));
     for index in 0..4 {
@@ -229,7 +229,7 @@ fn a_place_goes_to_whoever_is_bound_already() {
         assert!(databases(&sandbox).iter().all(|name| name.starts_with("acid-bound")), "{:?}", databases(&sandbox));
     }
     assert_eq!(databases(&sandbox), ["acid-bound2", "acid-bound3"]);
-    // With nobody left who is bound, others have their turn.
+    // When no bound workloads are left, others get databases.
     sandbox.kubectl(&["delete", "deployment", "bound2"]).succeeds();
     sandbox.kubectl(&["delete", "postgresql", "acid-bound2"]).succeeds();
     wait_until("another to take its place", SOON, || databases(&sandbox).iter().any(|name| name.starts_with("acid-a")));
@@ -237,17 +237,17 @@ fn a_place_goes_to_whoever_is_bound_already() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_namespace_gets_no_more_databases_than_it_may_have() {
+fn limits_the_databases_of_a_namespace() {
     let sandbox = sandbox("bounded", &json!({"maxPerNamespace": 2}));
     let items: Vec<Value> = (0..6).map(|index| model_server(&format!("m{index}"))).collect();
     sandbox.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items})).succeeds();
-    let is_told = |server: &Value| reason(server) == "TooManyDatabases";
-    wait_until("four to be told that there are too many", SOON, || {
-        sandbox.list("ModelServer").iter().filter(|server| is_told(server)).count() == 4
+    let is_refused = |server: &Value| reason(server) == "TooManyDatabases";
+    wait_until("four to report too many databases", SOON, || {
+        sandbox.list("ModelServer").iter().filter(|server| is_refused(server)).count() == 4
     });
     assert_eq!(sandbox.list("postgresql").len(), 2);
     let tried = sandbox.apply(&model_server("another")).succeeds();
-    tried.says("no database is bound: namespace bounded has 2 databases, and the policy's most is 2");
+    tried.says("no database is bound: namespace bounded has 2 databases, and the policy allows at most 2");
     assert_eq!(sandbox.container("another")["env"], Value::Null);
 
     let first = sandbox.list("postgresql")[0]["metadata"]["name"].as_str().unwrap().to_owned();
@@ -261,7 +261,7 @@ fn a_namespace_gets_no_more_databases_than_it_may_have() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_database_stays_where_it_is_whatever_the_policy_says_since() {
+fn keeps_a_database_when_the_policy_changes() {
     let sandbox = sandbox("provider-changes", &json!({"zalando": {"volume": {"size": "10Gi"}}}));
     sandbox.apply(&model_server("api")).succeeds();
     let before = sandbox.database("api");
@@ -280,14 +280,14 @@ fn a_database_stays_where_it_is_whatever_the_policy_says_since() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_database_without_a_workload_says_since_when_and_is_bound_again() {
+fn labels_an_orphaned_database_until_it_is_used_again() {
     let sandbox = sandbox("orphaned", &json!({}));
     sandbox.apply(&model_server("api")).succeeds();
     let made = sandbox.database("api");
     let label = || sandbox.database("api")["metadata"]["labels"]["tidegate.dev/orphaned-since"].clone();
     assert_eq!(label(), Value::Null);
     sandbox.kubectl(&["delete", "deployment", "api"]).succeeds();
-    wait_until("the database to be told of as orphaned", SOON, || label().is_string());
+    wait_until("the database to be marked as orphaned", SOON, || label().is_string());
     let listed = sandbox.kubectl(&["get", "postgresqls", "-l", "tidegate.dev/orphaned-since", "-o", "name"]).succeeds();
     assert_eq!(listed.stdout, "postgresql.acid.zalan.do/acid-api\n");
 
@@ -295,23 +295,23 @@ fn a_database_without_a_workload_says_since_when_and_is_bound_again() {
     wait_until("the database to be used again", SOON, || label().is_null());
     assert_eq!(sandbox.database("api")["metadata"]["uid"], made["metadata"]["uid"]);
 
-    // One that asks for none keeps what its pods are led to, and lets go of it with them.
+    // A workload that declines a database stays bound until its pods change.
     sandbox.kubectl(&["annotate", "deployment", "api", "tidegate.dev/database=none"]).succeeds();
     sandbox.model_server("api", "that none is wanted", |server| reason(server) == "Unmanaged");
     assert_eq!(label(), Value::Null);
     sandbox.kubectl(&["rollout", "restart", "deployment", "api"]).succeeds();
     assert_eq!(sandbox.container("api")["env"], Value::Null);
-    wait_until("the database to be told of as orphaned", SOON, || label().is_string());
+    wait_until("the database to be marked as orphaned", SOON, || label().is_string());
 }
 
-/// Annotates a model server: whether it is to have a database.
-fn say_of_databases(object: &mut Value, said: &str) {
+/// Sets the database annotation of a model server.
+fn annotate(object: &mut Value, said: &str) {
     object["metadata"]["annotations"] = json!({"tidegate.dev/database": said});
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_binding_is_never_mixed_with_the_authors_own() {
+fn never_mixes_a_binding_with_the_users_variables() {
     let sandbox = sandbox("own-server", &json!({}));
     let mut object = model_server("api");
     container(&mut object)["env"] = json!([{"name": "PGHOST", "value": "db.internal"}]);
@@ -322,38 +322,38 @@ fn a_binding_is_never_mixed_with_the_authors_own() {
     assert_eq!(condition(&server, "DatabaseReady")["status"], "True");
     assert!(sandbox.list("postgresql").is_empty());
 
-    // Asked for, it is made as a whole or not at all.
-    say_of_databases(&mut object, "true");
+    // On request, it is bound with all its variables or not at all.
+    annotate(&mut object, "true");
     container(&mut object)["image"] = "registry.example.com/api:2.0.0".into();
     let told = sandbox.apply(&object).succeeds();
     told.says("database-variable-overridden").says("leave PGHOST out");
     assert_eq!(sandbox.container("api")["env"], json!([{"name": "PGHOST", "value": "db.internal"}]));
-    sandbox.model_server("api", "what is in the way", |server| reason(server) == "VariablesConflict");
+    sandbox.model_server("api", "the conflicting variables", |server| reason(server) == "VariablesConflict");
     assert!(sandbox.list("postgresql").is_empty());
 
     let mut bound = model_server("api");
-    say_of_databases(&mut bound, "true");
+    annotate(&mut bound, "true");
     sandbox.apply(&bound).succeeds().says_nothing();
     assert_eq!(env(&sandbox.container("api"), "PGHOST")["value"], "acid-api");
     sandbox.database("api");
-    // Who names a server later is let go of; the data stays.
+    // A workload that sets a server later is unbound; the data is kept.
     object["metadata"].as_object_mut().unwrap().remove("annotations");
     sandbox.apply(&object).succeeds().says("no database is bound: container api sets PGHOST");
     assert_eq!(sandbox.container("api")["env"], json!([{"name": "PGHOST", "value": "db.internal"}]));
-    wait_until("the database to be told of as orphaned", SOON, || {
+    wait_until("the database to be marked as orphaned", SOON, || {
         sandbox.database("api")["metadata"]["labels"]["tidegate.dev/orphaned-since"].is_string()
     });
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn what_comes_from_elsewhere_is_left_to_its_author() {
+fn does_not_bind_over_env_from() {
     let sandbox = sandbox("env-from", &json!({}));
     sandbox.kubectl(&["create", "configmap", "settings", "--from-literal=LOG_LEVEL=info"]).succeeds();
     let mut object = model_server("api");
     container(&mut object)["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
     let told = sandbox.apply(&object).succeeds();
-    told.says("no database is bound: container api takes variables from `envFrom`").says("\"true\" binds tidegate's");
+    told.says("no database is bound: container api takes variables from `envFrom`").says("\"true\" to bind Tidegate's");
     assert_eq!(sandbox.container("api")["env"], Value::Null);
     sandbox.model_server("api", "that it may have a database", |server| reason(server) == "OwnDatabase");
     assert!(sandbox.list("postgresql").is_empty());
@@ -364,38 +364,38 @@ fn what_comes_from_elsewhere_is_left_to_its_author() {
     assert_eq!(env(&sandbox.container("prefixed"), "PGHOST")["value"], "acid-prefixed");
 
     let mut asking = object.clone();
-    say_of_databases(&mut asking, "true");
+    annotate(&mut asking, "true");
     container(&mut asking)["image"] = "registry.example.com/api:2.0.0".into();
     sandbox.apply(&asking).succeeds().says_nothing();
     assert_eq!(env(&sandbox.container("api"), "PGHOST")["value"], "acid-api");
     let made = sandbox.database("api");
 
-    // What is bound stays bound, whatever the author no longer says; and it finds its data when it is made again.
+    // A bound workload stays bound without the annotation, and finds its data when it is recreated.
     container(&mut object)["image"] = "registry.example.com/api:3.0.0".into();
-    sandbox.apply(&object).succeeds().says("the database acid-api is bound all the same");
+    sandbox.apply(&object).succeeds().says("the database acid-api is bound anyway");
     assert_eq!(env(&sandbox.container("api"), "PGHOST")["value"], "acid-api");
     sandbox.kubectl(&["delete", "deployment", "api"]).succeeds();
-    sandbox.apply(&object).succeeds().says("the database acid-api is bound all the same");
+    sandbox.apply(&object).succeeds().says("the database acid-api is bound anyway");
     sandbox.model_server("api", "its database", |server| reason(server) == "Pending");
     assert_eq!(sandbox.database("api")["metadata"]["uid"], made["metadata"]["uid"]);
 
     sandbox.put_policy(&policy("env-from", &json!({"overEnvFrom": true})));
     let mut later = model_server("later");
     container(&mut later)["envFrom"] = container(&mut object)["envFrom"].clone();
-    sandbox.apply(&later).succeeds().says("the database acid-later is bound all the same");
+    sandbox.apply(&later).succeeds().says("the database acid-later is bound anyway");
     assert_eq!(env(&sandbox.container("later"), "PGHOST")["value"], "acid-later");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn somebody_elses_cluster_is_not_adopted() {
+fn does_not_adopt_an_existing_cluster() {
     let sandbox = sandbox("cnpg-taken", &cloudnative_pg());
     let theirs = json!({"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "db-api"},
         "spec": {"instances": 1, "storage": {"size": "1Gi"}}});
     sandbox.apply(&theirs).succeeds();
     wait_until("tidegate to see the cluster", SOON, || {
         let tried = sandbox.kubectl_with(&["apply", "--dry-run=server", "-f", "-"], &model_server("api")).succeeds();
-        tried.stderr.contains("no database is bound: Cluster db-api is there already")
+        tried.stderr.contains("no database is bound: Cluster db-api already exists")
     });
     sandbox.apply(&model_server("api")).succeeds();
     sandbox.model_server("api", "that the name is taken", |server| reason(server) == "NameTaken");
@@ -404,7 +404,7 @@ fn somebody_elses_cluster_is_not_adopted() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_guarded_database_is_kept_while_a_model_server_runs_with_it() {
+fn protects_a_database_while_a_model_server_uses_it() {
     let plane = ControlPlane::start(&[]);
     let addresses @ [listen, _] = free_addresses();
     let url = format!("https://{listen}");
@@ -418,21 +418,21 @@ fn a_guarded_database_is_kept_while_a_model_server_runs_with_it() {
     sandbox.database("web");
     let delete = ["delete", "postgresql", "acid-api", "--wait=false"];
     let dry = ["delete", "postgresql", "acid-api", "--dry-run=server"];
-    wait_until("the database to be guarded", SOON, || sandbox.kubectl(&dry).code != 0);
+    wait_until("the database to be protected", SOON, || sandbox.kubectl(&dry).code != 0);
     let refused = sandbox.kubectl(&delete).fails();
-    refused.says("tidegate refuses to delete postgresql acid-api: the model server Deployment/api runs with it");
+    refused.says("tidegate refuses to delete postgresql acid-api: model server Deployment/api uses it");
 
-    // One without a pod lets go of its database, and a namespace goes as a whole.
+    // A workload without pods does not protect its database, nor does a namespace that is deleted.
     sandbox.kubectl(&["scale", "deployment", "api", "--replicas=0"]).succeeds();
-    wait_until("the database to be let go of", SOON, || sandbox.kubectl(&dry).code == 0);
+    wait_until("the database to be unprotected", SOON, || sandbox.kubectl(&dry).code == 0);
     sandbox.kubectl(&delete).succeeds();
     plane.kubectl(&["delete", "namespace", "guarded", "--timeout=60s"], "").succeeds();
 }
 
-/// An operator that comes, offers other versions, and goes.
+/// Installs an operator, changes its versions, and removes it.
 #[test]
 #[ignore = "needs the control plane"]
-fn an_operator_is_noticed_when_it_comes_and_when_it_goes() {
+fn detects_when_an_operator_is_installed_and_removed() {
     let plane = ControlPlane::start(&["--no-crds"]);
     let _tidegate = Tidegate::start(&plane);
     let sandbox = Sandbox::on(&plane, None, "comes-and-goes");
@@ -447,11 +447,11 @@ fn an_operator_is_noticed_when_it_comes_and_when_it_goes() {
     plane.kubectl(&["delete", "-f", &definition], "").succeeds();
     sandbox.model_server("late", "that the operator has gone", |server| reason(server) == "ProviderNotServed");
 
-    // An operator whose definition has no such version makes no such database.
+    // The operator does not offer the version.
     sandbox.put_policy(&policy("comes-and-goes", &json!({"zalando": {"version": "13"}})));
     let definition = in_tree("dev/controlplane/crds/postgresqls.acid.zalan.do.yaml");
     plane.kubectl(&["apply", "-f", &definition], "").succeeds();
-    let told = "the operator offers no PostgreSQL 13; its versions are 14, 15, 16, 17, 18";
+    let told = "the operator does not offer PostgreSQL 13; it offers 14, 15, 16, 17, 18";
     let server =
         sandbox.model_server("late", "that there is no such version", |server| reason(server) == "VersionNotOffered");
     assert_eq!(condition(&server, "DatabaseReady")["message"], told);
@@ -461,5 +461,5 @@ fn an_operator_is_noticed_when_it_comes_and_when_it_goes() {
         "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/postgresql/properties/version/enum/-";
     let older = json!([{"op": "add", "path": field, "value": "13"}]).to_string();
     plane.kubectl(&["patch", "crd", "postgresqls.acid.zalan.do", "--type=json", "-p", &older], "").succeeds();
-    wait_for("the databases to be made", SOON, || sandbox.get("postgresql", "acid-last"));
+    wait_for("the databases to be created", SOON, || sandbox.get("postgresql", "acid-last"));
 }

@@ -1,16 +1,16 @@
-//! What is generated from the code is up to date, and so is what the documents say of the tree.
+//! Generated files are up to date.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::process::Command;
 
 #[test]
-fn what_is_generated_is_up_to_date() {
+fn generated_files_are_up_to_date() {
     for what in ["crds", "webhooks", "rbac", "rules", "runtimes"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.args(["generate", what, "--check", "--root", env!("CARGO_MANIFEST_DIR")]);
         let output = command.output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "run `make generate`: {told}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "run `make generate`: {errors}");
     }
 }

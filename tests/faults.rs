@@ -1,4 +1,4 @@
-//! What the controller makes of failures: of its own replicas, of the API server, of etcd.
+//! The controller when its own replicas, the API server or etcd fail.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
@@ -15,31 +15,31 @@ use serde_json::{Value, json};
 
 static PLANE: LazyLock<ControlPlane> = LazyLock::new(|| ControlPlane::start(&[]));
 
-/// How long it may take until all is done: autoscalers have their metrics after a while only.
+/// How long reconciliation may take: autoscalers get their metrics only after a while.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// How long nobody writes before it is believed that nobody will.
+/// How long without writes counts as quiet.
 const QUIET: Duration = Duration::from_secs(8);
 
-/// Has the control plane alone, with Tidegate installed and no replica of it running.
+/// Locks the control plane, and installs Tidegate without a running replica.
 fn alone() -> (MutexGuard<'static, ()>, Installed<'static>) {
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    static LOCK: Mutex<()> = Mutex::new(());
+    let lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let everything = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations", "servingpolicies"];
     PLANE.kubectl(&["delete", &everything.join(","), "--all"], "").succeeds();
     let lease = ["delete", "lease", "tidegate", "--namespace", "tidegate-system", "--ignore-not-found"];
     PLANE.kubectl(&lease, "").succeeds();
-    (turn, Installed::new(&PLANE))
+    (lock, Installed::new(&PLANE))
 }
 
-/// Makes a namespace with the policy `serving`; Tidegate must be there.
+/// Creates a namespace with the policy `serving`; Tidegate must be running.
 fn sandbox(namespace: &str) -> Sandbox<'_> {
     let sandbox = Sandbox::on(&PLANE, None, namespace);
     sandbox.put_policy(&serving(namespace));
     sandbox
 }
 
-/// Applies model servers of these names, in one go.
+/// Applies model servers with these names in one apply.
 fn apply_all(sandbox: &Sandbox, names: &[String]) {
     let items: Vec<Value> = names.iter().map(|name| model_server(name)).collect();
     sandbox.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items})).succeeds();
@@ -49,24 +49,24 @@ fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("api-{number}")).collect()
 }
 
-/// Waits until each model server has all that belongs to it.
+/// Waits until each model server has its companions.
 #[track_caller]
 fn complete(sandbox: &Sandbox, count: usize) {
     for kind in ["HorizontalPodAutoscaler", "postgresql", "ModelServer"] {
         wait_until(&format!("{count} of {kind}"), SOON, || sandbox.list(kind).len() == count);
     }
-    wait_until("every ModelServer to tell of its companions", SOON, || {
-        let told = |server: &Value| {
+    wait_until("every ModelServer to name its companions", SOON, || {
+        let is_complete = |server: &Value| {
             server["status"]["autoscaler"]["name"].is_string() && server["status"]["database"]["name"].is_string()
         };
-        sandbox.list("ModelServer").iter().all(told)
+        sandbox.list("ModelServer").iter().all(is_complete)
     });
 }
 
-/// Waits until Tidegate has written nothing for a while, and returns what it has written by then.
+/// Waits until Tidegate has written nothing for a while, and returns its writes until then.
 #[track_caller]
 fn quiet(installed: &Installed) -> Vec<Value> {
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut writes = Vec::new();
     loop {
         sleep(QUIET);
@@ -74,12 +74,12 @@ fn quiet(installed: &Installed) -> Vec<Value> {
         if new.is_empty() {
             return writes;
         }
-        assert!(begun.elapsed() < PATIENCE, "tidegate does not come to rest:\n{}", told(&new));
+        assert!(start.elapsed() < PATIENCE, "tidegate keeps writing:\n{}", lines(&new));
         writes.extend(new);
     }
 }
 
-/// What was written about companions: ModelServers also tell of what the autoscalers' own controller finds.
+/// The writes of companions: those of ModelServers also follow the autoscalers' own controller.
 fn about_companions(writes: &[Value]) -> Vec<Value> {
     let is_one = |write: &&Value| {
         ["horizontalpodautoscalers", "postgresqls"].iter().any(|kind| write["objectRef"]["resource"] == *kind)
@@ -87,14 +87,14 @@ fn about_companions(writes: &[Value]) -> Vec<Value> {
     writes.iter().filter(is_one).cloned().collect()
 }
 
-/// The requests that made or changed objects of a kind, by name.
+/// The names of the written objects of a kind.
 fn of_kind<'w>(writes: &'w [Value], resource: &str) -> Vec<&'w str> {
     let of_kind = writes.iter().filter(|write| write["objectRef"]["resource"] == *resource);
     of_kind.map(|write| write["objectRef"]["name"].as_str().unwrap_or_default()).collect()
 }
 
-/// What a write was, for a person to read.
-fn told(writes: &[Value]) -> String {
+/// The writes as text.
+fn lines(writes: &[Value]) -> String {
     let line = |write: &Value| {
         let object = &write["objectRef"];
         let field = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
@@ -103,15 +103,15 @@ fn told(writes: &[Value]) -> String {
     writes.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Which credential a request was made with: each replica has its own.
+/// The credential of a request: each replica has its own.
 fn credential(write: &Value) -> &str {
     write["user"]["extra"]["authentication.kubernetes.io/credential-id"][0].as_str().unwrap()
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_restart_with_nothing_changed_writes_nothing() {
-    let (_turn, installed) = alone();
+fn a_restart_without_changes_writes_nothing() {
+    let (_lock, installed) = alone();
     let tidegate = installed.start_ready("first");
     let sandbox = sandbox("restart");
     apply_all(&sandbox, &names(5));
@@ -119,10 +119,10 @@ fn a_restart_with_nothing_changed_writes_nothing() {
     stateful["kind"] = "StatefulSet".into();
     stateful["spec"]["serviceName"] = "stateful".into();
     sandbox.apply(&stateful).succeeds();
-    // One that breaks a rule, one that no label names, one that is no model server though it looks like one.
-    let mut stranger = common::vllm("stranger");
-    common::label(&mut stranger, None);
-    sandbox.apply(&stranger).succeeds();
+    // A workload that runs a known runtime without the label.
+    let mut unlabelled = common::vllm("unlabelled");
+    common::label(&mut unlabelled, None);
+    sandbox.apply(&unlabelled).succeeds();
     let exception = json!({
         "apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingException", "metadata": {"name": "pilot"},
         "spec": {"workloads": {"names": ["api-0"]}, "rules": ["floating-tag"], "reason": "a pilot", "expires": "2100-01-01T00:00:00Z"}
@@ -142,7 +142,7 @@ fn a_restart_with_nothing_changed_writes_nothing() {
     });
     complete(&sandbox, 6);
     complete(&whole, 1);
-    // Until they have their metrics, their own controller goes on changing what it says of them.
+    // Until the autoscalers have their metrics, their own controller keeps changing their status.
     let is_active = |server: &Value| common::condition(server, "AutoscalerReady")["status"] == "True";
     wait_until("the autoscalers to have their metrics", PATIENCE, || {
         [&sandbox, &whole].iter().all(|sandbox| sandbox.list("ModelServer").iter().all(is_active))
@@ -151,16 +151,16 @@ fn a_restart_with_nothing_changed_writes_nothing() {
 
     tidegate.stop();
     let tidegate = installed.start_ready("first");
-    nothing_is_written(&installed, "first");
+    assert_writes_nothing(&installed, "first");
     tidegate.kill();
     let _tidegate = installed.start_ready("first");
-    nothing_is_written(&installed, "first");
+    assert_writes_nothing(&installed, "first");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn what_the_api_server_writes_in_its_own_way_is_applied_once() {
-    let (_turn, installed) = alone();
+fn values_that_the_api_server_normalizes_are_applied_once() {
+    let (_lock, installed) = alone();
     let _tidegate = installed.start_ready("first");
     let sandbox = Sandbox::on(&PLANE, None, "canonical");
     let mut policy = serving("canonical");
@@ -187,22 +187,22 @@ fn what_the_api_server_writes_in_its_own_way_is_applied_once() {
         ("poddisruptionbudgets", "api-0-tidegate"),
         ("postgresqls", "acid-api-0"),
     ] {
-        assert!(of_kind(writes, kind).len() <= 1, "{name}:\n{}", told(writes));
+        assert!(of_kind(writes, kind).len() <= 1, "{name}:\n{}", lines(writes));
     }
-    // A person writes the same in other words.
+    // A user writes the same value in another notation.
     let edit = r#"{"spec":{"volume":{"size":"10240Mi"}}}"#;
     sandbox.kubectl(&["patch", "postgresql", "acid-api-0", "--type=merge", "--patch", edit]).succeeds();
-    sandbox.kubectl(&["annotate", "deployment", "api-0", "looked-at=again"]).succeeds();
+    sandbox.kubectl(&["annotate", "deployment", "api-0", "reconcile=again"]).succeeds();
     let writes = about_companions(&quiet(&installed));
-    assert!(writes.is_empty(), "{}", told(&writes));
+    assert!(writes.is_empty(), "{}", lines(&writes));
     let server = sandbox.get("ModelServer", "api-0").unwrap();
     assert_ne!(common::condition(&server, "DatabaseReady")["reason"], "Drifted", "{}", server["status"]);
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn workloads_that_are_named_like_each_others_companions_have_their_own_and_come_to_rest() {
-    let (_turn, installed) = alone();
+fn workloads_named_like_companions_of_others_have_their_own() {
+    let (_lock, installed) = alone();
     let _tidegate = installed.start_ready("first");
     let sandbox = sandbox("alike");
     let mut stateful = model_server("api");
@@ -212,13 +212,13 @@ fn workloads_that_are_named_like_each_others_companions_have_their_own_and_come_
     sandbox.apply(&json!({"apiVersion": "v1", "kind": "List", "items": alike})).succeeds();
     complete(&sandbox, alike.len());
     quiet(&installed);
-    let told_of = |server: &Value| {
+    let companions = |server: &Value| {
         let (owner, status) = (&server["metadata"]["ownerReferences"][0], &server["status"]);
         assert_eq!((&owner["kind"], &owner["name"]), (&server["spec"]["kind"], &server["spec"]["name"]));
         let names = [&server["metadata"]["name"], &status["autoscaler"]["name"], &status["database"]["name"]];
         names.map(|name| name.as_str().unwrap().to_owned())
     };
-    let servers: Vec<[String; 3]> = sandbox.list("ModelServer").iter().map(told_of).collect();
+    let servers: Vec<[String; 3]> = sandbox.list("ModelServer").iter().map(companions).collect();
     for index in 0..3 {
         let named: std::collections::BTreeSet<&String> = servers.iter().map(|names| &names[index]).collect();
         assert_eq!(named.len(), alike.len(), "{servers:?}");
@@ -227,19 +227,19 @@ fn workloads_that_are_named_like_each_others_companions_have_their_own_and_come_
     assert!(servers.contains(&plain), "{servers:?}");
 }
 
-/// Holds a replica that leads to have nothing to write.
+/// Asserts that a new leader writes nothing.
 #[track_caller]
-fn nothing_is_written(installed: &Installed, identity: &str) {
+fn assert_writes_nothing(installed: &Installed, identity: &str) {
     installed.led_by(identity);
     sleep(QUIET);
     let writes = installed.writes();
-    assert!(writes.is_empty(), "after {identity} came:\n{}", told(&writes));
+    assert!(writes.is_empty(), "after {identity} started:\n{}", lines(&writes));
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn two_replicas_that_start_at_once_make_everything_once() {
-    let (_turn, installed) = alone();
+fn two_replicas_that_start_at_once_create_everything_once() {
+    let (_lock, installed) = alone();
     installed.writes();
     let replicas = [installed.start("one"), installed.start("two")];
     wait_until("both to be ready", SOON, || replicas.iter().all(common::Tidegate::is_ready));
@@ -248,35 +248,35 @@ fn two_replicas_that_start_at_once_make_everything_once() {
     let arguments = ["create", "--dry-run=server", "-f", "-"];
     let tried = || sandbox.kubectl_with(&arguments, &model_server("probe")).succeeds().stderr.is_empty();
     wait_until("the API server to reach the webhooks", SOON, tried);
-    // The Service leads requests to one after the other: the API server trusts both.
+    // The Service balances requests: the API server trusts both.
     for name in names(8) {
         sandbox.apply(&model_server(&name)).succeeds().says_nothing();
     }
     complete(&sandbox, 8);
     let writes = &quiet(&installed);
     let by_leader: Vec<Value> = writes.iter().filter(|write| !is_registration(write)).cloned().collect();
-    assert!(by_leader.iter().all(|write| credential(write) == credential(&by_leader[0])), "{}", told(writes));
+    assert!(by_leader.iter().all(|write| credential(write) == credential(&by_leader[0])), "{}", lines(writes));
     for kind in ["horizontalpodautoscalers", "postgresqls"] {
-        let mut made = of_kind(writes, kind);
-        made.sort_unstable();
-        let once = made.windows(2).all(|pair| pair[0] != pair[1]);
-        assert!(made.len() == 8 && once, "{}", told(writes));
+        let mut created = of_kind(writes, kind);
+        created.sort_unstable();
+        let once = created.windows(2).all(|pair| pair[0] != pair[1]);
+        assert!(created.len() == 8 && once, "{}", lines(writes));
     }
     let databases = sandbox.list("postgresql");
     assert!(databases.iter().all(|database| database["metadata"]["generation"] == 1));
     assert_eq!(installed.lease()["spec"]["leaseTransitions"], 0);
 }
 
-/// Filling in the CA is every replica's own business.
+/// Every replica adds its own CA.
 fn is_registration(write: &Value) -> bool {
     write["objectRef"]["apiGroup"] == "admissionregistration.k8s.io"
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_leader_that_is_killed_mid_way_is_followed_by_another() {
+fn another_replica_completes_the_work_of_a_killed_leader() {
     const COUNT: usize = 40;
-    let (_turn, installed) = alone();
+    let (_lock, installed) = alone();
     let first = installed.start_ready("first");
     installed.led_by("first");
     let sandbox = sandbox("killed");
@@ -284,8 +284,8 @@ fn a_leader_that_is_killed_mid_way_is_followed_by_another() {
     apply_all(&sandbox, &names(COUNT));
     wait_until("the first autoscaler", SOON, || !sandbox.list("HorizontalPodAutoscaler").is_empty());
     first.kill();
-    let made = sandbox.list("HorizontalPodAutoscaler").len();
-    assert!(made < COUNT, "it was done already");
+    let created = sandbox.list("HorizontalPodAutoscaler").len();
+    assert!(created < COUNT, "everything was created already");
     installed.led_by("second");
     complete(&sandbox, COUNT);
     assert_eq!(installed.lease()["spec"]["leaseTransitions"], 1);
@@ -296,7 +296,7 @@ fn a_leader_that_is_killed_mid_way_is_followed_by_another() {
 #[test]
 #[ignore = "needs the control plane"]
 fn a_leader_that_stops_lets_another_lead_at_once() {
-    let (_turn, installed) = alone();
+    let (_lock, installed) = alone();
     let first = installed.start_ready("first");
     installed.led_by("first");
     let sandbox = sandbox("stopped");
@@ -304,7 +304,7 @@ fn a_leader_that_stops_lets_another_lead_at_once() {
     sandbox.apply(&model_server("api")).succeeds();
     complete(&sandbox, 1);
     first.stop();
-    // The Lease would be another's for six seconds.
+    // Without a release, the Lease would expire after six seconds.
     wait_until("the second to lead", Duration::from_secs(4), || installed.leader() == "second");
     sandbox.kubectl(&["delete", "hpa", "api-tidegate"]).succeeds();
     sandbox.autoscaler("api");
@@ -313,8 +313,8 @@ fn a_leader_that_stops_lets_another_lead_at_once() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_leader_that_was_suspended_writes_nothing_when_it_wakes() {
-    let (_turn, installed) = alone();
+fn a_suspended_leader_writes_nothing_when_it_resumes() {
+    let (_lock, installed) = alone();
     let first = installed.start_ready("first");
     installed.led_by("first");
     let sandbox = sandbox("suspended");
@@ -328,27 +328,27 @@ fn a_leader_that_was_suspended_writes_nothing_when_it_wakes() {
     sandbox.autoscaler("api");
     let by_second = installed.writes();
     let second = credential(by_second.first().unwrap()).to_owned();
-    // When it wakes, it is told of all that the other did, and could take it for its own to mend.
+    // When it resumes, it sees the changes of the other, and must not correct them.
     first.signal("CONT");
     sandbox.kubectl(&["delete", "hpa", "api-tidegate"]).succeeds();
     sandbox.autoscaler("api");
-    wait_until("the first to see that it leads no longer", SOON, || first.log().contains("leads no longer"));
+    wait_until("the first to notice that it no longer leads", SOON, || first.log().contains("no longer leads"));
     let writes = &quiet(&installed);
-    assert!(writes.iter().all(|write| credential(write) == second), "{}", told(writes));
+    assert!(writes.iter().all(|write| credential(write) == second), "{}", lines(writes));
     assert_eq!(installed.leader(), "second");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn what_changed_while_nobody_could_watch_is_noticed() {
-    let (_turn, installed) = alone();
+fn notices_changes_made_while_no_watch_ran() {
+    let (_lock, installed) = alone();
     let tidegate = installed.start_ready("first");
     let sandbox = sandbox("unwatched");
     apply_all(&sandbox, &names(3));
     complete(&sandbox, 3);
     quiet(&installed);
 
-    // An API server that was started anew knows nothing of the versions that watches go on from: 410 Gone.
+    // A restarted API server does not know the versions at which watches resume: 410 Gone.
     tidegate.signal("STOP");
     PLANE.order("stop-component", "kube-apiserver");
     PLANE.order("start-component", "kube-apiserver");
@@ -359,24 +359,24 @@ fn what_changed_while_nobody_could_watch_is_noticed() {
     compact();
     installed.writes();
     tidegate.signal("CONT");
-    wait_until("the edited autoscaler to be put right", SOON, || {
+    wait_until("the edited autoscaler to be corrected", SOON, || {
         sandbox.autoscaler("api-0")["spec"]["maxReplicas"] == 10
     });
     sandbox.autoscaler("api-1");
     let log = tidegate.log();
     assert!(log.contains("too old resource version"), "{log}");
     let writes = &quiet(&installed);
-    // The database stays, labelled with the time since when no workload uses it.
-    assert_eq!(of_kind(writes, "postgresqls"), ["acid-api-2"], "{}", told(writes));
+    // The database is kept, and labelled with the time since when it is unused.
+    assert_eq!(of_kind(writes, "postgresqls"), ["acid-api-2"], "{}", lines(writes));
     let left = ["api-0-tidegate", "api-1-tidegate"];
-    wait_until("nothing to be left of what has gone", SOON, || {
+    wait_until("the companions of the deleted workload to be deleted", SOON, || {
         let found = sandbox.list("HorizontalPodAutoscaler");
         found.iter().map(|found| &found["metadata"]["name"]).eq(left) && sandbox.list("ModelServer").len() == 2
     });
     assert!(tidegate.is_ready());
 }
 
-/// Has etcd forget all versions of objects but the last.
+/// Compacts etcd to the last version of objects.
 fn compact() {
     let pid = PLANE.read("run/etcd.pid");
     let line = std::fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap();
@@ -388,7 +388,7 @@ fn compact() {
     assert!(answer.contains("revision"), "{answer}");
 }
 
-/// Asks in plain HTTP, and returns all that is answered.
+/// Sends a request over plain HTTP, and returns the body of the answer.
 fn post(address: &str, path: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let length = body.len();
@@ -401,8 +401,8 @@ fn post(address: &str, path: &str, body: &str) -> String {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn what_went_while_nobody_led_has_left_a_database_that_is_labelled() {
-    let (_turn, installed) = alone();
+fn labels_the_database_of_a_workload_deleted_without_a_leader() {
+    let (_lock, installed) = alone();
     let first = installed.start_ready("first");
     let sandbox = sandbox("unled");
     apply_all(&sandbox, &names(2));
@@ -413,30 +413,30 @@ fn what_went_while_nobody_led_has_left_a_database_that_is_labelled() {
     let _second = installed.start_ready("second");
     installed.led_by("second");
     let writes = &quiet(&installed);
-    assert_eq!(of_kind(writes, "postgresqls"), ["acid-api-0"], "{}", told(writes));
+    assert_eq!(of_kind(writes, "postgresqls"), ["acid-api-0"], "{}", lines(writes));
     let labels = |name: &str| sandbox.database(name)["metadata"]["labels"]["tidegate.dev/orphaned-since"].clone();
     assert!(labels("api-0").is_string() && labels("api-1").is_null());
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_api_server_without_etcd_ends_the_leadership_until_it_is_back() {
-    let (_turn, installed) = alone();
+fn leadership_ends_while_etcd_is_down() {
+    let (_lock, installed) = alone();
     let tidegate = installed.start_ready("first");
     let sandbox = sandbox("no-etcd");
     sandbox.apply(&model_server("api")).succeeds();
     complete(&sandbox, 1);
     quiet(&installed);
     PLANE.order("stop-component", "etcd");
-    wait_until("the leadership to end", SOON, || tidegate.log().contains("leads no longer"));
+    wait_until("the leadership to end", SOON, || tidegate.log().contains("no longer leads"));
     sleep(Duration::from_secs(5));
     PLANE.order("start-component", "etcd");
     wait_until("it to lead again", PATIENCE, || {
         let log = tidegate.log();
-        log.matches("this replica leads: ").count() > log.matches("leads no longer").count()
+        log.matches("this replica leads").count() > log.matches("no longer leads").count()
     });
     let writes = about_companions(&quiet(&installed));
-    assert!(writes.is_empty(), "{}", told(&writes));
+    assert!(writes.is_empty(), "{}", lines(&writes));
     sandbox.kubectl(&["delete", "hpa", "api-tidegate"]).succeeds();
     sandbox.autoscaler("api");
     sandbox.apply(&model_server("later")).succeeds().says_nothing();
@@ -446,8 +446,8 @@ fn an_api_server_without_etcd_ends_the_leadership_until_it_is_back() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_api_server_that_is_started_anew_finds_tidegate_at_work() {
-    let (_turn, installed) = alone();
+fn works_after_a_restart_of_the_api_server() {
+    let (_lock, installed) = alone();
     let tidegate = installed.start_ready("first");
     let sandbox = sandbox("api-server");
     sandbox.apply(&model_server("api")).succeeds();
@@ -456,7 +456,7 @@ fn an_api_server_that_is_started_anew_finds_tidegate_at_work() {
     PLANE.order("stop-component", "kube-apiserver");
     PLANE.order("start-component", "kube-apiserver");
     let writes = about_companions(&quiet(&installed));
-    assert!(writes.is_empty(), "{}", told(&writes));
+    assert!(writes.is_empty(), "{}", lines(&writes));
     sandbox.apply(&model_server("later")).succeeds().says_nothing();
     sandbox.kubectl(&["delete", "hpa", "api-tidegate"]).succeeds();
     complete(&sandbox, 2);
@@ -465,8 +465,8 @@ fn an_api_server_that_is_started_anew_finds_tidegate_at_work() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_workload_that_is_made_anew_owns_what_belongs_to_it() {
-    let (_turn, installed) = alone();
+fn a_recreated_workload_owns_its_companions() {
+    let (_lock, installed) = alone();
     let _tidegate = installed.start_ready("first");
     let sandbox = sandbox("anew");
     for cascade in ["background", "orphan", "foreground"] {
@@ -476,7 +476,7 @@ fn a_workload_that_is_made_anew_owns_what_belongs_to_it() {
             let owners = object["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
             owners.len() == 1 && owners[0]["uid"] == uid && object["metadata"]["deletionTimestamp"].is_null()
         };
-        wait_until(&format!("what belongs to it, before {cascade}"), SOON, || {
+        wait_until(&format!("its companions, before {cascade}"), SOON, || {
             let found = [sandbox.get("HorizontalPodAutoscaler", "api-tidegate"), sandbox.get("ModelServer", "api")];
             found.iter().all(|object| object.as_ref().is_some_and(is_owned))
         });
@@ -488,8 +488,8 @@ fn a_workload_that_is_made_anew_owns_what_belongs_to_it() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn nothing_is_made_in_a_namespace_on_its_way_out() {
-    let (_turn, installed) = alone();
+fn creates_nothing_in_a_terminating_namespace() {
+    let (_lock, installed) = alone();
     let tidegate = installed.start_ready("first");
     let sandbox = sandbox("leaving");
     apply_all(&sandbox, &names(3));
@@ -498,7 +498,7 @@ fn nothing_is_made_in_a_namespace_on_its_way_out() {
     sandbox.apply(&held).succeeds();
     quiet(&installed);
     PLANE.kubectl(&["delete", "namespace", "leaving", "--wait=false"], "").succeeds();
-    wait_until("all but what is held to be gone", SOON, || {
+    wait_until("all but the held object to be deleted", SOON, || {
         ["Deployment", "HorizontalPodAutoscaler", "postgresql", "ModelServer"]
             .iter()
             .all(|kind| sandbox.list(kind).is_empty())
@@ -506,9 +506,9 @@ fn nothing_is_made_in_a_namespace_on_its_way_out() {
     let writes = &quiet(&installed);
     let inside = |write: &&Value| write["objectRef"]["namespace"] == "leaving";
     let inside: Vec<Value> = writes.iter().filter(inside).cloned().collect();
-    assert!(inside.is_empty(), "{}", told(&inside));
+    assert!(inside.is_empty(), "{}", lines(&inside));
     let free = r#"{"metadata":{"finalizers":null}}"#;
     sandbox.kubectl(&["patch", "configmap", "held", "--type=merge", "--patch", free]).succeeds();
-    wait_until("the namespace to be gone", SOON, || PLANE.api.get("Namespace", "", "leaving").is_none());
+    wait_until("the namespace to be deleted", SOON, || PLANE.api.get("Namespace", "", "leaving").is_none());
     assert!(!tidegate.log().contains("orbidden"), "{}", tidegate.log());
 }

@@ -1,6 +1,6 @@
-//! Holds decisions to what a real API server says of Deployments that nobody thought of.
+//! Compares decisions about generated Deployments with a real API server.
 //!
-//! The same cases in each run: `PROPTEST_RNG_SEED` chooses others, `PROPTEST_CASES` more.
+//! Each run has the same cases: `PROPTEST_RNG_SEED` chooses others, `PROPTEST_CASES` more.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
@@ -28,7 +28,7 @@ fn runner(cases: u32) -> TestRunner {
     TestRunner::new(ProptestConfig { cases, rng_seed, failure_persistence: None, ..given })
 }
 
-/// Policies that give much, little, and only one side of a pair; none refuses anything.
+/// Policies that set many, few, and only one of a pair of fields; none refuses anything.
 fn policies() -> Vec<Value> {
     let spec = |resources: Value, probes: Value| {
         let mut policy = serving("generated");
@@ -57,7 +57,7 @@ fn policies() -> Vec<Value> {
     policies
 }
 
-/// The same policy without what narrows it.
+/// The same policy without its `match`.
 fn policy_for_all(policy: &Value) -> Value {
     let mut policy = policy.clone();
     policy["spec"]["match"] = Value::Null;
@@ -77,7 +77,8 @@ fn create(object: &Value, policy: &Value) -> Decision {
     decide(&request, &in_force(&policy_for_all(policy)), &facts)
 }
 
-/// Asks the API server what it would store, past Tidegate: without the label, and without what it adds itself.
+/// Returns what the API server would store without Tidegate: without the label, and without the fields that it sets
+/// itself.
 fn stored(sandbox: &Sandbox, object: &Value) -> Result<Value, String> {
     let mut object = object.clone();
     label(&mut object, None);
@@ -89,8 +90,8 @@ fn stored(sandbox: &Sandbox, object: &Value) -> Result<Value, String> {
     Ok(stored)
 }
 
-/// Tells of a case that fails, in a form that can be applied.
-fn tell<T: Serialize>(outcome: Result<(), TestError<T>>) {
+/// Panics with a failing case, in a form that can be applied.
+fn report<T: Serialize>(outcome: Result<(), TestError<T>>) {
     match outcome {
         Ok(()) => {}
         Err(TestError::Fail(reason, case)) => panic!("{reason}\n{}", serde_json::to_string(&case).unwrap()),
@@ -98,19 +99,19 @@ fn tell<T: Serialize>(outcome: Result<(), TestError<T>>) {
     }
 }
 
-/// Leaves out what is empty: so does server-side apply with what it takes the last field out of.
-fn said(value: &Value) -> Value {
+/// Leaves out empty fields: server-side apply removes an object with its last field.
+fn without_empty(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let said = fields.iter().map(|(name, value)| (name.clone(), said(value)));
-            said.filter(|(_, value)| !(value.is_null() || *value == json!({}) || *value == json!([]))).collect()
+            let kept = fields.iter().map(|(name, value)| (name.clone(), without_empty(value)));
+            kept.filter(|(_, value)| !(value.is_null() || *value == json!({}) || *value == json!([]))).collect()
         }
-        Value::Array(items) => items.iter().map(said).collect(),
+        Value::Array(items) => items.iter().map(without_empty).collect(),
         other => other.clone(),
     }
 }
 
-/// Names the first place at which two values differ.
+/// Returns the first difference between two values.
 fn difference(one: &Value, other: &Value, place: &str) -> Option<String> {
     match (one, other) {
         (Value::Object(fields), Value::Object(others)) => {
@@ -127,7 +128,7 @@ fn difference(one: &Value, other: &Value, place: &str) -> Option<String> {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn the_api_server_accepts_what_comes_out_whenever_it_accepted_what_went_in() {
+fn the_api_server_accepts_every_patched_object() {
     let sandbox = Sandbox::without_policy("generated");
     let (accepted, changed) = (Cell::new(0), Cell::new(0));
     let mut runner = runner(150);
@@ -144,20 +145,20 @@ fn the_api_server_accepts_what_comes_out_whenever_it_accepted_what_went_in() {
             Err(refusal) => return Err(TestCaseError::fail(format!("{refusal}\n{}", decision.patch))),
         };
         let changed = difference(&patched["spec"], &after["spec"], "spec");
-        prop_assert!(changed.is_none(), "the API server changes what came out: {}", changed.unwrap_or_default());
+        prop_assert!(changed.is_none(), "the API server changes the patched object: {}", changed.unwrap_or_default());
         let again = create(&after, &policy).patch;
-        prop_assert!(again.is_empty(), "deciding again: {again}");
+        prop_assert!(again.is_empty(), "the second decision patches again: {again}");
         Ok(())
     });
-    tell(outcome);
+    report(outcome);
     let cases = usize::try_from(cases).unwrap();
-    assert!(accepted.get() > cases / 2, "only {} of {cases} cases say something", accepted.get());
+    assert!(accepted.get() > cases / 2, "only {} of {cases} cases are valid", accepted.get());
     assert!(changed.get() > cases / 2, "only {} of {cases} are changed", changed.get());
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn what_comes_from_a_file_is_completed_as_the_api_server_does() {
+fn completes_objects_as_the_api_server_does() {
     let sandbox = Sandbox::without_policy("completed");
     let compared = Cell::new(0);
     let mut runner = runner(150);
@@ -169,20 +170,20 @@ fn what_comes_from_a_file_is_completed_as_the_api_server_does() {
         compared.set(compared.get() + 1);
         let completed = completed(object);
         prop_assert_eq!(difference(&stored["spec"], &completed["spec"], "spec"), None);
-        prop_assert_eq!(&stored["spec"], &completed["spec"], "what is null and what is absent");
+        prop_assert_eq!(&stored["spec"], &completed["spec"], "null and absent fields differ");
         prop_assert_eq!(&stored["status"], &completed["status"]);
         Ok(())
     });
-    tell(outcome);
+    report(outcome);
     let cases = usize::try_from(cases).unwrap();
-    assert!(compared.get() > cases / 2, "only {} of {cases} cases say something", compared.get());
+    assert!(compared.get() > cases / 2, "only {} of {cases} cases are valid", compared.get());
 }
 
-/// What is left of the old version would show: an injected value that does not give way, or one that is not injected
-/// any more. Where server-side apply itself leaves something of the old version, nothing is to be learnt.
+/// Finds traces of the old version: an injected value that stays, or one that is not injected any more. Cases where
+/// server-side apply itself leaves a trace are skipped.
 #[test]
 #[ignore = "needs the control plane"]
-fn an_update_comes_out_as_the_same_manifest_does_when_it_is_new() {
+fn an_update_gives_the_same_result_as_a_creation() {
     let namespaces = ["updated-0", "updated-1", "updated-2", "updated-3"];
     let sandboxes = namespaces.map(Sandbox::without_policy);
     for (sandbox, mut policy) in sandboxes.iter().zip(policies()) {
@@ -210,9 +211,9 @@ fn an_update_comes_out_as_the_same_manifest_does_when_it_is_new() {
         prop_assert!(left.is_none(), "new and updated: {}", left.unwrap_or_default());
         Ok(())
     });
-    tell(outcome);
+    report(outcome);
     let cases = usize::try_from(cases).unwrap();
-    assert!(compared.get() > cases / 3, "only {} of {cases} cases say something", compared.get());
+    assert!(compared.get() > cases / 3, "only {} of {cases} cases are valid", compared.get());
 }
 
 fn unlabelled(object: &Value) -> Value {
@@ -221,10 +222,10 @@ fn unlabelled(object: &Value) -> Value {
     object
 }
 
-/// Returns the template of the second manifest, where it is new and where it is applied over the first; none where the
-/// API server accepts one of the manifests not even by itself.
+/// Returns the template of the second manifest, both created and applied over the first; none if the API server rejects
+/// one of the manifests by itself.
 fn new_and_updated(api: &Api, first: &Value, second: &Value) -> Option<(Value, Result<Value, String>)> {
-    let template = |object: Value| said(&object["spec"]["template"]);
+    let template = |object: Value| without_empty(&object["spec"]["template"]);
     let new = api.apply(second, true).ok()?;
     api.apply(first, false).ok()?;
     let updated = api.apply(second, true);

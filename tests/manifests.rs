@@ -1,12 +1,12 @@
-//! What `kubectl apply -k manifests/base` makes of a real cluster.
+//! `kubectl apply -k manifests/base` on a real cluster.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
 mod common;
 
 use common::{
-    ControlPlane, SOON, Sandbox, Tidegate, condition, env, free_addresses, in_tree, kubeconfig_of_account, lead_to,
-    model_server, wait_until,
+    ControlPlane, SOON, Sandbox, Tidegate, condition, env, free_addresses, in_tree, kubeconfig_of_account,
+    model_server, point_service_to, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ const CONFIGURATIONS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWe
 
 #[test]
 #[ignore = "needs the control plane"]
-fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
+fn the_manifests_install_tidegate_with_sufficient_permissions() {
     let plane = ControlPlane::start(&[]);
     let base = in_tree("manifests/base");
     plane.kubectl(&["apply", "-k", &base], "").succeeds().says_nothing();
@@ -24,13 +24,13 @@ fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
         condition(&deployment, "Available")["status"] == "True"
     });
 
-    // The pod is only played, so nobody answers yet.
+    // The pod is simulated, so no webhook answers yet.
     let sandbox = Sandbox::on(&plane, None, "installed");
     sandbox.apply(&model_server("api")).fails().says("failed calling webhook \"validate.tidegate.dev\"");
     plane.kubectl(&["--namespace", "tidegate-system", "apply", "-f", "-"], &model_server("own").to_string()).succeeds();
 
     let addresses @ [listen, _] = free_addresses();
-    lead_to(&plane, listen);
+    point_service_to(&plane, listen);
     let tidegate = Tidegate::run(&plane, &kubeconfig_of_account(&plane), addresses, &[]);
     wait_until("tidegate to be ready", SOON, || tidegate.is_ready());
     let mut policy = common::serving("installed");
@@ -41,13 +41,13 @@ fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
     sandbox.autoscaler("api");
     wait_until("its budget", SOON, || sandbox.get("PodDisruptionBudget", "api-tidegate").is_some());
     sandbox.database("api");
-    sandbox.model_server("api", "how everything stands", |server| server["status"]["database"]["name"] == "acid-api");
+    sandbox.model_server("api", "the database", |server| server["status"]["database"]["name"] == "acid-api");
     let exception = json!({
         "apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingException", "metadata": {"name": "pilot"},
         "spec": {"workloads": {"names": ["api"]}, "rules": ["floating-tag"], "reason": "a pilot", "expires": "2100-01-01T00:00:00Z"}
     });
     sandbox.apply(&exception).succeeds().says_nothing();
-    wait_until("the exception to be told of", SOON, || {
+    wait_until("the exception to be active", SOON, || {
         let exception = plane.api.get("ServingException", "installed", "pilot").unwrap();
         condition(&exception, "Active")["status"] == "True"
     });
@@ -61,29 +61,31 @@ fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
 
     for bounds in [r#"{"spec":{"maxReplicas":50}}"#, r#"{"spec":{"maxReplicas":60}}"#] {
         sandbox.kubectl(&["patch", "hpa", "api-tidegate", "--type=merge", "--patch", bounds]).succeeds();
-        wait_until("the autoscaler to be put right", SOON, || sandbox.autoscaler("api")["spec"]["maxReplicas"] == 10);
+        wait_until("the autoscaler to be corrected", SOON, || sandbox.autoscaler("api")["spec"]["maxReplicas"] == 10);
     }
     let users = r#"{"spec":{"users":{"api":null}}}"#;
     sandbox.kubectl(&["patch", "postgresql", "acid-api", "--type=merge", "--patch", users]).succeeds();
     wait_until("the user to be added again", SOON, || !sandbox.database("api")["spec"]["users"]["api"].is_null());
     sandbox.kubectl(&["autoscale", "deployment", "api", "--name=mine", "--max=3", "--cpu=80%"]).succeeds();
-    wait_until("ours to give way", SOON, || sandbox.get("HorizontalPodAutoscaler", "api-tidegate").is_none());
-    let told = [
-        "AutoscalerMade",
-        "DatabaseMade",
+    wait_until("the autoscaler of tidegate to be deleted", SOON, || {
+        sandbox.get("HorizontalPodAutoscaler", "api-tidegate").is_none()
+    });
+    let reasons = [
+        "AutoscalerCreated",
+        "DatabaseCreated",
         "AutoscalerUpdated",
-        "DatabaseExtended",
-        "AutoscalerRemoved",
+        "DatabaseUpdated",
+        "AutoscalerDeleted",
         "AutoscalerYielded",
     ];
-    for reason in told {
+    for reason in reasons {
         wait_until(&format!("the event {reason}"), SOON, || {
             let events = sandbox.list("Event");
             let of_api = |event: &&Value| event["reason"] == reason && event["regarding"]["name"] == "api";
             events.iter().filter(of_api).count() == 1
         });
     }
-    wait_until("the event that came twice to be counted", SOON, || {
+    wait_until("the repeated event to be counted", SOON, || {
         let events = sandbox.list("Event");
         let updated = events.iter().find(|event| event["reason"] == "AutoscalerUpdated");
         updated.is_some_and(|event| event["series"]["count"].as_i64() >= Some(2))
@@ -97,7 +99,7 @@ fn the_manifests_install_a_tidegate_that_may_do_all_that_it_does() {
     }
     sandbox.apply(&model_server("new")).fails().says("failed calling webhook");
     plane.kubectl(&["delete", "-k", &base, "--wait=false"], "").succeeds();
-    wait_until("the configurations to be gone", SOON, || {
+    wait_until("the configurations to be deleted", SOON, || {
         CONFIGURATIONS.iter().all(|kind| plane.api.get(kind, "", "tidegate").is_none())
     });
     sandbox.apply(&model_server("new")).succeeds().says_nothing();

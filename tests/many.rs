@@ -1,7 +1,7 @@
-//! A thousand policies over three thousand workloads decide as a reading of them does that knows no shortcuts: every policy
-//! is looked at for every workload, every field by itself.
+//! Compares decisions about three thousand workloads under a thousand policies with a naive implementation, which
+//! checks every policy for every workload, field by field.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[path = "common/policies.rs"]
 mod policies;
@@ -17,13 +17,13 @@ use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
 use tidegate_engine::facts::{Apis, Facts, Namespace};
 use tidegate_engine::workload::Workload;
 
-/// The rules that the plain reading knows; of the others nothing is said here.
+/// The rules that the naive implementation knows; others are not compared.
 const RULES: [&str; 3] = ["floating-tag", "privileged-container", "missing-memory-limit"];
 
 const POLICIES: usize = 1000;
 const WORKLOADS: usize = 3000;
 
-/// Numbers that look random and are the same in each run (splitmix64).
+/// Pseudorandom numbers, the same in each run (splitmix64).
 struct Dice(u64);
 
 impl Dice {
@@ -62,37 +62,37 @@ fn selector(dice: &mut Dice, label: &str, values: &[&str]) -> Value {
     }
 }
 
-/// What a policy or an environment says: any part of it, or nothing.
-fn said(dice: &mut Dice) -> Map<String, Value> {
-    let mut said = json!({});
+/// Random settings of a policy or an environment.
+fn settings(dice: &mut Dice) -> Map<String, Value> {
+    let mut settings = json!({});
     if dice.seldom(3) {
-        said["enforcement"] = dice.one(&["audit", "warn", "enforce", "off"]).into();
+        settings["enforcement"] = dice.one(&["audit", "warn", "enforce", "off"]).into();
     }
     if dice.seldom(3) {
-        said["autoscaling"]["minReplicas"] = dice.one(&[1, 2]).into();
+        settings["autoscaling"]["minReplicas"] = dice.one(&[1, 2]).into();
     }
     if dice.seldom(3) {
-        said["autoscaling"]["maxReplicas"] = dice.one(&[5, 6, 7]).into();
+        settings["autoscaling"]["maxReplicas"] = dice.one(&[5, 6, 7]).into();
     }
     if dice.seldom(3) {
-        said["autoscaling"]["behavior"] = json!({"scaleDown": {"stabilizationWindowSeconds": dice.roll(3) * 60}});
+        settings["autoscaling"]["behavior"] = json!({"scaleDown": {"stabilizationWindowSeconds": dice.roll(3) * 60}});
     }
     if dice.seldom(2) {
-        said["resources"]["cpu"]["limits"]["memory"] = dice.one(&["1Gi", "2Gi", "1024Mi"]).into();
+        settings["resources"]["cpu"]["limits"]["memory"] = dice.one(&["1Gi", "2Gi", "1024Mi"]).into();
     }
     if dice.seldom(2) {
-        said["resources"]["cpu"]["requests"]["cpu"] = dice.one(&["100m", "200m"]).into();
+        settings["resources"]["cpu"]["requests"]["cpu"] = dice.one(&["100m", "200m"]).into();
     }
     for rule in RULES {
         if dice.seldom(4) {
-            said["rules"][rule]["enforcement"] = dice.one(&["off", "audit", "warn", "enforce"]).into();
+            settings["rules"][rule]["enforcement"] = dice.one(&["off", "audit", "warn", "enforce"]).into();
         }
     }
-    said.as_object().unwrap().clone()
+    settings.as_object().unwrap().clone()
 }
 
 fn policy(dice: &mut Dice, index: usize) -> Value {
-    let mut spec = said(dice);
+    let mut spec = settings(dice);
     spec.insert("priority".into(), dice.roll(4).into());
     let mut chosen = json!({"selector": selector(dice, "team", &TEAMS)});
     if dice.seldom(2) {
@@ -108,7 +108,7 @@ fn policy(dice: &mut Dice, index: usize) -> Value {
     let mut environments = Map::new();
     for stage in STAGES {
         if dice.seldom(3) {
-            environments.insert(stage.to_owned(), said(dice).into());
+            environments.insert(stage.to_owned(), settings(dice).into());
         }
     }
     spec.insert("environments".into(), environments.into());
@@ -152,14 +152,14 @@ fn namespaces(dice: &mut Dice) -> BTreeMap<String, BTreeMap<String, String>> {
     (0..NAMESPACES).map(|index| (format!("ns-{index}"), labels(dice))).collect()
 }
 
-/// The reading without shortcuts.
+/// The naive implementation.
 mod naive {
     use super::*;
 
     const STRICTNESS: [&str; 4] = ["off", "audit", "warn", "enforce"];
 
-    fn strictness(said: &Value) -> usize {
-        STRICTNESS.iter().position(|known| said == *known).unwrap()
+    fn strictness(settings: &Value) -> usize {
+        STRICTNESS.iter().position(|known| settings == *known).unwrap()
     }
 
     fn matches(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
@@ -182,46 +182,47 @@ mod naive {
             })
     }
 
-    /// Lays fields over others; a list takes the place of another.
-    fn laid_over(below: &mut Value, above: &Value) {
+    /// Merges fields over others; lists are replaced.
+    fn merge_over(below: &mut Value, above: &Value) {
         match (below, above) {
             (Value::Object(below), Value::Object(above)) => {
                 for (field, value) in above {
-                    laid_over(below.entry(field.clone()).or_insert(Value::Null), value);
+                    merge_over(below.entry(field.clone()).or_insert(Value::Null), value);
                 }
             }
             (below, above) => *below = above.clone(),
         }
     }
 
-    /// What is said by one policy of a workload, environment included; none where it is not for it.
-    fn said_of(policy: &Value, object: &Value, namespace: &BTreeMap<String, String>) -> Option<Value> {
+    /// The settings of a policy for a workload, including its environment; none if it does not match.
+    fn settings_for(policy: &Value, object: &Value, namespace: &BTreeMap<String, String>) -> Option<Value> {
         let spec = &policy["spec"];
         let labels: BTreeMap<String, String> = serde_json::from_value(object["metadata"]["labels"].clone()).unwrap();
         let kinds = spec["match"]["kinds"].as_array().cloned().unwrap_or_default();
-        let is_for = matches(&spec["match"]["selector"], &labels)
+        let is_match = matches(&spec["match"]["selector"], &labels)
             && matches(&spec["match"]["namespaceSelector"], namespace)
             && (kinds.is_empty() || kinds.contains(&object["kind"]));
-        if !is_for {
+        if !is_match {
             return None;
         }
         let label = spec["environment"]["namespaceLabel"].as_str().unwrap_or("environment");
-        let mut said = spec.clone();
+        let mut settings = spec.clone();
         if let Some(environment) = namespace.get(label).and_then(|name| spec["environments"].get(name)) {
-            laid_over(&mut said, environment);
+            merge_over(&mut settings, environment);
         }
-        if said["enforcement"].is_null() {
-            said["enforcement"] = "enforce".into();
+        if settings["enforcement"].is_null() {
+            settings["enforcement"] = "enforce".into();
         }
-        // Two ways to write one quantity are no disagreement.
-        if let Some(memory) = said.pointer_mut("/resources/cpu/limits/memory").filter(|memory| **memory == "1024Mi") {
+        // Two notations of one quantity are not a conflict.
+        if let Some(memory) = settings.pointer_mut("/resources/cpu/limits/memory").filter(|memory| **memory == "1024Mi")
+        {
             *memory = "1Gi".into();
         }
-        said["name"] = policy["metadata"]["name"].clone();
-        (said["enforcement"] != "off").then_some(said)
+        settings["name"] = policy["metadata"]["name"].clone();
+        (settings["enforcement"] != "off").then_some(settings)
     }
 
-    /// What follows for a workload.
+    /// The outcome for a workload.
     #[derive(Debug, PartialEq)]
     pub(super) struct Outcome {
         pub(super) policies: Vec<String>,
@@ -236,13 +237,19 @@ mod naive {
     }
 
     pub(super) fn outcome(policies: &[Value], object: &Value, namespace: &BTreeMap<String, String>) -> Outcome {
-        let mut said: Vec<Value> = policies.iter().filter_map(|policy| said_of(policy, object, namespace)).collect();
-        said.sort_by_key(|said| (-said["priority"].as_i64().unwrap(), said["name"].as_str().unwrap().to_owned()));
-        let injecting: Vec<&Value> = said.iter().filter(|said| strictness(&said["enforcement"]) >= 2).collect();
+        let mut settings: Vec<Value> =
+            policies.iter().filter_map(|policy| settings_for(policy, object, namespace)).collect();
+        settings.sort_by_key(|settings| {
+            (-settings["priority"].as_i64().unwrap(), settings["name"].as_str().unwrap().to_owned())
+        });
+        let injecting: Vec<&Value> =
+            settings.iter().filter(|settings| strictness(&settings["enforcement"]) >= 2).collect();
         let mut conflicts = false;
         let mut setting = |path: &str| {
-            let having: Vec<(&Value, &Value)> =
-                injecting.iter().filter_map(|said| Some((said.pointer(path)?, &said["priority"]))).collect();
+            let having: Vec<(&Value, &Value)> = injecting
+                .iter()
+                .filter_map(|settings| Some((settings.pointer(path)?, &settings["priority"])))
+                .collect();
             let Some((used, priority)) = having.first() else { return Value::Null };
             conflicts |= having.iter().any(|(other, of_other)| of_other == priority && other != used);
             (*used).clone()
@@ -254,26 +261,26 @@ mod naive {
         let (min, max) = (setting("/autoscaling/minReplicas"), setting("/autoscaling/maxReplicas"));
         let window = setting("/autoscaling/behavior");
         let cpu_request = setting("/resources/cpu/requests/cpu");
-        let scaled = injecting.iter().any(|said| said["autoscaling"].is_object());
+        let scaled = injecting.iter().any(|settings| settings["autoscaling"].is_object());
         let enforcement = |rule: &str| {
-            let of = |said: &Value| {
-                let own = &said["rules"][rule]["enforcement"];
+            let of = |settings: &Value| {
+                let own = &settings["rules"][rule]["enforcement"];
                 let own = if own.is_null() { 3 } else { strictness(own) };
-                own.min(strictness(&said["enforcement"]))
+                own.min(strictness(&settings["enforcement"]))
             };
-            said.iter().map(of).max().unwrap_or_default()
+            settings.iter().map(of).max().unwrap_or_default()
         };
-        let broken = [
+        let violations = [
             ("floating-tag", container["image"] == "api:latest"),
             ("privileged-container", container["securityContext"]["privileged"] == true),
             ("missing-memory-limit", memory_limit.is_null()),
         ];
         let with = |strict: usize| {
-            let found = broken.iter().filter(|(rule, is_broken)| *is_broken && enforcement(rule) == strict);
+            let found = violations.iter().filter(|(rule, is_violated)| *is_violated && enforcement(rule) == strict);
             found.map(|(rule, _)| (*rule).to_owned()).collect()
         };
         Outcome {
-            policies: said.iter().map(|said| said["name"].as_str().unwrap().to_owned()).collect(),
+            policies: settings.iter().map(|settings| settings["name"].as_str().unwrap().to_owned()).collect(),
             refused: with(3),
             warned: with(2),
             recorded: with(1),
@@ -286,8 +293,8 @@ mod naive {
     }
 }
 
-/// What the engine says, in the same form.
-fn decided(decision: &Decision, object: &Value) -> naive::Outcome {
+/// The outcome of the engine, in the same form.
+fn actual(decision: &Decision, object: &Value) -> naive::Outcome {
     let mut stored = object.clone();
     json_patch::patch(&mut stored, &decision.patch).unwrap();
     let resources = &stored["spec"]["template"]["spec"]["containers"][0]["resources"];
@@ -316,7 +323,7 @@ fn decided(decision: &Decision, object: &Value) -> naive::Outcome {
 }
 
 #[test]
-fn many_policies_decide_as_each_field_by_itself_does() {
+fn many_policies_decide_like_the_naive_implementation() {
     let dice = &mut Dice(7);
     let mut written: Vec<Value> = (0..POLICIES).map(|index| policy(dice, index)).collect();
     let namespaces = namespaces(dice);
@@ -328,7 +335,7 @@ fn many_policies_decide_as_each_field_by_itself_does() {
         apis: Apis::all(),
         ..Facts::default()
     };
-    // An autoscaler needs a metric; that it has one is nobody's to decide here.
+    // Give every autoscaler a metric, which it needs.
     for policy in &mut written {
         let target = json!({"type": "Utilization", "averageUtilization": 50});
         let metric = json!([{"type": "ContainerResource", "containerResource": {"name": "cpu", "target": target}}]);
@@ -353,7 +360,7 @@ fn many_policies_decide_as_each_field_by_itself_does() {
             user: User::default(),
             now: Timestamp::UNIX_EPOCH,
         };
-        let found = decided(&decide(&request, &policies, &facts), &object);
+        let found = actual(&decide(&request, &policies, &facts), &object);
         let expected = naive::outcome(&written, &object, &namespaces[view.namespace()]);
         assert_eq!(found, expected, "{object}");
         under += usize::from(!found.policies.is_empty());

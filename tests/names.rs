@@ -1,4 +1,4 @@
-//! Holds the names of companions to what must be true of all of them: no two workloads of a namespace share one.
+//! Properties of the names of companions: no two workloads of a namespace share one.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -8,10 +8,11 @@ use tidegate_engine::kind::NAMES;
 /// A workload, by kind and name.
 type Subject = (&'static str, String);
 
-/// What is made for a workload: what it is, its name, and how long that may be.
+/// An object of a workload: its kind, name and maximum length.
 type Made = (&'static str, String, usize);
 
-/// What is made for a workload under a team's policy. KEDA makes a HorizontalPodAutoscaler for each ScaledObject.
+/// Returns the objects of a workload under a team's policy. KEDA creates a HorizontalPodAutoscaler for each
+/// ScaledObject.
 fn made(team: &str, (kind, name): &Subject) -> Vec<Made> {
     let scaled_object = names::scaled_object(kind, name);
     vec![
@@ -25,7 +26,7 @@ fn made(team: &str, (kind, name): &Subject) -> Vec<Made> {
     ]
 }
 
-/// Names as people give them, and such as are long.
+/// Generates typical and long names.
 fn plain() -> impl Strategy<Value = String> {
     let short = proptest::collection::vec(select(vec!["api", "a", "b", "7b", "tidegate", "x2"]), 1..4);
     let long = (1..249usize, select(vec!["", "-a", ".b", "-b-c"]));
@@ -36,7 +37,7 @@ fn plain() -> impl Strategy<Value = String> {
     ]
 }
 
-/// What a name becomes when somebody names a workload after what is made for another.
+/// Returns a workload's name that is the name of another workload's object.
 fn after(team: &str, subject: &Subject, which: Index) -> String {
     let made = made(team, subject);
     let (_, name, _) = which.get(&made);
@@ -46,7 +47,7 @@ fn after(team: &str, subject: &Subject, which: Index) -> String {
     beginnings.iter().find_map(|beginning| name.strip_prefix(&**beginning)).unwrap_or(name).to_owned()
 }
 
-/// Workloads of one namespace; some are named after what is made for those before them.
+/// Generates the workloads of a namespace; some are named after objects of others.
 fn subjects() -> impl Strategy<Value = (&'static str, Vec<Subject>)> {
     let one = (select(NAMES.to_vec()), plain(), any::<Index>(), any::<Index>(), 0..3u8);
     (select(vec!["acid", "ml-platform"]), proptest::collection::vec(one, 2..8)).prop_map(|(team, drawn)| {
@@ -57,7 +58,7 @@ fn subjects() -> impl Strategy<Value = (&'static str, Vec<Subject>)> {
                 1 if !subjects.is_empty() => after(team, whose.get(&subjects), which),
                 _ => name,
             };
-            // Whoever names a workload after the digest of one with dots means to: it gets no database then.
+            // A workload named after the digest of one with dots is deliberate: it gets no database.
             let is_new = !subjects.contains(&(kind, name.clone()));
             let is_dotted = subjects.iter().any(|(_, known)| known.contains('.')) && how == 1;
             if is_new && !is_dotted {
@@ -68,7 +69,7 @@ fn subjects() -> impl Strategy<Value = (&'static str, Vec<Subject>)> {
     })
 }
 
-/// Tells whether an object can have a name: a DNS subdomain, of PostgreSQL clusters a DNS label.
+/// Returns whether a name is valid for an object: a DNS label for PostgreSQL clusters, else a DNS subdomain.
 fn is_valid(kind: &str, name: &str, most: usize) -> bool {
     let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let is_label = |label: &str| {

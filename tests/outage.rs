@@ -1,4 +1,4 @@
-//! What a cluster does while Tidegate is not there, when it comes, and when it goes.
+//! A cluster while Tidegate is down, when it starts, and when it stops.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
@@ -19,20 +19,20 @@ use serde_json::{Value, json};
 
 static PLANE: LazyLock<ControlPlane> = LazyLock::new(|| ControlPlane::start(&["--no-crds"]));
 
-/// Has the control plane alone and as it was at first: Tidegate comes and goes for the whole of it.
+/// Locks the control plane and resets it: Tidegate starts and stops for all of it.
 fn alone() -> (MutexGuard<'static, ()>, &'static ControlPlane) {
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    static LOCK: Mutex<()> = Mutex::new(());
+    let lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let everything = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations", "servingpolicies"];
     PLANE.kubectl(&["delete", &everything.join(","), "--all"], "").succeeds();
     PLANE.kubectl(&["delete", "--ignore-not-found", "-f", &in_tree(DATABASES)], "").succeeds();
-    (turn, &PLANE)
+    (lock, &PLANE)
 }
 
 /// The definition of the databases' API.
 const DATABASES: &str = "dev/controlplane/crds/postgresqls.acid.zalan.do.yaml";
 
-/// Makes a namespace with the policy `serving`, which nobody looks at while there is no Tidegate.
+/// Creates a namespace with the policy `serving`, without waiting for Tidegate.
 fn sandbox<'a>(plane: &'a ControlPlane, namespace: &'a str) -> Sandbox<'a> {
     let sandbox = Sandbox::on(plane, None, namespace);
     sandbox.apply(&serving(namespace)).succeeds();
@@ -44,7 +44,7 @@ fn configurations(plane: &ControlPlane) -> usize {
     kinds.iter().filter(|kind| plane.api.get(kind, "", "tidegate").is_some()).count()
 }
 
-/// Writes a kubeconfig with which one is somebody else.
+/// Writes a kubeconfig that impersonates a user.
 fn kubeconfig_as(plane: &ControlPlane, user: &str) -> PathBuf {
     let text = fs::read_to_string(plane.kubeconfig()).unwrap();
     let mut config: Value = serde_saphyr::from_str(&text).unwrap();
@@ -54,7 +54,7 @@ fn kubeconfig_as(plane: &ControlPlane, user: &str) -> PathBuf {
     path
 }
 
-/// Lets a user do something everywhere.
+/// Grants a user permissions in the whole cluster.
 fn allow(plane: &ControlPlane, user: &str, rule: &Value) {
     let (name, group) = (rule["resources"][0].as_str().unwrap().replace('*', "all"), "rbac.authorization.k8s.io");
     let metadata = json!({"name": format!("{user}-{name}")});
@@ -80,14 +80,14 @@ fn unlabelled(name: &str) -> Value {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn while_tidegate_is_dead_only_changes_to_model_servers_wait() {
-    let (_turn, plane) = alone();
+fn while_tidegate_is_down_only_changes_to_model_servers_fail() {
+    let (_lock, plane) = alone();
     let sandbox = sandbox(plane, "dead");
     let tidegate = Tidegate::start(plane);
     sandbox.apply(&model_server("api")).succeeds();
     sandbox.autoscaler("api");
     sandbox.rolled_out("api");
-    // Stored while Tidegate is there, rolled out while it is not.
+    // Stored while Tidegate runs, rolled out while it is down.
     plane.order("stop-component", "kube-controller-manager");
     sandbox.apply(&model_server("rolling")).succeeds();
     sandbox.kubectl(&["set", "image", "deployment", "api", "api=registry.example.com/api:2.0.0"]).succeeds();
@@ -135,15 +135,15 @@ fn while_tidegate_is_dead_only_changes_to_model_servers_wait() {
     let _tidegate = Tidegate::start(plane);
     sandbox.apply(&model_server("new")).succeeds().says("no database is bound");
     sandbox.autoscaler("new");
-    wait_until("the autoscaler's bounds to be put right", SOON, || {
+    wait_until("the autoscaler's bounds to be corrected", SOON, || {
         sandbox.autoscaler("api")["spec"]["minReplicas"] == 1
     });
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_clean_stop_takes_the_configurations_along_and_leaves_the_rest() {
-    let (_turn, plane) = alone();
+fn a_clean_stop_deletes_only_the_webhook_configurations() {
+    let (_lock, plane) = alone();
     let sandbox = sandbox(plane, "stopped");
     let tidegate = Tidegate::start(plane);
     sandbox.apply(&model_server("api")).succeeds();
@@ -156,7 +156,7 @@ fn a_clean_stop_takes_the_configurations_along_and_leaves_the_rest() {
     assert_eq!(sandbox.container("bare")["readinessProbe"], Value::Null);
     assert_eq!(sandbox.autoscaler("api")["metadata"]["uid"], autoscaler["metadata"]["uid"]);
 
-    // Back again, it finds everything as it left it.
+    // After a restart, everything is unchanged.
     let _tidegate = Tidegate::start(plane);
     sandbox.apply(&model_server("api")).succeeds();
     sandbox.apply(&model_server("later")).succeeds();
@@ -167,8 +167,8 @@ fn a_clean_stop_takes_the_configurations_along_and_leaves_the_rest() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn model_servers_from_before_tidegate_are_left_alone_until_they_change() {
-    let (_turn, plane) = alone();
+fn model_servers_older_than_tidegate_are_not_changed_until_they_change() {
+    let (_lock, plane) = alone();
     let sandbox = sandbox(plane, "existing");
     for apply in Apply::BOTH {
         sandbox.kubectl_with(apply.arguments(), &model_server(apply.name())).succeeds();
@@ -181,12 +181,12 @@ fn model_servers_from_before_tidegate_are_left_alone_until_they_change() {
         sandbox.kubectl_with(apply.arguments(), &model_server(name)).succeeds();
         sandbox.kubectl(&["annotate", "deployment", name, "team=search"]).succeeds();
         let relabelled = sandbox.kubectl(&["label", "deployment", name, "team=search"]).succeeds();
-        relabelled.says("was not admitted by tidegate: nothing is injected until its pod template changes");
+        relabelled.says("was not admitted by tidegate: nothing is injected and no companions are created");
         sandbox.kubectl(&["scale", "deployment", name, "--replicas=2"]).succeeds();
         assert_eq!(sandbox.rolled_out(name)["spec"]["template"], before["spec"]["template"]);
         assert_eq!(sandbox.replica_sets(name), 1);
     }
-    // Theirs would be there once another, which came later, has its own.
+    // Their autoscalers would exist once a later workload has its own.
     sandbox.apply(&model_server("later")).succeeds();
     sandbox.autoscaler("later");
     assert_eq!(sandbox.list("HorizontalPodAutoscaler").len(), 1);
@@ -200,11 +200,11 @@ fn model_servers_from_before_tidegate_are_left_alone_until_they_change() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn model_servers_are_looked_at_once_everything_else_is_known() {
-    let (_turn, plane) = alone();
+fn model_servers_are_reconciled_once_the_caches_have_synced() {
+    let (_lock, plane) = alone();
     let sandbox = sandbox(plane, "early");
     sandbox.apply(&model_server("api")).succeeds();
-    // It may see the Deployment long before it may see the namespace, and with that, which policies are for it.
+    // It may read the Deployment long before the namespace, which decides which policies match.
     let groups = [
         "apps",
         "autoscaling",
@@ -233,13 +233,13 @@ fn model_servers_are_looked_at_once_everything_else_is_known() {
 #[test]
 #[ignore = "needs the control plane"]
 fn databases_are_bound_while_their_api_is_served() {
-    let (_turn, plane) = alone();
+    let (_lock, plane) = alone();
     let sandbox = sandbox(plane, "unserved");
     let _tidegate = Tidegate::start(plane);
     sandbox.apply(&model_server("early")).succeeds().says("no database is bound: the cluster does not serve");
     let early = sandbox.rolled_out("early");
     assert_eq!(sandbox.container("early")["env"], Value::Null);
-    sandbox.model_server("early", "that no database can be had", |server| {
+    sandbox.model_server("early", "that no database can be created", |server| {
         condition(server, "DatabaseReady")["reason"] == "ProviderNotServed"
     });
 
@@ -253,7 +253,7 @@ fn databases_are_bound_while_their_api_is_served() {
 
     plane.kubectl(&["delete", "-f", &in_tree(DATABASES)], "").succeeds();
     let dry = ["apply", "--dry-run=server", "-f", "-"];
-    wait_until("tidegate to see that the API has gone", SOON, || {
+    wait_until("tidegate to notice that the API is gone", SOON, || {
         let tried = sandbox.kubectl_with(&dry, &model_server("last")).succeeds();
         tried.stderr.contains("the cluster does not serve")
     });
@@ -264,47 +264,47 @@ fn databases_are_bound_while_their_api_is_served() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_policy_that_makes_no_sense_at_the_start_disturbs_no_other() {
-    let (_turn, plane) = alone();
-    let sandbox = sandbox(plane, "senseless");
-    let mut senseless = serving("senseless");
-    senseless["metadata"]["name"] = "another".into();
-    senseless["spec"]["resources"]["cpu"]["requests"]["cpu"] = "2".into();
-    sandbox.apply(&senseless).succeeds();
+fn an_invalid_policy_at_the_start_does_not_affect_others() {
+    let (_lock, plane) = alone();
+    let sandbox = sandbox(plane, "invalid");
+    let mut invalid = serving("invalid");
+    invalid["metadata"]["name"] = "another".into();
+    invalid["spec"]["resources"]["cpu"]["requests"]["cpu"] = "2".into();
+    sandbox.apply(&invalid).succeeds();
     let _tidegate = Tidegate::start(plane);
-    let told = wait_for("the policy's status to say what is wrong", SOON, || {
+    let ready = wait_for("the policy's status to name the problem", SOON, || {
         let policy = plane.api.get("ServingPolicy", "", "another").unwrap();
-        let told = condition(&policy, "Ready").clone();
-        (!told.is_null()).then_some(told)
+        let ready = condition(&policy, "Ready").clone();
+        (!ready.is_null()).then_some(ready)
     });
-    insta::assert_yaml_snapshot!(told, {".lastTransitionTime" => "[since]"});
-    sandbox.apply(&model_server("api")).succeeds().says("policy another makes no sense, so it is not in force");
+    insta::assert_yaml_snapshot!(ready, {".lastTransitionTime" => "[since]"});
+    sandbox.apply(&model_server("api")).succeeds().says("invalid policy \"another\" is not applied");
     assert_eq!(sandbox.container("api")["resources"]["requests"]["cpu"], "100m");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_policy_that_makes_no_sense_leaves_its_last_good_version_in_force() {
-    let (_turn, plane) = alone();
+fn the_last_valid_version_of_an_invalid_policy_stays_active() {
+    let (_lock, plane) = alone();
     let sandbox = sandbox(plane, "last-good");
     let _tidegate = Tidegate::start(plane);
     sandbox.put_policy(&serving("last-good"));
-    // Refused as a rule; but one that an earlier version took may make no sense to a later one.
+    // The webhook refuses it; but a policy accepted by an earlier release may be invalid for a later one.
     let unguarded = json!([{"op": "remove", "path": "/webhooks/2"}]).to_string();
     sandbox
         .kubectl(&["patch", "validatingwebhookconfiguration", "tidegate", "--type=json", "-p", &unguarded])
         .succeeds();
     let mut policy = serving("last-good");
     policy["spec"]["resources"]["cpu"]["requests"]["cpu"] = "2".into();
-    wait_until("the policy to be taken", SOON, || {
+    wait_until("the policy to be accepted", SOON, || {
         sandbox.apply(&policy);
         plane.api.get("ServingPolicy", "", "last-good").unwrap()["metadata"]["generation"] == 2
     });
-    let told = wait_for("the policy's status to say what is wrong", SOON, || {
+    let ready = wait_for("the policy's status to name the problem", SOON, || {
         let policy = plane.api.get("ServingPolicy", "", "last-good").unwrap();
         (policy["status"]["observedGeneration"] == 2).then(|| condition(&policy, "Ready").clone())
     });
-    insta::assert_yaml_snapshot!(told, {".lastTransitionTime" => "[since]"});
+    insta::assert_yaml_snapshot!(ready, {".lastTransitionTime" => "[since]"});
     sandbox.apply(&model_server("api")).succeeds();
     assert_eq!(sandbox.container("api")["resources"]["requests"]["cpu"], "100m");
     policy["spec"]["resources"]["cpu"]["requests"]["cpu"] = "200m".into();
@@ -315,8 +315,8 @@ fn a_policy_that_makes_no_sense_leaves_its_last_good_version_in_force() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_second_tidegate_leaves_the_configurations_of_the_first_alone() {
-    let (_turn, plane) = alone();
+fn a_second_tidegate_does_not_change_the_configurations_of_the_first() {
+    let (_lock, plane) = alone();
     let sandbox = sandbox(plane, "second");
     let first = Tidegate::start(plane);
     for out_of_cluster in [true, false] {
@@ -324,7 +324,7 @@ fn a_second_tidegate_leaves_the_configurations_of_the_first_alone() {
         let url = format!("https://{listen}");
         let arguments: &[&str] = if out_of_cluster { &["--webhook-url", &url] } else { &[] };
         let second = Tidegate::run(plane, &plane.kubeconfig(), addresses, arguments);
-        wait_until("the second to give up", SOON, || second.log().contains("leads to another Tidegate"));
+        wait_until("the second to give up", SOON, || second.log().contains("points to another Tidegate"));
     }
     sandbox.apply(&model_server("api")).succeeds();
     assert!(sandbox.container("api")["resources"]["limits"].is_object(), "the first injects as before");
@@ -332,7 +332,7 @@ fn a_second_tidegate_leaves_the_configurations_of_the_first_alone() {
     assert_eq!(configurations(plane), 0);
 }
 
-/// Leads each connection to the first of some servers that listens, as a load balancer does; returns its own address.
+/// A load balancer that forwards each connection to the first server that listens; returns its own address.
 fn balanced(servers: [SocketAddr; 2]) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -352,7 +352,7 @@ fn balanced(servers: [SocketAddr; 2]) -> SocketAddr {
     address
 }
 
-/// Two replicas behind one URL, each with a CA of its own; the second is asked only where the first does not listen.
+/// Two replicas behind one URL, each with its own CA; the second is used only if the first does not listen.
 struct Behind {
     url: String,
     addresses: [[SocketAddr; 2]; 2],
@@ -376,20 +376,20 @@ impl Behind {
     }
 }
 
-/// Sees that model servers are injected into as soon as the API server asks whoever is there, and never let through without.
+/// Asserts that fields are injected once the API server reaches a running replica, and that nothing is admitted before.
 fn injects(sandbox: &Sandbox, name: &str) {
-    wait_until("the API server to ask who is there", SOON, || {
+    wait_until("the API server to reach a running replica", SOON, || {
         let applied = sandbox.apply(&model_server(name));
         let stored = sandbox.get("Deployment", name);
         assert_eq!(applied.code == 0, stored.is_some(), "{}", applied.stderr);
         stored.is_some_and(|_| {
-            assert!(sandbox.container(name)["resources"]["limits"].is_object(), "{name} is let through");
+            assert!(sandbox.container(name)["resources"]["limits"].is_object(), "{name} is admitted without injection");
             true
         })
     });
 }
 
-/// How many CAs the webhooks trust.
+/// How many CAs each webhook trusts.
 fn trusted(plane: &ControlPlane) -> Vec<usize> {
     let kinds = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
     let found = kinds.map(|kind| plane.api.get(kind, "", "tidegate").unwrap()["webhooks"].clone());
@@ -400,8 +400,8 @@ fn trusted(plane: &ControlPlane) -> Vec<usize> {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn replicas_behind_one_url_are_asked_until_the_last_of_them_stops() {
-    let (_turn, plane) = alone();
+fn replicas_behind_one_url_serve_until_the_last_one_stops() {
+    let (_lock, plane) = alone();
     let sandbox = sandbox(plane, "behind");
     let behind = Behind::new(plane);
     let first = behind.start(plane, 0);
@@ -410,11 +410,11 @@ fn replicas_behind_one_url_are_asked_until_the_last_of_them_stops() {
     assert_eq!(trusted(plane), [2; 5]);
     sandbox.apply(&model_server("both")).succeeds();
 
-    // The one that leads stops: the other takes its place.
+    // The leader stops: the other takes its place.
     first.stop();
     assert_eq!((configurations(plane), trusted(plane)), (2, vec![1; 5]));
     injects(&sandbox, "second");
-    // It comes back, and stops before the other does.
+    // It restarts, and stops before the other does.
     behind.start(plane, 0).stop();
     assert_eq!((configurations(plane), trusted(plane)), (2, vec![1; 5]));
     injects(&sandbox, "again");
@@ -424,23 +424,23 @@ fn replicas_behind_one_url_are_asked_until_the_last_of_them_stops() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn what_a_killed_replica_leaves_behind_keeps_no_configurations() {
-    let (_turn, plane) = alone();
+fn a_killed_replica_does_not_keep_the_configurations() {
+    let (_lock, plane) = alone();
     let sandbox = sandbox(plane, "left-behind");
     let behind = Behind::new(plane);
     let first = behind.start(plane, 0);
     let second = behind.start(plane, 1);
-    // The one that leads is killed, and what it wrote last looks as if it still did.
+    // The leader is killed, and its Lease looks as if it still led.
     first.kill();
     injects(&sandbox, "after");
     second.stop();
     assert_eq!(configurations(plane), 0);
 
-    // Killed and started anew with the same flags, it is the only one all the same.
+    // Killed and restarted with the same flags, it is still the only one.
     behind.start(plane, 0).kill();
     let again = behind.start(plane, 0);
     assert_eq!(trusted(plane), [1; 5]);
-    injects(&sandbox, "anew");
+    injects(&sandbox, "restarted");
     again.stop();
     assert_eq!(configurations(plane), 0);
 }

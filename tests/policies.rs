@@ -1,4 +1,4 @@
-//! Policies and exceptions on a real API server: what is said when they are applied, and what becomes of them.
+//! Policies and exceptions on a real API server: messages when they are applied, and their effects and status.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
@@ -11,7 +11,7 @@ use common::{SOON, Sandbox, condition, container, model_server, serving, wait_fo
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-/// A policy for one namespace that says nothing yet.
+/// Returns a policy for one namespace.
 fn policy(name: &str, namespace: &str, spec: &Value) -> Value {
     let mut policy = serving(namespace);
     policy["metadata"]["name"] = name.into();
@@ -32,7 +32,7 @@ fn exception(namespace: &str, name: &str, expires: Timestamp) -> Value {
     })
 }
 
-/// A model server whose image is named by a tag that moves.
+/// Returns a model server whose image has a tag that moves.
 fn floating(name: &str) -> Value {
     let mut object = model_server(name);
     container(&mut object)["image"] = "registry.example.com/api:latest".into();
@@ -46,18 +46,18 @@ fn status(sandbox: &Sandbox, kind: &str, name: &str) -> Value {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn the_api_server_refuses_a_policy_that_its_schema_forbids() {
+fn the_api_server_refuses_a_policy_that_violates_the_schema() {
     let sandbox = Sandbox::without_policy("schema");
     let mut policy = serving("schema");
     policy["spec"]["autoscaling"]["minReplicas"] = 11.into();
     policy["spec"]["database"]["zalando"]["teamId"] = "Search Team".into();
     let refused = sandbox.kubectl_with(&["apply", "-f", "-"], &policy).fails();
-    refused.says("minReplicas is not above maxReplicas").says("teamId is at most 15 lower-case letters");
+    refused.says("minReplicas must not be above maxReplicas").says("teamId must be at most 15 lower-case letters");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_policy_that_makes_no_sense_is_refused_when_it_is_applied() {
+fn refuses_an_invalid_policy() {
     let sandbox = Sandbox::without_policy("senseless-policy");
     let mut policy = serving("senseless-policy");
     policy["spec"]["resources"]["cpu"]["requests"]["cpu"] = "2".into();
@@ -72,7 +72,7 @@ fn a_policy_that_makes_no_sense_is_refused_when_it_is_applied() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn policies_that_disagree_say_so_in_both_statuses_and_to_authors() {
+fn reports_conflicts_between_policies_in_status_and_warnings() {
     let namespace = "disagreeing";
     let sandbox = Sandbox::without_policy(namespace);
     let resources = json!({"cpu": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}}});
@@ -82,7 +82,7 @@ fn policies_that_disagree_say_so_in_both_statuses_and_to_authors() {
     let warned = sandbox.kubectl_with(&["apply", "-f", "-"], &max("disagreeing-b", 4)).succeeds();
     insta::assert_snapshot!(warned.stderr);
     for name in ["disagreeing-a", "disagreeing-b"] {
-        wait_until("both to say so", SOON, || {
+        wait_until("both to report it", SOON, || {
             let status = json!({"status": status(&sandbox, "ServingPolicy", name)});
             let conflicting = condition(&status, "Conflicting");
             conflicting["status"] == "True" && conflicting["message"].as_str().unwrap().contains("maxReplicas")
@@ -93,7 +93,7 @@ fn policies_that_disagree_say_so_in_both_statuses_and_to_authors() {
     first["spec"]["priority"] = 1.into();
     sandbox.put_policy(&first);
     for name in ["disagreeing-a", "disagreeing-b"] {
-        wait_until("neither to say so", SOON, || {
+        wait_until("neither to report it", SOON, || {
             condition(&json!({"status": status(&sandbox, "ServingPolicy", name)}), "Conflicting")["status"] == "False"
         });
     }
@@ -101,7 +101,7 @@ fn policies_that_disagree_say_so_in_both_statuses_and_to_authors() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_status_counts_the_workloads_of_its_policy() {
+fn the_status_of_a_policy_counts_its_workloads() {
     let namespace = "counted";
     let sandbox = Sandbox::without_policy(namespace);
     for name in ["api", "other"] {
@@ -110,30 +110,30 @@ fn a_status_counts_the_workloads_of_its_policy() {
     sandbox.apply(&model_server("right")).succeeds();
     sandbox.put_policy(&serving(namespace));
     let counts = json!({"matched": 3, "refused": 3, "warned": 3});
-    // None of them has a memory limit, nor probes: they were there before the policy.
+    // None of them has a memory limit or probes: they existed before the policy.
     wait_until("all to be counted", SOON, || status(&sandbox, "ServingPolicy", namespace)["workloads"] == counts);
     sandbox.kubectl(&["delete", "deployment", "right"]).succeeds();
     let counts = json!({"matched": 2, "refused": 2, "warned": 2});
-    wait_until("what has gone not to count", SOON, || {
+    wait_until("the deleted one not to be counted", SOON, || {
         status(&sandbox, "ServingPolicy", namespace)["workloads"] == counts
     });
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_exception_excuses_until_it_expires() {
+fn an_exception_applies_until_it_expires() {
     let namespace = "excused";
     let sandbox = Sandbox::new(namespace);
     sandbox.apply(&floating("api")).fails().says("floating-tag");
     let expires = Timestamp::now() + SignedDuration::from_secs(15);
     sandbox.apply(&exception(namespace, "pilot", expires)).succeeds();
-    wait_until("the exception to count", SOON, || {
+    wait_until("the exception to apply", SOON, || {
         condition(&json!({"status": status(&sandbox, "ServingException", "pilot")}), "Active")["status"] == "True"
     });
     sandbox
         .apply(&floating("api"))
         .succeeds()
-        .says("excused by ServingException pilot")
+        .says("exempted by ServingException pilot")
         .says("a pilot until the first release");
     sandbox.apply(&floating("other")).fails().says("floating-tag");
     wait_until("the use to be counted", SOON, || status(&sandbox, "ServingException", "pilot")["used"] == 1);
@@ -146,24 +146,24 @@ fn an_exception_excuses_until_it_expires() {
     while Timestamp::now() < expires {
         sleep(Duration::from_millis(200));
     }
-    // At once, and not when a status says so.
+    // Immediately, and not when its status changes.
     let mut changed = floating("api");
     container(&mut changed)["image"] = "registry.example.com/api:main".into();
     sandbox.apply(&changed).fails().says("floating-tag");
-    let told = wait_for("the exception to say that it has expired", SOON, || {
+    let reason = wait_for("the exception to expire", SOON, || {
         let status = json!({"status": status(&sandbox, "ServingException", "pilot")});
         let active = condition(&status, "Active");
         (active["status"] == "False").then(|| active["reason"].clone())
     });
-    assert_eq!(told, "Expired");
-    // What runs goes on, and is told of.
+    assert_eq!(reason, "Expired");
+    // The running workload goes on, and the violation is reported.
     sandbox.kubectl(&["annotate", "deployment", "api", "note=1"]).succeeds();
     sandbox.model_server("api", "not to conform", |server| server["status"]["conforms"] == "False");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_environment_is_the_namespaces_label() {
+fn the_namespace_label_sets_the_environment() {
     let namespace = "environments";
     let sandbox = Sandbox::without_policy(namespace);
     let spec = json!({
@@ -192,7 +192,7 @@ fn an_environment_is_the_namespaces_label() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_custom_rule_is_judged_like_any_other() {
+fn enforces_custom_rules() {
     let namespace = "custom-rules";
     let sandbox = Sandbox::without_policy(namespace);
     let rule = json!({

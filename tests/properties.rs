@@ -1,6 +1,6 @@
-//! Holds `decide` to what must be true of every Deployment under every policy.
+//! Properties of `decide` that must hold for every Deployment under every policy.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[path = "common/deployments.rs"]
 mod deployments;
@@ -61,7 +61,7 @@ fn template(object: &Value) -> &Value {
     &object["spec"]["template"]
 }
 
-/// Leaves out what says nothing, as the API server does.
+/// Removes empty values, as the API server does.
 fn said(value: &Value) -> Value {
     match value {
         Value::Object(fields) => fields
@@ -74,7 +74,7 @@ fn said(value: &Value) -> Value {
     }
 }
 
-/// Finds what `before` has and `after` has not, at the same place and in the same order.
+/// Finds what `before` has and `after` lacks at the same place and in the same order.
 fn lost(before: &Value, after: &Value, place: &str) -> Option<String> {
     match (before, after) {
         (Value::Null, _) => None,
@@ -96,7 +96,7 @@ fn lost(before: &Value, after: &Value, place: &str) -> Option<String> {
     }
 }
 
-/// A change that a person makes to a manifest.
+/// A user's change to a manifest.
 #[derive(Clone, Debug)]
 enum Change {
     /// To fields of a container.
@@ -121,7 +121,7 @@ impl Change {
     }
 }
 
-/// Sets a variable as apply does: what else it has stays, and it stands where the manifest has it, at the end.
+/// Sets a variable as apply does: its other fields stay, and it comes last, as in the manifest.
 fn set_variable(container: &mut Value, name: &str, value: &str) {
     if !container["env"].is_array() {
         container["env"] = json!([]);
@@ -133,7 +133,7 @@ fn set_variable(container: &mut Value, name: &str, value: &str) {
     env.push(variable);
 }
 
-/// What people change: none of it is what a policy would inject.
+/// Changes by users, to fields that a policy would not inject.
 fn change() -> impl Strategy<Value = Change> {
     let fields = vec![
         json!({"image": "registry.example.com/new:2"}),
@@ -175,7 +175,7 @@ fn apply() -> impl Strategy<Value = Apply> {
 }
 
 impl Apply {
-    /// The manifest as the API server shows it to the webhooks.
+    /// Returns the manifest as the API server sends it to the webhooks.
     fn manifest(self, manifest: &Value) -> Value {
         let mut object = manifest.clone();
         if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
@@ -196,7 +196,7 @@ impl Apply {
         object
     }
 
-    /// What is stored, changed as applying the manifest changes it.
+    /// Returns the stored object after applying the manifest.
     fn merge(self, stored: &Value, change: &Change, manifest: &Value) -> Value {
         let mut merged = stored.clone();
         change.apply(&mut merged);
@@ -212,7 +212,7 @@ impl Apply {
     }
 }
 
-/// Fills in what the API server does where a probe has a handler.
+/// Sets the API server's defaults for probes with a handler.
 fn fill_in_probes(object: &mut Value) {
     let containers = object["spec"]["template"]["spec"]["containers"].as_array_mut();
     for container in containers.into_iter().flatten() {
@@ -234,7 +234,7 @@ fn fill_in_probes(object: &mut Value) {
     }
 }
 
-/// The managed fields of whoever applies a value.
+/// Returns the managed fields for an applied value.
 fn fields(value: &Value, field: &str) -> Value {
     match value {
         Value::Object(map) if !map.is_empty() => {
@@ -252,7 +252,7 @@ fn fields(value: &Value, field: &str) -> Value {
     }
 }
 
-/// An object of which one node is something else.
+/// Generates an object with one node replaced by another value.
 fn broken() -> impl Strategy<Value = Value> {
     (deployment(), any::<Index>(), any_json()).prop_map(|(mut object, node, other)| {
         let count = count(&object);
@@ -298,7 +298,7 @@ fn answers(day: &Day, object: &Value, old: Option<&Value>) -> [Value; 2] {
 
 proptest! {
     #[test]
-    fn deciding_twice_is_deciding_once(day in day(), object in deployment()) {
+    fn deciding_is_idempotent(day in day(), object in deployment()) {
         let (once, first) = day.decide(Operation::Create, &object, None);
         let (_, again) = day.decide(Operation::Create, &once, None);
         prop_assert!(again.patch.is_empty(), "created again: {}", json!(again.patch));
@@ -308,19 +308,19 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_somebody_wrote_is_lost_or_reordered(day in day(), object in deployment()) {
+    fn keeps_and_does_not_reorder_the_users_fields(day in day(), object in deployment()) {
         prop_assert_eq!(lost(&object, &day.create(&object), ""), None);
     }
 
     #[test]
-    fn only_values_that_the_receipt_names_are_added(day in day(), object in deployment()) {
+    fn adds_only_values_in_the_receipt(day in day(), object in deployment()) {
         let once = day.create(&object);
         let taken_out = Day { policy: nothing(), ..day }.create(&once);
         prop_assert_eq!(said(template(&taken_out)), said(template(&object)));
     }
 
     #[test]
-    fn a_template_stays_whatever_the_policy_becomes(before in day(), after in day(), object in deployment()) {
+    fn keeps_a_template_when_the_policy_changes(before in day(), after in day(), object in deployment()) {
         let stored = before.create(&object);
         let mut annotated = stored.clone();
         annotate(&mut annotated, "note", "changed");
@@ -330,7 +330,7 @@ proptest! {
     }
 
     #[test]
-    fn the_plain_manifest_put_again_gives_back_what_was_admitted(before in day(), after in day(), object in deployment()) {
+    fn a_replace_restores_the_injected_values(before in day(), after in day(), object in deployment()) {
         let stored = before.create(&object);
         let put = after.update(&stored, &object);
         prop_assert_eq!(template(&put), template(&stored));
@@ -338,7 +338,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_manifest_gets_what_a_new_one_would(
+    fn injects_a_changed_manifest_like_a_new_one(
         before in day(), after in day(), object in deployment(), change in change()
     ) {
         let stored = before.create(&object);
@@ -350,7 +350,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_applied_over_injected_values_gets_what_a_new_manifest_would(
+    fn injects_a_merged_apply_like_a_new_manifest(
         before in day(), after in day(), object in deployment(), change in change(), apply in apply()
     ) {
         let mut changed = object.clone();
@@ -365,7 +365,7 @@ proptest! {
     }
 
     #[test]
-    fn a_rollback_brings_back_exactly_what_ran(
+    fn a_rollback_restores_the_exact_template(
         first in day(), second in day(), third in day(), object in deployment(), change in change()
     ) {
         let old = first.create(&object);
@@ -380,7 +380,7 @@ proptest! {
     }
 
     #[test]
-    fn a_binding_is_whole_or_not_made(before in day(), after in day(), object in deployment(), change in change()) {
+    fn binds_all_variables_or_none(before in day(), after in day(), object in deployment(), change in change()) {
         let stored = before.create(&object);
         let mut changed = stored.clone();
         change.apply(&mut changed);
@@ -392,7 +392,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_injected_is_never_refused(day in day(), object in deployment()) {
+    fn never_refuses_injected_values(day in day(), object in deployment()) {
         let mut judging = day.clone();
         let resources = &mut judging.policy["spec"]["resources"];
         if let Some(resources) = resources.as_object_mut() {
@@ -410,34 +410,34 @@ proptest! {
     }
 
     #[test]
-    fn an_update_that_changes_nothing_is_never_refused(before in day(), after in day(), object in deployment()) {
+    fn never_refuses_an_update_without_changes(before in day(), after in day(), object in deployment()) {
         let stored = before.create(&object);
         let (_, decision) = after.decide(Operation::Update, &stored, Some(&stored));
         prop_assert_eq!(decision.verdict.violations, vec![]);
     }
 
     #[test]
-    fn no_object_makes_a_webhook_panic(day in day(), object in any_json(), old in proptest::option::of(any_json())) {
+    fn webhooks_survive_any_object(day in day(), object in any_json(), old in proptest::option::of(any_json())) {
         for answer in answers(&day, &object, old.as_ref()) {
             prop_assert_eq!(&answer["uid"], "u-1");
         }
     }
 
     #[test]
-    fn no_broken_deployment_makes_a_webhook_panic(day in day(), object in broken(), old in proptest::option::of(broken())) {
+    fn webhooks_survive_malformed_deployments(day in day(), object in broken(), old in proptest::option::of(broken())) {
         let [mutation, verdict] = answers(&day, &object, old.as_ref());
         prop_assert_eq!(&mutation["allowed"], true);
         prop_assert!(verdict["allowed"].is_boolean());
     }
 }
 
-/// What is mixed of a binding in what came out of a request, or is there although nothing is bound.
+/// Returns a message if a binding is partial, or injected although nothing is bound.
 fn mixed(day: &Day, (object, decision): (Value, Decision)) -> Option<String> {
     let env = serde_json::from_value::<DatabaseEnv>(day.policy["spec"]["database"]["env"].clone()).unwrap_or_default();
     let injected: Vec<String> = decision
         .receipt
-        .map(|receipt| receipt.entries())?
-        .iter()
+        .as_ref()?
+        .entries()
         .filter(|entry| entry.path.segments().get(2).is_some_and(|list| list == "env"))
         .map(|entry| entry.path.to_string())
         .collect();
@@ -460,7 +460,7 @@ fn mixed(day: &Day, (object, decision): (Value, Decision)) -> Option<String> {
         .map(|variable| variable.name.clone())
 }
 
-/// A policy that injects, but nothing.
+/// Returns a policy without any settings to inject.
 fn nothing() -> Value {
     json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {"name": "nothing"}, "spec": {}})
 }

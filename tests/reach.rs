@@ -1,4 +1,4 @@
-//! Which workloads Tidegate takes for model servers on a real API server, and what becomes of those that are none any more.
+//! Which workloads count as model servers on a real API server, and what happens to those that no longer do.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
@@ -17,7 +17,7 @@ fn stateful(name: &str) -> Value {
     object
 }
 
-/// A Deployment that says nothing of models.
+/// A Deployment without the label of model servers.
 fn unlabelled(name: &str) -> Value {
     let mut object = model_server(name);
     label(&mut object, None);
@@ -26,7 +26,7 @@ fn unlabelled(name: &str) -> Value {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_stateful_set_gets_all_that_a_deployment_gets() {
+fn a_stateful_set_gets_the_same_as_a_deployment() {
     let sandbox = Sandbox::new("stateful");
     sandbox.apply(&stateful("api")).succeeds();
     let stored = sandbox.get("StatefulSet", "api").unwrap();
@@ -45,24 +45,24 @@ fn a_stateful_set_gets_all_that_a_deployment_gets() {
         json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "api"})
     );
     wait_for("its database", SOON, || sandbox.get("postgresql", "acid-api-statefulset"));
-    let told = wait_for("its ModelServer", SOON, || {
+    let server = wait_for("its ModelServer", SOON, || {
         sandbox.get("ModelServer", "api-statefulset").filter(|found| found["status"]["autoscaler"].is_object())
     });
-    assert_eq!(told["spec"], json!({"kind": "StatefulSet", "name": "api"}));
+    assert_eq!(server["spec"], json!({"kind": "StatefulSet", "name": "api"}));
 
     let mut wrong = stateful("api");
     common::container(&mut wrong)["image"] = "registry.example.com/api:latest".into();
     sandbox.apply(&wrong).fails().says("refuses StatefulSet stateful/api").says("floating-tag");
     sandbox.kubectl(&["delete", "statefulset", "api"]).succeeds();
-    wait_until("its autoscaler to go with it", SOON, || {
+    wait_until("its autoscaler to be deleted with it", SOON, || {
         sandbox.get("HorizontalPodAutoscaler", "api-tidegate-statefulset").is_none()
     });
-    assert!(sandbox.get("postgresql", "acid-api-statefulset").is_some(), "its data stays");
+    assert!(sandbox.get("postgresql", "acid-api-statefulset").is_some(), "its data is kept");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_policy_may_be_for_one_kind_only() {
+fn a_policy_may_match_one_kind_only() {
     let namespace = "one-kind";
     let sandbox = Sandbox::without_policy(namespace);
     let mut policy = serving(namespace);
@@ -77,13 +77,13 @@ fn a_policy_may_be_for_one_kind_only() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_namespace_may_be_for_model_servers_as_a_whole() {
+fn all_workloads_of_a_namespace_may_be_model_servers() {
     let namespace = "whole";
     let sandbox = Sandbox::new(namespace);
     sandbox.apply(&unlabelled("before")).succeeds();
     assert!(sandbox.container("before")["resources"]["limits"].is_null(), "not yet");
     sandbox.kubectl(&["label", "namespace", namespace, "tidegate.dev/model-servers=all"]).succeeds();
-    wait_until("the API server to know of the label", SOON, || {
+    wait_until("the API server to know the label", SOON, || {
         let dry = sandbox.kubectl_with(&["apply", "--dry-run=server", "-o", "json", "-f", "-"], &unlabelled("api"));
         let stored: Value = serde_json::from_str(&dry.stdout).unwrap_or_default();
         stored["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"].is_object()
@@ -92,25 +92,25 @@ fn a_namespace_may_be_for_model_servers_as_a_whole() {
     assert!(sandbox.container("api")["resources"]["limits"].is_object());
     sandbox.autoscaler("api");
     sandbox.model_server("api", "its policy", |server| server["status"]["policy"] == namespace);
-    sandbox.model_server("before", "to be told of", |server| server["status"]["conforms"] == "False");
+    sandbox.model_server("before", "its result", |server| server["status"]["conforms"] == "False");
     let mut wrong = unlabelled("wrong");
     container(&mut wrong)["image"] = "registry.example.com/api:latest".into();
     sandbox.apply(&wrong).fails().says("validate-namespace.tidegate.dev").says("floating-tag");
-    // One that has the label is asked about once, and may lose it: it stays a model server.
+    // The webhooks are called once for one with the label, and it may lose the label: it stays a model server.
     sandbox.apply(&model_server("labelled")).succeeds();
     sandbox.apply(&unlabelled("labelled")).succeeds();
 
     sandbox.kubectl(&["label", "namespace", namespace, "tidegate.dev/model-servers-"]).succeeds();
-    sandbox.model_server("api", "to be left", |server| condition(server, "Conforming")["reason"] == "Unmanaged");
+    sandbox.model_server("api", "to be unmanaged", |server| condition(server, "Conforming")["reason"] == "Unmanaged");
     wait_until("the API server to forget the label", SOON, || {
         sandbox.kubectl_with(&["apply", "--dry-run=server", "-f", "-"], &wrong).code == 0
     });
-    assert!(sandbox.get("HorizontalPodAutoscaler", "api-tidegate").is_some(), "what was made stays");
+    assert!(sandbox.get("HorizontalPodAutoscaler", "api-tidegate").is_some(), "companions are kept");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn what_another_controller_owns_is_left_to_it_and_told_of() {
+fn a_workload_of_another_controller_is_not_managed() {
     let sandbox = Sandbox::new("owned");
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "service"}});
     sandbox.apply(&owner).succeeds();
@@ -121,17 +121,17 @@ fn what_another_controller_owns_is_left_to_it_and_told_of() {
     container(&mut object)["image"] = "registry.example.com/api:latest".into();
     sandbox.apply(&object).succeeds();
     assert!(sandbox.container("api")["resources"]["limits"].is_null());
-    let told = sandbox
-        .model_server("api", "to say so", |server| condition(server, "Conforming")["reason"] == "OwnedByController");
+    let server = sandbox
+        .model_server("api", "its owner", |server| condition(server, "Conforming")["reason"] == "OwnedByController");
     assert_eq!(
-        condition(&told, "Conforming")["message"],
-        "ConfigMap service owns this workload: tidegate leaves it alone"
+        condition(&server, "Conforming")["message"],
+        "ConfigMap service owns the workload: tidegate does not manage it"
     );
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_model_server_that_is_none_any_more_is_told_of() {
+fn a_model_server_that_loses_its_label_is_unmanaged() {
     let namespace = "unlabelled";
     let sandbox = Sandbox::without_policy(namespace);
     let mut policy = serving(namespace);
@@ -143,38 +143,39 @@ fn a_model_server_that_is_none_any_more_is_told_of() {
         .kubectl(&["label", "deployment", "api", &format!("{LABEL}-")])
         .succeeds()
         .says("model-server-label-removed");
-    let told = sandbox.model_server("api", "to be left", |server| condition(server, "Ready")["reason"] == "Unmanaged");
-    assert_eq!(told["status"]["conforms"], "Unknown");
-    assert!(sandbox.get("HorizontalPodAutoscaler", "api-tidegate").is_some(), "what was made stays");
+    let server =
+        sandbox.model_server("api", "to be unmanaged", |server| condition(server, "Ready")["reason"] == "Unmanaged");
+    assert_eq!(server["status"]["conforms"], "Unknown");
+    assert!(sandbox.get("HorizontalPodAutoscaler", "api-tidegate").is_some(), "companions are kept");
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_policy_tells_of_what_runs_a_known_runtime_without_the_label() {
+fn a_policy_lists_known_runtimes_without_the_label() {
     let namespace = "unlabelled";
-    // It is there before any policy is for it.
+    // It exists before any policy matches it.
     let sandbox = Sandbox::without_policy(namespace);
-    let mut stranger = vllm("llm");
-    label(&mut stranger, None);
-    sandbox.apply(&stranger).succeeds().says_nothing();
+    let mut workload = vllm("llm");
+    label(&mut workload, None);
+    sandbox.apply(&workload).succeeds().says_nothing();
     sandbox.apply(&unlabelled("web")).succeeds();
     sandbox.put_policy(&serving(namespace));
-    let told = |expected: Value| {
-        wait_until("the policy to tell of it", SOON, || {
+    let listed = |expected: Value| {
+        wait_until("the policy to list it", SOON, || {
             let policy = sandbox.plane.api.get("ServingPolicy", "", namespace).unwrap();
             policy["status"]["unlabelled"] == expected
         });
     };
-    told(json!({"count": 1, "names": ["unlabelled/llm"]}));
+    listed(json!({"count": 1, "names": ["unlabelled/llm"]}));
     assert!(sandbox.get("ModelServer", "llm").is_none());
     sandbox.kubectl(&["annotate", "deployment", "llm", "tidegate.dev/runtime=none"]).succeeds();
-    told(json!({"count": 0, "names": []}));
-    stranger["metadata"]["name"] = "later".into();
-    sandbox.apply(&stranger).succeeds();
-    told(json!({"count": 1, "names": ["unlabelled/later"]}));
-    // What makes a stranger a model server, or one again, is noticed too.
+    listed(json!({"count": 0, "names": []}));
+    workload["metadata"]["name"] = "later".into();
+    sandbox.apply(&workload).succeeds();
+    listed(json!({"count": 1, "names": ["unlabelled/later"]}));
+    // Changes of the namespace's label are noticed too.
     sandbox.kubectl(&["label", "namespace", namespace, "tidegate.dev/model-servers=all"]).succeeds();
-    told(json!({"count": 0, "names": []}));
+    listed(json!({"count": 0, "names": []}));
     sandbox.kubectl(&["label", "namespace", namespace, "tidegate.dev/model-servers-"]).succeeds();
-    told(json!({"count": 1, "names": ["unlabelled/later"]}));
+    listed(json!({"count": 1, "names": ["unlabelled/later"]}));
 }

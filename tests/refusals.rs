@@ -1,4 +1,4 @@
-//! What a real API server refuses on Tidegate's word, and what it never does.
+//! Requests that a real API server does and does not refuse because of Tidegate.
 
 mod common;
 
@@ -7,10 +7,10 @@ use std::time::Duration;
 use common::{Apply, LABEL, SOON, Sandbox, container, label, model_server, serving, wait_until};
 use serde_json::{Value, json};
 
-/// How long a namespace with pods takes to go.
+/// How long the deletion of a namespace with pods takes.
 const GONE: Duration = Duration::from_secs(90);
 
-/// A model server with everything wrong that can be.
+/// Returns a model server with many violations.
 fn wrong(name: &str) -> Value {
     let mut object = model_server(name);
     let container = container(&mut object);
@@ -22,7 +22,7 @@ fn wrong(name: &str) -> Value {
     object
 }
 
-/// Makes a violating model server before the policy is there.
+/// Creates a violating model server before its policy.
 fn violating_before_its_policy(namespace: &str) -> Sandbox<'_> {
     let sandbox = Sandbox::without_policy(namespace);
     let mut manifest = model_server("api");
@@ -35,7 +35,7 @@ fn violating_before_its_policy(namespace: &str) -> Sandbox<'_> {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_refusal_gives_every_reason_and_what_to_write_instead() {
+fn a_refusal_lists_every_violation_with_its_fix() {
     let sandbox = Sandbox::new("refused");
     let refused = sandbox.apply(&wrong("api")).fails();
     insta::assert_snapshot!(refused.stderr);
@@ -44,14 +44,14 @@ fn a_refusal_gives_every_reason_and_what_to_write_instead() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_dry_run_is_refused_in_the_same_words_and_makes_nothing() {
+fn a_dry_run_is_refused_with_the_same_message_and_creates_nothing() {
     let sandbox = Sandbox::new("refused-dry");
     for apply in Apply::BOTH {
         let refused = sandbox.kubectl_with(apply.arguments(), &wrong("api")).fails();
         let dry = sandbox.kubectl_with(&[apply.arguments(), &["--dry-run=server"]].concat(), &wrong("api")).fails();
         assert_eq!(dry.stderr, refused.stderr);
     }
-    // What were to be made for the refused would be there once the admitted, which came later, has its own.
+    // By the time the admitted one has its companions, the refused one, which came earlier, would have them too.
     sandbox.apply(&model_server("later")).succeeds();
     sandbox.autoscaler("later");
     sandbox.database("later");
@@ -62,7 +62,7 @@ fn a_dry_run_is_refused_in_the_same_words_and_makes_nothing() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_refused_update_leaves_what_runs() {
+fn a_refused_update_changes_nothing() {
     let sandbox = Sandbox::new("refused-update");
     sandbox.apply(&model_server("api")).succeeds();
     let before = sandbox.rolled_out("api");
@@ -74,7 +74,7 @@ fn a_refused_update_leaves_what_runs() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_policy_that_warns_admits_and_says_why_it_would_not() {
+fn a_policy_in_warn_admits_with_warnings() {
     let sandbox = Sandbox::without_policy("warned");
     let mut policy = serving("warned");
     policy["spec"]["enforcement"] = "warn".into();
@@ -86,7 +86,7 @@ fn a_policy_that_warns_admits_and_says_why_it_would_not() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_policy_in_audit_changes_and_says_nothing() {
+fn a_policy_in_audit_neither_changes_nor_warns() {
     let sandbox = Sandbox::without_policy("audited");
     let mut policy = serving("audited");
     policy["spec"]["enforcement"] = "audit".into();
@@ -94,7 +94,7 @@ fn a_policy_in_audit_changes_and_says_nothing() {
     sandbox.apply(&wrong("api")).succeeds().says_nothing();
     let stored = sandbox.container("api");
     assert_eq!((&stored["env"], &stored["livenessProbe"]), (&Value::Null, &Value::Null));
-    let server = sandbox.model_server("api", "what is wrong", |server| server["status"]["conforms"] == "False");
+    let server = sandbox.model_server("api", "the violations", |server| server["status"]["conforms"] == "False");
     assert!(
         server["status"]
             .to_string()
@@ -106,10 +106,10 @@ fn a_policy_in_audit_changes_and_says_nothing() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_violation_that_was_there_before_only_warns() {
+fn an_existing_violation_only_warns() {
     let sandbox = violating_before_its_policy("before");
     let updated = sandbox.kubectl(&["set", "env", "deployment", "api", "MODEL=llama"]).succeeds();
-    updated.says("floating-tag").says("(as before this update, so it is admitted)");
+    updated.says("floating-tag").says("(existed before this update, so it is allowed)");
     sandbox.kubectl(&["scale", "deployment", "api", "--replicas=2"]).succeeds();
     let worse =
         r#"{"spec":{"template":{"spec":{"containers":[{"name":"api","securityContext":{"privileged":true}}]}}}}"#;
@@ -123,7 +123,7 @@ fn a_violation_that_was_there_before_only_warns() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn taking_the_label_off_is_refused() {
+fn refuses_to_remove_the_label() {
     let sandbox = Sandbox::new("label");
     sandbox.apply(&model_server("api")).succeeds();
     let taken = sandbox.kubectl(&["label", "deployment", "api", &format!("{LABEL}-")]).fails();
@@ -143,14 +143,14 @@ fn taking_the_label_off_is_refused() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_deployment_that_gets_the_label_is_a_model_server_from_its_next_change() {
+fn a_newly_labelled_deployment_is_injected_at_its_next_change() {
     let sandbox = Sandbox::new("labelled-later");
     let mut manifest = model_server("api");
     label(&mut manifest, None);
     sandbox.apply(&manifest).succeeds();
     let before = sandbox.rolled_out("api");
     let labelled = sandbox.kubectl(&["label", "deployment", "api", &format!("{LABEL}=model-server")]).succeeds();
-    labelled.says("nothing is injected until its pod template changes");
+    labelled.says("no companions are created until its pod template changes");
     assert_eq!(sandbox.template("api"), before["spec"]["template"]);
     sandbox.kubectl(&["rollout", "restart", "deployment", "api"]).succeeds().says_nothing();
     sandbox.autoscaler("api");
@@ -184,7 +184,7 @@ fn a_violating_model_server_does_not_hold_up_a_finalizer() {
     let held = finalizers(r#"["example.com/held"]"#);
     sandbox.kubectl(&["patch", "deployment", "api", "--type=merge", "--patch", &held]).succeeds();
     sandbox.kubectl(&["delete", "deployment", "api", "--wait=false"]).succeeds();
-    wait_until("the Deployment to be on its way out", SOON, || {
+    wait_until("the Deployment to be deleting", SOON, || {
         !sandbox.deployment("api")["metadata"]["deletionTimestamp"].is_null()
     });
     sandbox.kubectl(&["scale", "deployment", "api", "--replicas=0"]).succeeds();
@@ -195,7 +195,7 @@ fn a_violating_model_server_does_not_hold_up_a_finalizer() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_namespace_goes_with_its_violating_model_servers() {
+fn a_namespace_with_violating_model_servers_can_be_deleted() {
     let sandbox = violating_before_its_policy("going");
     sandbox.apply(&model_server("fine")).succeeds();
     sandbox.database("fine");

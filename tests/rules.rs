@@ -1,4 +1,4 @@
-//! One case of each subject through kubectl on a real API server: what breaks a rule is refused by it, what does not is stored.
+//! One case of each subject through kubectl on a real API server: a violation is refused, a valid workload is stored.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
@@ -10,7 +10,7 @@ use common::{SOON, Sandbox, in_tree, wait_for, wait_until};
 use serde_json::{Value, json};
 use tidegate_engine::rules;
 
-/// A rule of each subject, such as the API server itself does not refuse.
+/// A rule of each subject whose violations the API server itself accepts.
 const RULES: [&str; 12] = [
     "annotations/annotation-out-of-bounds",
     "autoscaling/memory-scaling",
@@ -26,7 +26,7 @@ const RULES: [&str; 12] = [
     "storage/single-writer-volume",
 ];
 
-/// The objects of a file of a case, the workload last: what stands beside it is there first.
+/// Returns the objects in a file of a case, with the workload last.
 fn objects(case: &str, file: &str) -> Vec<Value> {
     let text = fs::read_to_string(in_tree(&format!("tests/cases/{case}/{file}"))).unwrap();
     let mut objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
@@ -34,7 +34,7 @@ fn objects(case: &str, file: &str) -> Vec<Value> {
     objects
 }
 
-/// The policy of a case, by which only its rule judges.
+/// Returns the policy of a case, with only its rule enabled.
 fn policy(case: &str, rule: &str) -> Value {
     let own = fs::read_to_string(in_tree(&format!("tests/cases/{case}/policy.yaml")));
     let mut policy = own.map_or_else(
@@ -58,7 +58,7 @@ fn put(sandbox: &Sandbox, objects: &[Value]) {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_case_of_each_subject_is_refused_and_its_near_miss_is_not() {
+fn refuses_a_bad_case_of_each_subject_and_admits_a_good_one() {
     let sandbox = Sandbox::without_policy("ml");
     for case in RULES {
         let rule = case.split('/').next_back().unwrap();
@@ -71,7 +71,7 @@ fn a_case_of_each_subject_is_refused_and_its_near_miss_is_not() {
         let (bad_workload, good_workload) = (bad.pop().unwrap(), good.pop().unwrap());
         put(&sandbox, &bad);
         let says = format!("1. {rule}");
-        // What stands beside it has to be seen first.
+        // The other objects have to be observed first.
         let refused = wait_for(&format!("{rule} to be refused"), SOON, || {
             let tried = sandbox.kubectl_with(&["apply", "--dry-run=server", "-f", "-"], &bad_workload);
             (tried.code != 0).then_some(tried)

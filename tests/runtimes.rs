@@ -1,6 +1,6 @@
-//! What is made of model servers in the forms that people write them, and of what is none.
+//! Recognises and probes model servers as users write them, and nothing else.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 mod common;
 
@@ -17,13 +17,13 @@ use tidegate_engine::facts::{Apis, Facts, Namespace};
 use tidegate_engine::runtimes::{Endpoint, Handler, Recognised, Runtimes};
 use tidegate_engine::workload::Workload;
 
-/// A model server as the page shows it.
+/// A model server as in the documentation page.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Known {
     page: String,
     container: Value,
-    /// Containers that stand before it.
+    /// Containers before it.
     #[serde(default)]
     others: Vec<Value>,
     #[serde(default)]
@@ -31,7 +31,7 @@ struct Known {
     is: Expected,
 }
 
-/// What is to be made of it.
+/// The expected result.
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expected {
@@ -44,7 +44,7 @@ struct Expected {
     scheme: Option<String>,
     #[serde(default)]
     budget: Option<u64>,
-    /// What its author is told, where nothing can be injected.
+    /// Part of the message, if nothing can be injected.
     #[serde(default)]
     told: Option<String>,
 }
@@ -61,13 +61,13 @@ impl Expected {
                 let budget = Some(startup_budget.as_secs());
                 Self { runtime, port: Some(port), path: Some(path), scheme, budget, told: None }
             }
-            Err(told) => Self { runtime, told: Some(told), ..Self::default() },
+            Err(error) => Self { runtime, told: Some(error), ..Self::default() },
         }
     }
 
     fn is_met_by(&self, found: &Self) -> bool {
         match (&self.told, &found.told) {
-            (Some(expected), Some(told)) => self.runtime == found.runtime && told.contains(expected.as_str()),
+            (Some(expected), Some(error)) => self.runtime == found.runtime && error.contains(expected.as_str()),
             _ => self == found,
         }
     }
@@ -86,7 +86,7 @@ fn with<T>(containers: &[&Value], annotations: &BTreeMap<String, String>, ask: i
 }
 
 #[test]
-fn model_servers_are_probed_as_their_pages_say() {
+fn recognises_known_model_servers() {
     let table = table::<Known>("known");
     assert!(table.len() >= 80);
     let wrong = table.into_iter().filter_map(|Known { page, container, others, annotations, is }| {
@@ -102,18 +102,18 @@ fn model_servers_are_probed_as_their_pages_say() {
 }
 
 #[test]
-fn nothing_else_is_taken_for_one() {
+fn recognises_nothing_else() {
     let table = table::<Value>("unknown");
     assert!(table.len() >= 30);
-    let taken = table.iter().filter_map(|container| {
+    let recognised = table.iter().filter_map(|container| {
         with(&[container], &BTreeMap::new(), |recognised| Some(format!("{}: {container}", recognised.name()?)))
     });
-    let taken: Vec<String> = taken.collect();
-    assert!(taken.is_empty(), "{}", taken.join("\n"));
+    let recognised: Vec<String> = recognised.collect();
+    assert!(recognised.is_empty(), "{}", recognised.join("\n"));
 }
 
-/// The rules that a server's words break, by the words of vLLM that break each.
-const OF_WORDS: [(&str, &str); 5] = [
+/// Rules about a server's arguments, each with arguments of vLLM that violate it.
+const VIOLATIONS: [(&str, &str); 5] = [
     ("loopback-server", "--host 127.0.0.1"),
     ("gpu-count-mismatch", "--tensor-parallel-size 2"),
     ("gpu-missing", "--port 8000"),
@@ -121,8 +121,8 @@ const OF_WORDS: [(&str, &str); 5] = [
     ("remote-code-without-revision", "--trust-remote-code"),
 ];
 
-/// Returns the rules by which a server is warned or refused that a shell runs with these words.
-fn broken(words: &str, limits: &Value) -> Vec<String> {
+/// Returns the rules that a server violates that a shell runs with these arguments.
+fn violated(words: &str, limits: &Value) -> Vec<String> {
     let env = json!([{"name": "ARGS", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]);
     let container = json!({"name": "m", "image": "vllm/vllm-openai:v0.11.0", "env": env,
         "command": ["sh", "-c", format!("vllm serve org/model {words}")],
@@ -148,18 +148,18 @@ fn broken(words: &str, limits: &Value) -> Vec<String> {
 }
 
 #[test]
-fn no_rule_speaks_of_a_flag_that_may_be_among_unknown_words() {
-    for (rule, words) in OF_WORDS {
+fn unknown_arguments_violate_no_rules() {
+    for (rule, words) in VIOLATIONS {
         let limits = if rule == "gpu-missing" { json!({}) } else { json!({"nvidia.com/gpu": 1}) };
-        let is_broken = |words: &str| broken(words, &limits).iter().any(|found| found == rule);
-        assert!(is_broken(words), "{rule}");
-        assert!(!is_broken(&format!("{words} $ARGS")), "{rule}");
+        let is_violated = |words: &str| violated(words, &limits).iter().any(|found| found == rule);
+        assert!(is_violated(words), "{rule}");
+        assert!(!is_violated(&format!("{words} $ARGS")), "{rule}");
     }
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_script_is_probed_where_it_serves_or_not_at_all() {
+fn probes_a_script_only_if_its_port_is_known() {
     let sandbox = Sandbox::new("scripts");
     let served = |name: &str, variable: Value| {
         let mut manifest = vllm(name);
@@ -177,5 +177,5 @@ fn a_script_is_probed_where_it_serves_or_not_at_all() {
     let elsewhere = json!({"configMapKeyRef": {"name": "flags", "key": "args"}});
     let (applied, stored) = served("elsewhere", json!({"name": "ARGS", "valueFrom": elsewhere}));
     assert_eq!(stored["readinessProbe"], Value::Null, "{stored}");
-    applied.says("no probes are injected").says("what `$ARGS` stands for");
+    applied.says("no probes are injected").says("what `$ARGS` expands to");
 }

@@ -1,4 +1,4 @@
-//! Holds what is told of a script's words to what real shells make of them.
+//! Compares the interpretation of scripts with real shells.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -11,12 +11,13 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate_engine::workload::{CommandLine, Told, Workload};
+use tidegate_engine::workload::{CommandLine, Environment, Lookup, Workload};
 
-/// The program that scripts run: it notes each of its words with a NUL behind it, and a record's end.
+/// The program that scripts run: it writes each argument, followed by NUL, and the end of a record.
 const HELPER: &str = "#!/bin/sh\n{ for word; do printf '%s\\0' \"$word\"; done; printf '\\036\\0'; } >> \"$NOTES\"\n";
 
-/// Where the scripts find it. It is written once, before any shell is started: a file that is written to cannot be run.
+/// The directory of the program. It is written once, before any shell is started: a file that is open for writing
+/// cannot be executed.
 static BIN: LazyLock<TempDir> = LazyLock::new(|| {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("serve");
@@ -25,17 +26,17 @@ static BIN: LazyLock<TempDir> = LazyLock::new(|| {
     folder
 });
 
-/// Variables whose values the container writes out.
+/// Variables with a literal value in the container.
 const KNOWN: [(&str, &str); 5] =
     [("A", "--port 9000"), ("B", ""), ("C", "x  y* \tz"), ("D", "--port=1\n--quiet=2 "), ("E", "a\\b'c\"d")];
 
-/// Variables that it takes from elsewhere (`F`), or that only its image sets (`G`).
+/// Variables from a Secret (`F`), or that only the image sets (`G`).
 const UNKNOWN: [&str; 2] = ["F", "G"];
 
-/// The shells that there are everywhere.
+/// The shells that are available everywhere.
 const SHELLS: [&str; 2] = ["sh", "bash"];
 
-/// A script, what it is called with, and the values of what is unknown.
+/// A script, its parameters, and the values of unknown variables.
 #[derive(Clone, Debug)]
 struct Case {
     script: String,
@@ -50,14 +51,14 @@ impl Case {
         called.into_iter().chain(self.parameters.iter().map(String::as_str)).collect()
     }
 
-    /// Returns the words of each call of the helper as a real shell makes them.
+    /// Returns the arguments of each call of the helper by a real shell.
     fn real(&self) -> Vec<Vec<String>> {
         LazyLock::force(&BIN);
         let folder = TempDir::new().unwrap();
         let (empty, notes) = (folder.path().join("empty"), folder.path().join("notes"));
         fs::create_dir(&empty).unwrap();
         let command = self.command();
-        // No script runs for ever.
+        // Ends scripts that loop forever.
         let mut shell = Command::new("timeout");
         shell.args(["10", &format!("/bin/{}", command[0])]).args(&command[1..]).current_dir(&empty);
         shell.env_clear().envs(KNOWN).envs(UNKNOWN.into_iter().zip(&self.unknown));
@@ -68,21 +69,21 @@ impl Case {
         noted.split_terminator("\u{1e}\0").map(words).collect()
     }
 
-    /// Returns what is told of the same, the helper's name left off.
-    fn told(&self) -> Vec<CommandLine> {
+    /// Returns the interpreted commands that may call the helper.
+    fn interpreted(&self) -> Vec<CommandLine> {
         let mut env: Vec<Value> = KNOWN.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         env.push(json!({"name": "F", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}));
-        // The kubelet reads `$(…)` first, and no name is one of a variable here.
+        // The kubelet expands `$(…)` first, but here no name in it is a variable.
         let command: Vec<String> = self.command().iter().map(|word| word.replace("$$", "$$$$")).collect();
         let container = json!({"name": "m", "image": "m:1", "command": command, "env": env});
         let object = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         let container = Workload::view(&object).unwrap().containers().next().unwrap();
-        let commands = CommandLine::commands_of(&container).into_iter();
+        let commands = CommandLine::commands_of(&container, &Environment::new(&container)).into_iter();
         commands.filter(|words| words.program().is_none_or(|program| program == "serve")).collect()
     }
 }
 
-/// Returns the value of the last `--port`, as the servers read it.
+/// Returns the value of the last `--port`, as servers do.
 fn port(words: &[String]) -> Option<&str> {
     let at = |place: usize| match words[place].strip_prefix("--port")? {
         "" => words.get(place + 1).map(String::as_str),
@@ -91,13 +92,13 @@ fn port(words: &[String]) -> Option<&str> {
     (0..words.len()).rev().find_map(at)
 }
 
-/// Returns the words behind the helper's name.
-fn behind<'w>(words: &'w [&'w str]) -> &'w [&'w str] {
+/// Returns the arguments of the helper.
+fn arguments<'w>(words: &'w [&'w str]) -> &'w [&'w str] {
     let place = words.iter().position(|word| *word == "serve").unwrap();
     &words[place + 1..]
 }
 
-/// A part of a word that is the same in each shell and whatever is unknown.
+/// A part of a word whose expansion is known and the same in all shells.
 fn known_part() -> impl Strategy<Value = String> {
     let name = || select(KNOWN.map(|(name, _)| name).to_vec());
     prop_oneof![
@@ -119,7 +120,7 @@ fn known_part() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A part of a word that may be anything.
+/// A part of a word, known or unknown.
 fn any_part() -> impl Strategy<Value = String> {
     let unknown = select(vec![
         "$F",
@@ -154,7 +155,7 @@ fn words(word: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     prop::collection::vec(word, 0..4).prop_map(|words| words.join(" "))
 }
 
-/// A statement that is run once, whatever is unknown.
+/// A statement that is always run once.
 fn plain(word: impl Strategy<Value = String> + Clone + 'static) -> impl Strategy<Value = String> {
     let name = || select(vec!["A", "B", "C", "H", "N"]);
     let one = || word.clone();
@@ -175,7 +176,7 @@ fn plain(word: impl Strategy<Value = String> + Clone + 'static) -> impl Strategy
     ]
 }
 
-/// A statement of which it may depend on anything what it does.
+/// Any statement, whose effect may depend on unknown values.
 fn any_statement() -> impl Strategy<Value = String> {
     let condition = select(vec!["true", "false", "test -n \"$F\"", "[ \"$G\" = x ]", "! false", "serve @ --port 10"]);
     let simple = plain(word(any_part()).boxed()).boxed();
@@ -208,12 +209,12 @@ fn any_statement() -> impl Strategy<Value = String> {
     })
 }
 
-/// Puts statements together, and numbers the calls of the helper.
+/// Joins statements, and numbers the calls of the helper.
 fn script(statements: &[String]) -> String {
     let mut parts = statements.join("\n").split('@').map(str::to_owned).collect::<Vec<_>>().into_iter();
     let mut script = parts.next().unwrap_or_default();
     for (number, part) in parts.enumerate() {
-        // `$@` is none of them.
+        // `$@` is not a call.
         let is_call = script.ends_with("serve ");
         let mark = if is_call { format!("c{number}") } else { "@".to_owned() };
         script.push_str(&mark);
@@ -238,28 +239,28 @@ fn case(statement: impl Strategy<Value = String>) -> impl Strategy<Value = Case>
 
 proptest! {
     #[test]
-    fn what_is_known_is_told_as_the_shells_have_it(case in case(plain(word(known_part()).boxed()))) {
-        let told: Option<Vec<Vec<String>>> = case.told().iter().map(|words| {
-            Some(behind(&words.known()?).iter().map(|word| (*word).to_owned()).collect())
+    fn known_words_are_those_of_real_shells(case in case(plain(word(known_part()).boxed()))) {
+        let interpreted: Option<Vec<Vec<String>>> = case.interpreted().iter().map(|words| {
+            Some(arguments(&words.known()?).iter().map(|word| (*word).to_owned()).collect())
         }).collect();
-        prop_assert_eq!(told, Some(case.real()));
+        prop_assert_eq!(interpreted, Some(case.real()));
     }
 
     #[test]
-    fn nothing_is_told_that_is_otherwise(case in case(any_statement())) {
-        let told = case.told();
+    fn each_real_call_fits_an_interpreted_command(case in case(any_statement())) {
+        let interpreted = case.interpreted();
         for real in case.real() {
             let fits = |words: &CommandLine| {
-                let is_same = words.known().is_none_or(|known| behind(&known).iter().eq(&real));
+                let is_same = words.known().is_none_or(|known| arguments(&known).iter().eq(&real));
                 let is_port = match words.value("--port") {
-                    Told::Yes(told) => port(&real) == Some(told),
-                    Told::No => port(&real).is_none(),
-                    Told::Unknown(_) => true,
+                    Lookup::Found(value) => port(&real) == Some(value),
+                    Lookup::Absent => port(&real).is_none(),
+                    Lookup::Unknown(_) => true,
                 };
                 is_same && is_port
             };
-            let known = || told.iter().map(|words| (words.known(), words.value("--port"))).collect::<Vec<_>>();
-            prop_assert!(told.iter().any(fits), "{:?} is none of {:#?}", real, known());
+            let known = || interpreted.iter().map(|words| (words.known(), words.value("--port"))).collect::<Vec<_>>();
+            prop_assert!(interpreted.iter().any(fits), "{:?} is none of {:#?}", real, known());
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The TLS listener as a client meets it: protocols, limits, renewed certificates and shutdown.
+//! The TLS listener from a client's view: protocols, limits, renewed certificates and shutdown.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,12 +29,12 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Far longer than anything here takes, for what must happen.
+/// A timeout for events that must happen, far longer than they take.
 const SOON: Duration = Duration::from_secs(10);
-/// Long enough to notice, for what must not happen.
+/// How long to wait for events that must not happen.
 const A_WHILE: Duration = Duration::from_millis(300);
 
-/// A CA and certificate for 127.0.0.1 in a folder of their own.
+/// A CA and certificate for 127.0.0.1 in their own folder.
 struct Folder {
     root: TempDir,
 }
@@ -107,7 +107,7 @@ fn router(gate: &Arc<Semaphore>) -> Router {
     Router::new().route("/", get(async || "hello")).route("/slow", get(slow)).route("/echo", echo)
 }
 
-/// Opens connections to one address, trusting one CA and nothing else.
+/// Opens connections to one address, trusting only one CA.
 #[derive(Clone)]
 struct Client {
     address: SocketAddr,
@@ -151,7 +151,7 @@ impl Client {
         Ok(sender)
     }
 
-    /// The certificate that a new connection is shown.
+    /// The certificate served to a new connection.
     async fn shown(&self) -> CertificateDer<'static> {
         let stream = self.connect(&["h2"]).await.unwrap();
         stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
@@ -218,13 +218,13 @@ async fn client_without_protocol_negotiation_gets_http1() {
 #[tokio::test]
 async fn client_trusting_another_ca_refuses_the_server() {
     let server = Server::start(Limits::default()).await;
-    let stranger = Client::trusting(server.address, &Folder::new().certificates().ca_pem);
-    assert!(stranger.connect(&["h2"]).await.is_err());
+    let other = Client::trusting(server.address, &Folder::new().certificates().ca_pem);
+    assert!(other.connect(&["h2"]).await.is_err());
     assert!(server.trusting().connect(&["h2"]).await.is_ok());
 }
 
 #[tokio::test]
-async fn replaced_certificate_reaches_new_connections_and_leaves_open_ones_alone() {
+async fn replaced_certificate_affects_only_new_connections() {
     let server = Server::start(Limits::default()).await;
     let before = server.trusting();
     let mut open = before.http2().await.unwrap();
@@ -260,7 +260,7 @@ async fn connect_often(client: Client) {
 }
 
 #[tokio::test]
-async fn refused_replacement_leaves_the_certificate_in_force() {
+async fn an_invalid_replacement_keeps_the_current_certificate() {
     let server = Server::start(Limits::default()).await;
     let (shown, mut mixed) = (server.trusting().shown().await, Folder::new().certificates());
     mixed.key = Folder::new().certificates().key;
@@ -289,7 +289,7 @@ async fn client_that_never_sends_its_request_is_dropped() {
 }
 
 #[tokio::test]
-async fn request_may_take_longer_than_its_headers_may() {
+async fn a_request_may_take_longer_than_the_header_limit() {
     let server = Server::start(Limits { headers: A_WHILE, ..Limits::default() }).await;
     let mut sender = server.trusting().http1().await.unwrap();
     let slow = tokio::spawn(sender.send_request(request("/slow")));

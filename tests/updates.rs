@@ -1,4 +1,4 @@
-//! What becomes of changes to a model server, and to its policy, on a real API server.
+//! Changes to a model server and to its policy on a real API server.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn apply(sandbox: &Sandbox, apply: Apply, manifest: &Value) -> Output {
     sandbox.kubectl_with(apply.arguments(), manifest)
 }
 
-/// Puts a policy in force that gives containers twice the CPU of `serving`.
+/// Applies a policy that gives containers twice the CPU of `serving`.
 fn double_the_cpu(sandbox: &Sandbox) {
     let mut policy = serving(sandbox.namespace);
     policy["spec"]["resources"]["cpu"]["requests"]["cpu"] = "200m".into();
@@ -40,7 +40,7 @@ fn double() -> (String, String) {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_probe_of_the_authors_takes_the_place_of_the_injected_one() {
+fn a_users_probe_replaces_the_injected_one() {
     let sandbox = Sandbox::new("probe");
     for way in Apply::BOTH {
         let name = way.name();
@@ -73,7 +73,7 @@ fn a_probe_of_the_authors_takes_the_place_of_the_injected_one() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_probe_that_its_author_takes_out_again_is_injected_again() {
+fn a_removed_probe_is_injected_again() {
     let sandbox = Sandbox::new("probe-gone");
     for way in Apply::BOTH {
         let name = way.name();
@@ -89,7 +89,7 @@ fn a_probe_that_its_author_takes_out_again_is_injected_again() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_person_edits_one_field_of_what_was_injected() {
+fn keeps_a_users_edit_of_an_injected_field() {
     let sandbox = Sandbox::new("edited");
     start(&sandbox, Apply::ClientSide, &vllm("client-side"));
     let edit = |path: &str, value: &str| {
@@ -103,7 +103,7 @@ fn a_person_edits_one_field_of_what_was_injected() {
     let credentials = |stored: &Value| env(stored, "PGPASSWORD")["valueFrom"]["secretKeyRef"].clone();
     let stored = edit("env/4/valueFrom/secretKeyRef/name", "mine");
     assert_eq!(credentials(&stored), json!({"name": "mine", "key": "password"}));
-    assert_eq!(stored["env"].as_array().unwrap().len(), 1, "a binding is whole or not made");
+    assert_eq!(stored["env"].as_array().unwrap().len(), 1, "a binding is complete or absent");
     assert_eq!(stored["readinessProbe"]["httpGet"]["path"], "/ready", "the first edit is still there");
     let stored = edit("resources/limits/memory", "1Gi");
     assert_eq!(stored["resources"]["limits"], json!({"cpu": "500m", "memory": "1Gi"}));
@@ -112,7 +112,7 @@ fn a_person_edits_one_field_of_what_was_injected() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_injected_request_gives_way_to_a_lower_limit() {
+fn an_injected_request_is_lowered_to_a_new_limit() {
     let sandbox = Sandbox::new("limit");
     for way in Apply::BOTH {
         let name = way.name();
@@ -120,15 +120,15 @@ fn an_injected_request_gives_way_to_a_lower_limit() {
         start(&sandbox, way, &manifest);
         container(&mut manifest)["resources"] = json!({"limits": {"memory": "100Mi"}});
         apply(&sandbox, way, &manifest).succeeds();
-        let wanted =
+        let expected =
             json!({"requests": {"cpu": "100m", "memory": "100Mi"}, "limits": {"cpu": "500m", "memory": "100Mi"}});
-        assert_eq!(sandbox.container(name)["resources"], wanted, "{way:?}");
+        assert_eq!(sandbox.container(name)["resources"], expected, "{way:?}");
     }
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn an_injected_limit_gives_way_to_a_higher_request() {
+fn an_injected_limit_is_raised_to_a_new_request() {
     let sandbox = Sandbox::new("request");
     for way in Apply::BOTH {
         let name = way.name();
@@ -136,8 +136,9 @@ fn an_injected_limit_gives_way_to_a_higher_request() {
         start(&sandbox, way, &manifest);
         container(&mut manifest)["resources"] = json!({"requests": {"memory": "1Gi"}});
         apply(&sandbox, way, &manifest).succeeds();
-        let wanted = json!({"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"cpu": "500m", "memory": "1Gi"}});
-        assert_eq!(sandbox.container(name)["resources"], wanted, "{way:?}");
+        let expected =
+            json!({"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"cpu": "500m", "memory": "1Gi"}});
+        assert_eq!(sandbox.container(name)["resources"], expected, "{way:?}");
     }
 }
 
@@ -149,12 +150,12 @@ fn a_renamed_container_keeps_what_was_injected() {
         let name = way.name();
         let mut manifest = model_server(name);
         start(&sandbox, way, &manifest);
-        let mut wanted = sandbox.container(name);
-        wanted["name"] = "server".into();
+        let mut expected = sandbox.container(name);
+        expected["name"] = "server".into();
         container(&mut manifest)["name"] = "server".into();
         apply(&sandbox, way, &manifest).succeeds();
         let template = sandbox.template(name);
-        assert_eq!(template["spec"]["containers"], json!([wanted]), "{way:?}");
+        assert_eq!(template["spec"]["containers"], json!([expected]), "{way:?}");
         wait_until("the autoscaler to measure the container under its new name", SOON, || {
             sandbox.autoscaler(name)["spec"]["metrics"][0]["containerResource"]["container"] == "server"
         });
@@ -163,7 +164,7 @@ fn a_renamed_container_keeps_what_was_injected() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_variable_that_its_author_takes_out_is_gone() {
+fn a_removed_variable_is_gone() {
     let sandbox = Sandbox::new("variable");
     for way in Apply::BOTH {
         let name = way.name();
@@ -178,12 +179,12 @@ fn a_variable_that_its_author_takes_out_is_gone() {
             let variables = stored["env"].as_array().unwrap();
             variables.iter().map(|variable| variable["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
-        let wanted = ["PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "MODEL", "LOG_TO"];
-        assert_eq!(names(&sandbox.container(name)), wanted, "{way:?}");
+        let expected = ["PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "MODEL", "LOG_TO"];
+        assert_eq!(names(&sandbox.container(name)), expected, "{way:?}");
 
         container(&mut manifest)["env"] = json!([{"name": "LOG_TO", "value": "$(PGHOST)"}]);
         apply(&sandbox, way, &manifest).succeeds();
-        assert_eq!(names(&sandbox.container(name)), [&wanted[..6], &["LOG_TO"]].concat(), "{way:?}");
+        assert_eq!(names(&sandbox.container(name)), [&expected[..6], &["LOG_TO"]].concat(), "{way:?}");
 
         container(&mut manifest).as_object_mut().unwrap().remove("env");
         apply(&sandbox, way, &manifest).succeeds();
@@ -193,7 +194,7 @@ fn a_variable_that_its_author_takes_out_is_gone() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_variable_of_the_binding_is_its_authors_until_he_takes_it_out() {
+fn a_users_variable_replaces_the_binding_until_it_is_removed() {
     let sandbox = Sandbox::new("binding");
     for way in Apply::BOTH {
         let name = way.name();
@@ -205,7 +206,7 @@ fn a_variable_of_the_binding_is_its_authors_until_he_takes_it_out() {
         container(&mut manifest)["env"] =
             json!([{"name": "PGHOST", "value": "elsewhere"}, {"name": "PGPASSWORD", "valueFrom": mine}]);
         let applied = apply(&sandbox, way, &manifest).succeeds();
-        applied.says("no database is bound: container api sets PGHOST").says("once PGHOST, PGPASSWORD are left out");
+        applied.says("no database is bound: container api sets PGHOST").says("once PGHOST, PGPASSWORD are removed");
         sandbox.rolled_out(name);
         assert_eq!(sandbox.container(name)["env"], container(&mut manifest)["env"], "{way:?}");
 
@@ -215,7 +216,7 @@ fn a_variable_of_the_binding_is_its_authors_until_he_takes_it_out() {
     }
 }
 
-/// A policy whose autoscaler goes to 4 by itself, at once.
+/// A policy whose autoscaler scales to 4 at once.
 fn held_at_four(namespace: &str) -> Value {
     let mut policy = serving(namespace);
     policy["spec"]["autoscaling"]["minReplicas"] = 4.into();
@@ -224,7 +225,7 @@ fn held_at_four(namespace: &str) -> Value {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn applying_replicas_again_leaves_what_the_autoscaler_holds() {
+fn applying_replicas_again_keeps_the_autoscalers_number() {
     let sandbox = Sandbox::without_policy("held");
     sandbox.put_policy(&held_at_four("held"));
     let mut manifest = model_server("client-side");
@@ -232,18 +233,19 @@ fn applying_replicas_again_leaves_what_the_autoscaler_holds() {
     apply(&sandbox, Apply::ClientSide, &manifest).succeeds().says("replicas-under-autoscaler");
     sandbox.scaled_to("client-side", 4);
 
-    // kubectl sends `replicas` only where it changed what it applied last: someone else applies.
+    // kubectl apply sends `replicas` only if the manifest has changed, so replace instead.
     let replace = sandbox.kubectl_with(&["replace", "-f", "-"], &manifest).succeeds();
-    replace
-        .says("spec.replicas stays 4, not 1: HorizontalPodAutoscaler client-side-tidegate holds it between 4 and 10");
+    replace.says(
+        "spec.replicas stays 4 instead of 1: HorizontalPodAutoscaler client-side-tidegate keeps it between 4 and 10",
+    );
     assert_eq!(sandbox.deployment("client-side")["spec"]["replicas"], 4);
-    apply(&sandbox, Apply::ClientSide, &manifest).succeeds().says("spec.replicas stays 4, not 1");
+    apply(&sandbox, Apply::ClientSide, &manifest).succeeds().says("spec.replicas stays 4 instead of 1");
     assert_eq!(sandbox.deployment("client-side")["spec"]["replicas"], 4);
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn forcing_replicas_leaves_what_the_autoscaler_holds() {
+fn forcing_replicas_keeps_the_autoscalers_number() {
     let sandbox = Sandbox::without_policy("forced");
     sandbox.put_policy(&held_at_four("forced"));
     let mut manifest = model_server("server-side");
@@ -257,14 +259,14 @@ fn forcing_replicas_leaves_what_the_autoscaler_holds() {
 
     let force = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
     for _ in 0..2 {
-        sandbox.kubectl_with(&force, &manifest).succeeds().says("spec.replicas stays 4, not 1");
+        sandbox.kubectl_with(&force, &manifest).succeeds().says("spec.replicas stays 4 instead of 1");
         assert_eq!(sandbox.deployment("server-side")["spec"]["replicas"], 4);
     }
 }
 
 #[test]
 #[ignore = "needs the control plane"]
-fn zero_replicas_pause_and_any_number_resumes() {
+fn zero_replicas_pause_the_autoscaler() {
     let sandbox = Sandbox::without_policy("paused");
     sandbox.put_policy(&held_at_four("paused"));
     let mut manifest = model_server("api");
@@ -285,7 +287,7 @@ fn zero_replicas_pause_and_any_number_resumes() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_policy_change_restarts_nothing_that_nobody_changes() {
+fn a_policy_change_restarts_nothing_by_itself() {
     let sandbox = Sandbox::new("sticky");
     for way in Apply::BOTH {
         let name = way.name();
@@ -311,7 +313,7 @@ fn a_policy_change_restarts_nothing_that_nobody_changes() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_new_image_brings_the_policy_of_today_and_undo_what_ran_before() {
+fn a_new_image_gets_the_current_policy_and_undo_the_former_one() {
     let sandbox = Sandbox::new("undo");
     for way in Apply::BOTH {
         let name = way.name();
@@ -323,11 +325,11 @@ fn a_new_image_brings_the_policy_of_today_and_undo_what_ran_before() {
         assert_eq!(cpu(&sandbox, name), double(), "{way:?}");
 
         let receipt = |object: &Value| object["metadata"]["annotations"]["tidegate.dev/receipt"].clone();
-        for wanted in [&first, &second, &first] {
+        for expected in [&first, &second, &first] {
             sandbox.kubectl(&["rollout", "undo", "deployment", name]).succeeds();
             let back = sandbox.rolled_out(name);
-            assert_eq!(back["spec"]["template"], wanted["spec"]["template"], "{way:?}");
-            assert_eq!(receipt(&back), receipt(wanted), "{way:?}");
+            assert_eq!(back["spec"]["template"], expected["spec"]["template"], "{way:?}");
+            assert_eq!(receipt(&back), receipt(expected), "{way:?}");
         }
         assert_eq!(sandbox.replica_sets(name), 2, "{way:?}");
         sandbox.put_policy(&serving("undo"));
@@ -336,7 +338,7 @@ fn a_new_image_brings_the_policy_of_today_and_undo_what_ran_before() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_restart_brings_the_policy_of_today() {
+fn a_restart_gets_the_current_policy() {
     let sandbox = Sandbox::new("restart");
     start(&sandbox, Apply::ClientSide, &model_server("client-side"));
     double_the_cpu(&sandbox);
@@ -348,7 +350,7 @@ fn a_restart_brings_the_policy_of_today() {
 
 #[test]
 #[ignore = "needs the control plane"]
-fn a_namespace_that_gets_the_label_of_a_policy_is_under_it() {
+fn a_policy_follows_namespace_labels() {
     let sandbox = Sandbox::without_policy("relabelled");
     sandbox.apply(&model_server("api")).succeeds();
     let mut policy = serving("relabelled");
@@ -357,7 +359,7 @@ fn a_namespace_that_gets_the_label_of_a_policy_is_under_it() {
     sandbox.kubectl(&["label", "namespace", "relabelled", "tidegate-test=relabelled"]).succeeds();
     sandbox.model_server("api", "its policy", |server| server["status"]["policy"] == "relabelled");
     sandbox.kubectl(&["label", "namespace", "relabelled", "tidegate-test-"]).succeeds();
-    sandbox.model_server("api", "that no policy is for it", |server| server["status"]["policy"].is_null());
+    sandbox.model_server("api", "that no policy matches it", |server| server["status"]["policy"].is_null());
 }
 
 #[test]

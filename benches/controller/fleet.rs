@@ -14,17 +14,17 @@ use crate::cluster::Cluster;
 /// How many model servers there are in a namespace.
 const PER_NAMESPACE: usize = 100;
 
-/// How many are made at a time: enough to keep Tidegate busy, few enough for the API server.
+/// How many are created at a time: enough to keep Tidegate busy, few enough for the API server.
 const AT_A_TIME: usize = 16;
 
-/// What is made for each model server, by kind.
+/// The kinds of objects that each model server gets.
 const BESIDE: [(&str, &str, &str); 3] = [
     ("autoscaling", "v2", "HorizontalPodAutoscaler"),
     ("acid.zalan.do", "v1", "postgresql"),
     ("tidegate.dev", "v1alpha1", "ModelServer"),
 ];
 
-/// Model servers, all alike but for their names.
+/// Model servers that differ only in their names.
 pub(crate) struct Fleet {
     client: Client,
     model: Value,
@@ -32,7 +32,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Begins without any.
+    /// Starts without any.
     pub(crate) async fn new(cluster: &Cluster) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/model-server.yaml"))?;
         let model = serde_saphyr::from_str(&text)?;
@@ -44,7 +44,7 @@ impl Fleet {
         self.size
     }
 
-    /// Makes more, up to this number.
+    /// Creates more, up to this number.
     pub(crate) async fn grow(&mut self, size: usize) -> anyhow::Result<()> {
         for index in self.size.div_ceil(PER_NAMESPACE)..size.div_ceil(PER_NAMESPACE) {
             self.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace(index)}}))
@@ -55,7 +55,7 @@ impl Fleet {
             object["metadata"]["name"] = format!("model-{index}").into();
             object["metadata"]["namespace"] = namespace(index / PER_NAMESPACE).into();
             object["spec"]["replicas"] = 0.into();
-            // As `kubectl apply` leaves it, which most people use.
+            // As `kubectl apply` writes it.
             let applied = object.to_string() + "\n";
             object["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = applied.into();
             Ok(object)
@@ -65,7 +65,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Holds everything to be there that belongs to the model servers.
+    /// Fails unless every model server has all its objects.
     pub(crate) async fn is_complete(&self) -> anyhow::Result<()> {
         for (group, version, kind) in BESIDE {
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
@@ -88,7 +88,7 @@ impl Fleet {
         let typed: DynamicObject = serde_json::from_value(object.clone())?;
         match api.create(&PostParams::default(), &typed).await {
             Err(Error::Api(status)) if status.code == 409 => Ok(()),
-            made => made.map(drop).with_context(|| format!("cannot make {}", object["metadata"]["name"])),
+            made => made.map(drop).with_context(|| format!("cannot create {}", object["metadata"]["name"])),
         }
     }
 }

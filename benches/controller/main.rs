@@ -1,7 +1,7 @@
 //! What the controller costs with many model servers: memory, processor time, and writes to the API server.
 //!
-//! `tidegate serve` runs as a process of its own on a real control plane, whose controllers are stopped: nothing but
-//! Tidegate does anything. The model servers have no replicas, for pods would load the machine and not Tidegate.
+//! `tidegate serve` runs as a process of its own on a real control plane with its controllers stopped, so that only
+//! Tidegate is active. The model servers have no replicas, because pods would load the machine and not Tidegate.
 
 mod fleet;
 mod measured;
@@ -30,16 +30,16 @@ use self::report::Report;
 /// Measures the controller with growing numbers of model servers.
 #[derive(Debug, clap::Parser)]
 struct Args {
-    /// How many model servers there are, each time more than before.
+    /// The numbers of model servers, in ascending order.
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 10_000])]
     sizes: Vec<usize>,
-    /// The day to write into the table.
+    /// The date to write into the page.
     #[arg(long)]
     date: Option<String>,
-    /// Where to write the table.
+    /// Where to write the page.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/benchmarks-controller.md"))]
     output: PathBuf,
-    /// `cargo bench` says this to every benchmark.
+    /// `cargo bench` passes this to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -61,7 +61,7 @@ async fn measure(sizes: &[usize], date: Option<String>, output: &Path) -> anyhow
 
     let mut report = Report::new(date, busy);
     for size in sizes.iter().copied() {
-        say(&format!("{size} model servers: making them"));
+        say(&format!("{size} model servers: creating them"));
         let new = size - fleet.len();
         let watch = Watch::begin(&cluster);
         let tidegate = serve().await?;
@@ -69,7 +69,7 @@ async fn measure(sizes: &[usize], date: Option<String>, output: &Path) -> anyhow
         let made = watch.end(&tidegate).await?;
         drop(tidegate);
         fleet.is_complete().await?;
-        say(&format!("{size} model servers: starting again"));
+        say(&format!("{size} model servers: restarting"));
         let watch = Watch::begin(&cluster);
         let found = watch.end(&serve().await?).await?;
         report.add(size, new, made, found);

@@ -1,4 +1,4 @@
-//! What a run of Tidegate took.
+//! The costs of a run of Tidegate.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
@@ -12,25 +12,25 @@ use tokio::time::sleep;
 use crate::cluster::Cluster;
 use crate::process::{Webhook, processor_time, resident_mib};
 
-/// As whom Tidegate asks the API server, so that its requests are told from others.
+/// The user of Tidegate's requests, which tells them from others.
 const USER: &str = "tidegate";
 
-/// What asks the API server to write.
+/// The verbs of write requests.
 const WRITES: [&str; 4] = ["create", "update", "patch", "delete"];
 
-/// How often it is looked whether anything goes on.
+/// How often activity is checked.
 const GLANCE: Duration = Duration::from_secs(3);
 
-/// For how long nothing goes on before it is believed that all is done: longer than any timer of Tidegate.
+/// How many checks without activity mean that Tidegate is done: together longer than any timer of Tidegate.
 const QUIET_GLANCES: usize = 4;
 
-/// What is no work: the timers of an idle process.
+/// The processor time of an idle process, for its timers.
 const IDLE: Duration = Duration::from_millis(150);
 
-/// How long it may take until all is done.
+/// The longest time until Tidegate is done.
 const PATIENCE: Duration = Duration::from_mins(30);
 
-/// What a run took until there was nothing left to do.
+/// The costs of a run until there was nothing left to do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
     pub(crate) seconds: f64,
@@ -39,7 +39,7 @@ pub(crate) struct Measured {
     pub(crate) resident_mib: f64,
 }
 
-/// Watches a run from its beginning.
+/// Watches a run from its start.
 pub(crate) struct Watch {
     begun: Instant,
     audit_log: PathBuf,
@@ -48,7 +48,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins, before Tidegate is started.
+    /// Starts before Tidegate does.
     pub(crate) fn begin(cluster: &Cluster) -> Self {
         let audit_log = cluster.folder().join("control-plane/logs/audit.log");
         let read = fs::metadata(&audit_log).map_or(0, |metadata| metadata.len());
@@ -61,7 +61,7 @@ impl Watch {
         let (mut last_work, mut processor) = (self.begun.elapsed(), processor_time(process)?);
         let mut quiet = 0;
         while quiet < QUIET_GLANCES {
-            ensure!(self.begun.elapsed() < PATIENCE, "Tidegate does not come to rest");
+            ensure!(self.begun.elapsed() < PATIENCE, "tidegate is still busy after the longest time allowed");
             sleep(GLANCE).await;
             let (new_writes, now) = (self.new_writes()?, processor_time(process)?);
             if new_writes == 0 && now.saturating_sub(processor) < IDLE {
@@ -75,7 +75,7 @@ impl Watch {
         Ok(Measured { seconds, processor_s, writes: self.writes, resident_mib: resident_mib(process)? })
     }
 
-    /// Counts what Tidegate has written since this was asked last.
+    /// Counts Tidegate's writes since the last call.
     fn new_writes(&mut self) -> anyhow::Result<usize> {
         let mut file = File::open(&self.audit_log)?;
         file.seek(SeekFrom::Start(self.read))?;
@@ -95,7 +95,7 @@ fn is_write(line: &str) -> bool {
     line.contains("impersonatedUser") && has("username", USER) && WRITES.iter().any(|verb| has("verb", verb))
 }
 
-/// Writes a kubeconfig with which Tidegate is a user of its own, who may do everything.
+/// Writes a kubeconfig with a user of its own for Tidegate, who may do everything.
 pub(crate) fn kubeconfig_of_user(cluster: &Cluster) -> anyhow::Result<PathBuf> {
     let mut config: Value = serde_saphyr::from_str(&fs::read_to_string(cluster.kubeconfig())?)?;
     config["users"][0]["user"]["as"] = USER.into();

@@ -16,12 +16,12 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Starts a report; the machine was this busy, in percent, before.
+    /// Starts a report; `busy` is how busy the machine was before, in percent.
     pub(crate) fn new(date: Option<String>, busy: f64) -> Self {
         Self { date, busy, made: String::new(), found: String::new() }
     }
 
-    /// Adds what it took to make new model servers, and to start again where there are so many.
+    /// Adds the figures for creating model servers, and for starting with all of them.
     pub(crate) fn add(&mut self, size: usize, new: usize, made: Measured, found: Measured) {
         let row = |page: &mut String, measured: Measured, new: Option<usize>| {
             let Measured { seconds, processor_s, writes, resident_mib } = measured;
@@ -43,19 +43,20 @@ impl Report {
         format!(
             "# Benchmarks of the controller\n\n\
              Written by `make bench-controller`.\n\n\
-             `tidegate serve` on a real control plane whose controllers are stopped, under the policy `serving`, with copies \
-             of `examples/model-server.yaml` that have no replicas, a hundred in a namespace. Each has an autoscaler, a \
-             database and a ModelServer. Writes are what Tidegate asked of the API server, counted in its audit log. \
-             Processor time is Tidegate's own, user and system; the API server and etcd share the machine.\n\n\
-             ## While model servers are made\n\n\
-             Tidegate admits them and makes what belongs to them.\n\n\
+             `tidegate serve` on a real control plane whose controllers are stopped, under the policy `serving`, with \
+             copies of `examples/model-server.yaml` that have no replicas, a hundred in a namespace. Each has an \
+             autoscaler, a database and a ModelServer. Writes are Tidegate's write requests to the API server, counted \
+             in its audit log. Processor time is Tidegate's, user and system; the API server and etcd share the \
+             machine.\n\n\
+             ## Creating model servers\n\n\
+             Tidegate admits them and creates their companions.\n\n\
              | model servers | of these new | {columns}\n|---:|---:|{line}\n{made}\n\
              ## After a start\n\n\
-             Everything is there already and as it should be: Tidegate reads the cluster and looks at each model server. \
-             It writes the two webhook configurations, for here its address is another after each start.\n\n\
+             Everything exists and is up to date: Tidegate reads the cluster and reconciles each model server. It \
+             writes the two webhook configurations, because its address changes with each start here.\n\n\
              | model servers | {columns}\n|---:|{line}\n{found}\n\
-             Measured: {day}{}, {busy:.0} % busy with other things before.\n\
-             Again: `make bench-controller`.\n",
+             Measured: {day}{}, {busy:.0} % busy before.\n\
+             To repeat: `make bench-controller`.\n",
             machine()
         )
     }

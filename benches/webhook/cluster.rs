@@ -1,4 +1,4 @@
-//! A real control plane, for Tidegate reads the cluster, and the webhooks beside it.
+//! A real control plane, because Tidegate reads the cluster, and the webhooks.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::process::{Webhook, free_address, say};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What is not needed once Tidegate has read the cluster, and would only take its time.
+/// Components that are not needed once Tidegate has read the cluster, and would only use processor time.
 const NOT_NEEDED: [&str; 4] = ["metrics-server", "kwok", "kube-scheduler", "kube-controller-manager"];
 
-/// A control plane that ends with this.
+/// A control plane, which ends when this is dropped.
 pub(crate) struct Cluster {
     folder: PathBuf,
     programs: PathBuf,
@@ -25,7 +25,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Builds what is missing and starts it, with the custom resources and the policy.
+    /// Builds it if necessary and starts it, with the custom resources and the policy.
     pub(crate) async fn start(folder: &Path) -> anyhow::Result<Self> {
         say("starting a control plane");
         let built = Command::new(format!("{ROOT}/dev/controlplane/build")).stderr(Stdio::inherit()).output()?;
@@ -53,7 +53,7 @@ impl Cluster {
         self.serve(&self.kubeconfig(), &[]).await
     }
 
-    /// Starts `tidegate serve` as somebody, with these arguments, and waits until it is ready.
+    /// Starts `tidegate serve` with a kubeconfig and arguments, and waits until it is ready.
     pub(crate) async fn serve(&self, kubeconfig: &Path, arguments: &[&str]) -> anyhow::Result<Webhook> {
         say("starting tidegate");
         let (address, health, certs) = (free_address()?, free_address()?, self.folder.join("tidegate"));
@@ -70,21 +70,21 @@ impl Cluster {
         let webhook = Webhook::start(&mut command, address, &certs).await?;
         let begun = Instant::now();
         while !is_ready(&health.to_string()).await {
-            ensure!(begun.elapsed() < Duration::from_mins(1), "tidegate does not get ready: {}", self.log("tidegate"));
+            ensure!(begun.elapsed() < Duration::from_mins(1), "tidegate did not get ready: {}", self.log("tidegate"));
             sleep(Duration::from_millis(100)).await;
         }
         Ok(webhook)
     }
 
-    /// Starts the webhook that only allows.
-    pub(crate) async fn limit(&self) -> anyhow::Result<Webhook> {
-        let (address, certs) = (free_address()?, self.folder.join("limit"));
+    /// Starts the baseline webhook.
+    pub(crate) async fn baseline(&self) -> anyhow::Result<Webhook> {
+        let (address, certs) = (free_address()?, self.folder.join("baseline"));
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--limit", &address.to_string(), "--certs"]).arg(&certs).stdin(Stdio::piped());
+        command.args(["--baseline", &address.to_string(), "--certs"]).arg(&certs).stdin(Stdio::piped());
         Webhook::start(&mut command, address, &certs).await
     }
 
-    /// Stops all that is not needed any more.
+    /// Stops components that are no longer needed.
     pub(crate) fn quieten(&self) -> anyhow::Result<()> {
         for component in NOT_NEEDED {
             let mut stop = Command::new(self.programs.join("controlplane"));
@@ -97,7 +97,7 @@ impl Cluster {
         let begun = Instant::now();
         while !self.kubeconfig().exists() {
             if self.child.try_wait()?.is_some() || begun.elapsed() > Duration::from_mins(2) {
-                bail!("the control plane does not start: {}", self.log("control-plane"));
+                bail!("the control plane did not start: {}", self.log("control-plane"));
             }
             sleep(Duration::from_millis(100)).await;
         }
@@ -109,7 +109,7 @@ impl Cluster {
         run(kubectl.env("KUBECONFIG", self.kubeconfig()).args(arguments))
     }
 
-    /// Returns the folder of all that belongs to this.
+    /// Returns the folder of the cluster's files.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -126,7 +126,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // The end of its standard input ends it.
+        // It exits when its standard input ends.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Sends one review over and over, on several connections, and notes how long each answer takes.
+//! Sends one review repeatedly, on several connections, and measures how long each answer takes.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,16 +21,16 @@ use tokio_rustls::TlsConnector;
 
 use crate::process;
 
-/// How many requests are under way at once, each on a connection of its own.
+/// How many requests are sent at once, each on a connection of its own.
 pub(crate) const CONNECTIONS: usize = 16;
 
-/// A stop for a machine that is faster than expected: the most requests of one connection in one load.
+/// The maximum of requests per connection and load, for a machine that is faster than expected.
 const MOST: usize = 200_000;
 
-/// Before anything is measured.
+/// The time before the measurement starts.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// What the two sides speak.
+/// The protocol of the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
@@ -73,13 +73,13 @@ pub(crate) struct Load {
     pub(crate) review: &'static [u8],
 }
 
-/// What one load showed.
+/// The result of one load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
     pub(crate) requests_per_second: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
-    /// The processor time that the webhook took for each request, in microseconds.
+    /// The webhook's processor time for each request, in microseconds.
     pub(crate) processor_us: f64,
     pub(crate) resident_mib: f64,
 }
@@ -119,7 +119,7 @@ fn percentile(sorted: &[Duration], percent: usize) -> f64 {
     sorted[(sorted.len() - 1) * percent / 100].as_secs_f64() * 1e3
 }
 
-/// Asks again as soon as there is an answer, and returns how long each answer took that came between begin and end.
+/// Sends the next request as soon as there is an answer, and returns the latencies of answers between begin and end.
 async fn repeat(
     mut sender: Sender,
     review: &'static [u8],

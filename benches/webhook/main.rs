@@ -1,11 +1,12 @@
-//! How fast `tidegate serve` answers, beside a webhook on the same server that only reads the uid and allows.
+//! How fast `tidegate serve` answers, compared with a baseline: a webhook on the same server that only reads the uid
+//! and allows.
 //!
-//! Both run as processes of their own and are loaded in turn, again and again, so that what else the machine does falls
-//! on both alike. Tidegate does its full job: it reads a real control plane, injects resources, probes and the database
-//! binding, and judges.
+//! Both run as processes of their own and are loaded alternately, so that other load on the machine affects both
+//! equally. Tidegate does its full work: it reads a real control plane, injects resources, probes and the database
+//! binding, and checks the rules.
 
+mod baseline;
 mod cluster;
-mod limit;
 mod load;
 mod process;
 mod report;
@@ -24,40 +25,40 @@ use self::report::{Pair, Report};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What the API server asks when `examples/model-server.yaml` is applied.
+/// The review that the API server sends when `examples/model-server.yaml` is applied.
 const REVIEW: &[u8] = include_bytes!("../fixtures/create.json");
 
-/// Measures `POST /mutate` against the limit of the server that it stands on.
+/// Measures `POST /mutate` against a baseline on the same server.
 #[derive(Debug, clap::Parser)]
 struct Args {
-    /// How often each of the two is loaded.
+    /// How many rounds each of the two is loaded for.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How long, in seconds, each load is measured, after one second that is not.
+    /// How many seconds each load is measured, after a second of warm-up.
     #[arg(long, default_value_t = 4)]
     seconds: u64,
-    /// The day to write into the table.
+    /// The date to write into the page.
     #[arg(long)]
     date: Option<String>,
-    /// Where to write the table.
+    /// Where to write the page.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/benchmarks.md"))]
     output: PathBuf,
-    /// Serve the webhook that only allows, at this address, until standard input ends.
+    /// Serve the baseline webhook at this address, until standard input ends.
     #[arg(long, hide = true, requires = "certs")]
-    limit: Option<SocketAddr>,
-    /// The folder of the certificate for that.
+    baseline: Option<SocketAddr>,
+    /// The folder of its certificate.
     #[arg(long, hide = true)]
     certs: Option<PathBuf>,
-    /// `cargo bench` says this to every benchmark.
+    /// `cargo bench` passes this to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() -> anyhow::Result<()> {
-    let Args { rounds, seconds, date, output, limit, certs, bench: _ } = Args::parse();
+    let Args { rounds, seconds, date, output, baseline, certs, bench: _ } = Args::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match limit.zip(certs) {
-        Some((address, certs)) => runtime.block_on(limit::serve(address, &certs)),
+    match baseline.zip(certs) {
+        Some((address, certs)) => runtime.block_on(baseline::serve(address, &certs)),
         None => runtime.block_on(measure(rounds, Duration::from_secs(seconds), date, &output)),
     }
 }
@@ -66,7 +67,7 @@ async fn measure(rounds: usize, duration: Duration, date: Option<String>, output
     let folder = tempfile::tempdir()?;
     let cluster = Cluster::start(folder.path()).await?;
     let tidegate = cluster.tidegate().await?;
-    let limit = cluster.limit().await?;
+    let baseline = cluster.baseline().await?;
     check(&tidegate.target).await?;
     cluster.quieten()?;
     let busy = process::settle().await?;
@@ -76,7 +77,7 @@ async fn measure(rounds: usize, duration: Duration, date: Option<String>, output
         let load = Load { protocol, duration, review: REVIEW };
         for round in 1..=rounds {
             process::say(&format!("{protocol}: round {round} of {rounds}"));
-            report.add(protocol, Pair { limit: load.on(&limit).await?, tidegate: load.on(&tidegate).await? });
+            report.add(protocol, Pair { baseline: load.on(&baseline).await?, tidegate: load.on(&tidegate).await? });
         }
     }
     let text = report.write();
@@ -85,7 +86,7 @@ async fn measure(rounds: usize, duration: Duration, date: Option<String>, output
     std::fs::write(output, text).with_context(|| format!("cannot write {}", output.display()))
 }
 
-/// Sees that Tidegate does all of its work on the review, since an answer without it would be fast for nothing.
+/// Checks that Tidegate does all of its work on the review: otherwise the figures would mean nothing.
 async fn check(target: &Target) -> anyhow::Result<()> {
     use base64::Engine as _;
 
@@ -97,7 +98,7 @@ async fn check(target: &Target) -> anyhow::Result<()> {
     let parts = ["PGHOST", "PGPASSWORD", "readinessProbe", "resources", "tidegate.dev~1receipt"];
     anyhow::ensure!(
         response["uid"] == review["request"]["uid"] && parts.iter().all(|part| patch.contains(part)),
-        "Tidegate does not do its full job: {answer} {patch}"
+        "tidegate does not do its full work: {answer} {patch}"
     );
     Ok(())
 }

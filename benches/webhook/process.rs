@@ -1,4 +1,4 @@
-//! Processes and what the kernel knows of them.
+//! Processes and their figures in `/proc`.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -16,14 +16,14 @@ use crate::load::Target;
 /// The unit of processor times in `/proc`, the same on every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
-/// A webhook in a process of its own, which ends with this.
+/// A webhook in a process of its own, which is killed when this is dropped.
 pub(crate) struct Webhook {
     pub(crate) target: Target,
     child: Child,
 }
 
 impl Webhook {
-    /// Starts a webhook that makes its certificate in a folder, and waits until it listens there.
+    /// Starts a webhook that creates its certificate in a folder, and waits until it listens.
     pub(crate) async fn start(command: &mut Command, address: SocketAddr, certs: &Path) -> anyhow::Result<Self> {
         let mut child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
         let begun = Instant::now();
@@ -44,13 +44,13 @@ impl Webhook {
 
 impl Drop for Webhook {
     fn drop(&mut self) {
-        // One that has ended already is no error.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Returns an address that nobody listens at.
+/// Returns an address that is not in use.
 pub(crate) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
@@ -58,21 +58,21 @@ pub(crate) fn free_address() -> io::Result<SocketAddr> {
 /// Returns the processor time that a process has used.
 pub(crate) fn processor_time(process: u32) -> anyhow::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name before it, in parentheses, may have spaces in it.
+    // The process name before it, in parentheses, may contain spaces.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let (user, system): (u32, u32) = (fields[11].parse()?, fields[12].parse()?);
     Ok(TICK * (user + system))
 }
 
-/// Returns the memory that a process holds.
+/// Returns the resident memory of a process.
 pub(crate) fn resident_mib(process: u32) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("the process has no memory")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("/proc/PID/status has no VmRSS")?;
     let kib: f64 = line.trim_end_matches("kB").trim().parse()?;
     Ok(kib / 1024.0)
 }
 
-/// Waits until the machine has little else to do, for half a minute at most, and returns how busy it is, in percent.
+/// Waits until the machine is almost idle, for half a minute at most, and returns how busy it is, in percent.
 pub(crate) async fn settle() -> anyhow::Result<f64> {
     let mut busy = 100.0;
     for _ in 0..15 {
@@ -89,7 +89,7 @@ pub(crate) async fn settle() -> anyhow::Result<f64> {
     Ok(busy)
 }
 
-/// Returns the time of all processors, and how much of it they were idle.
+/// Returns the total time of all processors, and their idle time.
 fn times() -> anyhow::Result<(f64, f64)> {
     let stat = fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().unwrap_or_default();
@@ -97,7 +97,7 @@ fn times() -> anyhow::Result<(f64, f64)> {
     Ok((times.iter().take(8).sum(), times[3] + times[4]))
 }
 
-/// Tells how it goes.
+/// Prints progress.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -7,10 +7,10 @@ use std::thread::available_parallelism;
 use crate::REVIEW;
 use crate::load::{CONNECTIONS, Measured, Protocol};
 
-/// Both webhooks, loaded one right after the other.
+/// Both webhooks, loaded one after the other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair {
-    pub(crate) limit: Measured,
+    pub(crate) baseline: Measured,
     pub(crate) tidegate: Measured,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Starts a report; the machine was this busy, in percent, before.
+    /// Starts a report; `busy` is how busy the machine was before, in percent.
     pub(crate) fn new(date: Option<String>, busy: f64) -> Self {
         Self { date, busy, pairs: Vec::new() }
     }
@@ -39,16 +39,16 @@ impl Report {
         let rounds = self.pairs.len() / Protocol::ALL.len();
         let mut page = format!(
             "# Benchmarks\n\n\
-             Written by `make bench`; to be compared within one table only.\n\n\
-             ## The webhook and its limit\n\n\
-             `POST /mutate` over TLS, {CONNECTIONS} connections that ask again as soon as they are answered. What is \
-             sent is the review of `examples/model-server.yaml` as an API server sent it, {size} bytes. *Tidegate* is \
-             `tidegate serve` on a real control plane, doing all that it does: resources, probes, the database \
-             binding, the receipt, the rules. *The limit* is a webhook on the same server (axum, rustls, the same \
-             allocator) that reads the uid and allows.\n\n\
+             Written by `make bench`. Compare figures only within one table.\n\n\
+             ## The webhook and a baseline\n\n\
+             `POST /mutate` over TLS on {CONNECTIONS} connections, each of which sends the next request as soon as it \
+             gets an answer. The request is the review of `examples/model-server.yaml` as an API server sent it, \
+             {size} bytes. *Tidegate* is `tidegate serve` on a real control plane, doing all its work: resources, \
+             probes, the database binding, the receipt, the rules. *The baseline* is a webhook on the same server \
+             (axum, rustls, the same allocator) that only reads the uid and allows.\n\n\
              Each figure is the median of {rounds} rounds, each ratio the median of the rounds' ratios; in a round \
-             one is loaded right after the other. The load comes from the same machine and takes its share of it. \
-             Processor time is the webhook's own, user and system.\n\n"
+             both are loaded one after the other. The load generator runs on the same machine and uses part of it. \
+             Processor time is the webhook's, user and system.\n\n"
         );
         page += "| | requests/s | p50 | p99 | processor time per request | resident memory |\n";
         page += "|---|---:|---:|---:|---:|---:|\n";
@@ -57,8 +57,8 @@ impl Report {
         }
         let day = self.date.as_ref().map(|date| format!("{date}, ")).unwrap_or_default();
         let busy = self.busy;
-        writeln!(page, "\nMeasured: {day}{}, {busy:.0} % busy with other things before.", machine()).expect(WRITES);
-        page += "Again: `make bench`; `decide` alone: `cargo bench --bench decide`.\n";
+        writeln!(page, "\nMeasured: {day}{}, {busy:.0} % busy before.", machine()).expect(WRITES);
+        page += "To repeat: `make bench`; for `decide` alone: `cargo bench --bench decide`.\n";
         page
     }
 
@@ -76,10 +76,10 @@ impl Report {
                 median(|measured| measured.resident_mib),
             )
         };
-        page.push_str(&row("the limit", |pair| pair.limit));
+        page.push_str(&row("the baseline", |pair| pair.baseline));
         page.push_str(&row("Tidegate", |pair| pair.tidegate));
         let ratio = |figure: fn(&Measured) -> f64| {
-            median(pairs.iter().map(|pair| figure(&pair.tidegate) / figure(&pair.limit)))
+            median(pairs.iter().map(|pair| figure(&pair.tidegate) / figure(&pair.baseline)))
         };
         writeln!(
             page,

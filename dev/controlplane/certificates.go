@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// lifetime of every certificate: a local control plane is short-lived.
+// lifetime is that of every certificate: a local control plane is short-lived.
 const lifetime = 365 * 24 * time.Hour
 
 // Authority signs certificates.
@@ -24,7 +24,7 @@ type Authority struct {
 	name        string
 }
 
-// newAuthority makes an authority and writes its certificate and key as NAME.crt and NAME.key.
+// newAuthority creates an authority and writes its certificate and key as NAME.crt and NAME.key.
 func newAuthority(folder Folder, name string) (*Authority, error) {
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: name},
@@ -41,7 +41,7 @@ func newAuthority(folder Folder, name string) (*Authority, error) {
 // File is the path of the authority's certificate.
 func (a *Authority) File() string { return certificateFile(a.folder, a.name) }
 
-// issueServer writes a certificate for a server that is reached at 127.0.0.1, localhost and the other names given.
+// issueServer writes a certificate for a server at 127.0.0.1, localhost and the other names given.
 func (a *Authority) issueServer(file string, names ...string) error {
 	_, err := a.sign(file, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: file},
@@ -53,7 +53,7 @@ func (a *Authority) issueServer(file string, names ...string) error {
 	return err
 }
 
-// issueClient writes a certificate by which a client is known as a user of some groups.
+// issueClient writes a client certificate for a user with groups.
 func (a *Authority) issueClient(file, user string, groups ...string) error {
 	_, err := a.sign(file, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: user, Organization: groups},
@@ -63,8 +63,7 @@ func (a *Authority) issueClient(file, user string, groups ...string) error {
 	return err
 }
 
-// sign makes a key, has the authority sign the certificate for it (an authority without a key yet signs itself), and
-// writes both.
+// sign creates a key, signs the certificate for it (an authority without a key signs itself), and writes both.
 func (a *Authority) sign(file string, certificate *x509.Certificate) (crypto.Signer, error) {
 	key, err := writeKey(a.folder, file)
 	if err != nil {
@@ -84,7 +83,7 @@ func (a *Authority) sign(file string, certificate *x509.Certificate) (crypto.Sig
 	return key, writePEM(certificateFile(a.folder, file), "CERTIFICATE", der)
 }
 
-// writeKey makes a private key and writes it as NAME.key, in the form from which the API server can also take the
+// writeKey creates a private key and writes it as NAME.key, in a form from which the API server can also read the
 // public key.
 func writeKey(folder Folder, name string) (crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

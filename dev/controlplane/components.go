@@ -6,9 +6,9 @@ import "fmt"
 type Component struct {
 	// Name is the program's file name, and the component's in logs, files and subcommands.
 	Name string
-	// Flags it is always started with.
+	// Flags are those that it is always started with.
 	Flags []string
-	// Health is a URL that answers 200 when it can be used; empty where running is all there is to see.
+	// Health is a URL that answers 200 when it is ready; empty if it only has to run.
 	Health string
 }
 
@@ -42,7 +42,7 @@ func kubeAPIServer(folder Folder, ports Ports) Component {
 			"--authorization-mode=Node,RBAC",
 			"--allow-privileged=true",
 			"--service-cluster-ip-range=" + serviceRange,
-			// The reconciler refuses to list a loopback address as an endpoint of the Service `kubernetes`.
+			// The reconciler does not accept a loopback address as an endpoint of the Service `kubernetes`.
 			"--endpoint-reconciler-type=none",
 			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 			"--service-account-key-file=" + keyFile(folder, serviceAccountKey),
@@ -67,7 +67,7 @@ func kubeControllerManager(folder Folder) Component {
 		Flags: []string{
 			"--kubeconfig=" + userKubeconfig(folder, "kube-controller-manager"),
 			"--secure-port=0",
-			// Without an election it survives a while without an API server.
+			// Without leader election it survives for a while without an API server.
 			"--leader-elect=false",
 			"--use-service-account-credentials=true",
 			unthrottled[0], unthrottled[1],
@@ -136,5 +136,5 @@ func metricsServer(folder Folder, ports Ports) Component {
 	}
 }
 
-// unthrottled lets a client ask the API server as often as it likes: by default the controllers wait for seconds.
+// unthrottled removes a client's rate limit: by default the controllers wait for seconds.
 var unthrottled = []string{"--kube-api-qps=1000", "--kube-api-burst=1000"}

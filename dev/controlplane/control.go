@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// controlSocket is where a launcher takes orders: a line such as "stop-component etcd", answered by nothing when it is
-// done, else by what went wrong.
+// controlSocket is where a launcher accepts commands: a line such as "stop-component etcd". The answer is empty on
+// success, otherwise the error.
 //
-// The name is relative to DIR/run since the path of a socket may have no more than 107 bytes.
+// The name is relative to DIR/run because the path of a socket may have at most 107 bytes.
 const controlSocket = "control.sock"
 
-// obey takes orders until the context ends.
+// obey accepts commands until the context ends.
 func obey(ctx context.Context, c *ControlPlane, listener net.Listener) {
 	context.AfterFunc(ctx, func() { listener.Close() })
 	for {
@@ -50,14 +50,14 @@ func answer(ctx context.Context, c *ControlPlane, connection net.Conn) {
 	case "start-component":
 		err = c.restart(ctx, name)
 	default:
-		err = fmt.Errorf("unknown order %q", command)
+		err = fmt.Errorf("unknown command %q", command)
 	}
 	if err != nil {
 		fmt.Fprintln(connection, err)
 	}
 }
 
-// order has the launcher of the folder stop or start a component and returns when that is done.
+// order makes the launcher of the folder stop or start a component and returns when that is done.
 func order(folder Folder, command, name string) error {
 	if name == "" {
 		return fmt.Errorf("%s needs the name of a component", command)

@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// startPatience is how long a component may take until it can be used.
+// startPatience is how long a component may take until it is ready.
 const startPatience = 2 * time.Minute
 
-// ControlPlane is the components, and the processes of those that run.
+// ControlPlane holds the components and the processes of those that run.
 type ControlPlane struct {
 	folder Folder
 	client *http.Client
@@ -30,7 +30,7 @@ type ControlPlane struct {
 	running    map[string]*Process
 }
 
-// newControlPlane is one without components yet; the folder holds the certificates already.
+// newControlPlane returns one without components; the folder already has the certificates.
 func newControlPlane(folder Folder, fail context.CancelCauseFunc) (*ControlPlane, error) {
 	authority, err := os.ReadFile(certificateFile(folder, authorityName))
 	if err != nil {
@@ -43,7 +43,7 @@ func newControlPlane(folder Folder, fail context.CancelCauseFunc) (*ControlPlane
 	return &ControlPlane{folder: folder, client: client, fail: fail, running: map[string]*Process{}}, nil
 }
 
-// start starts new components at once and waits until each can be used.
+// start starts new components together and waits until each is ready.
 func (c *ControlPlane) start(ctx context.Context, components ...Component) error {
 	for _, component := range components {
 		c.components = append(c.components, component)
@@ -61,8 +61,8 @@ func (c *ControlPlane) start(ctx context.Context, components ...Component) error
 	return nil
 }
 
-// restart starts a component that was stopped and waits until it and all that run besides can be used: an API server
-// takes its time to find etcd again.
+// restart starts a component that was stopped and waits until it and all other running ones are ready: an API server
+// takes a while to find etcd again.
 func (c *ControlPlane) restart(ctx context.Context, name string) error {
 	component, err := c.component(name)
 	if err != nil {
@@ -88,14 +88,14 @@ func (c *ControlPlane) component(name string) (Component, error) {
 			return component, nil
 		}
 	}
-	return Component{}, fmt.Errorf("there is no component %q", name)
+	return Component{}, fmt.Errorf("unknown component %q", name)
 }
 
 func (c *ControlPlane) launch(component Component) error {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if c.running[component.Name] != nil {
-		return fmt.Errorf("%s runs already", component.Name)
+		return fmt.Errorf("%s is already running", component.Name)
 	}
 	process, err := launch(c.folder, component)
 	if err != nil {
@@ -106,7 +106,7 @@ func (c *ControlPlane) launch(component Component) error {
 	return nil
 }
 
-// watch fails the control plane if a component ends that nobody stopped.
+// watch fails the control plane if a component ends that was not stopped.
 func (c *ControlPlane) watch(process *Process) {
 	<-process.exited
 	if c.process(process.Name) == process {
@@ -114,21 +114,21 @@ func (c *ControlPlane) watch(process *Process) {
 	}
 }
 
-// process is the one of a component that runs, else nil.
+// process returns the process of a running component, or nil.
 func (c *ControlPlane) process(name string) *Process {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	return c.running[name]
 }
 
-// waitHealthy returns when a component can be used, or with an error when it will not be.
+// waitHealthy returns when a component is ready, or an error if it will not be.
 func (c *ControlPlane) waitHealthy(ctx context.Context, name string) error {
 	process := c.process(name)
 	for begun := time.Now(); time.Since(begun) < startPatience; time.Sleep(50 * time.Millisecond) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		} else if process == nil {
-			return fmt.Errorf("%s was stopped while it started", name)
+			return fmt.Errorf("%s was stopped while it was starting", name)
 		} else if process.gone() {
 			return process.obituary()
 		} else if process.Health == "" || c.answers(process.Health) {
@@ -148,20 +148,20 @@ func (c *ControlPlane) answers(url string) bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// stop ends a component, which is no longer missed then, and returns when it is gone.
+// stop ends a component, without failing the control plane, and returns when it is gone.
 func (c *ControlPlane) stop(name string, end func(*Process)) error {
 	c.mutex.Lock()
 	process := c.running[name]
 	delete(c.running, name)
 	c.mutex.Unlock()
 	if process == nil {
-		return fmt.Errorf("no component %q runs", name)
+		return fmt.Errorf("component %q is not running", name)
 	}
 	end(process)
 	return os.RemoveAll(c.folder.PIDFile(name))
 }
 
-// stopAll stops what runs, the last one first: so the API server goes before etcd, without which it would linger.
+// stopAll stops all components in reverse order, so that the API server stops before etcd, without which it would hang.
 func (c *ControlPlane) stopAll() {
 	for _, component := range slices.Backward(c.components) {
 		if c.process(component.Name) != nil {

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 )
 
-// Folder is the absolute path of the folder that holds all that one control plane has.
+// Folder is the absolute path of the folder with everything that belongs to a control plane.
 type Folder string
 
 // subfolders belong to the launcher: a new start empties them.
@@ -16,21 +16,21 @@ func newFolder(directory string) (Folder, error) {
 	return Folder(path), err
 }
 
-// Path is the path of something in the folder.
+// Path returns the path of something in the folder.
 func (f Folder) Path(parts ...string) string {
 	return filepath.Join(append([]string{string(f)}, parts...)...)
 }
 
-// Kubeconfig is the administrator's: it exists while the control plane is ready to be used.
+// Kubeconfig is the administrator's: it exists while the control plane is ready.
 func (f Folder) Kubeconfig() string { return f.Path("kubeconfig") }
 
-// Log is the file that a component writes to.
+// Log is the log file of a component.
 func (f Folder) Log(component string) string { return f.Path("logs", component+".log") }
 
-// PIDFile holds the process id of a component that runs.
+// PIDFile holds the process id of a running component.
 func (f Folder) PIDFile(component string) string { return f.Path("run", component+".pid") }
 
-// Empty removes what an earlier control plane left and makes the folder ready for a new one.
+// Empty removes what an earlier control plane left and prepares the folder for a new one.
 func (f Folder) Empty() error {
 	if err := os.RemoveAll(f.Kubeconfig()); err != nil {
 		return err
@@ -46,7 +46,7 @@ func (f Folder) Empty() error {
 	return nil
 }
 
-// writeFile writes a file that only its owner reads, in one step: a reader sees all of it or none.
+// writeFile writes a file that only its owner can read, atomically: a reader sees all of it or nothing.
 func writeFile(path string, content []byte) error {
 	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
 		return err

@@ -220,7 +220,7 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
-// k8s.io/kubernetes replaces these by ./staging/…, which only its own tree can do.
+// k8s.io/kubernetes replaces these with ./staging/…, which only works in its own tree.
 replace (
 	k8s.io/api => k8s.io/api v0.36.3
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.36.3

@@ -13,7 +13,7 @@ const (
 // apiserverServiceAddress is the first of serviceRange: the one that the Service `kubernetes` gets.
 var apiserverServiceAddress = net.IPv4(10, 96, 0, 1)
 
-// users are the clients of the API server, by the file that holds their credentials.
+// users are the clients of the API server, by the name of the file with their credentials.
 var users = map[string]struct {
 	name   string
 	groups []string
@@ -25,7 +25,7 @@ var users = map[string]struct {
 	"metrics-server":          {"metrics-server", nil},
 }
 
-// writeIdentities makes every key, certificate and kubeconfig that the components need.
+// writeIdentities creates every key, certificate and kubeconfig that the components need.
 func writeIdentities(folder Folder, ports Ports) error {
 	authority, err := newAuthority(folder, authorityName)
 	if err != nil {

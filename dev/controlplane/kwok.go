@@ -10,9 +10,9 @@ import (
 	podfast "sigs.k8s.io/kwok/kustomize/stage/pod/fast"
 )
 
-// kwokConfiguration is what KWOK plays, all of it from its own module: a node is ready at once, a pod as soon as it
+// kwokConfiguration is what KWOK simulates, all of it from its own module: a node is ready at once, a pod as soon as it
 // is scheduled, a Job's pod completes, and every container uses what the annotations kwok.x-k8s.io/usage-cpu and
-// kwok.x-k8s.io/usage-memory of its pod say (1m and 1Mi without them).
+// kwok.x-k8s.io/usage-memory of its pod say (1m and 1Mi by default).
 var kwokConfiguration = []string{
 	nodefast.DefaultNodeInit,
 	heartbeat.DefaultNodeHeartbeat,
@@ -23,14 +23,14 @@ var kwokConfiguration = []string{
 	neverZero(resource.DefaultMetricsResource),
 }
 
-// neverZero lets the counters of used CPU begin above zero: KWOK counts from the first time that it is asked, and
-// metrics-server drops a container whose counter is 0, which would cost a new pod ten more seconds.
+// neverZero starts the counters of used CPU above zero: KWOK counts from the first query, and metrics-server drops a
+// container whose counter is 0, which would cost a new pod ten more seconds.
 func neverZero(metrics string) string {
 	const used = `pod.CumulativeUsage("cpu", container.name)`
 	return strings.ReplaceAll(metrics, used, used+" + 0.001")
 }
 
-// kwokConfigurationFile is where KWOK reads it.
+// kwokConfigurationFile is the path of KWOK's configuration.
 func kwokConfigurationFile(folder Folder) string { return folder.Path("run", "kwok.yaml") }
 
 func writeKWOKConfiguration(folder Folder) error {

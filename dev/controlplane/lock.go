@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// downPatience is how long `down` waits: longer than all components may take to stop.
+// downPatience is how long `down` waits: longer than all components together may take to stop.
 const downPatience = 90 * time.Second
 
-// claim makes this process the launcher of the folder for as long as it lives, and notes its process id.
+// claim makes this process the launcher of the folder until it exits, and writes its process id.
 //
-// The lock says whether a launcher runs, since the kernel releases it with the process; the id alone could by now be
-// another's.
+// The lock shows whether a launcher runs, since the kernel releases it with the process; the id alone may belong to
+// another process by now.
 func (f Folder) claim() error {
 	if err := os.MkdirAll(string(f), 0o700); err != nil {
 		return err
@@ -28,7 +28,7 @@ func (f Folder) claim() error {
 	if locked, err := tryLock(file); err != nil {
 		return err
 	} else if !locked {
-		return fmt.Errorf("a control plane runs in %s already; `controlplane down --dir %s` stops it", f, f)
+		return fmt.Errorf("a control plane is already running in %s; stop it with `controlplane down --dir %s`", f, f)
 	}
 	if err := file.Truncate(0); err != nil {
 		return err
@@ -38,12 +38,12 @@ func (f Folder) claim() error {
 	return err
 }
 
-// launcher keeps the locked file from being closed by the garbage collector.
+// launcher keeps the garbage collector from closing the locked file.
 var launcher *os.File
 
 func (f Folder) launcherFile() string { return f.Path("launcher.pid") }
 
-// tryLock says whether it could lock the file; the lock ends when the file is closed.
+// tryLock returns whether it locked the file; closing the file releases the lock.
 func tryLock(file *os.File) (bool, error) {
 	err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -52,7 +52,7 @@ func tryLock(file *os.File) (bool, error) {
 	return err == nil, err
 }
 
-// down asks the launcher of the folder to stop and waits until it is gone. It is fine if none runs.
+// down asks the launcher of the folder to stop and waits until it is gone. Having none is not an error.
 func down(folder Folder) error {
 	file, err := os.Open(folder.launcherFile())
 	if errors.Is(err, os.ErrNotExist) {
@@ -70,10 +70,10 @@ func down(folder Folder) error {
 			asked = terminate(folder.launcherFile())
 		}
 	}
-	return fmt.Errorf("the launcher of %s did not stop in %s", folder, downPatience)
+	return fmt.Errorf("the launcher of %s did not stop within %s", folder, downPatience)
 }
 
-// terminate sends SIGTERM to the process that a file names, and says whether it could.
+// terminate sends SIGTERM to the process named in a file, and returns whether it could.
 func terminate(path string) bool {
 	content, err := os.ReadFile(path)
 	if err != nil {

@@ -1,8 +1,8 @@
 // Command controlplane runs a real Kubernetes control plane on this machine: etcd, kube-apiserver,
-// kube-controller-manager, kube-scheduler, metrics-server, and KWOK, which plays the node and the pods.
+// kube-controller-manager, kube-scheduler, metrics-server, and KWOK, which simulates the node and the pods.
 //
-// All that one control plane has (state, certificates, logs) is in one folder, and all its ports are free ones of
-// 127.0.0.1, so that several run side by side.
+// Everything that belongs to a control plane (state, certificates, logs) is in one folder, and it uses free ports of
+// 127.0.0.1, so that several can run side by side.
 package main
 
 import (
@@ -15,8 +15,8 @@ import (
 
 const help = `usage:
   controlplane up --dir DIR [--detach | --until-stdin-closes] [--no-crds]
-                                          start, wait until ready, write DIR/kubeconfig, run until told to stop
-  controlplane down --dir DIR             stop the one that runs in DIR, if any
+                                          start, wait until ready, write DIR/kubeconfig, run until stopped
+  controlplane down --dir DIR             stop the control plane in DIR, if any
   controlplane stop-component --dir DIR NAME
   controlplane start-component --dir DIR NAME
                                           kill one component, such as etcd, and start it again as it was`
@@ -68,7 +68,7 @@ func run(arguments []string) error {
 	}
 }
 
-// say tells a person what goes on; stdout is kept for the `export` line.
+// say prints progress to stderr; stdout is for the `export` line.
 func say(format string, values ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", values...)
 }

@@ -13,12 +13,12 @@ import (
 // nodeName is the name of the one node.
 const nodeName = "node-0"
 
-// objectFiles are what the launcher applies to a new cluster; those in objects are templates.
+// objectFiles are applied to a new cluster; those in objects are templates.
 //
 //go:embed objects crds
 var objectFiles embed.FS
 
-// objectPath is where a file of the objects folder is put, filled in.
+// objectPath is the path of a filled-in template of the objects folder.
 func objectPath(folder Folder, file string) string { return folder.Path("objects", file) }
 
 // writeObjects fills in the templates of the objects folder.

@@ -12,11 +12,11 @@ type Ports struct {
 	Etcd, EtcdPeer, APIServer, KWOK, MetricsServer int
 }
 
-// Ports are taken from a range below the one that the kernel gives to outgoing connections (from 32768): so nothing
-// takes the port of a component while it is stopped for a moment.
+// Ports come from a range below the kernel's ephemeral ports (from 32768), so that nothing takes the port of a
+// component while it is stopped.
 const firstPort, lastPort = 20000, 29999
 
-// freePorts finds ports that nobody listens on. They are held until all are found, so no two are the same.
+// freePorts finds ports that are not in use. They are held until all are found, so no two are the same.
 func freePorts() (Ports, error) {
 	var ports Ports
 	for _, port := range []*int{&ports.Etcd, &ports.EtcdPeer, &ports.APIServer, &ports.KWOK, &ports.MetricsServer} {
@@ -37,5 +37,5 @@ func listenSomewhere() (net.Listener, error) {
 			return listener, nil
 		}
 	}
-	return nil, errors.New("found no free port on 127.0.0.1")
+	return nil, errors.New("no free port on 127.0.0.1")
 }

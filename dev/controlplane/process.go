@@ -23,7 +23,7 @@ type Process struct {
 	exited  chan struct{}
 }
 
-// launch starts a component, which appends to its log and whose process id is noted.
+// launch starts a component, which appends to its log, and writes its process id.
 func launch(folder Folder, component Component) (*Process, error) {
 	log, err := os.OpenFile(folder.Log(component.Name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -45,7 +45,7 @@ func launch(folder Folder, component Component) (*Process, error) {
 	return process, writeFile(folder.PIDFile(component.Name), pid)
 }
 
-// terminate ends the process, politely first, and returns when it is gone.
+// terminate ends the process, first with SIGTERM, and returns when it is gone.
 func (p *Process) terminate() {
 	_ = p.command.Process.Signal(syscall.SIGTERM)
 	select {
@@ -61,7 +61,7 @@ func (p *Process) kill() {
 	<-p.exited
 }
 
-// gone says whether the process has ended.
+// gone returns whether the process has ended.
 func (p *Process) gone() bool {
 	select {
 	case <-p.exited:
@@ -71,12 +71,12 @@ func (p *Process) gone() bool {
 	}
 }
 
-// obituary says how the process ended, in its own last words.
+// obituary returns how the process ended, with the end of its log.
 func (p *Process) obituary() error {
 	return fmt.Errorf("%s ended (%s); the end of %s:\n%s", p.Name, p.command.ProcessState, p.log, tail(p.log, 12))
 }
 
-// tail is the last lines of a file.
+// tail returns the last lines of a file.
 func tail(path string, count int) string {
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -86,7 +86,7 @@ func tail(path string, count int) string {
 	return "    " + strings.Join(lines[max(0, len(lines)-count):], "\n    ")
 }
 
-// program is the path of one of the programs built beside this one.
+// program returns the path of a program that was built with this one.
 func program(name string) string {
 	self, err := os.Executable()
 	if err != nil {
@@ -95,7 +95,7 @@ func program(name string) string {
 	return filepath.Join(filepath.Dir(self), name)
 }
 
-// starts are the commands to start, for the one thread that starts them.
+// starts holds the commands to start, for the one thread that starts them.
 var starts = make(chan func())
 
 func init() {
@@ -107,8 +107,8 @@ func init() {
 	}()
 }
 
-// start starts a command in a process group of its own, out of reach of Ctrl-C, and has the kernel kill it when this
-// launcher dies, however it dies.
+// start starts a command in a process group of its own, so that Ctrl-C does not reach it, and makes the kernel kill it
+// when this launcher dies, however it dies.
 //
 // The kernel does that when the *thread* that started the command ends, and Go ends threads as it likes; so all
 // commands are started by one thread that lives as long as the launcher.

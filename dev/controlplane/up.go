@@ -18,10 +18,10 @@ type upOptions struct {
 	noCRDs           bool
 }
 
-// errAsked is why a control plane ends that was asked to.
+// errAsked is the cause when a control plane is asked to stop.
 var errAsked = errors.New("asked to stop")
 
-// up runs a control plane in the folder until it is asked to stop, or leaves that to a process in the background.
+// up runs a control plane in the folder until it is asked to stop, or starts a background process for that.
 func up(folder Folder, options upOptions) error {
 	if options.detach {
 		return detach(folder, options)
@@ -42,7 +42,7 @@ func up(folder Folder, options upOptions) error {
 	return err
 }
 
-// endWhenAsked ends the control plane on SIGINT and SIGTERM and, if wished, at the end of stdin.
+// endWhenAsked ends the control plane on SIGINT and SIGTERM and, optionally, at the end of stdin.
 func endWhenAsked(fail context.CancelCauseFunc, untilStdinCloses bool) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -58,7 +58,7 @@ func endWhenAsked(fail context.CancelCauseFunc, untilStdinCloses bool) {
 	}
 }
 
-// serve starts all components, tells when they are ready and stops them when the context ends; the error is why.
+// serve starts all components, announces when they are ready and stops them when the context ends. It returns why.
 func serve(ctx context.Context, fail context.CancelCauseFunc, folder Folder, options upOptions) error {
 	begun := time.Now()
 	ports, err := prepare(folder)
@@ -102,7 +102,7 @@ func prepare(folder Folder) (Ports, error) {
 	return ports, writeKWOKConfiguration(folder)
 }
 
-// boot starts the components in the order in which they need each other and waits until the cluster can be used.
+// boot starts the components in the order of their dependencies and waits until the cluster is usable.
 func boot(ctx context.Context, c *ControlPlane, ports Ports, options upOptions) error {
 	folder := c.folder
 	if err := c.start(ctx, etcd(folder, ports)); err != nil {
@@ -122,7 +122,7 @@ func boot(ctx context.Context, c *ControlPlane, ports Ports, options upOptions) 
 	return waitUsable(ctx, c, options)
 }
 
-// applyObjects makes what the other components find: their permissions, the node and the custom resource definitions.
+// applyObjects creates what the other components need: their permissions, the node and the custom resource definitions.
 func applyObjects(ctx context.Context, c *ControlPlane, options upOptions) error {
 	arguments := []string{"apply", "--server-side"}
 	for _, file := range []string{"kwok.yaml", "metrics-server.yaml", "node.yaml"} {
@@ -140,7 +140,7 @@ func applyObjects(ctx context.Context, c *ControlPlane, options upOptions) error
 	return c.kubectl(ctx, arguments...)
 }
 
-// waitUsable returns when pods can be created and run, metrics are served and custom resources are known.
+// waitUsable returns when pods can be created and run, and metrics and custom resources are served.
 func waitUsable(ctx context.Context, c *ControlPlane, options upOptions) error {
 	steps := [][]string{
 		{"apply", "--server-side", "--filename=" + objectPath(c.folder, "metrics-api.yaml")},
@@ -159,7 +159,7 @@ func waitUsable(ctx context.Context, c *ControlPlane, options upOptions) error {
 	return nil
 }
 
-// announce tells that the control plane is ready, to programs by the kubeconfig and to people by a line to evaluate.
+// announce writes the kubeconfig, which shows that the control plane is ready, and prints a line to evaluate.
 func announce(folder Folder) error {
 	content, err := os.ReadFile(userKubeconfig(folder, "admin"))
 	if err != nil {

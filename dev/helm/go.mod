@@ -1,4 +1,4 @@
-// Helm, in a module of its own: it asks for newer libraries than Kubernetes is released with.
+// Helm, in a module of its own: it requires newer libraries than Kubernetes.
 module tidegate.dev/dev/helm
 
 go 1.26.8

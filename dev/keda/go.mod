@@ -1,4 +1,4 @@
-// KEDA, on whose own programs and definitions the tests run.
+// KEDA, whose programs and definitions the tests use.
 module tidegate.dev/dev/keda
 
 go 1.26.0

@@ -1,4 +1,4 @@
-// The metrics adapter of the tests, in a module of its own: it asks for newer libraries than Kubernetes is released with.
+// The metrics adapter of the tests, in a module of its own: it requires newer libraries than Kubernetes.
 module tidegate.dev/dev/metrics-adapter
 
 go 1.26.0

@@ -1,5 +1,5 @@
-// A metrics adapter for tests: that of custom-metrics-apiserver, which serves what is written to it, with a port of one's
-// own choice to write to.
+// A metrics adapter for tests: the one of custom-metrics-apiserver, which serves the metrics that are written to it,
+// with a configurable port to write to.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 	}
 	mapper, err := adapter.RESTMapper()
 	if err != nil {
-		klog.Fatalf("cannot learn the kinds of the cluster: %v", err)
+		klog.Fatalf("cannot list the cluster's kinds: %v", err)
 	}
 	metrics, service := provider.NewFakeProvider(client, mapper)
 	adapter.WithCustomMetrics(metrics)
@@ -38,7 +38,7 @@ func main() {
 	}
 }
 
-// receive serves what metrics are written with.
+// receive serves the endpoint that metrics are written to.
 func receive(address string, service *restful.WebService) {
 	restful.DefaultContainer.Add(service)
 	server := &http.Server{Addr: address, ReadHeaderTimeout: 3 * time.Second}

@@ -1,48 +1,42 @@
-//! Reviews of deleting databases, where an installation asks for that: one that a running model server is bound to is not
-//! deleted by mistake.
+//! Reviews of the deletion of databases, if enabled: one that a running model server is bound to is not deleted by
+//! mistake.
 
 use serde_json::Value;
 
 use super::{Answer, BadReview, Envelope};
 use tidegate_engine::companions::database::api_of;
-use tidegate_engine::facts::Facts;
+use tidegate_engine::facts::{Facts, User};
 use tidegate_engine::workload::WorkloadRef;
 
-/// Who deletes what the deletion of something else leaves behind: never stood in the way of.
-const COLLECTORS: [&str; 2] = [
-    "system:serviceaccount:kube-system:generic-garbage-collector",
-    "system:serviceaccount:kube-system:namespace-controller",
-];
-
-/// Answers a review of deleting a database.
+/// Answers a review of the deletion of a database.
 ///
 /// # Errors
-/// Says why the body is no review that could be answered.
+/// If the body is not a valid review.
 pub fn answer(body: &[u8], facts: &Facts) -> Result<Vec<u8>, BadReview> {
     let request = serde_json::from_slice::<Envelope<Value>>(body).map_err(BadReview::Malformed)?.request()?;
-    let is_collected = COLLECTORS.contains(&&*request.user_info.username);
+    let is_collected = User::named(&request.user_info.username).is_garbage_collector();
     let user = request.old_object.as_ref().filter(|_| request.operation == "DELETE" && !is_collected);
     let user = user.and_then(|database| user_of(database, facts));
     Ok(match user {
         None => Answer::allow(&request.uid),
         Some(WorkloadRef { kind, name, .. }) => {
-            let told = format!(
-                "tidegate refuses to delete {} {}: the model server {kind}/{name} runs with it, and its data would be gone. \
-                 Delete the model server first, or take the label app.kubernetes.io/managed-by off the database",
+            let message = format!(
+                "tidegate refuses to delete {} {}: model server {kind}/{name} uses it, and its data would be lost. Delete \
+                 the model server first, or remove the label app.kubernetes.io/managed-by from the database",
                 request.kind.kind, request.name
             );
-            Answer::refuse(&request.uid, told, Vec::new())
+            Answer::refuse(&request.uid, message, Vec::new())
         }
     }
     .encode())
 }
 
-/// Returns the model server that runs with a database; none in a namespace that goes away as a whole.
+/// Returns the model server that uses a database; none in a namespace that is being deleted.
 fn user_of(database: &Value, facts: &Facts) -> Option<WorkloadRef> {
     let metadata = &database["metadata"];
     let namespace = metadata["namespace"].as_str()?;
-    let goes_away = facts.namespaces.get(namespace).is_none_or(|namespace| namespace.terminating);
-    if goes_away || !metadata["deletionTimestamp"].is_null() {
+    let is_terminating = facts.namespaces.get(namespace).is_none_or(|namespace| namespace.terminating);
+    if is_terminating || !metadata["deletionTimestamp"].is_null() {
         return None;
     }
     let used = (api_of(database)?.provider, metadata["name"].as_str()?);
@@ -64,7 +58,7 @@ mod tests {
         Facts { used_databases: [(reference(), databases)].into(), ..facts() }
     }
 
-    /// What is said of deleting a database; nothing where it may be.
+    /// The message of the refusal to delete a database; none if it is allowed.
     fn refused(change: &Value, facts: &Facts) -> Option<String> {
         let database = json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql",
             "metadata": {"name": "acid-api", "namespace": "ml"}});
@@ -79,15 +73,15 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_a_model_server_runs_with_is_kept() {
-        let told = refused(&json!({}), &used()).unwrap();
-        let begins = "tidegate refuses to delete postgresql acid-api: the model server Deployment/api runs with it";
-        assert!(told.starts_with(begins), "{told}");
-        assert_eq!(refused(&json!({}), &facts()), None, "nobody runs with it");
+    fn refuses_to_delete_a_database_in_use() {
+        let message = refused(&json!({}), &used()).unwrap();
+        let expected = "tidegate refuses to delete postgresql acid-api: model server Deployment/api uses it";
+        assert!(message.starts_with(expected), "{message}");
+        assert_eq!(refused(&json!({}), &facts()), None, "no model server uses it");
     }
 
     #[test]
-    fn nothing_else_is_stood_in_the_way_of() {
+    fn allows_everything_else() {
         for change in [
             json!({"operation": "UPDATE"}),
             json!({"oldObject": {"metadata": {"name": "acid-web"}}}),
@@ -99,8 +93,8 @@ mod tests {
         ] {
             assert_eq!(refused(&change, &used()), None, "{change}");
         }
-        let mut going = used();
-        going.namespaces.get_mut("ml").unwrap().terminating = true;
-        assert_eq!(refused(&json!({}), &going), None);
+        let mut terminating = used();
+        terminating.namespaces.get_mut("ml").unwrap().terminating = true;
+        assert_eq!(refused(&json!({}), &terminating), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Reviews of Tidegate's own kinds: what makes no sense is refused when it is applied, and not found out later.
+//! Reviews of Tidegate's own kinds: invalid policies and exceptions are refused when they are applied.
 
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -13,16 +13,16 @@ use tidegate_engine::facts::Facts;
 use tidegate_engine::policy::{Exception, Policy, PolicyConflicts, PolicySet};
 use tidegate_engine::workload::{Workload, WorkloadRef};
 
-/// Looks up a workload as it is stored; none where it is not followed.
+/// Looks up a stored workload; none if it is not watched.
 pub type Stored<'s> = &'s dyn Fn(&WorkloadRef) -> Option<Value>;
 
-/// What is said of an object: the warnings, or why it is refused.
-type Judgement = Result<Vec<String>, String>;
+/// The warnings about an object, or why it is refused.
+type Validation = Result<Vec<String>, String>;
 
 /// Answers a review of a `ServingPolicy` or `ServingException`.
 ///
 /// # Errors
-/// Says why the body is no review that could be answered.
+/// If the body is not a valid review.
 pub fn answer(
     body: &[u8],
     now: Timestamp,
@@ -32,7 +32,7 @@ pub fn answer(
 ) -> Result<Vec<u8>, BadReview> {
     let request = serde_json::from_slice::<Envelope<Value>>(body).map_err(BadReview::Malformed)?.request()?;
     let object = request.object.unwrap_or_default();
-    let judged = match &*request.kind.kind {
+    let validation = match &*request.kind.kind {
         "ServingPolicy" => of_policy(&object, request.old_object.as_ref(), policies).map(|(policy, mut warnings)| {
             warnings.extend(held(policy, policies, facts, stored));
             warnings
@@ -41,7 +41,7 @@ pub fn answer(
         _ => Ok(Vec::new()),
     };
     let named = format!("{} {}", request.kind.kind, request.name);
-    Ok(match judged {
+    Ok(match validation {
         Ok(warnings) => Answer { warnings, ..Answer::allow(&request.uid) },
         Err(why) => Answer::refuse(&request.uid, format!("tidegate refuses {named}: {why}"), Vec::new()),
     }
@@ -51,7 +51,7 @@ pub fn answer(
 fn of_policy(object: &Value, old: Option<&Value>, policies: &PolicySet) -> Result<(Policy, Vec<String>), String> {
     let policy = compiled(object)?;
     let PolicyConflicts { conflicts, contradictions } = policies.beside(&policy);
-    // Like a workload, a policy is not refused for what was so before.
+    // Like a workload, a policy is not refused for problems that it had before.
     let before = old.and_then(|old| compiled(old).ok()).map(|old| policies.beside(&old)).unwrap_or_default();
     let new: Vec<&str> = contradictions.difference(&before.contradictions).map(String::as_str).collect();
     if !new.is_empty() {
@@ -60,7 +60,7 @@ fn of_policy(object: &Value, old: Option<&Value>, policies: &PolicySet) -> Resul
     Ok((policy, contradictions.into_iter().chain(conflicts).collect()))
 }
 
-/// Tells of the workloads with an autoscaler of Tidegate's that have more replicas than a policy allows.
+/// Warns of workloads with an autoscaler managed by Tidegate that have more replicas than a policy allows.
 fn held(policy: Policy, policies: &PolicySet, facts: &Facts, stored: Stored) -> Option<String> {
     let name = policy.reference().name.clone();
     let scaled: Vec<&WorkloadRef> = facts.scaled_above(policy.least_max_replicas()?).collect();
@@ -79,22 +79,20 @@ fn compiled(object: &Value) -> Result<Policy, String> {
     Policy::compile(&read::<ServingPolicy>(object)?, &BUILTIN).map_err(|problem| report::chain(&problem))
 }
 
-fn of_exception(object: &Value, now: Timestamp, policies: &PolicySet) -> Judgement {
+fn of_exception(object: &Value, now: Timestamp, policies: &PolicySet) -> Validation {
     let exception =
         Exception::compile(&read::<ServingException>(object)?).map_err(|problem| report::chain(&problem))?;
     let mut warnings = Vec::new();
     if exception.expires() <= now {
-        warnings.push(format!("it expired {}: it excuses nothing", exception.expires()));
+        warnings.push(format!("the exception expired at {}: it has no effect", exception.expires()));
     }
     let unknown =
         exception.unknown_rules(&BUILTIN).filter(|id| !policies.policies().iter().any(|policy| policy.has_rule(id)));
-    warnings
-        .extend(unknown.map(|id| format!("there is no rule `{id}`: `tidegate explain` lists those that there are")));
+    warnings.extend(unknown.map(|id| format!("unknown rule `{id}`; run `tidegate explain` for a list")));
     for policy in policies.policies() {
         let never = exception.rules().filter(|id| policy.never_excepts(id));
         let name = &policy.reference().name;
-        warnings
-            .extend(never.map(|id| format!("policy {name} never lets `{id}` be excepted: it goes on being refused")));
+        warnings.extend(never.map(|id| format!("policy {name} does not allow exceptions to `{id}`: it still applies")));
     }
     Ok(warnings)
 }
@@ -110,10 +108,10 @@ mod tests {
     use super::*;
     use tidegate_engine::testing::{policies, scaled, with_container};
 
-    /// What is said of an object of one of our kinds, as the API server tells it.
-    fn told(kind: &str, spec: &Value, old: Option<&Value>) -> String {
-        let standing = policies(&[(
-            "standing",
+    /// The answer to an object of one of Tidegate's kinds, as text.
+    fn review(kind: &str, spec: &Value, old: Option<&Value>) -> String {
+        let other = policies(&[(
+            "other",
             json!({
                 "resources": {"cpu": {"limits": {"memory": "2Gi"}}}, "autoscaling": {"maxReplicas": 4},
                 "exceptions": {"never": ["privileged-container"]}
@@ -123,7 +121,7 @@ mod tests {
             let metadata = json!({"name": "new", "namespace": "ml", "creationTimestamp": "2026-01-01T00:00:00Z"});
             json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
         };
-        let review = json!({
+        let body = json!({
             "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
             "request": {
                 "uid": "u-1", "operation": "CREATE", "name": "new", "object": object(spec), "oldObject": old.map(object),
@@ -137,7 +135,7 @@ mod tests {
             object["spec"]["replicas"] = 3.into();
             Some(object)
         };
-        let answer = answer(review.to_string().as_bytes(), now, &standing, &scaled(1, 4), &stored).unwrap();
+        let answer = answer(body.to_string().as_bytes(), now, &other, &scaled(1, 4), &stored).unwrap();
         let response = serde_json::from_slice::<Value>(&answer).unwrap()["response"].take();
         assert_eq!(response["uid"], "u-1");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -149,33 +147,33 @@ mod tests {
     }
 
     #[test]
-    fn policies_are_refused_or_warned_of_when_they_are_applied() {
+    fn validates_policies() {
         let bound = json!({"resources": {"bounds": {"memory": {"max": "1Gi"}}}});
-        let told = [
-            told("ServingPolicy", &json!({}), None),
-            told("ServingPolicy", &json!({"enforcements": "warn"}), None),
-            told("ServingPolicy", &json!({"rules": {"no-latest": {}}}), None),
-            told("ServingPolicy", &json!({"autoscaling": {"maxReplicas": 5}}), None),
-            told("ServingPolicy", &bound, None),
-            told("ServingPolicy", &bound, Some(&bound)),
-            told("ServingPolicy", &json!({"priority": 1, "autoscaling": {"maxReplicas": 2}}), None),
-            told("ServingPolicy", &json!({"priority": 1, "autoscaling": {"maxReplicas": 3}}), None),
-            told("ServingPolicy", &json!({"priority": -1, "autoscaling": {"maxReplicas": 2}}), None),
-            told("ServingPolicy", &json!({"priority": 1, "autoscaling": {"engine": "none", "maxReplicas": 2}}), None),
+        let answers = [
+            review("ServingPolicy", &json!({}), None),
+            review("ServingPolicy", &json!({"enforcements": "warn"}), None),
+            review("ServingPolicy", &json!({"rules": {"no-latest": {}}}), None),
+            review("ServingPolicy", &json!({"autoscaling": {"maxReplicas": 5}}), None),
+            review("ServingPolicy", &bound, None),
+            review("ServingPolicy", &bound, Some(&bound)),
+            review("ServingPolicy", &json!({"priority": 1, "autoscaling": {"maxReplicas": 2}}), None),
+            review("ServingPolicy", &json!({"priority": 1, "autoscaling": {"maxReplicas": 3}}), None),
+            review("ServingPolicy", &json!({"priority": -1, "autoscaling": {"maxReplicas": 2}}), None),
+            review("ServingPolicy", &json!({"priority": 1, "autoscaling": {"engine": "none", "maxReplicas": 2}}), None),
         ];
-        insta::assert_snapshot!(told.join("\n\n"));
+        insta::assert_snapshot!(answers.join("\n\n"));
     }
 
     #[test]
-    fn exceptions_that_excuse_nothing_are_warned_of() {
+    fn warns_of_exceptions_without_effect() {
         let exception = |rules: Value, expires: &str| json!({"workloads": {"names": ["api"]}, "rules": rules, "reason": "a pilot", "expires": expires});
         let (later, earlier) = ("2027-01-01T00:00:00Z", "2026-01-01T00:00:00Z");
-        let told = [
-            told("ServingException", &exception(json!(["floating-tag"]), later), None),
-            told("ServingException", &exception(json!(["floating-tag"]), earlier), None),
-            told("ServingException", &exception(json!(["floating-tags", "privileged-container"]), later), None),
-            told("ServingException", &json!({"rules": []}), None),
+        let answers = [
+            review("ServingException", &exception(json!(["floating-tag"]), later), None),
+            review("ServingException", &exception(json!(["floating-tag"]), earlier), None),
+            review("ServingException", &exception(json!(["floating-tags", "privileged-container"]), later), None),
+            review("ServingException", &json!({"rules": []}), None),
         ];
-        insta::assert_snapshot!(told.join("\n\n"));
+        insta::assert_snapshot!(answers.join("\n\n"));
     }
 }

@@ -1,4 +1,4 @@
-//! Our own CA: making it, loading it, and issuing the served certificate from it.
+//! Tidegate's own CA: creating it, loading it, and issuing the served certificate.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -12,13 +12,13 @@ use super::folder::{self, Folder, PemFile, PemPair};
 use super::x509::{self, Lifetime};
 use super::{CLOCK_SKEW, CertsError, Remedy, crypto_provider};
 
-/// The common name of the CA, by which its certificates are told from those issued elsewhere.
+/// The common name of the CA, which identifies the certificates that Tidegate issued.
 pub(super) const NAME: &str = "Tidegate CA";
 
 const CA_LIFE: Duration = Duration::days(3650);
 const LEAF_LIFE: Duration = Duration::days(365);
 
-/// A CA which can issue.
+/// A CA with its private key.
 pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub(super) roots: RootCertStore,
@@ -26,7 +26,7 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    /// Makes a CA, without writing it.
+    /// Creates a CA, without writing it.
     pub(super) fn create(folder: &Folder, now: OffsetDateTime) -> Result<PemPair, CertsError> {
         let mut cert = folder.file(folder::CA_CERT, String::new());
         let failed = |source| CertsError::Issue { path: cert.path.clone(), source };
@@ -36,7 +36,7 @@ impl Authority {
         Ok(PemPair { cert, key: folder.file(folder::CA_KEY, key.serialize_pem()) })
     }
 
-    /// Loads a CA; of several certificates in its file the first one issues.
+    /// Loads a CA; if its file has several certificates, the first is the issuer.
     pub(super) fn load(files: &PemPair) -> Result<Self, CertsError> {
         let remedy = Remedy::RemakeAuthority;
         let der = x509::certificates(&files.cert, remedy)?.swap_remove(0);
@@ -53,7 +53,7 @@ impl Authority {
         Ok(Self { issuer, roots, lifetime: Lifetime::of(&parsed) })
     }
 
-    /// Issues a certificate for `names` with a key of its own, without writing it.
+    /// Issues a certificate for `names` with a new key, without writing it.
     pub(super) fn issue(
         &self,
         folder: &Folder,
@@ -106,7 +106,7 @@ fn common_name(name: &str) -> DistinguishedName {
     subject
 }
 
-/// 126 random bits below a set one, which makes a positive number of fixed length.
+/// Returns a random serial number: 126 random bits below a set bit, so a positive number of fixed length.
 fn serial(cert: &PemFile) -> Result<SerialNumber, CertsError> {
     let mut bytes = [0; 16];
     let drawn = crypto_provider().secure_random.fill(&mut bytes);

@@ -1,4 +1,4 @@
-//! What can go wrong with the certificates, and what to do about it.
+//! Errors of the certificates, each with a remedy.
 
 use std::fmt;
 use std::io;
@@ -11,22 +11,22 @@ use time::OffsetDateTime;
 #[derive(Debug, thiserror::Error)]
 pub enum CertsError {
     /// The list of names is empty.
-    #[error("there are no names to put into the certificate; give at least one DNS name or IP address")]
+    #[error("no names for the certificate; give at least one DNS name or IP address")]
     NoNames,
-    /// A name cannot stand in a certificate.
-    #[error("cannot put `{name}` into the certificate; give a DNS name or an IP address")]
+    /// A name is invalid.
+    #[error("invalid certificate name `{name}`: must be a DNS name or an IP address")]
     Name {
         /// The name as given.
         name: String,
-        /// Why it is refused.
+        /// Why it is invalid.
         source: InvalidDnsNameError,
     },
-    /// A file exists and cannot be read.
-    #[error("cannot read {path}; make it a file this process may read")]
+    /// A file exists but cannot be read.
+    #[error("cannot read {path}; make it readable for this process")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A file or the folder cannot be written.
@@ -34,27 +34,27 @@ pub enum CertsError {
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// One file of a pair is there and the other is not.
-    #[error("{path} is missing beside {}; {remedy}", .present.display())]
+    /// One file of a pair is missing.
+    #[error("{path} is missing, but {} exists; {remedy}", .present.display())]
     MissingHalf {
-        /// The absent file.
+        /// The missing file.
         path: PathBuf,
-        /// The file that is there.
+        /// The other file of the pair.
         present: PathBuf,
-        /// The way out.
+        /// What to do about it.
         remedy: Remedy,
     },
-    /// A file does not hold what its name says.
+    /// A file cannot be parsed.
     #[error("{path} is damaged; {remedy}")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// The way out.
+        /// What to do about it.
         remedy: Remedy,
-        /// What cannot be understood.
+        /// Why it cannot be parsed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The certificate in `ca.crt` may not sign others.
@@ -63,72 +63,72 @@ pub enum CertsError {
         /// The file.
         path: PathBuf,
     },
-    /// The private key of the CA is not the one its certificate names.
-    #[error("{path} is not the private key of the certificate beside it; {}", Remedy::RemakeAuthority)]
+    /// The private key of the CA does not match its certificate.
+    #[error("{path} does not match the certificate in ca.crt; {}", Remedy::RemakeAuthority)]
     KeyMismatch {
         /// The file with the private key.
         path: PathBuf,
     },
-    /// A certificate that is not ours to renew is past its end.
+    /// An externally managed certificate has expired.
     #[error("{path} expired at {not_after}; {remedy}")]
     Expired {
         /// The file.
         path: PathBuf,
         /// When it expired.
         not_after: OffsetDateTime,
-        /// The way out.
+        /// What to do about it.
         remedy: Remedy,
     },
-    /// A certificate starts in the future, which is more often a wrong clock than a wrong certificate.
+    /// A certificate is not valid yet, most likely because of a wrong clock.
     #[error("{path} is not valid before {not_before}; correct the clock, or {remedy}")]
     NotYetValid {
         /// The file.
         path: PathBuf,
         /// When it becomes valid.
         not_before: OffsetDateTime,
-        /// The way out.
+        /// What to do about it.
         remedy: Remedy,
     },
-    /// A certificate that is not ours to renew would be refused by the API server.
-    #[error("{path} would be refused by clients; {remedy}")]
+    /// The API server would reject an externally managed certificate.
+    #[error("{path} would be rejected by the API server; {remedy}")]
     Unfit {
         /// The file.
         path: PathBuf,
-        /// The way out.
+        /// What to do about it.
         remedy: Remedy,
-        /// Why it would be refused.
+        /// Why it would be rejected.
         source: rustls::Error,
     },
-    /// A certificate issued elsewhere lies in the folder without its CA.
-    #[error("{path} comes without the ca.crt it was issued by; add ca.crt, or {}", Remedy::RemakeLeaf)]
+    /// The folder has a certificate from another issuer without its CA.
+    #[error("{path} was issued by another CA, and ca.crt is missing; add ca.crt, or {}", Remedy::RemakeLeaf)]
     ForeignLeaf {
         /// The file.
         path: PathBuf,
     },
-    /// A certificate or key cannot be made.
-    #[error("cannot make {path}")]
+    /// A certificate or key cannot be created.
+    #[error("cannot create {path}")]
     Issue {
         /// The file it was meant for.
         path: PathBuf,
-        /// What the certificate library says.
+        /// The error of the certificate library.
         source: rcgen::Error,
     },
-    /// The system has no randomness for a serial number.
-    #[error("cannot draw a serial number for {path}; check that the system's random source works")]
+    /// The system's random source failed.
+    #[error("cannot generate a serial number for {path}; check the system's random source")]
     Serial {
         /// The file it was meant for.
         path: PathBuf,
     },
 }
 
-/// What to do about files that cannot be used.
+/// What to do about unusable files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
-    /// The CA is ours to remake, once somebody says so.
+    /// Tidegate recreates the CA once its files are deleted.
     RemakeAuthority,
-    /// The served certificate is ours to remake, once somebody says so.
+    /// Tidegate recreates the served certificate once its files are deleted.
     RemakeLeaf,
-    /// Somebody else issues the certificates.
+    /// The certificates are issued externally.
     AskIssuer,
 }
 
@@ -136,11 +136,11 @@ impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::RemakeAuthority => {
-                "restore ca.crt and ca.key together, or delete both to have a new CA made (caBundle changes with it)"
+                "restore ca.crt and ca.key together, or delete both to create a new CA (which changes caBundle)"
             }
-            Self::RemakeLeaf => "restore tls.crt and tls.key together, or delete both to have a new certificate issued",
+            Self::RemakeLeaf => "restore tls.crt and tls.key together, or delete both to issue a new certificate",
             Self::AskIssuer => {
-                "have ca.crt, tls.crt and tls.key issued anew, or empty the folder to have them made here"
+                "have ca.crt, tls.crt and tls.key reissued, or empty the folder to let tidegate create them"
             }
         })
     }

@@ -1,4 +1,4 @@
-//! The four files on disk: which are there, and how they are written.
+//! The four files on disk: reading and writing them.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -12,12 +12,12 @@ pub(super) const CA_KEY: &str = "ca.key";
 pub(super) const LEAF_CERT: &str = "tls.crt";
 pub(super) const LEAF_KEY: &str = "tls.key";
 
-/// The folder that holds the certificates; it need not exist yet.
+/// The folder of the certificates; it need not exist yet.
 pub(super) struct Folder<'a> {
     dir: &'a Path,
 }
 
-/// The text of a PEM file and where it lives, or is going to.
+/// The text and path of a PEM file, which need not exist yet.
 #[derive(Clone)]
 pub(super) struct PemFile {
     pub(super) path: PathBuf,
@@ -30,7 +30,7 @@ pub(super) struct PemPair {
     pub(super) key: PemFile,
 }
 
-/// Which of the files are there, and so who keeps the folder.
+/// Which of the files exist, and so whether the folder is Tidegate's own.
 pub(super) enum Contents {
     Empty,
     LeafOnly(PemPair),
@@ -43,15 +43,15 @@ impl<'a> Folder<'a> {
         Self { dir }
     }
 
-    /// A file of this folder with the given text, not written yet.
+    /// Returns a file of this folder with this text, without writing it.
     pub(super) fn file(&self, name: &str, text: String) -> PemFile {
         PemFile { path: self.dir.join(name), text }
     }
 
     pub(super) fn contents(&self) -> Result<Contents, CertsError> {
         let (ca_cert, ca_key) = (self.read(CA_CERT)?, self.read(CA_KEY)?);
-        let ours = ca_key.is_some() || ca_cert.is_none();
-        let leaf = self.leaf(if ours { Remedy::RemakeLeaf } else { Remedy::AskIssuer })?;
+        let is_own = ca_key.is_some() || ca_cert.is_none();
+        let leaf = self.leaf(if is_own { Remedy::RemakeLeaf } else { Remedy::AskIssuer })?;
         match (ca_cert, ca_key, leaf) {
             (None, None, None) => Ok(Contents::Empty),
             (None, None, Some(leaf)) => Ok(Contents::LeafOnly(leaf)),
@@ -62,7 +62,7 @@ impl<'a> Folder<'a> {
         }
     }
 
-    /// Writes the files so that a reader sees each one whole, old or new.
+    /// Replaces the files atomically, one by one.
     pub(super) fn write(&self, files: &[&PemFile]) -> Result<(), CertsError> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(self.dir).map_err(write_error(self.dir))?;
@@ -82,7 +82,7 @@ impl<'a> Folder<'a> {
     fn read(&self, name: &str) -> Result<Option<PemFile>, CertsError> {
         let path = self.dir.join(name);
         match fs::read(&path) {
-            // Bytes which are not text hold no PEM block either, and are reported as damaged later on.
+            // Bytes that are not text contain no PEM block, and are reported as damaged later.
             Ok(bytes) => Ok(Some(PemFile { path, text: String::from_utf8_lossy(&bytes).into_owned() })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(CertsError::Read { path, source }),
@@ -94,7 +94,7 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// A file written beside its place, which disappears unless it is published.
+/// A temporary file next to its target, deleted unless it is published.
 struct Staged<'a> {
     temporary: PathBuf,
     path: &'a Path,
@@ -107,7 +107,7 @@ impl<'a> Staged<'a> {
         Ok(staged)
     }
 
-    /// A leftover of a process that was killed goes first, since opening it would keep its mode.
+    /// Writes the temporary file. One left by a killed process is deleted first: opening it would keep its mode.
     fn fill(&self, text: &str) -> io::Result<()> {
         let _ = fs::remove_file(&self.temporary);
         let mode = if self.path.extension().is_some_and(|extension| extension == "key") { 0o600 } else { 0o644 };

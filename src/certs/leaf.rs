@@ -1,4 +1,4 @@
-//! The served certificate: reading it, and asking whether clients would accept it.
+//! The served certificate: reading it, and verifying it as a client would.
 
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::pki_types::pem::PemObject as _;
@@ -13,7 +13,7 @@ use super::folder::{PemFile, PemPair};
 use super::x509::{self, Lifetime};
 use super::{Certificates, CertsError, Origin, Remedy, crypto_provider};
 
-/// A served certificate with its key, readable but not yet judged.
+/// A served certificate with its key, not verified yet.
 pub(super) struct Leaf {
     certified: CertifiedKey,
     key: PrivateKeyDer<'static>,
@@ -30,7 +30,7 @@ impl Leaf {
         Ok(Self { certified, key, issuer_name, lifetime })
     }
 
-    /// The common name of whoever issued it.
+    /// The common name of its issuer.
     pub(super) fn issuer_name(&self) -> Option<&str> {
         self.issuer_name.as_deref()
     }
@@ -39,7 +39,7 @@ impl Leaf {
         self.lifetime.renew_at()
     }
 
-    /// Judges as a client would: the key, the chain up to `roots`, the dates, the purpose and every name.
+    /// Verifies as a client would: the key, the chain up to `roots`, the dates, the purpose and every name.
     pub(super) fn verify(
         &self,
         roots: &RootCertStore,

@@ -1,4 +1,4 @@
-//! Every state a folder can be in, with time as a parameter.
+//! Tests of every state of the folder, with time as a parameter.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -23,7 +23,7 @@ fn days(days: i64) -> OffsetDateTime {
     start() + Duration::days(days)
 }
 
-/// A folder that a first start has filled.
+/// A temporary folder for certificates.
 struct Fixture {
     root: TempDir,
 }
@@ -52,10 +52,10 @@ impl Fixture {
         load_or_create(&self.dir(), &names, now)
     }
 
-    fn refusal(&self, now: OffsetDateTime) -> CertsError {
+    fn load_error(&self, now: OffsetDateTime) -> CertsError {
         let before = self.bytes();
         let error = self.load(&[SERVICE], now).unwrap_err();
-        assert_eq!(self.bytes(), before, "a refusal must not change the folder");
+        assert_eq!(self.bytes(), before, "an error must not change the folder");
         error
     }
 
@@ -89,16 +89,16 @@ fn leaf(certificates: &Certificates) -> X509Certificate<'_> {
 }
 
 #[test]
-fn empty_folder_is_filled() {
+fn fills_an_empty_folder() {
     let fixture = Fixture::empty();
-    let made = fixture.load(&[SERVICE], start()).unwrap();
-    assert_eq!(made.origin, Origin::Created);
-    assert_eq!(made.ca_pem, fixture.text("ca.crt"));
+    let created = fixture.load(&[SERVICE], start()).unwrap();
+    assert_eq!(created.origin, Origin::Created);
+    assert_eq!(created.ca_pem, fixture.text("ca.crt"));
     assert!(fixture.bytes().iter().all(Option::is_some));
 }
 
 #[test]
-fn keys_and_folder_are_private_and_nothing_is_left_over() {
+fn keys_and_folder_are_private_and_no_temporary_file_is_left() {
     let fixture = Fixture::filled();
     assert_eq!((fixture.mode("ca.key"), fixture.mode("tls.key")), (0o600, 0o600));
     assert_eq!((fixture.mode("ca.crt"), fixture.mode("")), (0o644, 0o700));
@@ -106,10 +106,10 @@ fn keys_and_folder_are_private_and_nothing_is_left_over() {
 }
 
 #[test]
-fn leaf_has_the_lifetime_usages_and_names_asked_for() {
-    let made = Fixture::empty().load(&[SERVICE, "10.0.0.1", "::1"], start()).unwrap();
-    let leaf = leaf(&made);
-    assert_eq!(made.not_after, days(365));
+fn leaf_has_the_requested_lifetime_usages_and_names() {
+    let created = Fixture::empty().load(&[SERVICE, "10.0.0.1", "::1"], start()).unwrap();
+    let leaf = leaf(&created);
+    assert_eq!(created.not_after, days(365));
     assert_eq!(leaf.validity().not_before.to_datetime(), start() - Duration::HOUR);
     assert_eq!(leaf.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 3);
     assert!(leaf.extended_key_usage().unwrap().unwrap().value.server_auth);
@@ -118,27 +118,27 @@ fn leaf_has_the_lifetime_usages_and_names_asked_for() {
 }
 
 #[test]
-fn leaf_points_at_the_ca_by_key_identifier() {
+fn leaf_refers_to_the_ca_by_key_identifier() {
     let fixture = Fixture::filled();
-    let made = fixture.load(&[SERVICE], start()).unwrap();
-    let ca = x509_parser::pem::parse_x509_pem(made.ca_pem.as_bytes()).unwrap().1;
+    let created = fixture.load(&[SERVICE], start()).unwrap();
+    let ca = x509_parser::pem::parse_x509_pem(created.ca_pem.as_bytes()).unwrap().1;
     let ca = ca.parse_x509().unwrap();
     let own = ca.iter_extensions().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::SubjectKeyIdentifier(own) => Some(own.0),
         _ => None,
     });
-    let leaf = leaf(&made);
-    let pointed_at = leaf.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+    let leaf = leaf(&created);
+    let referred = leaf.iter_extensions().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::AuthorityKeyIdentifier(issuer) => issuer.key_identifier.as_ref().map(|id| id.0),
         _ => None,
     });
-    assert!(own.is_some() && own == pointed_at);
+    assert!(own.is_some() && own == referred);
     assert!(ca.key_usage().unwrap().unwrap().value.key_cert_sign());
     assert_eq!(ca.validity().not_after.to_datetime(), days(3650));
 }
 
 #[test]
-fn fitting_files_are_reused_byte_for_byte() {
+fn reuses_valid_files_unchanged() {
     let fixture = Fixture::filled();
     let before = fixture.bytes();
     let found = fixture.load(&[SERVICE], days(200)).unwrap();
@@ -147,7 +147,7 @@ fn fitting_files_are_reused_byte_for_byte() {
 }
 
 #[test]
-fn a_subset_of_the_names_and_another_spelling_still_fit() {
+fn accepts_a_subset_of_the_names_and_another_spelling() {
     let fixture = Fixture::empty();
     fixture.load(&[SERVICE, "localhost"], start()).unwrap();
     let found = fixture.load(&["Tidegate.tidegate-system.SVC."], start()).unwrap();
@@ -157,13 +157,13 @@ fn a_subset_of_the_names_and_another_spelling_still_fit() {
 #[test]
 fn leaf_is_reissued_exactly_when_a_third_of_its_life_is_left() {
     let fixture = Fixture::filled();
-    let made = fixture.load(&[SERVICE], start()).unwrap();
-    let just_before = fixture.load(&[SERVICE], made.renew_at - Duration::SECOND).unwrap();
+    let created = fixture.load(&[SERVICE], start()).unwrap();
+    let just_before = fixture.load(&[SERVICE], created.renew_at - Duration::SECOND).unwrap();
     assert_eq!(just_before.origin, Origin::Reused);
-    let renewed = fixture.load(&[SERVICE], made.renew_at).unwrap();
+    let renewed = fixture.load(&[SERVICE], created.renew_at).unwrap();
     assert_eq!(renewed.origin, Origin::LeafIssued);
-    assert_eq!(renewed.ca_pem, made.ca_pem);
-    assert_ne!(leaf(&renewed).raw_serial(), leaf(&made).raw_serial());
+    assert_eq!(renewed.ca_pem, created.ca_pem);
+    assert_ne!(leaf(&renewed).raw_serial(), leaf(&created).raw_serial());
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn leaf_is_reissued_for_a_further_name() {
 }
 
 #[test]
-fn leaf_is_issued_where_only_the_ca_is_there() {
+fn leaf_is_issued_if_only_the_ca_exists() {
     let fixture = Fixture::filled().without(&["tls.crt", "tls.key"]);
     assert_eq!(fixture.load(&[SERVICE], start()).unwrap().origin, Origin::LeafIssued);
 }
@@ -205,94 +205,97 @@ fn leaf_does_not_outlive_its_ca() {
 fn expired_ca_is_replaced_along_with_its_leaf() {
     let fixture = Fixture::filled();
     let old = fixture.text("ca.crt");
-    let made = fixture.load(&[SERVICE], days(3650) - CLOCK_SKEW).unwrap();
-    assert_eq!(made.origin, Origin::Created);
-    assert_ne!(made.ca_pem, old);
+    let created = fixture.load(&[SERVICE], days(3650) - CLOCK_SKEW).unwrap();
+    assert_eq!(created.origin, Origin::Created);
+    assert_ne!(created.ca_pem, old);
 }
 
 #[test]
-fn a_new_leaf_is_never_due_at_once_however_old_its_ca() {
+fn a_new_leaf_is_not_due_for_renewal_at_once() {
     let fixture = Fixture::filled();
     let last_moment = days(3650) - CLOCK_SKEW - Duration::SECOND;
-    let made = fixture.load(&[SERVICE], last_moment).unwrap();
-    assert_eq!(made.origin, Origin::LeafIssued);
-    assert!(made.renew_at > last_moment);
+    let created = fixture.load(&[SERVICE], last_moment).unwrap();
+    assert_eq!(created.origin, Origin::LeafIssued);
+    assert!(created.renew_at > last_moment);
 }
 
 #[test]
-fn deleting_our_ca_makes_everything_anew() {
+fn recreates_everything_after_the_ca_is_deleted() {
     let fixture = Fixture::filled().without(&["ca.crt", "ca.key"]);
     assert_eq!(fixture.load(&[SERVICE], start()).unwrap().origin, Origin::Created);
 }
 
 #[test]
-fn foreign_leaf_without_its_ca_is_left_alone() {
+fn keeps_a_leaf_of_another_issuer_without_its_ca() {
     let key = KeyPair::generate().unwrap();
     let foreign = CertificateParams::new([SERVICE.to_owned()]).unwrap().self_signed(&key).unwrap();
     let fixture = Fixture::filled()
         .without(&["ca.crt", "ca.key"])
         .with("tls.crt", &foreign.pem())
         .with("tls.key", &key.serialize_pem());
-    assert!(matches!(fixture.refusal(start()), CertsError::ForeignLeaf { .. }));
+    assert!(matches!(fixture.load_error(start()), CertsError::ForeignLeaf { .. }));
 }
 
 #[test]
-fn half_a_pair_is_refused_by_name() {
-    for gone in ["ca.crt", "tls.crt", "tls.key"] {
-        let error = Fixture::filled().without(&[gone]).refusal(start());
-        assert!(matches!(&error, CertsError::MissingHalf { path, .. } if path.ends_with(gone)), "{gone}: {error}");
+fn names_the_missing_file_of_a_pair() {
+    for missing in ["ca.crt", "tls.crt", "tls.key"] {
+        let error = Fixture::filled().without(&[missing]).load_error(start());
+        assert!(
+            matches!(&error, CertsError::MissingHalf { path, .. } if path.ends_with(missing)),
+            "{missing}: {error}"
+        );
     }
 }
 
 #[test]
-fn ca_certificate_alone_is_refused() {
-    let error = Fixture::filled().without(&["ca.key", "tls.crt", "tls.key"]).refusal(start());
+fn rejects_a_ca_certificate_alone() {
+    let error = Fixture::filled().without(&["ca.key", "tls.crt", "tls.key"]).load_error(start());
     assert!(matches!(&error, CertsError::MissingHalf { path, .. } if path.ends_with("ca.key")), "{error}");
 }
 
 #[test]
-fn damaged_file_is_refused_by_name_with_a_way_out() {
+fn names_a_damaged_file_and_a_remedy() {
     for name in FILES {
-        let error = Fixture::filled().with(name, "-----BEGIN NOTHING-----\n").refusal(start());
+        let error = Fixture::filled().with(name, "-----BEGIN NOTHING-----\n").load_error(start());
         assert!(matches!(&error, CertsError::Damaged { path, .. } if path.ends_with(name)), "{name}: {error}");
         assert!(error.to_string().contains("delete both"), "{error}");
     }
 }
 
 #[test]
-fn truncated_contents_of_a_block_count_as_damage() {
+fn truncated_blocks_count_as_damaged() {
     let block = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
     for name in ["ca.crt", "tls.crt"] {
-        assert!(matches!(Fixture::filled().with(name, block).refusal(start()), CertsError::Damaged { .. }));
+        assert!(matches!(Fixture::filled().with(name, block).load_error(start()), CertsError::Damaged { .. }));
     }
     let block = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
     for name in ["ca.key", "tls.key"] {
-        assert!(matches!(Fixture::filled().with(name, block).refusal(start()), CertsError::Damaged { .. }));
+        assert!(matches!(Fixture::filled().with(name, block).load_error(start()), CertsError::Damaged { .. }));
     }
 }
 
 #[test]
-fn ca_key_of_another_ca_is_refused() {
+fn rejects_the_key_of_another_ca() {
     let fixture = Fixture::filled().with("ca.key", &Fixture::filled().text("ca.key"));
-    assert!(matches!(fixture.refusal(start()), CertsError::KeyMismatch { .. }));
+    assert!(matches!(fixture.load_error(start()), CertsError::KeyMismatch { .. }));
 }
 
 #[test]
-fn ca_file_with_an_ordinary_certificate_is_refused() {
+fn rejects_a_ca_file_with_an_ordinary_certificate() {
     let filled = Fixture::filled();
     let (cert, key) = (filled.text("tls.crt"), filled.text("tls.key"));
     let fixture = filled.with("ca.crt", &cert).with("ca.key", &key);
-    assert!(matches!(fixture.refusal(start()), CertsError::NotAuthority { .. }));
+    assert!(matches!(fixture.load_error(start()), CertsError::NotAuthority { .. }));
 }
 
 #[test]
-fn ca_from_the_future_is_refused_rather_than_replaced() {
-    let error = Fixture::filled().refusal(days(-1));
+fn rejects_a_ca_that_is_not_valid_yet() {
+    let error = Fixture::filled().load_error(days(-1));
     assert!(matches!(&error, CertsError::NotYetValid { .. }) && error.to_string().contains("clock"), "{error}");
 }
 
 #[test]
-fn names_are_required_and_checked() {
+fn names_are_required_and_validated() {
     let fixture = Fixture::empty();
     assert!(matches!(fixture.load(&[], start()), Err(CertsError::NoNames)));
     for name in ["", "two words", "*.svc", "a..b"] {
@@ -302,7 +305,7 @@ fn names_are_required_and_checked() {
 }
 
 #[test]
-fn leftover_of_a_killed_process_is_no_obstacle() {
+fn ignores_a_temporary_file_left_by_a_killed_process() {
     let fixture = Fixture::filled().with("tls.key.tmp", "half a k").without(&["tls.crt", "tls.key"]);
     fixture.load(&[SERVICE], start()).unwrap();
     assert_eq!(fixture.mode("tls.key"), 0o600);
@@ -310,7 +313,7 @@ fn leftover_of_a_killed_process_is_no_obstacle() {
 }
 
 #[test]
-fn folder_that_cannot_be_made_is_an_error_naming_it() {
+fn error_names_a_folder_that_cannot_be_created() {
     let fixture = Fixture::empty();
     fs::write(fixture.dir(), "a file").unwrap();
     let error = fixture.load(&[SERVICE], start()).unwrap_err();
@@ -319,8 +322,8 @@ fn folder_that_cannot_be_made_is_an_error_naming_it() {
 
 #[test]
 fn debug_output_hides_the_key() {
-    let made = Fixture::empty().load(&[SERVICE], start()).unwrap();
-    let PrivateKeyDer::Pkcs8(key) = &made.key else { panic!("not PKCS#8") };
+    let created = Fixture::empty().load(&[SERVICE], start()).unwrap();
+    let PrivateKeyDer::Pkcs8(key) = &created.key else { panic!("not PKCS#8") };
     let first = format!("{:?}", &key.secret_pkcs8_der()[..20]);
-    assert!(!format!("{made:?}").contains(first.trim_matches(['[', ']'])));
+    assert!(!format!("{created:?}").contains(first.trim_matches(['[', ']'])));
 }

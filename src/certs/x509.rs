@@ -1,4 +1,4 @@
-//! Reading certificates: PEM blocks, dates and trust anchors.
+//! Parses certificates: PEM blocks, dates and trust anchors.
 
 use std::path::Path;
 
@@ -24,12 +24,12 @@ impl Lifetime {
         Self { not_before: validity.not_before.to_datetime(), not_after: validity.not_after.to_datetime() }
     }
 
-    /// When a third of the life is left.
+    /// When a third of the lifetime is left.
     pub(super) fn renew_at(&self) -> OffsetDateTime {
         self.not_after - (self.not_after - self.not_before) / 3
     }
 
-    /// Requires `now` to lie within the life of the certificate in `path`.
+    /// Requires the certificate in `path` to be valid at `now`.
     pub(super) fn require(&self, path: &Path, remedy: Remedy, now: OffsetDateTime) -> Result<(), CertsError> {
         let Self { not_before, not_after } = *self;
         let path = || path.to_owned();
@@ -43,18 +43,18 @@ impl Lifetime {
     }
 }
 
-/// The certificates in a PEM file, at least one.
+/// Returns the certificates in a PEM file, at least one.
 pub(super) fn certificates(file: &PemFile, remedy: Remedy) -> Result<Vec<CertificateDer<'static>>, CertsError> {
     let found: Vec<_> = CertificateDer::pem_slice_iter(file.text.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|error| damaged(file, remedy, error))?;
     if found.is_empty() {
-        return Err(damaged(file, remedy, "it holds no CERTIFICATE block"));
+        return Err(damaged(file, remedy, "no CERTIFICATE block found"));
     }
     Ok(found)
 }
 
-/// Reads one certificate of a file.
+/// Parses one certificate of a file.
 pub(super) fn parse<'a>(
     der: &'a CertificateDer<'_>,
     file: &PemFile,
@@ -66,14 +66,14 @@ pub(super) fn parse<'a>(
     }
 }
 
-/// Trust in a single certificate of a file.
+/// Returns a root store with one certificate of a file.
 pub(super) fn root(der: &CertificateDer<'static>, file: &PemFile, remedy: Remedy) -> Result<RootCertStore, CertsError> {
     let mut roots = RootCertStore::empty();
     roots.add(der.clone()).map_err(|error| damaged(file, remedy, error))?;
     Ok(roots)
 }
 
-/// Trust in those CA certificates of a file that are valid now, which must be at least one.
+/// Returns a root store with the CA certificates of a file that are valid now, at least one.
 pub(super) fn roots_valid_at(file: &PemFile, now: OffsetDateTime) -> Result<RootCertStore, CertsError> {
     let mut roots = RootCertStore::empty();
     let mut refused = None;
@@ -90,7 +90,7 @@ pub(super) fn roots_valid_at(file: &PemFile, now: OffsetDateTime) -> Result<Root
     }
 }
 
-/// The time as the verifier wants it; times before 1970 count as 1970.
+/// Converts a time for the verifier; times before 1970 count as 1970.
 pub(super) fn unix_time(now: OffsetDateTime) -> UnixTime {
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
     UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))

@@ -1,5 +1,4 @@
-//! `tidegate adopt`: takes workloads over that ran before Tidegate, as they are. Their companions are made, and no pod
-//! restarts.
+//! `tidegate adopt`: adopts workloads that were created before Tidegate. Their companions are created; no pod restarts.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,11 +12,11 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::cluster::{connect, read_around, workload_kind, workloads};
-use super::files::say;
+use super::files::print;
 use super::serve::{DEFAULT_SELECTOR, Scope};
 use crate::controller::resource_of;
 use crate::manifests::Manifests;
-use crate::report::{check, plural};
+use crate::report::{changes, check, plain, plural};
 use tidegate_engine::api::ADOPTED_ANNOTATION;
 use tidegate_engine::decision::{Evaluation, Operation, Receipt, Request, User};
 use tidegate_engine::facts::Facts;
@@ -31,24 +30,24 @@ pub(super) struct Args {
     /// The workloads, such as `deployment/api`.
     #[arg(required_unless_present = "all", value_name = "KIND/NAME")]
     workloads: Vec<String>,
-    /// All model servers of the namespace that ran before Tidegate.
+    /// All model servers in the namespace that were created before Tidegate.
     #[arg(long, conflicts_with = "workloads")]
     all: bool,
     /// The namespace of the workloads.
     #[arg(long, short, default_value = "default", value_name = "NAME")]
     namespace: String,
-    /// Adopts them, rather than show what that would do.
+    /// Adopts the workloads. Without this, only shows what would change.
     #[arg(long)]
     yes: bool,
     /// The labels that make a workload a model server.
     #[arg(long, default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE")]
     selector: Scope,
-    /// The kubeconfig to use, rather than $KUBECONFIG or ~/.kube/config.
+    /// The kubeconfig to use instead of $KUBECONFIG or ~/.kube/config.
     #[arg(long, env = "TIDEGATE_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 }
 
-/// Adopts workloads, or shows what that would do.
+/// Adopts workloads, or shows what that would change.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(adopt(args))?;
@@ -65,80 +64,80 @@ async fn adopt(args: Args) -> anyhow::Result<()> {
     for (kind, name) in &named {
         let is_meant = |object: &Value| object["kind"] == *kind && object["metadata"]["name"] == **name;
         if !input.workloads.iter().any(|found| is_meant(&found.object)) {
-            bail!("there is no {kind} {name} in namespace {namespace}");
+            bail!("{kind} {name} not found in namespace {namespace}");
         }
     }
     for found in &input.workloads {
         let workload = Workload::view(&found.object)?;
         let is_named = named.contains(&(workload.kind(), workload.name()));
-        let would = Would::of(&found.object, &policies, &input.facts)?;
-        let is_asked_for = is_named || all && matches!(would, Would::Adopt(_));
-        if !is_asked_for {
+        let outcome = Adoption::of(&found.object, &policies, &input.facts)?;
+        let is_selected = is_named || all && matches!(outcome, Adoption::Adopt(_));
+        if !is_selected {
             continue;
         }
-        say(&would.told(&workload, yes))?;
-        if matches!(would, Would::Adopt(_)) {
+        print(&outcome.summary(&workload, yes))?;
+        if matches!(outcome, Adoption::Adopt(_)) {
             adopted += 1;
             if yes {
                 mark(&client, &workload).await?;
             }
         }
     }
-    say(&match (adopted, yes) {
+    print(&match (adopted, yes) {
         (0, _) => "nothing to adopt\n".to_owned(),
         (count, true) => format!("adopted {}\n", plural(count, "workload")),
-        (count, false) => format!("{} would be adopted; --yes does it\n", plural(count, "workload")),
+        (count, false) => format!("{} would be adopted; pass --yes to adopt\n", plural(count, "workload")),
     })
 }
 
-/// What adopting a workload would come to.
-enum Would {
-    /// It would be adopted, and this follows, a line each.
+/// The outcome of adopting a workload.
+enum Adoption {
+    /// The workload is adopted, with these consequences, one per line.
     Adopt(String),
-    /// It would not, for this.
-    Leave(&'static str),
+    /// The workload is skipped, for this reason.
+    Skip(&'static str),
 }
 
-impl Would {
+impl Adoption {
     fn of(object: &Value, policies: &PolicySet, facts: &Facts) -> anyhow::Result<Self> {
         let now = evaluation(object, policies, facts)?;
         if !now.is_unmanaged() {
-            return Ok(Self::Leave(why_not(&now)));
+            return Ok(Self::Skip(why_not(&now)));
         }
         let mut marked = object.clone();
         marked["metadata"]["annotations"][ADOPTED_ANNOTATION] = "true".into();
         let then = evaluation(&marked, policies, facts)?;
         let workload = Workload::view(object)?;
-        let mut text = String::from("  pod template: as it is, no pod restarts\n");
-        text.push_str(&check::made(&then));
+        let mut text = String::from("  pod template: unchanged, no pod restarts\n");
+        text.push_str(&changes(check::injected(&then).len(), &check::companions(&then)));
         for found in facts.autoscalers_of(&workload.reference()) {
-            let _ = writeln!(text, "  autoscaler: {} is there, and is the one that counts", found.reference());
+            let _ = writeln!(text, "  autoscaler: {} exists and is used", found.reference());
         }
         let labels = &workload.template()["metadata"]["labels"];
         for budget in facts.budgets_for(workload.namespace(), labels) {
-            let _ = writeln!(text, "  budget: PodDisruptionBudget/{budget} is there, and is the one that counts");
+            let _ = writeln!(text, "  budget: PodDisruptionBudget/{budget} exists and is used");
         }
         let verdict = then.verdict();
-        for broken in verdict.violations.iter().chain(&verdict.warned) {
-            let _ = writeln!(text, "  does not conform: {broken}");
+        for violation in verdict.violations.iter().chain(&verdict.warned) {
+            let _ = writeln!(text, "  does not conform: {violation}");
         }
-        text.push_str(&after_a_change(&marked, &check::companions(&then), policies, facts)?);
+        text.push_str(&next_update(&marked, &check::companions(&then), policies, facts)?);
         Ok(Self::Adopt(text))
     }
 
-    fn told(&self, workload: &Workload, yes: bool) -> String {
+    fn summary(&self, workload: &Workload, yes: bool) -> String {
         let head = format!("{} {}/{}", workload.kind(), workload.namespace(), workload.name());
         match self {
-            Self::Adopt(follows) if yes => format!("{head}: adopted\n{follows}"),
-            Self::Adopt(follows) => format!("{head}: would be adopted\n{follows}"),
-            Self::Leave(why) => format!("{head}: left alone: {why}\n"),
+            Self::Adopt(changes) if yes => format!("{head}: adopted\n{changes}"),
+            Self::Adopt(changes) => format!("{head}: would be adopted\n{changes}"),
+            Self::Skip(reason) => format!("{head}: skipped: {reason}\n"),
         }
     }
 }
 
-/// Tells what the next change of the pod template will bring: what is injected into it, and what is made then that is not made
-/// now.
-fn after_a_change(adopted: &Value, made: &[String], policies: &PolicySet, facts: &Facts) -> anyhow::Result<String> {
+/// Returns what the next change of the pod template will inject, and which companions it will create that are not among
+/// `created`.
+fn next_update(adopted: &Value, created: &[String], policies: &PolicySet, facts: &Facts) -> anyhow::Result<String> {
     let mut changed = adopted.clone();
     let old = Workload::view(adopted)?;
     let template = kind::fields(old.known_kind().template()).fold(&mut changed, |place, field| &mut place[field]);
@@ -148,15 +147,16 @@ fn after_a_change(adopted: &Value, made: &[String], policies: &PolicySet, facts:
     let next = Evaluation::new(Request { operation: Operation::Update, workload, old, user, now }, policies, facts);
     let stored = next.to_json();
     let pod = Workload::view(&stored)?.pod_spec();
-    let injected = next.receipt().map(Receipt::entries).unwrap_or_default().into_iter().map(|entry| {
-        let value = entry.path.get(pod).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        format!("injected: {}: {}", entry.path, value.unwrap_or_default())
-    });
-    let told = next.notes().into_iter().map(|note| format!("warning: {note}"));
-    let made_then = check::companions(&next).into_iter().filter(|line| !made.contains(line));
-    let refused = next.verdict().violations.iter().map(|broken| format!("refused: {broken}"));
-    let lines: Vec<String> = injected.chain(told).chain(made_then).chain(refused).collect();
-    let head = "  with the next change of its pod template:\n";
+    let injected = next
+        .receipt()
+        .into_iter()
+        .flat_map(Receipt::entries)
+        .map(|entry| format!("injected: {}: {}", entry.path, entry.path.get(pod).map(plain).unwrap_or_default()));
+    let warnings = next.notes().into_iter().map(|note| format!("warning: {note}"));
+    let companions = check::companions(&next).into_iter().filter(|line| !created.contains(line));
+    let refused = next.verdict().violations.iter().map(|violation| format!("refused: {violation}"));
+    let lines: Vec<String> = injected.chain(warnings).chain(companions).chain(refused).collect();
+    let head = "  with the next change of the pod template:\n";
     let text = |line: String| format!("    {line}\n");
     Ok(if lines.is_empty() {
         String::new()
@@ -165,17 +165,17 @@ fn after_a_change(adopted: &Value, made: &[String], policies: &PolicySet, facts:
     })
 }
 
-/// What `kubectl rollout restart` changes in a pod template.
+/// The annotation that `kubectl rollout restart` sets in a pod template.
 const RESTARTED_ANNOTATION: &str = "kubectl.kubernetes.io/restartedAt";
 
 fn why_not(evaluation: &Evaluation) -> &'static str {
     if evaluation.receipt().is_some() {
-        return "tidegate keeps it already";
+        return "already managed by tidegate";
     }
     if evaluation.policies().is_empty() {
-        return "it is no model server, or no policy is for it";
+        return "not a model server, or no policy matches it";
     }
-    "no policy in `warn` or `enforce` is for it, or another controller owns it"
+    "no policy in `warn` or `enforce` matches it, or another controller owns it"
 }
 
 fn evaluation<'a>(object: &'a Value, policies: &'a PolicySet, facts: &'a Facts) -> anyhow::Result<Evaluation<'a>> {
@@ -186,25 +186,26 @@ fn evaluation<'a>(object: &'a Value, policies: &'a PolicySet, facts: &'a Facts) 
 
 fn named(workloads: &[String]) -> anyhow::Result<BTreeSet<(&'static str, &str)>> {
     let named = workloads.iter().map(|workload| {
-        let (kind, name) = workload.split_once('/').with_context(|| format!("`{workload}` is written as KIND/NAME"))?;
+        let invalid = || format!("invalid workload `{workload}`: must be KIND/NAME");
+        let (kind, name) = workload.split_once('/').with_context(invalid)?;
         Ok((workload_kind(kind)?.kind, name))
     });
     named.collect()
 }
 
-/// Marks a workload as adopted. The webhook writes its receipt, and the controller makes its companions.
+/// Marks a workload as adopted. The webhook writes its receipt, and the controller creates its companions.
 async fn mark(client: &Client, workload: &Workload<'_>) -> anyhow::Result<()> {
     let kind = resource_of(workload.known_kind());
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), workload.namespace(), &kind);
     let parameters = PatchParams { field_manager: Some("tidegate-adopt".to_owned()), ..PatchParams::default() };
-    // Whoever was deleted and made anew meanwhile is another one.
+    // With the UID, a workload that was recreated in the meantime is not adopted.
     let metadata = json!({"uid": workload.uid(), "annotations": {ADOPTED_ANNOTATION: "true"}});
     let patched = api.patch(workload.name(), &parameters, &Patch::Merge(json!({"metadata": metadata}))).await;
     patched.with_context(|| format!("cannot adopt {} {}", workload.kind(), workload.name()))?;
     Ok(())
 }
 
-/// Reads the workloads of a namespace, and what decides about them.
+/// Reads the workloads of a namespace and everything that decisions about them depend on.
 async fn from_cluster(client: &Client, namespace: &str) -> anyhow::Result<Manifests> {
     let mut input = Manifests::new();
     read_around(client, namespace, &mut input).await?;

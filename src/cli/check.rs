@@ -1,4 +1,4 @@
-//! `tidegate check`: what would become of the model servers in files, by the engine that the webhooks ask.
+//! `tidegate check`: checks the model servers in files with the engine of the webhooks.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -6,40 +6,45 @@ use std::process::ExitCode;
 use anyhow::bail;
 use k8s_openapi::jiff::Timestamp;
 
-use super::files::{add_objects, add_policies, exit_code, say};
+use super::files::{add_objects, add_policies, exit_code, print};
 use super::serve::{DEFAULT_SELECTOR, Scope};
 use crate::manifests::{Manifests, evaluation};
-use crate::report::check::{self, Tally};
+use crate::report::Format;
+use crate::report::check::Results;
 use tidegate_engine::kind;
+use tidegate_engine::policy::{PolicyConflicts, PolicySet};
 use tidegate_engine::workload::Workload;
 
 /// The arguments of `tidegate check`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Files and folders of YAML or JSON; `-` is standard input. Namespaces, HorizontalPodAutoscalers, ServingExceptions and
-    /// ServingPolicies among the objects count.
+    /// YAML or JSON files or folders; `-` is standard input. Namespaces, HorizontalPodAutoscalers, ServingExceptions
+    /// and ServingPolicies among the objects are taken into account.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Policies: a file, a folder, or the name of a shipped one. Default: those among the objects, else `serving`.
     #[arg(long, value_name = "POLICY")]
     policy: Vec<String>,
-    /// The namespace of objects that name none.
+    /// The namespace of objects that do not set one.
     #[arg(long, short, default_value = "default", value_name = "NAME")]
     namespace: String,
-    /// The environment of namespaces that say nothing of it.
+    /// The environment of namespaces that do not set one.
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
     /// The labels that make a workload a model server.
     #[arg(long, default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE")]
     selector: Scope,
-    /// Counts warnings as findings.
+    /// Exits with 1 on warnings too.
     #[arg(long)]
     strict: bool,
+    /// The format of the results.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
 }
 
-/// Checks files. Exits with 0 where all is well, 1 where something would be refused.
+/// Checks files. Exits with 0 if nothing would be refused, with 1 otherwise.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { files, policy, namespace, environment, selector, strict } = args;
+    let Args { files, policy, namespace, environment, selector, strict, format } = args;
     let mut input = Manifests::new();
     add_objects(&mut input, &files, &namespace)?;
     for name in &policy {
@@ -49,24 +54,31 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         add_policies(&mut input, "serving", Path::new("."))?;
     }
     if input.workloads.is_empty() {
-        bail!("there is no {} in what was given, only {} other objects", kind::any_name(), input.others);
+        bail!("no {} found in the input ({} other objects)", kind::any_name(), input.others);
     }
     if let Some(environment) = &environment {
         input.set_environment(environment);
     }
     let policies = input.policy_set(selector.0);
-    let (mut tally, mut text) = (Tally::default(), String::new());
-    for policy in policies.policies() {
-        let meeting = policies.beside(policy);
-        let told = meeting.conflicts.iter().chain(&meeting.contradictions).filter(|told| !text.contains(told.as_str()));
-        let told: Vec<String> = told.map(|problem| format!("policies: {problem}\n")).collect();
-        text.push_str(&told.concat());
-    }
+    let mut results = Results { conflicts: conflicts(&policies), ..Results::default() };
     for found in &input.workloads {
         let evaluation = evaluation(&found.object, None, Timestamp::now(), &policies, &input.facts);
-        let workload = Workload::view(&found.object)?;
-        text.push_str(&check::workload(&found.file, &workload, &evaluation, &mut tally));
+        results.add(&found.file, &Workload::view(&found.object)?, &evaluation);
     }
-    say(&format!("{text}\n{}\n", tally.told()))?;
-    Ok(exit_code(tally.refused > 0 || strict && tally.warned > 0))
+    print(&format.render(&results))?;
+    Ok(exit_code(results.summary.refused > 0 || strict && results.summary.warned > 0))
+}
+
+/// Returns the conflicts between policies, each once.
+fn conflicts(policies: &PolicySet) -> Vec<String> {
+    let mut found = Vec::new();
+    for policy in policies.policies() {
+        let PolicyConflicts { conflicts, contradictions } = policies.beside(policy);
+        for conflict in conflicts.into_iter().chain(contradictions) {
+            if !found.contains(&conflict) {
+                found.push(conflict);
+            }
+        }
+    }
+    found
 }

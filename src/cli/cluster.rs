@@ -1,4 +1,4 @@
-//! The way to the cluster, and what commands learn there: the same facts that the controller decides by.
+//! Connects commands to a cluster, and reads the facts that the controller uses there.
 
 use std::path::PathBuf;
 
@@ -6,25 +6,25 @@ use anyhow::Context as _;
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::{ApiResource, GroupVersionKind};
+
 use serde_json::Value;
 use tracing::{debug, warn};
 
-use crate::controller::metrics_served;
+use crate::controller::{metrics_served, resource};
 use crate::manifests::Manifests;
 use tidegate_engine::companions::database::offered_versions;
 use tidegate_engine::companions::{self, Watched, database};
 use tidegate_engine::facts::{Apis, SCALED_OBJECT};
 use tidegate_engine::kind::{self, KINDS, Kind};
 
-/// Connects to the cluster of a kubeconfig, or else of the environment.
+/// Connects to the cluster of a kubeconfig, or of the environment if there is none.
 pub(super) async fn connect(kubeconfig: Option<PathBuf>) -> anyhow::Result<Client> {
     let config = match kubeconfig {
         Some(path) => {
             let read = Kubeconfig::read_from(&path).with_context(|| format!("cannot read {}", path.display()))?;
             kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?
         }
-        None => kube::Config::infer().await.context("cannot find a cluster: set KUBECONFIG or give --kubeconfig")?,
+        None => kube::Config::infer().await.context("no cluster configured: set KUBECONFIG or pass --kubeconfig")?,
     };
     let url = config.cluster_url.clone();
     let client = Client::try_from(config).context("cannot connect to the cluster")?;
@@ -33,14 +33,10 @@ pub(super) async fn connect(kubeconfig: Option<PathBuf>) -> anyhow::Result<Clien
     Ok(client)
 }
 
-pub(super) fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
-}
-
-/// Returns the kind of workload that people mean by a word, such as `deploy`.
+/// Returns the kind of workload that a word stands for, such as `deploy`.
 pub(super) fn workload_kind(word: &str) -> anyhow::Result<&'static Kind> {
-    let written = || kind::any(|kind| format!("{}/NAME", kind.kind.to_lowercase()));
-    let unknown = || format!("`{}` is no kind of model server; write {}", word.to_lowercase(), written());
+    let accepted = || kind::any(|kind| format!("{}/NAME", kind.kind.to_lowercase()));
+    let unknown = || format!("unknown kind of model server `{}`: must be {}", word.to_lowercase(), accepted());
     Kind::called(word).with_context(unknown)
 }
 
@@ -56,7 +52,7 @@ pub(super) async fn workloads(client: &Client, namespace: &str) -> anyhow::Resul
     Ok(workloads)
 }
 
-/// Returns all objects of a kind, in a namespace or of the whole cluster.
+/// Returns all objects of a kind in a namespace or in the whole cluster.
 pub(super) async fn list(
     client: &Client,
     (group, version, kind): (&str, &str, &str),
@@ -67,7 +63,7 @@ pub(super) async fn list(
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     };
-    let found = api.list(&ListParams::default()).await.with_context(|| format!("cannot read the {kind} objects"))?;
+    let found = api.list(&ListParams::default()).await.with_context(|| format!("cannot list {kind} objects"))?;
     found.into_iter().map(|object| json(object, &resource.api_version, kind)).collect()
 }
 
@@ -76,7 +72,7 @@ pub(super) async fn policies_of(client: &Client) -> anyhow::Result<Vec<Value>> {
     list(client, ("tidegate.dev", "v1alpha1", "ServingPolicy"), None).await
 }
 
-/// Returns the JSON of an object, with its kind, which lists leave out.
+/// Returns an object as JSON with its apiVersion and kind, which lists leave out.
 pub(super) fn json(object: DynamicObject, version: &str, kind: &str) -> anyhow::Result<Value> {
     let mut value = serde_json::to_value(object)?;
     value["apiVersion"] = version.into();
@@ -84,8 +80,8 @@ pub(super) fn json(object: DynamicObject, version: &str, kind: &str) -> anyhow::
     Ok(value)
 }
 
-/// Reads what decides about the workloads of a namespace, and what stands beside them. The policies are those of the cluster,
-/// unless there are some already.
+/// Reads what decisions about the workloads of a namespace depend on. The policies are those of the cluster, unless
+/// `input` already has some.
 pub(super) async fn read_around(client: &Client, namespace: &str, input: &mut Manifests) -> anyhow::Result<()> {
     let known: Api<DynamicObject> = Api::all_with(client.clone(), &resource("", "v1", "Namespace"));
     let found = known.get(namespace).await.with_context(|| format!("cannot read namespace {namespace}"))?;
@@ -119,7 +115,7 @@ pub(super) async fn read_around(client: &Client, namespace: &str, input: &mut Ma
     Ok(())
 }
 
-/// Returns all objects of a kind in a namespace; none where whoever asks may not read them.
+/// Returns all objects of a kind in a namespace; none if the user may not list them.
 async fn list_if_allowed(
     client: &Client,
     kind: (&str, &str, &str),
@@ -128,19 +124,19 @@ async fn list_if_allowed(
     match list(client, kind, Some(namespace)).await {
         Ok(found) => Ok(Some(found)),
         Err(error) if is_status(&error, 403) => {
-            warn!(kind = kind.2, namespace, "not allowed to read these objects: what depends on them is left out");
+            warn!(kind = kind.2, namespace, "not allowed to list these objects; rules that depend on them are skipped");
             Ok(None)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Tells whether the API server answered with a status.
+/// Returns whether the API server answered with this status code.
 fn is_status(error: &anyhow::Error, code: u16) -> bool {
     matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == code)
 }
 
-/// Learns which APIs the cluster serves.
+/// Returns which APIs the cluster serves.
 async fn apis(client: &Client) -> anyhow::Result<Apis> {
     let version = client.apiserver_version().await?;
     let mut apis = Apis::parse(&version.major, &version.minor);
@@ -152,27 +148,27 @@ async fn apis(client: &Client) -> anyhow::Result<Apis> {
     Ok(apis)
 }
 
-/// Tells whether the cluster serves a kind.
+/// Returns whether the cluster serves a kind.
 async fn is_served(client: &Client, (group, version, kind): (&str, &str, &str)) -> anyhow::Result<bool> {
     match client.list_api_group_resources(&format!("{group}/{version}")).await {
         Ok(found) => Ok(found.resources.iter().any(|resource| resource.kind == kind)),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-        Err(error) => Err(error).context("cannot learn which APIs are served"),
+        Err(error) => Err(error).context("cannot discover the APIs of the cluster"),
     }
 }
 
-/// Tells which APIs of metrics are served, custom and external ones. Who may not read what the API server knows of their servers
-/// learns whether there are any.
+/// Returns whether the custom and the external metrics APIs are served. A user who may not list `APIService` objects
+/// learns only whether the API groups exist.
 async fn metrics_of(client: &Client) -> anyhow::Result<(bool, bool)> {
     let services: Api<DynamicObject> =
         Api::all_with(client.clone(), &resource("apiregistration.k8s.io", "v1", "APIService"));
     match services.list(&ListParams::default()).await {
         Ok(services) => Ok(metrics_served(&services.items)),
         Err(kube::Error::Api(status)) if status.code == 403 => {
-            let groups = client.list_api_groups().await.context("cannot learn which APIs are served")?;
-            let is_there = |name: &str| groups.groups.iter().any(|group| group.name == name);
-            Ok((is_there("custom.metrics.k8s.io"), is_there("external.metrics.k8s.io")))
+            let groups = client.list_api_groups().await.context("cannot discover the APIs of the cluster")?;
+            let exists = |name: &str| groups.groups.iter().any(|group| group.name == name);
+            Ok((exists("custom.metrics.k8s.io"), exists("external.metrics.k8s.io")))
         }
-        Err(error) => Err(error).context("cannot learn which APIs are served"),
+        Err(error) => Err(error).context("cannot discover the APIs of the cluster"),
     }
 }

@@ -1,4 +1,4 @@
-//! `tidegate explain`: a rule, policies as one, or what became of a workload.
+//! `tidegate explain`: explains a rule, merged policies, or the result for a workload.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use kube::api::{Api, DynamicObject};
 use serde_json::Value;
 
 use super::cluster::{connect, json, read_around, workload_kind};
-use super::files::{add_objects, add_policies, say};
+use super::files::{add_objects, add_policies, print};
 use super::serve::{DEFAULT_SELECTOR, Scope};
 use crate::controller::resource_of;
 use crate::manifests::Manifests;
@@ -23,16 +23,16 @@ use tidegate_engine::workload::Workload;
 /// The arguments of `tidegate explain`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A rule, such as `floating-tag`, or a workload of the cluster, such as `deployment/api`. Nothing: the rules that there
-    /// are, or the policies of `--policy`.
+    /// A rule, such as `floating-tag`, or a workload, such as `deployment/api`. Default: lists the rules, or explains
+    /// the policies of `--policy`.
     what: Option<String>,
     /// Policies: a file, a folder, or the name of a shipped one. Default: those of the cluster.
     #[arg(long, value_name = "POLICY")]
     policy: Vec<String>,
-    /// The environment in which the policies are explained.
+    /// The environment for which the policies are explained.
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
-    /// Files in which the workload stands, rather than in the cluster.
+    /// Files to read the workload from, instead of the cluster.
     #[arg(long, short, value_name = "FILE")]
     filename: Vec<PathBuf>,
     /// The workload's namespace.
@@ -41,12 +41,12 @@ pub(super) struct Args {
     /// The labels that make a workload a model server.
     #[arg(long, default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE")]
     selector: Scope,
-    /// The kubeconfig to use, rather than $KUBECONFIG or ~/.kube/config.
+    /// The kubeconfig to use instead of $KUBECONFIG or ~/.kube/config.
     #[arg(long, env = "TIDEGATE_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 }
 
-/// Explains.
+/// Runs the command.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let text = match args.what.as_deref() {
         None if args.policy.is_empty() => explain::all_rules(),
@@ -56,13 +56,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             None => rule(what)?,
         },
     };
-    say(&text)?;
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn rule(id: &str) -> anyhow::Result<String> {
     let Some(rule) = BUILTIN.rule(id) else {
-        bail!("there is no rule `{id}`; `tidegate explain` lists the rules; a workload is written as deployment/NAME");
+        bail!("unknown rule `{id}`; run `tidegate explain` for a list; a workload is written as deployment/NAME");
     };
     Ok(explain::rule(rule))
 }
@@ -75,7 +75,7 @@ fn policies(args: &Args) -> anyhow::Result<String> {
     let set = input.policy_set(args.selector.0.clone());
     let names: Vec<&str> = set.policies().iter().map(|policy| &*policy.reference().name).collect();
     let effective = set.named(&names, args.environment.as_deref());
-    let effective = effective.map_err(|name| anyhow::anyhow!("there is no policy {name}"))?;
+    let effective = effective.map_err(|name| anyhow::anyhow!("policy {name} not found"))?;
     Ok(explain::policies(&effective))
 }
 
@@ -100,18 +100,18 @@ fn workload(args: &Args, kind: &str, name: &str) -> anyhow::Result<String> {
             && object["metadata"]["namespace"] == *args.namespace
     };
     let found = input.workloads.iter().find(|found| is_meant(&found.object));
-    let found = found.with_context(|| format!("there is no {} {name} in namespace {}", kind.kind, args.namespace))?;
+    let found = found.with_context(|| format!("{} {name} not found in namespace {}", kind.kind, args.namespace))?;
     Ok(explained(&found.object, &input.policy_set(args.selector.0.clone()), &input))
 }
 
 fn explained(object: &Value, policies: &PolicySet, input: &Manifests) -> String {
-    let workload = Workload::view(object).expect("it was viewed when it was read");
+    let workload = Workload::view(object).expect("it was validated when it was read");
     let now = Timestamp::now();
     let request = Request { operation: Operation::Observe, workload, old: None, user: User::default(), now };
     explain::workload(&workload, &Evaluation::new(request, policies, &input.facts))
 }
 
-/// Reads the workload and what decides about it from the cluster.
+/// Reads the workload and everything that decisions about it depend on from the cluster.
 async fn from_cluster(args: &Args, kind: &Kind, name: &str, input: &mut Manifests) -> anyhow::Result<()> {
     let client = connect(args.kubeconfig.clone()).await?;
     let workloads: Api<DynamicObject> = Api::namespaced_with(client.clone(), &args.namespace, &resource_of(kind));

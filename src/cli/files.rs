@@ -1,4 +1,4 @@
-//! Files and standard input, read for the commands that work without a cluster.
+//! Input and output of commands: files, standard input, standard output and exit codes.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use crate::manifests::Manifests;
 use tidegate_engine::policy::{SHIPPED, shipped};
 
-/// Adds policies: the shipped one of this name, a file, or every YAML file of a folder.
+/// Adds policies: the shipped one with this name, a file, or every YAML file of a folder.
 pub(super) fn add_policies(input: &mut Manifests, name: &str, folder: &Path) -> anyhow::Result<()> {
     if let Some(text) = shipped(name) {
         return Ok(input.add_text(name, text, "")?);
@@ -18,19 +18,19 @@ pub(super) fn add_policies(input: &mut Manifests, name: &str, folder: &Path) -> 
     let path = folder.join(name);
     if !path.exists() {
         let known: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
-        bail!("there is no policy {name}: it is no file, and none of the shipped ones, {}", known.join(", "));
+        bail!("policy {name} not found: must be a file, a folder, or one of {}", known.join(", "));
     }
     let before = input.policies.len();
     for file in files(&path)? {
         input.add_text(&file.display().to_string(), &read(&file)?, "")?;
     }
     if input.policies.len() == before {
-        bail!("{} holds no ServingPolicy", path.display());
+        bail!("no ServingPolicy found in {}", path.display());
     }
     Ok(())
 }
 
-/// Adds the objects of files, of folders, and of standard input for `-`.
+/// Adds the objects of files and folders; `-` is standard input.
 pub(super) fn add_objects(input: &mut Manifests, paths: &[PathBuf], namespace: &str) -> anyhow::Result<()> {
     for path in paths {
         if path.as_os_str() == "-" {
@@ -46,7 +46,7 @@ pub(super) fn add_objects(input: &mut Manifests, paths: &[PathBuf], namespace: &
     Ok(())
 }
 
-/// Returns a file, or the YAML and JSON files of a folder and those below it, in the order of their names.
+/// Returns the file, or the YAML and JSON files of the folder and its subfolders, sorted by name.
 pub(super) fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -75,15 +75,15 @@ pub(super) fn read(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Writes to standard output; a reader that has gone, such as `head`, is no error.
-pub(super) fn say(text: &str) -> anyhow::Result<()> {
+/// Writes to standard output; ignores a closed pipe, such as to `head`.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write the result"),
         _ => Ok(()),
     }
 }
 
-/// The exit code of a command that looked for findings.
+/// Returns 1 if a command has findings, else 0.
 pub(super) fn exit_code(has_findings: bool) -> ExitCode {
     if has_findings { ExitCode::from(1) } else { ExitCode::SUCCESS }
 }

@@ -32,73 +32,71 @@ use crate::webhooks::register::{self, Replica};
 use crate::webhooks::{Endpoint, configurations, with_guard};
 use tidegate_engine::policy::{Policy, PolicySet};
 
-/// The label that makes a workload a model server where the installation does not say otherwise.
+/// The default label that makes a workload a model server.
 pub(super) const DEFAULT_SELECTOR: &str = "app.kubernetes.io/component=model-server";
 
-/// The names by which the API server reaches the Service of the manifests.
+/// The DNS names by which the API server reaches the Service of the manifests.
 const SERVICE_NAMES: [&str; 2] = ["tidegate.tidegate-system.svc", "tidegate.tidegate-system.svc.cluster.local"];
 
 /// The arguments of `tidegate serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to serve the webhooks, over TLS.
+    /// The address to serve the webhooks on, over TLS.
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = "0.0.0.0:8443", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Where to serve /healthz and /readyz, in the clear.
+    /// The address to serve /healthz and /readyz on, over plain HTTP.
     #[arg(long, env = "TIDEGATE_HEALTH_LISTEN", default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
     health_listen: SocketAddr,
-    /// The folder of the CA and the certificate; both are made where they are missing.
+    /// The folder of the CA and the certificate; they are created if missing.
     #[arg(long, env = "TIDEGATE_CERTS", default_value = "certs", value_name = "DIR")]
     certs: PathBuf,
-    /// The URL under which the API server reaches a Tidegate outside of the cluster, without a path. The webhook
-    /// configurations are made at start, and removed when the last replica behind that URL stops. Without it the caBundle is
-    /// filled into those of the manifests.
+    /// The URL at which the API server reaches a Tidegate outside the cluster, without a path. The webhook
+    /// configurations are created at start, and deleted when the last replica behind that URL stops. Without it, the
+    /// caBundle is added to those of the manifests.
     #[arg(long, env = "TIDEGATE_WEBHOOK_URL", value_name = "URL")]
     webhook_url: Option<WebhookUrl>,
-    /// The labels that make a workload a model server. Without --webhook-url, change the objectSelector of the manifests
-    /// with it.
+    /// The labels that make a workload a model server. Without --webhook-url, also change the objectSelector in the
+    /// manifests.
     #[arg(long, env = "TIDEGATE_SELECTOR", default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE,…")]
     selector: Scope,
-    /// Refuses deleting a database that Tidegate made while a running model server is bound to it. Without --webhook-url,
-    /// add the component manifests/guard-databases.
+    /// Refuses the deletion of a database created by Tidegate while a running model server is bound to it. Without
+    /// --webhook-url, add the component manifests/guard-databases.
     #[arg(long, env = "TIDEGATE_GUARD_DATABASES", requires = "webhook_url")]
     guard_databases: bool,
-    /// Policies from a file or folder, instead of from the cluster; may be given several times.
+    /// Reads policies from a file or folder instead of the cluster; may be repeated.
     #[arg(long, env = "TIDEGATE_POLICY", value_delimiter = ',', value_name = "PATH")]
     policy: Vec<String>,
-    /// The kubeconfig to use, rather than $KUBECONFIG, ~/.kube/config or the pod's service account.
+    /// The kubeconfig to use instead of $KUBECONFIG, ~/.kube/config or the pod's service account.
     #[arg(long, env = "TIDEGATE_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// How many seconds after it is first wanted an autoscaler is made, so that one in the same apply wins.
+    /// How many seconds to wait before creating an autoscaler, so that one in the same apply takes precedence.
     #[arg(long, env = "TIDEGATE_SETTLE_SECONDS", default_value_t = 5, value_name = "SECONDS")]
     settle_seconds: u64,
-    /// How often, in seconds, each model server is looked at although no watch told of a change.
+    /// How often, in seconds, each model server is reconciled without a change.
     #[arg(long, env = "TIDEGATE_RESYNC_SECONDS", default_value_t = 600, value_name = "SECONDS")]
     resync_seconds: u64,
-    /// Writes one report for each namespace with model servers, of openreports.io or wgpolicyk8s.io, whichever is served.
+    /// Writes one report per namespace with model servers, of openreports.io or wgpolicyk8s.io, whichever is served.
     #[arg(long, env = "TIDEGATE_POLICY_REPORTS")]
     policy_reports: bool,
-    /// Whether replicas elect one that writes. Without an election this must be the only one.
+    /// Whether replicas elect a leader, which alone writes. Without leader election, run a single replica.
     #[arg(long, env = "TIDEGATE_LEADER_ELECT", default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     leader_elect: bool,
-    /// The namespace of the Lease by which a leader is elected, rather than the pod's own, or that of the kubeconfig's
-    /// context.
+    /// The namespace of the leader election Lease. Default: the pod's own, or that of the kubeconfig's context.
     #[arg(long, env = "TIDEGATE_LEASE_NAMESPACE", value_name = "NAMESPACE")]
     lease_namespace: Option<String>,
-    /// The name of that Lease.
+    /// The name of the leader election Lease.
     #[arg(long, env = "TIDEGATE_LEASE_NAME", default_value = "tidegate", value_name = "NAME")]
     lease_name: String,
-    /// How many seconds pass before a leader that is silent is replaced.
+    /// How many seconds after its last renewal a leader is replaced.
     #[arg(long, env = "TIDEGATE_LEASE_SECONDS", default_value_t = 15, value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(3..=3600))]
     lease_seconds: u64,
-    /// The name under which this replica stands for election, rather than the host's with something random. No two replicas
-    /// may have the same.
+    /// The identity of this replica in leader election; must be unique. Default: the host name and a random suffix.
     #[arg(long, env = "TIDEGATE_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
 }
 
-/// Labels, all of which a workload must have.
+/// Labels, all of which a model server must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Scope(pub(super) BTreeMap<String, String>);
 
@@ -110,13 +108,13 @@ impl FromStr for Scope {
             Some((key, value)) if !key.is_empty() && !value.is_empty() => {
                 Ok((key.trim().to_owned(), value.trim().to_owned()))
             }
-            _ => Err(format!("`{pair}` is no label; write key=value, several with commas between")),
+            _ => Err(format!("`{pair}` must be KEY=VALUE; separate several with commas")),
         };
         text.split(',').map(pair).collect::<Result<_, _>>().map(Self)
     }
 }
 
-/// An `https` URL of a host and perhaps a port.
+/// An `https` URL with a host and an optional port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct WebhookUrl {
     url: String,
@@ -127,15 +125,15 @@ impl FromStr for WebhookUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no URL for a webhook; write https://HOST:PORT");
-        let url: axum::http::Uri = text.trim_end_matches('/').parse().map_err(|_| wrong())?;
+        let invalid = || "must be https://HOST[:PORT]".to_owned();
+        let url: axum::http::Uri = text.trim_end_matches('/').parse().map_err(|_| invalid())?;
         let is_plain = url.scheme_str() == Some("https") && url.path() == "/" && url.query().is_none();
-        let host = url.host().filter(|_| is_plain).ok_or_else(wrong)?;
+        let host = url.host().filter(|_| is_plain).ok_or_else(invalid)?;
         Ok(Self { url: text.trim_end_matches('/').to_owned(), host: host.trim_matches(['[', ']']).to_owned() })
     }
 }
 
-/// Serves until the process is told to stop.
+/// Serves until SIGTERM or SIGINT.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
@@ -151,7 +149,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         ended = running.controller.ended() => return Err(ended_early(ended)),
         () = signals.stop() => return Ok(()),
     }
-    running.registration.make().await?;
+    running.registration.create().await?;
     running.registered.done();
     info!(listen = %running.servers.listen, health_listen = %running.servers.health_listen, "ready");
 
@@ -164,14 +162,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     running.stop().await
 }
 
-/// All that runs while Tidegate serves.
+/// The parts of a running Tidegate.
 struct Running {
     state: Arc<SharedState>,
     controller: Controller,
-    /// Whether the cluster has been read.
+    /// Complete once the caches have synced.
     readiness: Readiness,
     registration: Registration,
-    /// Done once the API server asks this process.
+    /// Complete once the webhook configurations point to this process.
     registered: Step,
     servers: Servers,
 }
@@ -218,28 +216,28 @@ impl Running {
         };
         let (readiness, ready) = (Readiness::default(), Readiness::default());
         let controller = controller::start(&client, &state, &options, &readiness);
-        let registered = ready.step("registration of the webhooks");
+        let registered = ready.step("webhook registration");
         let servers = sockets.serve(&state, &certificates, vec![readiness.clone(), ready])?;
         let (url, scope, ca_pem) = (webhook_url, selector.0, certificates.ca_pem);
         let registration = Registration { client, url, scope, guard_databases, ca_pem, identity };
         Ok(Self { state, controller, readiness, registration, registered, servers })
     }
 
-    /// Ends in an order in which nobody is asked in vain: the servers go on until the API server asks others, or nobody.
+    /// Stops the parts in order: the servers go on until the API server no longer calls them.
     async fn stop(self) -> anyhow::Result<()> {
         let Self { controller, registration, servers, .. } = self;
         controller.resign().await;
-        let stays = registration.unmake(async || controller.is_succeeded().await).await?;
+        let is_kept = registration.delete(async || controller.is_succeeded().await).await?;
         controller.stop().await;
         servers.stop().await?;
-        if stays {
-            registration.withdraw().await?;
+        if is_kept {
+            registration.remove_ca().await?;
         }
         Ok(())
     }
 }
 
-/// The sockets that are served once there is something to serve.
+/// The listening sockets, bound before anything is served.
 struct Sockets {
     webhooks: TcpListener,
     health: TcpListener,
@@ -264,14 +262,14 @@ impl Sockets {
         let router = handlers::webhooks(Arc::clone(state));
         let limits = Limits::default;
         let tasks = [
-            tokio::spawn(serve_tls(self.webhooks, router, certificate, limits(), told(stopping.clone()))),
-            tokio::spawn(serve_plain(self.health, health::routes(health), limits(), told(stopping))),
+            tokio::spawn(serve_tls(self.webhooks, router, certificate, limits(), stopped(stopping.clone()))),
+            tokio::spawn(serve_plain(self.health, health::routes(health), limits(), stopped(stopping))),
         ];
         Ok(Servers { tasks, stop, listen: self.listen, health_listen: self.health_listen })
     }
 }
 
-/// The servers of webhooks and health.
+/// The webhook and health servers.
 struct Servers {
     tasks: [JoinHandle<()>; 2],
     stop: watch::Sender<bool>,
@@ -280,21 +278,22 @@ struct Servers {
 }
 
 impl Servers {
-    /// Lets requests that are being answered end.
+    /// Stops the servers once requests in flight have finished.
     async fn stop(self) -> anyhow::Result<()> {
         self.stop.send_replace(true);
         for task in self.tasks {
-            task.await.context("a server ended badly")?;
+            task.await.context("a server panicked")?;
         }
         Ok(())
     }
 }
 
-/// What no longer follows the cluster would decide by what was true once: better to be started anew.
+/// The error for a part of the controller that ended: Tidegate exits and is restarted rather than decide from stale
+/// caches.
 fn ended_early(ended: Option<Result<(), JoinError>>) -> anyhow::Error {
     match ended {
-        Some(Err(error)) => anyhow::Error::new(error).context("a part of the controller ended"),
-        _ => anyhow::anyhow!("a part of the controller ended, which none should while tidegate serves"),
+        Some(Err(error)) => anyhow::Error::new(error).context("a controller task failed"),
+        _ => anyhow::anyhow!("a controller task ended unexpectedly"),
     }
 }
 
@@ -313,17 +312,17 @@ fn certificates(folder: &Path, url: Option<&WebhookUrl>) -> anyhow::Result<Certi
         None => SERVICE_NAMES.map(str::to_owned).to_vec(),
     };
     if folder.is_file() {
-        bail!("{} is a file: --certs names a folder, which is made where there is none", folder.display());
+        bail!("invalid --certs: {} is a file; must be a folder, which is created if missing", folder.display());
     }
     certs::load_or_create(folder, &names, OffsetDateTime::now_utc())
-        .with_context(|| format!("cannot have a certificate in {}", folder.display()))
+        .with_context(|| format!("cannot load or create a certificate in {}", folder.display()))
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}, which {flag} gives"))
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({flag})"))
 }
 
-/// Makes the API server ask this process, and ends that.
+/// Registers this process with the API server, and deregisters it.
 struct Registration {
     client: Client,
     url: Option<WebhookUrl>,
@@ -339,38 +338,40 @@ impl Registration {
         Replica { url, ca_pem: &self.ca_pem, identity: &self.identity }
     }
 
-    async fn make(&self) -> anyhow::Result<()> {
+    async fn create(&self) -> anyhow::Result<()> {
         match &self.url {
             Some(url) => {
                 let ca_bundle = BASE64_STANDARD.encode(&self.ca_pem);
                 let endpoint = Endpoint::Url { url: &url.url, ca_bundle: &ca_bundle };
-                let plain = configurations(&self.scope, &endpoint);
-                let made = if self.guard_databases { with_guard(plain, &endpoint) } else { plain };
-                register::apply(&self.client, &made, &self.replica()).await?;
+                let mut wanted = configurations(&self.scope, &endpoint);
+                if self.guard_databases {
+                    wanted = with_guard(wanted, &endpoint);
+                }
+                register::apply(&self.client, &wanted, &self.replica()).await?;
             }
             None => register::fill_in(&self.client, &self.replica()).await?,
         }
         Ok(())
     }
 
-    /// Keeps the CA in the configurations, for as long as it is polled.
+    /// Keeps the CA in the configurations while it is polled.
     async fn keep(&self) {
         register::keep_filled_in(&self.client, &self.replica()).await;
         std::future::pending::<()>().await;
     }
 
-    /// Removes the configurations, unless another replica serves them. Those of the manifests stay: a model server is not to
-    /// slip in between. Tells whether this replica is still to be taken out of them.
-    async fn unmake(&self, is_succeeded: impl AsyncFn() -> bool) -> anyhow::Result<bool> {
+    /// Deletes the configurations, unless another replica serves them. Those of the manifests are kept, so that no
+    /// model server is admitted unchecked. Returns whether the CA of this replica is still to be removed from them.
+    async fn delete(&self, is_succeeded: impl AsyncFn() -> bool) -> anyhow::Result<bool> {
         if self.url.is_none() {
             return Ok(false);
         }
-        Ok(register::remove(&self.client, &self.replica(), is_succeeded).await?)
+        Ok(register::delete(&self.client, &self.replica(), is_succeeded).await?)
     }
 
-    /// Takes the CA of this replica, which serves no longer, out of the configurations that others serve.
-    async fn withdraw(&self) -> anyhow::Result<()> {
-        Ok(register::take_out(&self.client, &self.replica()).await?)
+    /// Removes the CA of this replica from the configurations that other replicas serve.
+    async fn remove_ca(&self) -> anyhow::Result<()> {
+        Ok(register::remove_ca(&self.client, &self.replica()).await?)
     }
 }
 
@@ -382,7 +383,7 @@ struct Signals {
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen to signals");
+        let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
@@ -394,8 +395,8 @@ impl Signals {
     }
 }
 
-async fn told(mut stopping: watch::Receiver<bool>) {
-    // An error means that the sender has gone, which is to stop as well.
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means that the sender was dropped, which means to stop too.
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 

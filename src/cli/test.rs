@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use super::files::{add_policies, exit_code, files, read, say};
+use super::files::{add_policies, exit_code, files, print, read};
 use super::serve::{DEFAULT_SELECTOR, Scope};
 use crate::manifests::Manifests;
 use crate::policy_tests::Suite;
@@ -15,7 +15,7 @@ use crate::report::policy_tests::Summary;
 /// The arguments of `tidegate test`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Files of tests, or folders of them.
+    /// Test files, or folders of them.
     #[arg(required = true, value_name = "DIR")]
     paths: Vec<PathBuf>,
     /// The labels that make a workload a model server.
@@ -23,7 +23,7 @@ pub(super) struct Args {
     selector: Scope,
 }
 
-/// Runs tests. Exits with 0 where all pass, 1 where one does not.
+/// Runs tests. Exits with 0 if all pass, with 1 otherwise.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { paths, selector } = args;
     let (mut summary, mut text) = (Summary::default(), String::new());
@@ -33,9 +33,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     if summary.passed + summary.failed == 0 {
-        bail!("there is no test in what was given");
+        bail!("no tests found in the input");
     }
-    say(&format!("{text}\n{}", summary.told()))?;
+    print(&format!("{text}\n{}", summary.text()))?;
     Ok(exit_code(summary.failed > 0))
 }
 
@@ -43,19 +43,19 @@ fn suite(file: &Path, selector: &Scope, summary: &mut Summary) -> anyhow::Result
     let suite: Suite = serde_saphyr::from_str(&read(file)?)?;
     let folder = file.parent().unwrap_or(Path::new("."));
     let mut text = format!("{}\n", file.display());
-    for trial in &suite.tests {
+    for test in &suite.tests {
         let mut input = Manifests::new();
         for policy in &suite.policies {
             add_policies(&mut input, policy, folder)?;
         }
-        let outcome = trial.run(input, selector.0.clone(), |resource| written(resource, folder));
-        text.push_str(&summary.add(&trial.name, &outcome.with_context(|| trial.name.clone())?));
+        let outcome = test.run(input, selector.0.clone(), |resource| text_of(resource, folder));
+        text.push_str(&summary.add(&test.name, &outcome.with_context(|| test.name.clone())?));
     }
     Ok(text)
 }
 
-/// Returns the text of an object: a file is read, one that is written out is put back into text.
-fn written(resource: &Value, folder: &Path) -> anyhow::Result<String> {
+/// Returns the text of an object: reads a file, or serializes an inline object.
+fn text_of(resource: &Value, folder: &Path) -> anyhow::Result<String> {
     match resource {
         Value::String(file) => read(&folder.join(file)),
         object => Ok(object.to_string()),

@@ -1,50 +1,51 @@
-//! Carries out one action.
+//! Writes to the API server.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::core::ApiResource;
 use kube::runtime::events::{self, Reporter};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::info;
 
 use super::leader::Leadership;
+use super::resource;
 use tidegate_engine::companions::MANAGER;
 use tidegate_engine::companions::plan::Action;
 
-/// Why an action could not be carried out.
+/// Why an action failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The API server refused it.
     #[error("cannot {verb} {object}")]
     Refused {
-        /// What was tried.
+        /// The attempted change.
         verb: &'static str,
         /// Kind and name.
         object: String,
-        /// Why.
+        /// The error of the API server.
         source: Box<kube::Error>,
     },
-    /// Another replica writes: this one may not, or no longer.
-    #[error("this replica does not lead")]
+    /// This replica is not the leader.
+    #[error("this replica is not the leader")]
     NotLeading,
-    /// Looking at the workload failed: a fault in Tidegate.
-    #[error("the workload could not be looked at: a fault in tidegate, told above")]
+    /// The reconciliation panicked: a bug in Tidegate.
+    #[error("the reconciliation panicked: this is a bug in tidegate, logged above")]
     Panicked,
-    /// The object is not one: a fault in Tidegate.
-    #[error("a planned object cannot be read")]
+    /// A planned object is invalid: a bug in Tidegate.
+    #[error("invalid planned object")]
     Malformed(#[from] serde_json::Error),
 }
 
 impl ApplyError {
-    /// Tells whether the same would be refused again: by a validation, a webhook, a quota or for want of permission.
+    /// Returns whether a retry would fail again: because of validation, a webhook, a quota or missing permissions.
     pub(super) fn is_lasting(&self) -> bool {
         let Self::Refused { source, .. } = self else { return true };
         matches!(&**source, kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422))
     }
 }
 
-/// The API server, to be written to by the leader alone.
+/// Writes to the API server, if this replica leads.
 #[derive(Clone)]
 pub(super) struct Writer {
     client: Client,
@@ -56,18 +57,18 @@ impl Writer {
         Self { client, leadership }
     }
 
-    /// Tells whether anything would be written now.
+    /// Returns whether this replica leads.
     pub(super) fn leads(&self) -> bool {
         self.leadership.holds()
     }
 
-    /// Does what only the leader may do.
+    /// Runs `writing`, if this replica leads.
     pub(super) async fn write<T>(&self, writing: impl Future<Output = Result<T, ApplyError>>) -> Result<T, ApplyError> {
         self.leadership.write(writing).await.unwrap_or(Err(ApplyError::NotLeading))
     }
 }
 
-/// Carries out an action. Deleting what has gone already is no error.
+/// Carries out an action. Deleting an object that is already gone succeeds.
 pub(super) async fn apply(writer: &Writer, action: &Action) -> Result<(), ApplyError> {
     writer.write(carry_out(&writer.client, action)).await
 }
@@ -77,16 +78,16 @@ async fn carry_out(client: &Client, action: &Action) -> Result<(), ApplyError> {
         Action::Create(object) => {
             let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
             let typed: DynamicObject = serde_json::from_value(object.clone())?;
-            told("create", object, api_of(client, object).create(&parameters, &typed).await.map(drop))
+            logged("create", object, api_of(client, object).create(&parameters, &typed).await.map(drop))
         }
         Action::Apply(object) => {
-            let result = api_of(client, object).patch(name_of(object), &ours(), &Patch::Apply(object)).await;
-            told("apply", object, result.map(drop))
+            let result = api_of(client, object).patch(name_of(object), &forced(), &Patch::Apply(object)).await;
+            logged("apply", object, result.map(drop))
         }
         Action::Merge(object) => {
             let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
             let result = api_of(client, object).patch(name_of(object), &parameters, &Patch::Merge(object)).await;
-            told("add to", object, result.map(drop))
+            logged("patch", object, result.map(drop))
         }
         Action::Delete(object) => {
             let uid = object["metadata"]["uid"].as_str().map(str::to_owned);
@@ -96,25 +97,25 @@ async fn carry_out(client: &Client, action: &Action) -> Result<(), ApplyError> {
             };
             match api_of(client, object).delete(name_of(object), &parameters).await {
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-                result => told("delete", object, result.map(drop)),
+                result => logged("delete", object, result.map(drop)),
             }
         }
     }
 }
 
-/// Writes Events, as the leader alone may.
+/// Writes Events, if this replica leads.
 pub(super) struct Recorder {
     writer: Writer,
     recorder: events::Recorder,
 }
 
 impl Recorder {
-    /// Writes in the name of a reporter.
+    /// Creates a recorder for a reporter.
     pub(super) fn new(writer: Writer, reporter: Reporter) -> Self {
         Self { recorder: events::Recorder::new(writer.client.clone(), reporter), writer }
     }
 
-    /// Writes an event, or counts it in the one that it repeats.
+    /// Writes an event, or increments the count of the one that it repeats.
     pub(super) async fn publish(&self, event: &events::Event, on: &ObjectReference) -> Result<(), ApplyError> {
         let published = async {
             self.recorder.publish(event, on).await.map_err(|source| {
@@ -126,35 +127,53 @@ impl Recorder {
     }
 }
 
-/// Reads the object of this kind and name; none where it is not there or cannot be read.
+/// Reads the object with this kind and name; none if it does not exist or cannot be read.
 pub(super) async fn read(writer: &Writer, object: &Value) -> Option<DynamicObject> {
-    look(writer, object).await.ok().flatten()
+    get(writer, object).await.ok().flatten()
 }
 
-/// Reads the object of this kind and name; none where it is not there.
-pub(super) async fn look(writer: &Writer, object: &Value) -> Result<Option<DynamicObject>, ApplyError> {
+/// Reads the object with this kind and name; none if it does not exist.
+pub(super) async fn get(writer: &Writer, object: &Value) -> Result<Option<DynamicObject>, ApplyError> {
     let result = api_of(&writer.client, object).get_opt(name_of(object)).await;
     result.map_err(|source| refused("read", object, source))
 }
 
-/// Writes the status of an object of ours.
-pub(super) async fn apply_status(writer: &Writer, object: &Value) -> Result<(), ApplyError> {
+/// Returns the apiVersion, kind, name and namespace of an object, as the base of a patch.
+pub(super) fn identity(object: &Value) -> Value {
+    let metadata = json!({"name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"]});
+    json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata})
+}
+
+/// Returns whether two objects in one namespace have the same kind and name.
+pub(super) fn is_same_object(one: &Value, other: &Value) -> bool {
+    one["kind"] == other["kind"] && one["metadata"]["name"] == other["metadata"]["name"]
+}
+
+/// Returns the patch that sets the status of an object.
+pub(super) fn status_patch(object: &Value, status: Value) -> Value {
+    let mut patch = identity(object);
+    patch["status"] = status;
+    patch
+}
+
+/// Applies a patch of the status of one of Tidegate's own objects.
+pub(super) async fn apply_status(writer: &Writer, patch: &Value) -> Result<(), ApplyError> {
     let written = async {
-        let api = api_of(&writer.client, object);
-        let result = api.patch_status(name_of(object), &ours(), &Patch::Apply(object)).await;
-        result.map(drop).map_err(|source| refused("write the status of", object, source))
+        let api = api_of(&writer.client, patch);
+        let result = api.patch_status(name_of(patch), &forced(), &Patch::Apply(patch)).await;
+        result.map(drop).map_err(|source| refused("write the status of", patch, source))
     };
     writer.write(written).await
 }
 
-fn ours() -> PatchParams {
+fn forced() -> PatchParams {
     PatchParams::apply(MANAGER).force()
 }
 
-fn told(verb: &'static str, object: &Value, result: kube::Result<()>) -> Result<(), ApplyError> {
+fn logged(verb: &'static str, object: &Value, result: kube::Result<()>) -> Result<(), ApplyError> {
     result.map_err(|source| refused(verb, object, source))?;
     let namespace = text(&object["metadata"]["namespace"]);
-    info!(verb, kind = text(&object["kind"]), namespace, name = name_of(object), "changed a companion");
+    info!(verb, kind = text(&object["kind"]), namespace, name = name_of(object), "changed an object");
     Ok(())
 }
 
@@ -173,7 +192,7 @@ fn api_of(client: &Client, object: &Value) -> Api<DynamicObject> {
 
 fn resource_of(object: &Value) -> ApiResource {
     let (group, version) = text(&object["apiVersion"]).split_once('/').unwrap_or_default();
-    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text(&object["kind"])))
+    resource(group, version, text(&object["kind"]))
 }
 
 fn name_of(object: &Value) -> &str {

@@ -1,17 +1,13 @@
-//! Follows the autoscalers, whoever made them: HorizontalPodAutoscalers, and KEDA's ScaledObjects for as long as there is
-//! KEDA.
+//! Watches all autoscalers: HorizontalPodAutoscalers, and KEDA's ScaledObjects while their API is served.
 
 use std::sync::Arc;
 
-use kube::ResourceExt as _;
-use kube::api::{Api, DynamicObject};
+use kube::api::DynamicObject;
 use kube::core::ApiResource;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
-use tracing::info;
 
-use super::informer::{self, Following, Handler, Key, follow};
-use super::kinds::is_established;
+use super::informer::{Handler, Key, WatchTask, follow};
+use super::kinds::{OptionalApi, WhileServed, follow_definition};
 use super::watches::Watches;
 use super::{raw, resource};
 use crate::server::health::Step;
@@ -20,24 +16,21 @@ use tidegate_engine::facts::{Autoscaler, SCALED_OBJECT};
 use tidegate_engine::workload::WorkloadRef;
 
 impl Watches {
-    /// Follows the HorizontalPodAutoscalers.
+    /// Watches the HorizontalPodAutoscalers.
     pub(super) fn autoscalers(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let kind = resource("autoscaling", "v2", "HorizontalPodAutoscaler");
         let autoscalers = Autoscalers { watches: self.clone(), kind };
         follow(self.events(&autoscalers.kind), Hpas { autoscalers, step })
     }
 
-    /// Follows the ScaledObjects for as long as their API is served.
+    /// Watches the ScaledObjects while their API is served.
     pub(super) fn scaled_objects(&self, step: Step) -> impl Future<Output = ()> + use<> {
-        let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
-        let only = informer::config().fields("metadata.name=scaledobjects.keda.sh");
-        let definition = Definition { watches: self.clone(), following: None, step: Arc::new(step) };
-        follow(watcher(api, only).default_backoff(), definition)
+        let keda = Keda { watches: self.clone() };
+        follow_definition(&self.client, "scaledobjects.keda.sh", WhileServed::new(keda, step))
     }
 }
 
-/// What both kinds of autoscalers have in common.
+/// The parts common to both kinds of autoscalers.
 struct Autoscalers {
     watches: Watches,
     kind: ApiResource,
@@ -46,17 +39,17 @@ struct Autoscalers {
 impl Autoscalers {
     fn put(&self, key: &Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
-        let before = self.remember(key, Some(object.clone()));
-        self.note(key, before.as_ref(), Some(&object));
+        let before = self.store(key, Some(object.clone()));
+        self.update(key, before.as_ref(), Some(&object));
     }
 
     fn remove(&self, key: &Key) {
-        let before = self.remember(key, None);
-        self.note(key, before.as_ref(), None);
+        let before = self.store(key, None);
+        self.update(key, before.as_ref(), None);
     }
 
-    /// Remembers an object, or forgets it, and returns what it was before.
-    fn remember(&self, key: &Key, object: Option<Value>) -> Option<Value> {
+    /// Stores or removes an object, and returns its previous version.
+    fn store(&self, key: &Key, object: Option<Value>) -> Option<Value> {
         self.watches.objects.note(|kinds| {
             let known = kinds.of(&self.kind.group, &self.kind.kind);
             match object {
@@ -66,9 +59,8 @@ impl Autoscalers {
         })
     }
 
-    /// Notes in one go what an autoscaler scales now instead of before, so that nobody sees it scale nothing in between,
-    /// and has all looked at whom that concerns.
-    fn note(&self, key: &Key, before: Option<&Value>, now: Option<&Value>) {
+    /// Changes the target of an autoscaler in one step, so that it always has one, and queues the workloads affected.
+    fn update(&self, key: &Key, before: Option<&Value>, now: Option<&Value>) {
         let (target_before, target) = (before.and_then(Autoscaler::target), now.and_then(Autoscaler::target));
         let is_derived = now.is_some_and(Autoscaler::is_derived);
         let autoscaler =
@@ -87,7 +79,7 @@ impl Autoscalers {
             }
         });
         target_before.iter().chain(&target).for_each(|target| self.watches.queue.push(target));
-        // One that has the name of ours may scale something else.
+        // One with the name that Tidegate gives to the autoscaler of a workload may have another target.
         if let Some((kind, name)) = names::scaled_by(&key.1) {
             let (namespace, kind, name) = (key.0.clone(), kind.to_owned(), name.to_owned());
             self.watches.queue.push(&WorkloadRef { namespace, kind, name });
@@ -114,30 +106,19 @@ impl Handler<DynamicObject> for Hpas {
     }
 }
 
-/// Follows the definition of KEDA's API, and the ScaledObjects for as long as it is established.
-struct Definition {
+/// The API of KEDA.
+struct Keda {
     watches: Watches,
-    following: Option<Following>,
-    step: Arc<Step>,
 }
 
-impl Handler<DynamicObject> for Definition {
-    fn put(&mut self, _: Key, definition: DynamicObject) {
-        if is_established(&definition.data) && self.following.is_none() {
-            info!(name = definition.name_any(), "the API is served");
-            let kind = resource("keda.sh", "v1alpha1", SCALED_OBJECT);
-            let events = self.watches.events(&kind);
-            let autoscalers = Autoscalers { watches: self.watches.clone(), kind };
-            let objects = ScaledObjects { autoscalers, step: Arc::clone(&self.step) };
-            self.following = Some(Following::new(events, objects));
-        }
+impl OptionalApi for Keda {
+    fn watch(&self, step: Arc<Step>) -> WatchTask {
+        let kind = resource("keda.sh", "v1alpha1", SCALED_OBJECT);
+        let events = self.watches.events(&kind);
+        WatchTask::new(events, ScaledObjects { autoscalers: Autoscalers { watches: self.watches.clone(), kind }, step })
     }
 
-    fn remove(&mut self, key: &Key) {
-        info!(name = key.1, "the API is no longer served");
-        if let Some(mut following) = self.following.take() {
-            following.end();
-        }
+    fn forget(&self) {
         self.watches.state.note(|facts| {
             facts.apis.keda = false;
             facts.autoscalers.retain(|_, known| {
@@ -147,13 +128,6 @@ impl Handler<DynamicObject> for Definition {
         });
         self.watches.objects.note(|kinds| kinds.of("keda.sh", SCALED_OBJECT).clear());
         self.watches.queue.push_all();
-    }
-
-    /// Without the API there are no ScaledObjects to be seen first.
-    fn synced(&mut self) {
-        if self.following.is_none() {
-            self.step.done();
-        }
     }
 }
 
@@ -171,7 +145,7 @@ impl Handler<DynamicObject> for ScaledObjects {
         self.autoscalers.remove(key);
     }
 
-    /// The API counts as served once it is known which workloads are scaled by it.
+    /// The API counts as served once the existing ScaledObjects are known.
     fn synced(&mut self) {
         self.autoscalers.watches.state.note(|facts| facts.apis.keda = true);
         self.autoscalers.watches.queue.push_all();
@@ -186,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ours_of_either_kind_is_told_by_name_label_and_annotation() {
+    fn own_autoscalers_are_recognised_by_name_label_and_annotation() {
         let target = WorkloadRef { namespace: "ml".into(), kind: "Deployment".into(), name: "api".into() };
         let ours = |kind: &str, name: &str| {
             let labels = json!({"app.kubernetes.io/managed-by": "tidegate"});

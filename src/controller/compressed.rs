@@ -1,5 +1,4 @@
-//! Objects as they are kept in memory: as compressed text, which takes a small part of the room that their parsed form
-//! takes. They are read far more seldom than they are there.
+//! Objects in memory as compressed text, which takes a fraction of the memory of parsed objects. They are rarely read.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -25,29 +24,29 @@ impl Compressed {
     }
 
     fn to_json(&self) -> Value {
-        let text = decompress_size_prepended(&self.0).expect("what is kept was compressed");
-        serde_json::from_slice(&text).expect("what is kept was written as JSON")
+        let text = decompress_size_prepended(&self.0).expect("it was compressed by `new`");
+        serde_json::from_slice(&text).expect("it was written as JSON by `new`")
     }
 }
 
-/// An object of the cluster: its name, and all of it packed.
+/// An object of the cluster: its name, and its compressed JSON.
 #[derive(Clone, Debug)]
 pub(super) struct CompressedObject {
     metadata: ObjectMeta,
-    packed: Arc<Compressed>,
+    json: Arc<Compressed>,
 }
 
 impl CompressedObject {
-    /// Keeps an object of a kind, without its managed fields.
+    /// Compresses an object of a kind, without its managed fields.
     pub(super) fn new(object: DynamicObject, kind: &ApiResource) -> Self {
         let (name, namespace) = (object.metadata.name.clone(), object.metadata.namespace.clone());
         let metadata = ObjectMeta { name, namespace, ..ObjectMeta::default() };
-        Self { metadata, packed: Arc::new(Compressed::new(&raw(object, kind))) }
+        Self { metadata, json: Arc::new(Compressed::new(&raw(object, kind))) }
     }
 
     /// Returns the object.
     pub(super) fn to_json(&self) -> Value {
-        self.packed.to_json()
+        self.json.to_json()
     }
 }
 
@@ -75,7 +74,7 @@ impl Resource for CompressedObject {
     }
 }
 
-/// Objects by namespace and name, or by what else tells them apart.
+/// Objects by namespace and name, or by another key.
 #[derive(Debug)]
 pub(super) struct CompressedStore<K = Key>(HashMap<K, Compressed>);
 
@@ -86,17 +85,17 @@ impl<K> Default for CompressedStore<K> {
 }
 
 impl<K: Eq + Hash> CompressedStore<K> {
-    /// Keeps an object; returns the one that was there before.
+    /// Inserts an object, and returns the previous one.
     pub(super) fn insert(&mut self, key: K, object: &Value) -> Option<Value> {
         self.0.insert(key, Compressed::new(object)).map(|before| before.to_json())
     }
 
-    /// Takes an object away.
+    /// Removes an object, and returns it.
     pub(super) fn remove(&mut self, key: &K) -> Option<Value> {
         self.0.remove(key).map(|before| before.to_json())
     }
 
-    /// Returns an object that is there.
+    /// Returns an object.
     pub(super) fn get(&self, key: &K) -> Option<Value> {
         self.0.get(key).map(Compressed::to_json)
     }
@@ -111,7 +110,7 @@ impl<K: Eq + Hash> CompressedStore<K> {
         self.0.keys()
     }
 
-    /// Takes all objects away.
+    /// Removes all objects.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
@@ -124,27 +123,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_from_a_list_is_kept_with_its_kind_and_without_its_managed_fields() {
+    fn adds_the_kind_and_drops_managed_fields() {
         let listed = json!({
             "metadata": {"name": "api", "namespace": "ns", "managedFields": [{"manager": "kubectl"}]},
             "spec": {"replicas": 1.5}
         });
         let kind = super::super::resource("apps", "v1", "StatefulSet");
-        let kept = CompressedObject::new(serde_json::from_value(listed).unwrap(), &kind);
-        let wanted = json!({
+        let object = CompressedObject::new(serde_json::from_value(listed).unwrap(), &kind);
+        let expected = json!({
             "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "api", "namespace": "ns"},
             "spec": {"replicas": 1.5}
         });
-        assert_eq!((kept.to_json(), kept.metadata.name.as_deref()), (wanted, Some("api")));
+        assert_eq!((object.to_json(), object.metadata.name.as_deref()), (expected, Some("api")));
     }
 
     #[test]
-    fn a_shelf_returns_what_was_put_there() {
-        let (mut shelf, key) = (CompressedStore::default(), ("ns".to_owned(), "api".to_owned()));
-        assert_eq!(shelf.insert(key.clone(), &json!({"a": 1})), None);
-        assert_eq!(shelf.insert(key.clone(), &json!({"a": 2})), Some(json!({"a": 1})));
-        assert_eq!((shelf.get(&key), shelf.objects().count()), (Some(json!({"a": 2})), 1));
-        assert_eq!(shelf.remove(&key), Some(json!({"a": 2})));
-        assert_eq!((shelf.get(&key), shelf.objects().count(), shelf.remove(&key)), (None, 0, None));
+    fn store_returns_inserted_objects() {
+        let (mut store, key) = (CompressedStore::default(), ("ns".to_owned(), "api".to_owned()));
+        assert_eq!(store.insert(key.clone(), &json!({"a": 1})), None);
+        assert_eq!(store.insert(key.clone(), &json!({"a": 2})), Some(json!({"a": 1})));
+        assert_eq!((store.get(&key), store.objects().count()), (Some(json!({"a": 2})), 1));
+        assert_eq!(store.remove(&key), Some(json!({"a": 2})));
+        assert_eq!((store.get(&key), store.objects().count(), store.remove(&key)), (None, 0, None));
     }
 }

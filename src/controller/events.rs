@@ -1,23 +1,23 @@
-//! What the author of a workload is told of what belongs to it, as Events on the workload: once for each change.
+//! Events on workloads about their companions, one for each change.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{self as kube_events, EventType, Reporter};
 use serde_json::Value;
 use tracing::debug;
 
-use super::apply::{Recorder, Writer};
+use super::apply::{Recorder, Writer, is_same_object};
 use crate::report;
 use tidegate_engine::companions::plan::{Action, CompanionPlan, CompanionState, Observed, Plan};
 use tidegate_engine::companions::{Companion, MANAGER, condition_type};
 use tidegate_engine::workload::Workload;
 
-/// The longest note that the API server takes, in bytes.
+/// The longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
 
-/// The longest that what names a reporter may be.
+/// The longest name of a reporter.
 const MAX_REPORTER: usize = 128;
 
-/// Something to tell about a workload.
+/// An event on a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Event {
     is_warning: bool,
@@ -25,42 +25,37 @@ pub(super) struct Event {
     note: String,
 }
 
-/// Returns what was done for a workload, as far as its plan was carried out.
-pub(super) fn done(plan: &Plan, observed: &Observed) -> Vec<Event> {
-    let is_there = |object: &Value| {
-        let known = observed.objects.iter().flatten();
-        known
-            .into_iter()
-            .any(|found| found["kind"] == object["kind"] && found["metadata"]["name"] == object["metadata"]["name"])
-    };
-    let told_of = observed.model_server.as_ref().map_or(&Value::Null, |told| &told["status"]["database"]["name"]);
-    let was_there = |object: &Value| object["metadata"]["name"] == *told_of;
+/// Returns the events for the actions of a plan that were carried out.
+pub(super) fn of_actions(plan: &Plan, observed: &Observed) -> Vec<Event> {
+    let exists = |object: &Value| observed.objects.iter().flatten().any(|found| is_same_object(found, object));
+    let former = observed.model_server.as_ref().map_or(&Value::Null, |server| &server["status"]["database"]["name"]);
+    let existed = |object: &Value| object["metadata"]["name"] == *former;
     let of = |(companion, plan): (&dyn Companion, &CompanionPlan)| -> Vec<Event> {
         if matches!(plan.state, CompanionState::Refused(_)) {
             return Vec::new();
         }
         let event =
             |what: &str, note: String| Event { is_warning: false, reason: format!("{}{what}", companion.name()), note };
-        let told = plan.actions.iter().map(|action| match action {
-            Action::Apply(object) if is_there(object) => {
-                event("Updated", format!("brought {} in step with its policy", named(object)))
+        let events = plan.actions.iter().map(|action| match action {
+            Action::Apply(object) if exists(object) => {
+                event("Updated", format!("updated {} to match its policy", named(object)))
             }
-            Action::Create(object) if was_there(object) => Event {
+            Action::Create(object) if existed(object) => Event {
                 is_warning: true,
-                ..event("MadeAnew", format!("{} has gone: it was made anew, and holds nothing", named(object)))
+                ..event("Recreated", format!("recreated {}, which was deleted: it is empty", named(object)))
             },
-            Action::Create(object) | Action::Apply(object) => event("Made", format!("made {}", named(object))),
-            Action::Merge(object) => event("Extended", format!("added to {} what it lacked", named(object))),
-            Action::Delete(object) => event("Removed", format!("removed {}", named(object))),
+            Action::Create(object) | Action::Apply(object) => event("Created", format!("created {}", named(object))),
+            Action::Merge(object) => event("Updated", format!("added missing fields to {}", named(object))),
+            Action::Delete(object) => event("Deleted", format!("deleted {}", named(object))),
         });
-        told.collect()
+        events.collect()
     };
     plan.each().flat_map(of).collect()
 }
 
-/// Returns what stands otherwise than the last status of the ModelServer says, and that a person wants to know.
-pub(super) fn changed(before: &Value, plan: &Plan) -> Vec<Event> {
-    let changed = plan.each().filter_map(|(companion, CompanionPlan { state, .. })| {
+/// Returns the events for states that differ from the last status of the ModelServer and matter to users.
+pub(super) fn of_changes(before: &Value, plan: &Plan) -> Vec<Event> {
+    let of_changes = plan.each().filter_map(|(companion, CompanionPlan { state, .. })| {
         let (subject, what, field) = (companion.name(), companion.title(), companion.field());
         let type_ = &condition_type(companion);
         let (is_warning, reason, event, note) = match state {
@@ -68,22 +63,22 @@ pub(super) fn changed(before: &Value, plan: &Plan) -> Vec<Event> {
                 false,
                 "Yielded",
                 format!("{subject}Yielded"),
-                format!("left to {}, which is its author's", named(found)),
+                format!("{} is used instead: it is not managed by tidegate", named(found)),
             ),
-            CompanionState::Drifted(found, told) => (
+            CompanionState::Drifted(found, difference) => (
                 true,
                 "Drifted",
                 format!("{subject}Drifted"),
-                format!("{} differs from its policy: {told}", named(found)),
+                format!("{} differs from its policy: {difference}", named(found)),
             ),
             CompanionState::Impossible(reason, message) | CompanionState::Left(_, reason, message) => {
-                (true, *reason, (*reason).to_owned(), format!("{what} cannot be had: {message}"))
+                (true, *reason, (*reason).to_owned(), format!("cannot provide {what}: {message}"))
             }
             CompanionState::Refused(message) => {
-                (true, "Refused", format!("{subject}Refused"), format!("{what} cannot be had: {message}"))
+                (true, "Refused", format!("{subject}Refused"), format!("cannot provide {what}: {message}"))
             }
             CompanionState::Elsewhere(_, message) => {
-                (false, "OwnDatabase", "OwnDatabase".to_owned(), format!("{what} is not made: {message}"))
+                (false, "OwnDatabase", "OwnDatabase".to_owned(), format!("{what} is not created: {message}"))
             }
             CompanionState::Absent
             | CompanionState::Declined
@@ -92,21 +87,21 @@ pub(super) fn changed(before: &Value, plan: &Plan) -> Vec<Event> {
             | CompanionState::Unmanaged(_)
             | CompanionState::Pending(_) => return None,
         };
-        // What does not serve besides has that for its reason.
-        let is_told_with_another = match state {
+        // If the companion is not ready either, the condition has that as its reason.
+        let is_reported_otherwise = match state {
             CompanionState::Theirs(_) => before[field]["managedBy"] == "user",
-            CompanionState::Drifted(_, told) => {
-                text_of(before, type_, "message").is_some_and(|message| message.ends_with(told))
+            CompanionState::Drifted(_, difference) => {
+                text_of(before, type_, "message").is_some_and(|message| message.ends_with(difference))
             }
             _ => false,
         };
-        let is_known = text_of(before, type_, "reason") == Some(reason) || is_told_with_another;
+        let is_known = text_of(before, type_, "reason") == Some(reason) || is_reported_otherwise;
         (!is_known).then_some(Event { is_warning, reason: event, note })
     });
-    changed.collect()
+    of_changes.collect()
 }
 
-/// A text of a condition in the status of a ModelServer.
+/// Returns a field of a condition in the status of a ModelServer.
 fn text_of<'s>(status: &'s Value, type_: &str, field: &str) -> Option<&'s str> {
     let conditions = status["conditions"].as_array()?;
     conditions.iter().find(|condition| condition["type"] == type_)?[field].as_str()
@@ -117,32 +112,31 @@ fn named(object: &Value) -> String {
     format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]))
 }
 
-/// Writes events on workloads. What happens again within minutes is counted in the Event that is there.
+/// Writes events on workloads. A repetition within minutes increments the count of the existing Event.
 pub(super) struct Events {
     recorder: Recorder,
 }
 
 impl Events {
-    /// Writes events in the name of a replica.
+    /// Creates a writer of events for a replica.
     pub(super) fn new(writer: Writer, replica: &str) -> Self {
         let instance = replica.chars().take(MAX_REPORTER).collect();
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance) };
         Self { recorder: Recorder::new(writer, reporter) }
     }
 
-    /// Writes events on a workload. What cannot be written is no failure.
-    pub(super) async fn tell(&self, workload: &Workload<'_>, events: Vec<Event>) {
+    /// Writes events on a workload. Failures are only logged.
+    pub(super) async fn publish(&self, workload: &Workload<'_>, events: Vec<Event>) {
         let regarding = regarding(workload);
-        for event in events.into_iter().map(written) {
+        for event in events.into_iter().map(to_kube_event) {
             if let Err(error) = self.recorder.publish(&event, &regarding).await {
-                debug!(error = report::chain(&error), reason = event.reason, "an event was not written");
+                debug!(error = report::chain(&error), reason = event.reason, "cannot write an event");
             }
         }
     }
 }
 
-/// Returns an event as it is written.
-fn written(event: Event) -> kube_events::Event {
+fn to_kube_event(event: Event) -> kube_events::Event {
     kube_events::Event {
         type_: if event.is_warning { EventType::Warning } else { EventType::Normal },
         note: Some(truncated(&event.note).to_owned()),
@@ -152,7 +146,8 @@ fn written(event: Event) -> kube_events::Event {
     }
 }
 
-/// Returns what an event on a workload refers to: without its version, for events on two versions are not counted together.
+/// Returns the reference to a workload, without its resourceVersion: events on different versions would not be counted
+/// together.
 fn regarding(workload: &Workload) -> ObjectReference {
     ObjectReference {
         api_version: Some(workload.known_kind().api_version()),
@@ -192,54 +187,54 @@ mod tests {
         json!({"kind": "postgresql", "metadata": {"name": "acid-api"}})
     }
 
-    fn course(actions: Vec<Action>, state: CompanionState) -> CompanionPlan {
+    fn companion(actions: Vec<Action>, state: CompanionState) -> CompanionPlan {
         CompanionPlan { actions, state }
     }
 
-    fn told(events: &[Event]) -> Vec<String> {
+    fn lines(events: &[Event]) -> Vec<String> {
         events.iter().map(|event| format!("{} {}: {}", event.is_warning, event.reason, event.note)).collect()
     }
 
     #[test]
-    fn what_was_done_is_told() {
+    fn reports_actions() {
         let ours = || CompanionState::Ours(hpa());
-        let done_to = |autoscaler: CompanionPlan, database: CompanionPlan, is_there: bool| {
+        let events = |autoscaler: CompanionPlan, database: CompanionPlan, exists: bool| {
             let plan = Plan { companions: vec![autoscaler, CompanionPlan::default(), database], again: None };
-            let objects = if is_there { vec![vec![hpa()]] } else { vec![] };
-            told(&done(&plan, &Observed { objects, ..Observed::default() }))
+            let objects = if exists { vec![vec![hpa()]] } else { vec![] };
+            lines(&of_actions(&plan, &Observed { objects, ..Observed::default() }))
         };
         let none = CompanionPlan::default;
-        let made = course(vec![Action::Apply(hpa())], ours());
+        let applied = companion(vec![Action::Apply(hpa())], ours());
         assert_eq!(
-            done_to(made.clone(), none(), false),
-            ["false AutoscalerMade: made HorizontalPodAutoscaler api-tidegate"]
+            events(applied.clone(), none(), false),
+            ["false AutoscalerCreated: created HorizontalPodAutoscaler api-tidegate"]
         );
-        let updated = ["false AutoscalerUpdated: brought HorizontalPodAutoscaler api-tidegate in step with its policy"];
-        assert_eq!(done_to(made, none(), true), updated);
-        let yielded = course(vec![Action::Delete(hpa())], CompanionState::Theirs(hpa()));
+        let updated = ["false AutoscalerUpdated: updated HorizontalPodAutoscaler api-tidegate to match its policy"];
+        assert_eq!(events(applied, none(), true), updated);
+        let yielded = companion(vec![Action::Delete(hpa())], CompanionState::Theirs(hpa()));
         assert_eq!(
-            done_to(yielded, none(), true),
-            ["false AutoscalerRemoved: removed HorizontalPodAutoscaler api-tidegate"]
+            events(yielded, none(), true),
+            ["false AutoscalerDeleted: deleted HorizontalPodAutoscaler api-tidegate"]
         );
-        let created = course(vec![Action::Create(database())], ours());
-        assert_eq!(done_to(none(), created, false), ["false DatabaseMade: made postgresql acid-api"]);
-        let again = Plan::single(&Databases, course(vec![Action::Create(database())], ours()));
+        let created = companion(vec![Action::Create(database())], ours());
+        assert_eq!(events(none(), created, false), ["false DatabaseCreated: created postgresql acid-api"]);
+        let again = Plan::single(&Databases, companion(vec![Action::Create(database())], ours()));
         let model_server = Some(json!({"status": {"database": {"name": "acid-api"}}}));
         assert_eq!(
-            told(&done(&again, &Observed { model_server, ..Observed::default() })),
-            ["true DatabaseMadeAnew: postgresql acid-api has gone: it was made anew, and holds nothing"]
+            lines(&of_actions(&again, &Observed { model_server, ..Observed::default() })),
+            ["true DatabaseRecreated: recreated postgresql acid-api, which was deleted: it is empty"]
         );
-        let merged = course(vec![Action::Merge(database())], ours());
+        let merged = companion(vec![Action::Merge(database())], ours());
         assert_eq!(
-            done_to(none(), merged, false),
-            ["false DatabaseExtended: added to postgresql acid-api what it lacked"]
+            events(none(), merged, false),
+            ["false DatabaseUpdated: added missing fields to postgresql acid-api"]
         );
-        let refused = course(vec![Action::Create(database())], CompanionState::Refused("quota".into()));
-        assert!(done_to(none(), refused, false).is_empty());
+        let refused = companion(vec![Action::Create(database())], CompanionState::Refused("quota".into()));
+        assert!(events(none(), refused, false).is_empty());
     }
 
     #[test]
-    fn what_stands_otherwise_than_before_is_told_once() {
+    fn reports_a_changed_state_once() {
         let status = |type_: &str, reason: &str| json!({"conditions": [{"type": type_, "reason": reason}]});
         let table = [
             (CompanionState::Theirs(hpa()), "Yielded", "AutoscalerYielded", false),
@@ -257,40 +252,40 @@ mod tests {
             ),
             (CompanionState::Refused("quota".into()), "Refused", "AutoscalerRefused", true),
         ];
-        for (standing, condition, reason, is_warning) in table {
-            let plan = Plan::single(&Autoscaling, standing.into());
-            let events = changed(&Value::Null, &plan);
+        for (state, condition, reason, is_warning) in table {
+            let plan = Plan::single(&Autoscaling, state.into());
+            let events = of_changes(&Value::Null, &plan);
             assert_eq!((events[0].reason.as_str(), events[0].is_warning, events.len()), (reason, is_warning, 1));
-            assert_eq!(changed(&status("AutoscalerReady", "ScalingActive"), &plan), events);
-            assert_eq!(changed(&status("AutoscalerReady", condition), &plan), []);
+            assert_eq!(of_changes(&status("AutoscalerReady", "ScalingActive"), &plan), events);
+            assert_eq!(of_changes(&status("AutoscalerReady", condition), &plan), []);
         }
         let theirs = Plan::single(&Autoscaling, CompanionState::Theirs(hpa()).into());
         let mut broken = status("AutoscalerReady", "AmbiguousSelector");
         broken["autoscaler"] = json!({"managedBy": "user"});
-        assert_eq!(changed(&broken, &theirs), [], "it was left to it before");
+        assert_eq!(of_changes(&broken, &theirs), [], "it was used before");
         let drifted = Plan::single(&Databases, CompanionState::Drifted(database(), "more".into()).into());
-        let events = changed(&status("DatabaseReady", "Running"), &drifted);
-        assert_eq!(told(&events), ["true DatabaseDrifted: postgresql acid-api differs from its policy: more"]);
-        assert_eq!(changed(&status("DatabaseReady", "Drifted"), &drifted), []);
+        let events = of_changes(&status("DatabaseReady", "Running"), &drifted);
+        assert_eq!(lines(&events), ["true DatabaseDrifted: postgresql acid-api differs from its policy: more"]);
+        assert_eq!(of_changes(&status("DatabaseReady", "Drifted"), &drifted), []);
         let own = Plan::single(&Databases, CompanionState::Elsewhere(None, "PGHOST".into()).into());
-        let events = changed(&Value::Null, &own);
-        assert_eq!(told(&events), ["false OwnDatabase: a database is not made: PGHOST"]);
-        assert_eq!(changed(&status("DatabaseReady", "OwnDatabase"), &own), []);
+        let events = of_changes(&Value::Null, &own);
+        assert_eq!(lines(&events), ["false OwnDatabase: a database is not created: PGHOST"]);
+        assert_eq!(of_changes(&status("DatabaseReady", "OwnDatabase"), &own), []);
         let mut failed = status("DatabaseReady", "CreateFailed");
         failed["conditions"][0]["message"] = "it failed; it differs from the policy: more".into();
-        assert_eq!(changed(&failed, &drifted), []);
+        assert_eq!(of_changes(&failed, &drifted), []);
         let fine = [
             CompanionState::Absent,
             CompanionState::Ours(hpa()),
             CompanionState::Unmanaged(hpa()),
             CompanionState::Pending("5 s".into()),
         ];
-        for standing in fine {
-            assert_eq!(changed(&Value::Null, &Plan::single(&Autoscaling, standing.into())), []);
+        for state in fine {
+            assert_eq!(of_changes(&Value::Null, &Plan::single(&Autoscaling, state.into())), []);
         }
     }
 
-    /// What is sent to the API server when these events are told of a workload, one after the other: methods and bodies.
+    /// The requests to the API server when these events are published one after the other: methods and bodies.
     async fn sent(leadership: Leadership, events: Vec<Event>) -> Vec<(String, Value)> {
         let sent = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&sent);
@@ -307,7 +302,7 @@ mod tests {
         let object = json!({"apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": "api", "namespace": "ml", "uid": "u-1", "resourceVersion": "7"}});
         let recorder = Events::new(Writer::new(client, leadership), &"r".repeat(200));
-        recorder.tell(&Workload::view(&object).unwrap(), events).await;
+        recorder.publish(&Workload::view(&object).unwrap(), events).await;
         mem::take(&mut *sent.lock().unwrap())
     }
 
@@ -316,9 +311,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_changes_to_and_fro_is_counted_in_one_event() {
+    async fn counts_repetitions_in_one_event() {
         let drifted = || event(true, "DatabaseDrifted", "it differs");
-        let other = event(false, "DatabaseMade", "made it");
+        let other = event(false, "DatabaseCreated", "created it");
         let sent = sent(Leadership::Alone, vec![drifted(), other, drifted(), drifted()]).await;
         let of = |(method, event): &(String, Value)| {
             (method.clone(), event["reason"].as_str().unwrap().to_owned(), event["series"]["count"].as_i64())
@@ -326,7 +321,7 @@ mod tests {
         let row = |method: &str, reason: &str, count| (method.to_owned(), reason.to_owned(), count);
         let expected = [
             row("POST", "DatabaseDrifted", None),
-            row("POST", "DatabaseMade", None),
+            row("POST", "DatabaseCreated", None),
             row("PATCH", "DatabaseDrifted", Some(2)),
             row("PATCH", "DatabaseDrifted", Some(3)),
         ];
@@ -335,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_event_is_written_on_its_workload() {
+    async fn writes_an_event_on_its_workload() {
         let long = "ä".repeat(MAX_NOTE);
         let (_, mut written) = sent(Leadership::Alone, vec![event(true, "Refused", &long)]).await.remove(0);
         assert_eq!(written["note"].as_str().map(str::len), Some(MAX_NOTE));
@@ -361,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_no_longer_than_the_api_server_takes() {
+    fn truncates_long_notes() {
         assert_eq!(truncated("short"), "short");
         assert_eq!(truncated(&"ä".repeat(MAX_NOTE)).len(), MAX_NOTE);
         assert_eq!(truncated(&("a".to_owned() + &"ä".repeat(MAX_NOTE))).len(), MAX_NOTE - 1);

@@ -1,4 +1,4 @@
-//! Follows one kind of object. Every object is read alone: one that makes no sense does not disturb the others.
+//! Watches one kind of object. Every object is parsed alone: an invalid one does not affect the others.
 
 use std::collections::HashSet;
 use std::mem;
@@ -13,36 +13,37 @@ use tracing::{Instrument as _, warn};
 
 use crate::report;
 
-/// Namespace and name of an object; the namespace is empty where there is none.
+/// Namespace and name of an object; the namespace is empty for cluster-scoped objects.
 pub(super) type Key = (String, String);
 
-/// Takes what a watch tells.
+/// Handles the events of a watch.
 pub(super) trait Handler<K> {
-    /// An object is there, or has changed.
+    /// An object was listed, created or changed.
     fn put(&mut self, key: Key, object: K);
 
-    /// An object has gone.
+    /// An object was deleted.
     fn remove(&mut self, key: &Key);
 
-    /// All objects that were there have been told.
+    /// All existing objects have been listed.
     fn synced(&mut self) {}
 
-    /// Returns what is known by other ways than this watch, such as what was just made. It has gone where the list that begins
-    /// does not have it.
-    fn noted(&self) -> Vec<Key> {
+    /// Returns the keys of objects known from other sources, such as those just created. They count as deleted if the
+    /// next list lacks them.
+    fn known_keys(&self) -> Vec<Key> {
         Vec::new()
     }
 }
 
-/// How many objects are listed at a time: parsed, a page takes many times the room of what is kept of it.
+/// The page size of lists: a parsed page takes many times the memory of what is stored.
 const PAGE: u32 = 100;
 
-/// Returns how objects are watched.
+/// Returns the configuration of watches.
 pub(super) fn config() -> watcher::Config {
     watcher::Config::default().page_size(PAGE)
 }
 
-/// Follows a watch for as long as it goes on: it starts again by itself, and what went away in between is told.
+/// Passes the events of a watch to a handler. After an interruption the watch starts again, and the handler learns of
+/// objects deleted in between.
 pub(super) async fn follow<K: Resource>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     mut handler: impl Handler<K>,
@@ -54,16 +55,16 @@ pub(super) async fn follow<K: Resource>(
         match event {
             Ok(Event::Init) => {
                 listed.clear();
-                known.extend(handler.noted());
+                known.extend(handler.known_keys());
             }
             Ok(Event::InitApply(object)) => {
-                // A list that fails half-way is begun anew, and `listed` with it: what it told of is known already.
+                // A list that fails halfway restarts, and `listed` with it, but `known` keeps its objects.
                 known.insert(key_of(&object));
                 listed.insert(key_of(&object));
                 handler.put(key_of(&object), object);
             }
             Ok(Event::InitDone) => {
-                known.difference(&listed).for_each(|gone| handler.remove(gone));
+                known.difference(&listed).for_each(|deleted| handler.remove(deleted));
                 known = mem::take(&mut listed);
                 handler.synced();
             }
@@ -75,97 +76,97 @@ pub(super) async fn follow<K: Resource>(
                 known.remove(&key_of(&object));
                 handler.remove(&key_of(&object));
             }
-            Err(error) => told(&error),
+            Err(error) => log(&error),
         }
     }
 }
 
-/// A watch that can be ended.
+/// The task of a watch that can be stopped.
 #[derive(Default)]
-pub(super) struct Following {
+pub(super) struct WatchTask {
     task: JoinSet<()>,
-    gate: Gate,
+    flag: StopFlag,
 }
 
-impl Following {
-    /// Follows a watch for as long as this is kept.
+impl WatchTask {
+    /// Runs a watch until this is stopped or dropped.
     pub(super) fn new<K: Resource + Send + 'static>(
         events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
         handler: impl Handler<K> + Send + 'static,
     ) -> Self {
-        Self::of(|gate| follow(events, gate.before(handler)))
+        Self::spawn(|flag| follow(events, flag.guard(handler)))
     }
 
-    /// Does what follows watches for as long as this is kept; what they tell passes the gate.
-    pub(super) fn of<Work: Future<Output = ()> + Send + 'static>(work: impl FnOnce(Gate) -> Work) -> Self {
-        let mut following = Self::default();
-        following.task.spawn(work(following.gate.clone()).in_current_span());
-        following
+    /// Runs work with watches until this is stopped or dropped; their handlers must be guarded by the flag.
+    pub(super) fn spawn<Work: Future<Output = ()> + Send + 'static>(work: impl FnOnce(StopFlag) -> Work) -> Self {
+        let mut task = Self::default();
+        task.task.spawn(work(task.flag.clone()).in_current_span());
+        task
     }
 
-    /// Ends the watch: nothing is told any more, so that what it has told can be forgotten for good.
-    pub(super) fn end(&mut self) {
-        self.gate.close();
+    /// Stops the watch: its handler is not called any more, so its objects can be forgotten.
+    pub(super) fn stop(&mut self) {
+        self.flag.stop();
         self.task.abort_all();
     }
 }
 
-/// Lets nothing pass once a watch has ended: a task that is aborted goes on to its next await.
+/// Keeps the handler of a stopped watch from being called: an aborted task goes on to its next await.
 #[derive(Clone, Default)]
-pub(super) struct Gate(Arc<Mutex<bool>>);
+pub(super) struct StopFlag(Arc<Mutex<bool>>);
 
-impl Gate {
-    /// Does something, unless the watch has ended; it does not end meanwhile.
-    pub(super) fn pass(&self, act: impl FnOnce()) {
-        let is_closed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*is_closed {
+impl StopFlag {
+    /// Calls a function unless the watch is stopped; the watch is not stopped meanwhile.
+    pub(super) fn unless_stopped(&self, act: impl FnOnce()) {
+        let is_stopped = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_stopped {
             act();
         }
     }
 
-    /// Puts the gate before a handler.
-    pub(super) fn before<S>(&self, handler: S) -> Ending<S> {
-        Ending { handler, gate: self.clone() }
+    /// Guards a handler with this flag.
+    pub(super) fn guard<H>(&self, handler: H) -> Guarded<H> {
+        Guarded { handler, flag: self.clone() }
     }
 
-    fn close(&self) {
+    fn stop(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 }
 
-/// Tells a handler what passes a gate.
-pub(super) struct Ending<S> {
-    handler: S,
-    gate: Gate,
+/// Calls a handler unless its watch is stopped.
+pub(super) struct Guarded<H> {
+    handler: H,
+    flag: StopFlag,
 }
 
-impl<K, S: Handler<K>> Handler<K> for Ending<S> {
+impl<K, H: Handler<K>> Handler<K> for Guarded<H> {
     fn put(&mut self, key: Key, object: K) {
-        self.gate.pass(|| self.handler.put(key, object));
+        self.flag.unless_stopped(|| self.handler.put(key, object));
     }
 
     fn remove(&mut self, key: &Key) {
-        self.gate.pass(|| self.handler.remove(key));
+        self.flag.unless_stopped(|| self.handler.remove(key));
     }
 
     fn synced(&mut self) {
-        self.gate.pass(|| self.handler.synced());
+        self.flag.unless_stopped(|| self.handler.synced());
     }
 
-    fn noted(&self) -> Vec<Key> {
-        self.handler.noted()
+    fn known_keys(&self) -> Vec<Key> {
+        self.handler.known_keys()
     }
 }
 
-fn told(error: &watcher::Error) {
+fn log(error: &watcher::Error) {
     if is_missing(error) {
-        warn!("the API server does not know what is watched: apply manifests/base/crds.yaml; trying again");
+        warn!("the API server does not serve the watched kind: apply manifests/base/crds.yaml; trying again");
     } else {
-        warn!(error = report::chain(error), "a watch was interrupted; it starts again");
+        warn!(error = report::chain(error), "a watch was interrupted; restarting it");
     }
 }
 
-/// Tells whether the API server does not serve the kind that is watched.
+/// Returns whether the API server does not serve the watched kind.
 fn is_missing(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchStartFailed};
     let (InitialListFailed(source) | WatchStartFailed(source)) = error else { return false };
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_went_away_during_an_interruption_is_told() {
+    async fn removes_objects_deleted_during_an_interruption() {
         let mut names = Names::default();
         let events = [
             Event::Init,
@@ -231,7 +232,7 @@ mod tests {
         assert_eq!((names.0.into_iter().collect::<Vec<_>>(), names.1), (vec!["b".to_owned()], 2));
     }
 
-    /// An API server that answers one request after the other with these, and then no more.
+    /// An API server that gives these answers, one per request, and then none.
     fn api(answers: impl IntoIterator<Item = (u16, Value)>) -> Api<ConfigMap> {
         let answers = Arc::new(Mutex::new(answers.into_iter().collect::<VecDeque<_>>()));
         let answer = move |_: Request<Body>| {
@@ -259,8 +260,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_went_away_while_a_list_was_begun_anew_is_told() {
-        // `a` was on the first page of a list that failed, twice, and was deleted before there was a whole one.
+    async fn removes_objects_deleted_while_a_list_restarted() {
+        // `a` was on the first page of a list that failed twice, and was deleted before a list was complete.
         let answers = [
             page(&["a", "b"], "more"),
             failure(410),
@@ -274,30 +275,30 @@ mod tests {
         assert_eq!((names.0.into_iter().collect::<Vec<_>>(), names.1), (vec!["c".to_owned(), "d".to_owned()], 1));
     }
 
-    /// Names that are noted in another way too.
-    struct Made(BTreeSet<String>);
+    /// Names that are also known from another source.
+    struct Created(BTreeSet<String>);
 
-    impl Handler<ConfigMap> for &mut Made {
+    impl Handler<ConfigMap> for &mut Created {
         fn put(&mut self, key: Key, _: ConfigMap) {
             self.0.insert(key.1);
         }
         fn remove(&mut self, key: &Key) {
             self.0.remove(&key.1);
         }
-        fn noted(&self) -> Vec<Key> {
+        fn known_keys(&self) -> Vec<Key> {
             self.0.iter().map(|name| (String::new(), name.clone())).collect()
         }
     }
 
     #[tokio::test]
-    async fn what_was_made_and_went_away_before_the_watch_told_of_it_is_told() {
-        let mut made = Made(["made".to_owned(), "gone".to_owned()].into());
-        let events = [Event::Init, Event::InitApply(named("made")), Event::InitDone];
-        follow(stream::iter(events.map(Ok)), &mut made).await;
-        assert_eq!(made.0, ["made".to_owned()].into());
+    async fn removes_created_objects_deleted_before_the_watch_saw_them() {
+        let mut created = Created(["created".to_owned(), "deleted".to_owned()].into());
+        let events = [Event::Init, Event::InitApply(named("created")), Event::InitDone];
+        follow(stream::iter(events.map(Ok)), &mut created).await;
+        assert_eq!(created.0, ["created".to_owned()].into());
     }
 
-    /// Takes long to put something.
+    /// A handler that is slow to put an object.
     struct Slow {
         begun: mpsc::Sender<()>,
         names: Arc<Mutex<Vec<String>>>,
@@ -313,13 +314,13 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn nothing_is_told_once_a_watch_has_ended() {
+    async fn handler_is_not_called_once_a_watch_is_stopped() {
         let (begun, beginning) = mpsc::channel();
         let names = Arc::new(Mutex::new(Vec::new()));
         let events = stream::iter([Event::Apply(named("a")), Event::Apply(named("b"))].map(Ok));
-        let mut following = Following::new(events, Slow { begun, names: Arc::clone(&names) });
+        let mut task = WatchTask::new(events, Slow { begun, names: Arc::clone(&names) });
         beginning.recv().unwrap();
-        following.end();
+        task.stop();
         names.lock().unwrap().clear();
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(*names.lock().unwrap(), Vec::<String>::new());

@@ -1,7 +1,7 @@
-//! Which of several replicas writes: the one that holds a Lease of `coordination.k8s.io`.
+//! Leader election among replicas, by a Lease of `coordination.k8s.io`: only the leader writes.
 //!
-//! No two machines' clocks are compared. A Lease has expired when it has not changed for its duration by the reader's own
-//! clock; who holds it stops writing well before anybody can think so.
+//! Clocks of different machines are never compared. A Lease has expired if, by the reader's own clock, it has not
+//! changed for its duration; its holder stops writing well before that.
 //! <https://kubernetes.io/docs/concepts/architecture/leases/>
 
 use std::collections::hash_map::RandomState;
@@ -23,44 +23,44 @@ use tracing::{debug, info, warn};
 use crate::report;
 use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER};
 
-/// How a leader is elected.
+/// The settings of leader election.
 #[derive(Clone, Debug)]
 pub struct Election {
     /// The namespace of the Lease.
     pub namespace: String,
-    /// Its name.
+    /// The name of the Lease.
     pub name: String,
-    /// Who stands: no two replicas may have the same.
+    /// The identity of this replica, which must be unique.
     pub identity: String,
-    /// How long a Lease that is not renewed keeps others from taking it; a second at least.
+    /// How long the Lease is valid after its last renewal, at least a second.
     pub duration: Duration,
 }
 
-/// Returns a name for this process that no other has: that of the machine or pod, and something random.
+/// Returns a unique identity for this process: the host name and a random suffix.
 #[must_use]
 pub fn new_identity() -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    // The keys of every `RandomState` are random, which is all the randomness that a name needs.
+    // The keys of every `RandomState` are random, which is enough for a name.
     let random = RandomState::new().build_hasher().finish();
     format!("{}_{random:016x}", host.trim())
 }
 
-/// Whether this process leads, and until when it may believe so.
+/// Whether this replica leads, and until when.
 #[derive(Clone, Debug)]
 pub(super) enum Leadership {
-    /// There is nobody else.
+    /// There is no leader election.
     Alone,
-    /// Until this moment; not at all where there is none.
+    /// It leads until this moment; not at all if there is none.
     Until(Arc<Mutex<Option<Instant>>>),
 }
 
 impl Leadership {
-    /// Leads from the start where there is no election, else not before it is won.
+    /// Leads from the start without leader election, else once it is won.
     pub(super) fn new(is_elected: bool) -> Self {
         if is_elected { Self::Until(Arc::default()) } else { Self::Alone }
     }
 
-    /// Tells whether this process leads.
+    /// Returns whether this replica leads.
     pub(super) fn holds(&self) -> bool {
         match self {
             Self::Alone => true,
@@ -68,7 +68,7 @@ impl Leadership {
         }
     }
 
-    /// Does something that only the leader may do, and gives up on it when the leadership ends; none where it has.
+    /// Runs `writing` if this replica leads, and cancels it when the leadership ends; returns none then.
     pub(super) async fn write<T>(&self, writing: impl Future<Output = T>) -> Option<T> {
         let until = match self {
             Self::Alone => return Some(writing.await),
@@ -78,7 +78,7 @@ impl Leadership {
         timeout_at(until, writing).await.ok()
     }
 
-    /// Leads until this moment, or no longer where there is none. Tells whether it has led until now.
+    /// Sets until when this replica leads, none to resign. Returns whether it has led until now.
     fn set(&self, new: Option<Instant>) -> bool {
         let Self::Until(until) = self else { return true };
         let before = mem::replace(&mut *locked(until), new);
@@ -93,17 +93,17 @@ fn locked(until: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
 /// What to do about the Lease.
 #[derive(Debug, PartialEq)]
 enum Step {
-    /// Make it: there is none.
+    /// Create it: there is none.
     Create,
-    /// Take it from nobody, or from who has not renewed it in time.
+    /// Take it: it has no holder, or has expired.
     Take,
-    /// Renew it: it is ours.
+    /// Renew it: this replica holds it.
     Renew,
-    /// Leave it, at least for so long.
+    /// Leave it, at least for this long.
     Wait(Duration),
 }
 
-/// Decides what to do about a Lease that has not changed for so long.
+/// Decides what to do about a Lease that has been unchanged for a time.
 fn step(lease: Option<&LeaseSpec>, identity: &str, unchanged: Duration, own_duration: Duration) -> Step {
     let Some(lease) = lease else { return Step::Create };
     let holder = lease.holder_identity.as_deref().unwrap_or_default();
@@ -118,98 +118,103 @@ fn step(lease: Option<&LeaseSpec>, identity: &str, unchanged: Duration, own_dura
     }
 }
 
-/// Returns what a Lease says once it is taken or renewed.
+/// Returns the spec of a Lease once it is taken or renewed.
 fn held(before: Option<&LeaseSpec>, identity: &str, duration: Duration, now: Timestamp) -> LeaseSpec {
-    let is_ours = before.is_some_and(|before| before.holder_identity.as_deref() == Some(identity));
+    let is_renewal = before.is_some_and(|before| before.holder_identity.as_deref() == Some(identity));
     let transitions = before.and_then(|before| before.lease_transitions).unwrap_or_default();
-    let acquired = before.filter(|_| is_ours).and_then(|before| before.acquire_time.clone());
+    let acquired = before.filter(|_| is_renewal).and_then(|before| before.acquire_time.clone());
     LeaseSpec {
         holder_identity: Some(identity.to_owned()),
         lease_duration_seconds: Some(i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)),
         acquire_time: Some(acquired.unwrap_or(MicroTime(now))),
         renew_time: Some(MicroTime(now)),
-        lease_transitions: Some(if is_ours || before.is_none() { transitions } else { transitions.saturating_add(1) }),
+        lease_transitions: Some(if is_renewal || before.is_none() {
+            transitions
+        } else {
+            transitions.saturating_add(1)
+        }),
         ..before.cloned().unwrap_or_default()
     }
 }
 
-/// Stands for election, and keeps what it has won.
+/// A candidate in leader election.
 pub(super) struct Candidate {
     election: Election,
     leases: Api<Lease>,
     leadership: Leadership,
     seen: Mutex<Option<Seen>>,
-    /// Whether the last attempt failed: it is told once.
+    /// Whether the last attempt failed: only the first failure is logged.
     failing: AtomicBool,
 }
 
-/// The Lease as it was seen last, and since when it has been so.
+/// The Lease as last seen, and since when it has been unchanged.
 struct Seen {
     lease: Lease,
     since: Instant,
 }
 
 impl Candidate {
-    /// Does not stand yet.
+    /// Creates a candidate that is not running yet.
     pub(super) fn new(client: Client, election: Election, leadership: Leadership) -> Self {
         let leases = Api::namespaced(client, &election.namespace);
         Self { election, leases, leadership, seen: Mutex::default(), failing: AtomicBool::default() }
     }
 
-    /// Stands for election for as long as it is polled, and says when it is won: also after it was lost for a moment only,
-    /// for what was to be written in that moment was not.
-    pub(super) async fn stand(&self, won: impl Fn()) {
+    /// Takes part in the election while it is polled, and calls `won` whenever it becomes the leader, even if it lost
+    /// the Lease only for a moment: writes in that moment were skipped.
+    pub(super) async fn run(&self, won: impl Fn()) {
         let mut led = false;
         loop {
             let pause = self.attempt(&won).await;
             let leads = self.leadership.holds();
             if led && !leads {
-                warn!(identity = self.election.identity, "this replica leads no longer");
+                warn!(identity = self.election.identity, "this replica no longer leads");
             }
             led = leads;
             sleep(pause).await;
         }
     }
 
-    /// Gives the Lease back where it is ours, so that another need not wait until it expires. Nothing may be written after
-    /// this.
+    /// Releases the Lease if this replica holds it, so that another need not wait until it expires. Nothing may be
+    /// written after this.
     pub(super) async fn release(&self) {
         if !self.leadership.holds() {
             return;
         }
         self.leadership.set(None);
         let Some(lease) = self.seen().as_ref().map(|seen| seen.lease.clone()) else { return };
-        self.give_back(lease).await;
+        self.release_lease(lease).await;
     }
 
-    async fn give_back(&self, mut lease: Lease) {
+    async fn release_lease(&self, mut lease: Lease) {
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = Some(String::new());
         spec.renew_time = Some(MicroTime(Timestamp::now()));
-        let released = timeout(self.retry(), self.leases.replace(&self.election.name, &ours(), &lease)).await;
+        let released = timeout(self.retry(), self.leases.replace(&self.election.name, &parameters(), &lease)).await;
         match released {
             Ok(Ok(lease)) => {
-                info!(identity = self.election.identity, "gave the lease back");
+                info!(identity = self.election.identity, "released the lease");
                 *self.seen() = Some(Seen { lease, since: Instant::now() });
             }
-            // It expires by itself.
-            Ok(Err(error)) => debug!(error = report::chain(&error), "the lease was not given back"),
-            Err(_) => debug!("the lease was not given back in time"),
+            // It will expire.
+            Ok(Err(error)) => debug!(error = report::chain(&error), "cannot release the lease"),
+            Err(_) => debug!("timed out releasing the lease"),
         }
     }
 
-    /// Tells, once this replica stands no longer, whether another does: that one takes the Lease, or renews it. Who holds it and
-    /// is silent may have been killed and does not count; it is waited for until whoever else is there would have taken it.
+    /// Returns, after this replica has stopped, whether another leads: it has taken or renewed the Lease. A holder that
+    /// does not renew it may have been killed and does not count; this waits until another replica would have taken the
+    /// Lease.
     pub(super) async fn is_succeeded(&self) -> bool {
         let mut until = None;
         loop {
             let read = timeout(self.deadline(), self.leases.get_opt(&self.election.name)).await;
             let found = read.ok().and_then(Result::ok).flatten();
-            if let Some(lease) = found.as_ref().filter(|lease| self.is_anothers_news(lease)) {
-                info!(identity = self.election.identity, by = holder(lease), "this replica is succeeded");
+            if let Some(lease) = found.as_ref().filter(|lease| self.is_written_by_another(lease)) {
+                info!(identity = self.election.identity, by = holder(lease), "another replica leads");
                 return true;
             }
-            self.give_back_late(found.as_ref()).await;
+            self.release_late_renewal(found.as_ref()).await;
             let free_in = || found.as_ref().map_or(Duration::ZERO, |lease| self.free_in(lease));
             let until = *until.get_or_insert_with(|| Instant::now() + free_in() + self.retry() * 3);
             if Instant::now() >= until {
@@ -219,8 +224,8 @@ impl Candidate {
         }
     }
 
-    /// Tells whether another replica has written a Lease since it was seen last.
-    fn is_anothers_news(&self, lease: &Lease) -> bool {
+    /// Returns whether another replica has written the Lease since it was last seen.
+    fn is_written_by_another(&self, lease: &Lease) -> bool {
         let holder = holder(lease);
         let is_known = |seen: &Seen| seen.lease.metadata.resource_version == lease.metadata.resource_version;
         !holder.is_empty()
@@ -228,14 +233,14 @@ impl Candidate {
             && self.seen().as_ref().is_some_and(|seen| !is_known(seen))
     }
 
-    /// Gives the Lease back where what this replica wrote last arrived after that.
-    async fn give_back_late(&self, lease: Option<&Lease>) {
+    /// Releases the Lease again if the last renewal of this replica arrived after the release.
+    async fn release_late_renewal(&self, lease: Option<&Lease>) {
         if let Some(lease) = lease.filter(|lease| holder(lease) == self.election.identity) {
-            self.give_back(lease.clone()).await;
+            self.release_lease(lease.clone()).await;
         }
     }
 
-    /// Returns how long it is until a Lease may be taken by others.
+    /// Returns how long it is until others may take the Lease.
     fn free_in(&self, lease: &Lease) -> Duration {
         let spec = lease.spec.clone().unwrap_or_default();
         match step(Some(&spec), &self.election.identity, self.unchanged(lease), self.election.duration) {
@@ -244,43 +249,43 @@ impl Candidate {
         }
     }
 
-    /// How long a leader goes on without having renewed its Lease: less than others wait.
+    /// How long a leader writes without having renewed its Lease: less than others wait.
     fn deadline(&self) -> Duration {
         self.election.duration * 2 / 3
     }
 
-    /// How long to wait between two attempts: several fit before the deadline.
+    /// How long to wait between attempts: several fit before the deadline.
     fn retry(&self) -> Duration {
         self.election.duration * 2 / 15
     }
 
-    /// Looks at the Lease and takes or renews it where that is its turn; returns how long to wait then.
+    /// Takes or renews the Lease if possible; returns how long to wait then.
     async fn attempt(&self, won: impl Fn()) -> Duration {
-        let begun = Instant::now();
-        let looked = timeout(self.deadline(), self.look()).await;
-        let is_new = !self.failing.swap(!matches!(looked, Ok(Ok(_))), Ordering::Relaxed);
-        match looked {
+        let start = Instant::now();
+        let result = timeout(self.deadline(), self.acquire()).await;
+        let is_new = !self.failing.swap(!matches!(result, Ok(Ok(_))), Ordering::Relaxed);
+        match result {
             Ok(Ok(Some(left))) => {
                 self.leadership.set(None);
                 return left.min(self.retry());
             }
             Ok(Ok(None)) => {
-                if !self.leadership.set(Some(begun + self.deadline())) {
-                    info!(identity = self.election.identity, "this replica leads: it writes from now on");
+                if !self.leadership.set(Some(start + self.deadline())) {
+                    info!(identity = self.election.identity, "this replica leads");
                     won();
                 }
             }
-            // Whoever leads does so until the deadline.
-            Ok(Err(error)) if is_conflict(&error) => debug!("another replica was faster"),
-            Ok(Err(error)) if is_new => warn!(error = report::chain(&error), "the lease cannot be had; trying again"),
-            Err(_) if is_new => warn!("the API server does not answer about the lease; trying again"),
+            // A leader remains leader until the deadline.
+            Ok(Err(error)) if is_conflict(&error) => debug!("another replica wrote the lease first"),
+            Ok(Err(error)) if is_new => warn!(error = report::chain(&error), "cannot acquire the lease; trying again"),
+            Err(_) if is_new => warn!("timed out acquiring the lease; trying again"),
             Ok(Err(_)) | Err(_) => {}
         }
         self.retry()
     }
 
-    /// Takes or renews the Lease; returns for how long it is another's where it is.
-    async fn look(&self) -> kube::Result<Option<Duration>> {
+    /// Takes or renews the Lease; if another replica holds it, returns for how long.
+    async fn acquire(&self) -> kube::Result<Option<Duration>> {
         let found = self.leases.get_opt(&self.election.name).await?;
         let unchanged = found.as_ref().map_or(Duration::ZERO, |lease| self.unchanged(lease));
         let (identity, duration) = (&self.election.identity, self.election.duration);
@@ -291,14 +296,14 @@ impl Candidate {
         }
         let spec = Some(held(spec.as_ref(), identity, duration, Timestamp::now()));
         let written = match found {
-            Some(lease) => self.leases.replace(&self.election.name, &ours(), &Lease { spec, ..lease }).await?,
-            None => self.leases.create(&ours(), &Lease { metadata: self.metadata(), spec }).await?,
+            Some(lease) => self.leases.replace(&self.election.name, &parameters(), &Lease { spec, ..lease }).await?,
+            None => self.leases.create(&parameters(), &Lease { metadata: self.metadata(), spec }).await?,
         };
         *self.seen() = Some(Seen { lease: written, since: Instant::now() });
         Ok(None)
     }
 
-    /// Returns for how long a Lease has been as it is, as far as this process has seen.
+    /// Returns for how long this process has seen the Lease unchanged.
     fn unchanged(&self, lease: &Lease) -> Duration {
         let mut seen = self.seen();
         let version = |lease: &Lease| lease.metadata.resource_version.clone();
@@ -323,11 +328,11 @@ fn holder(lease: &Lease) -> &str {
     lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
 }
 
-fn ours() -> PostParams {
+fn parameters() -> PostParams {
     PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
 }
 
-/// Tells whether somebody else has written in between: where a Lease was replaced or made, the race is lost.
+/// Returns whether another replica has written the Lease in between.
 fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
@@ -349,19 +354,19 @@ mod tests {
             lease_duration_seconds: seconds,
             lease_transitions: Some(3),
             acquire_time: Some(MicroTime(Timestamp::UNIX_EPOCH)),
-            // Long ago by any clock: what another machine wrote there says nothing.
+            // Long ago by any clock: times of other machines must not matter.
             renew_time: Some(MicroTime(Timestamp::UNIX_EPOCH)),
             ..LeaseSpec::default()
         }
     }
 
     #[test]
-    fn what_is_done_follows_from_the_holder_and_from_how_long_it_has_been_silent() {
+    fn decides_by_holder_and_time_since_renewal() {
         let seconds = Duration::from_secs;
         let table = [
             (None, 0, Step::Create),
             (Some(lease(Some("me"), Some(15))), 0, Step::Renew),
-            // Whoever holds it may renew it however late: nobody else has taken it.
+            // Its holder may renew it however late: no other has taken it.
             (Some(lease(Some("me"), Some(15))), 60, Step::Renew),
             (Some(lease(Some("other"), Some(15))), 0, Step::Wait(seconds(15))),
             (Some(lease(Some("other"), Some(15))), 14, Step::Wait(seconds(1))),
@@ -373,14 +378,14 @@ mod tests {
             (Some(lease(Some(""), Some(15))), 0, Step::Take),
             (Some(lease(None, Some(15))), 0, Step::Take),
         ];
-        for (lease, unchanged, wanted) in table {
+        for (lease, unchanged, expected) in table {
             let found = step(lease.as_ref(), "me", seconds(unchanged), DURATION);
-            assert_eq!(found, wanted, "{lease:?} after {unchanged} s");
+            assert_eq!(found, expected, "{lease:?} after {unchanged} s");
         }
     }
 
     #[test]
-    fn a_lease_that_changes_hands_counts_that_and_one_that_is_renewed_does_not() {
+    fn counts_transitions_but_not_renewals() {
         let now: Timestamp = "2026-01-02T03:04:05.678901Z".parse().unwrap();
         let transitions = |before: Option<LeaseSpec>| {
             let held = held(before.as_ref(), "me", DURATION, now);
@@ -396,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_written_in_microseconds() {
+    fn writes_times_in_microseconds() {
         let now: Timestamp = "2026-01-02T03:04:05.6789Z".parse().unwrap();
         let written = serde_json::to_value(held(None, "me", DURATION, now)).unwrap();
         assert_eq!(written["renewTime"], "2026-01-02T03:04:05.678900Z");
@@ -409,7 +414,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_written_once_leadership_has_ended() {
+    async fn writes_nothing_once_leadership_has_ended() {
         let leadership = Leadership::new(true);
         assert_eq!(leadership.write(async { 1 }).await, None);
         assert!(!leadership.set(Some(Instant::now() + DURATION)), "it had not led");
@@ -424,13 +429,13 @@ mod tests {
         assert_eq!(Leadership::new(false).write(async { 1 }).await, Some(1));
     }
 
-    /// A replica `me` that has seen this Lease, and whose API server answers so after so many seconds.
+    /// A replica `me` that has seen this Lease, and whose API server gives this answer after a number of seconds.
     fn candidate(seen: Lease, answer: impl Fn(u64) -> Lease + Send + Sync + 'static) -> Candidate {
         let begun = Instant::now();
         let answer = move |request: Request<Body>| {
             let mut lease = answer(begun.elapsed().as_secs());
             if request.method() == "PUT" {
-                // What is written takes the place of what is there; nothing else is.
+                // The only write is the release.
                 lease = named("", "written");
             }
             let body = Body::from(serde_json::to_vec(&lease).unwrap());
@@ -444,7 +449,7 @@ mod tests {
         candidate
     }
 
-    /// The Lease, held by somebody, at a version.
+    /// The Lease with a holder, at a version.
     fn named(holder: &str, version: &str) -> Lease {
         let metadata = ObjectMeta {
             name: Some("tidegate".to_owned()),
@@ -454,25 +459,25 @@ mod tests {
         Lease { metadata, spec: Some(lease(Some(holder), Some(15))) }
     }
 
-    /// Whether a replica is succeeded, and after how many seconds it knows.
+    /// Whether another replica leads, and after how many seconds that is known.
     async fn succeeded(candidate: Candidate) -> (bool, u64) {
         let begun = Instant::now();
         (candidate.is_succeeded().await, begun.elapsed().as_secs())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_or_renews_the_lease_succeeds_a_replica_that_stops() {
+    async fn a_replica_that_takes_or_renews_the_lease_leads() {
         let free = || named("", "1");
         assert_eq!(succeeded(candidate(free(), |_| named("", "1"))).await, (false, 6));
         let taken = |after: u64| if after < 2 { named("", "1") } else { named("other", "2") };
         assert_eq!(succeeded(candidate(free(), taken)).await, (true, 2));
-        assert_eq!(succeeded(candidate(free(), |_| named("other", "2"))).await, (true, 0), "while it was given back");
+        assert_eq!(succeeded(candidate(free(), |_| named("other", "2"))).await, (true, 0), "while it was released");
         let renewed = |after: u64| named("other", if after < 1 { "1" } else { "2" });
         assert_eq!(succeeded(candidate(named("other", "1"), renewed)).await, (true, 1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_holds_the_lease_and_is_silent_does_not_succeed() {
+    async fn a_holder_that_does_not_renew_the_lease_does_not_lead() {
         let held = || named("killed", "1");
         assert_eq!(succeeded(candidate(held(), |_| named("killed", "1"))).await, (false, 15 + 6));
         let taken = |after: u64| if after < 17 { named("killed", "1") } else { named("third", "2") };
@@ -482,7 +487,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_that_arrives_late_is_given_back() {
+    async fn releases_the_lease_again_after_a_late_renewal() {
         let candidate = candidate(named("", "1"), |_| named("me", "2"));
         assert!(!candidate.is_succeeded().await);
         assert_eq!(candidate.seen().as_ref().map(|seen| holder(&seen.lease).to_owned()), Some(String::new()));

@@ -1,4 +1,4 @@
-//! The objects that a plan is made from, as the watches told them last.
+//! The objects that plans are based on, as last seen by the watches.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
@@ -11,7 +11,7 @@ use tidegate_engine::companions::{ObjectRef, database, names};
 use tidegate_engine::facts::DatabaseOf;
 use tidegate_engine::workload::WorkloadRef;
 
-/// Returns the workload that a ModelServer tells of: its owner, or where that was taken off, whom its spec names.
+/// Returns the workload of a ModelServer: its owner, or the one named in its spec if the owner was removed.
 pub(super) fn described_by(model_server: &Value) -> Option<WorkloadRef> {
     let owner = &model_server["metadata"]["ownerReferences"][0];
     let named = if owner.is_null() { &model_server["spec"] } else { owner };
@@ -20,8 +20,8 @@ pub(super) fn described_by(model_server: &Value) -> Option<WorkloadRef> {
     Some(WorkloadRef { namespace, kind: text(&named["kind"])?, name: text(&named["name"])? })
 }
 
-/// Returns the name of a workload's ModelServer, and what there is of it. One that is there keeps its name; the name that
-/// another workload's has, which an earlier release made, is not taken.
+/// Returns the name of a workload's ModelServer, and the existing object. An existing one keeps its name; a name used
+/// for another workload, by an earlier release, is not reused.
 fn model_server(workload: &WorkloadRef, known: &CompressedStore) -> (String, Option<Value>) {
     let (kind, name) = (&workload.kind, &workload.name);
     let at = |name: &String| known.get(&(workload.namespace.clone(), name.clone()));
@@ -34,7 +34,7 @@ fn model_server(workload: &WorkloadRef, known: &CompressedStore) -> (String, Opt
     (if at(&now).is_none() { now } else { spare }, None)
 }
 
-/// All companions that the watches have told.
+/// All companions seen by the watches.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
     kinds: RwLock<Kinds>,
@@ -60,12 +60,12 @@ impl Kinds {
 }
 
 impl Objects {
-    /// Changes what is known.
+    /// Changes the known objects.
     pub(super) fn note<T>(&self, note: impl FnOnce(&mut Kinds) -> T) -> T {
         note(&mut self.kinds.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns what exists around a workload, by the names of the objects that matter.
+    /// Returns the existing objects for a workload, by their names.
     pub(super) fn around(&self, workload: &WorkloadRef, names: &[Vec<ObjectRef>]) -> Observed {
         let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
         let (model_server_name, model_server) = model_server(workload, &kinds.model_servers);
@@ -79,18 +79,18 @@ impl Objects {
         model_server(workload, &kinds.model_servers).1
     }
 
-    /// Tells whether a workload has a ModelServer.
+    /// Returns whether a workload has a ModelServer.
     pub(super) fn has_model_server(&self, workload: &WorkloadRef) -> bool {
         self.model_server(workload).is_some()
     }
 
-    /// Returns the workloads that ModelServers tell of.
+    /// Returns the workloads of all ModelServers.
     pub(super) fn described(&self) -> Vec<WorkloadRef> {
         let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
         kinds.model_servers.objects().filter_map(|found| described_by(&found)).collect()
     }
 
-    /// Returns the databases that Tidegate made for a workload.
+    /// Returns the databases that Tidegate created for a workload.
     pub(super) fn databases_of<'f>(
         &self,
         databases: impl Iterator<Item = DatabaseOf<'f>>,
@@ -115,13 +115,13 @@ mod tests {
         WorkloadRef { namespace: "ml".into(), kind: kind.into(), name: name.into() }
     }
 
-    /// A ModelServer of this name that a workload owns.
-    fn told(name: &str, of: &WorkloadRef) -> Value {
+    /// A ModelServer with this name, owned by a workload.
+    fn owned(name: &str, of: &WorkloadRef) -> Value {
         let owner = json!([{"apiVersion": "apps/v1", "kind": of.kind, "name": of.name}]);
         json!({"metadata": {"name": name, "namespace": "ml", "ownerReferences": owner}, "spec": {"kind": of.kind, "name": of.name}})
     }
 
-    /// The name of a workload's ModelServer, and whether it is there, beside others.
+    /// The name of a workload's ModelServer, and whether it exists, given these ModelServers.
     fn named(of: &WorkloadRef, others: &[Value]) -> (String, bool) {
         let mut known = CompressedStore::default();
         for other in others {
@@ -133,35 +133,35 @@ mod tests {
     }
 
     #[test]
-    fn a_stateful_set_and_a_deployment_that_is_named_like_it_have_a_model_server_each() {
+    fn names_of_model_servers_do_not_collide_across_kinds() {
         let (stateful, deployment) = (workload("StatefulSet", "api"), workload("Deployment", "api-statefulset"));
         let (of_stateful, of_deployment) = (named(&stateful, &[]), named(&deployment, &[]));
         assert_eq!(of_stateful, ("api-statefulset".to_owned(), false));
         assert_ne!(of_stateful, of_deployment);
-        let there = told("api-statefulset", &stateful);
-        assert_eq!(named(&stateful, std::slice::from_ref(&there)), ("api-statefulset".to_owned(), true));
-        assert_eq!(named(&deployment, &[there]), of_deployment);
+        let existing = owned("api-statefulset", &stateful);
+        assert_eq!(named(&stateful, std::slice::from_ref(&existing)), ("api-statefulset".to_owned(), true));
+        assert_eq!(named(&deployment, &[existing]), of_deployment);
     }
 
     #[test]
-    fn what_an_earlier_release_made_keeps_its_name_and_is_nobody_elses() {
+    fn an_existing_model_server_keeps_its_name_and_workload() {
         let (stateful, deployment) = (workload("StatefulSet", "api"), workload("Deployment", "api-statefulset"));
-        let there = told("api-statefulset", &deployment);
-        assert_eq!(named(&deployment, std::slice::from_ref(&there)), ("api-statefulset".to_owned(), true));
-        let (spare, is_there) = named(&stateful, std::slice::from_ref(&there));
+        let existing = owned("api-statefulset", &deployment);
+        assert_eq!(named(&deployment, std::slice::from_ref(&existing)), ("api-statefulset".to_owned(), true));
+        let (spare, is_there) = named(&stateful, std::slice::from_ref(&existing));
         assert!(spare != "api-statefulset" && !is_there, "{spare}");
-        let both = [there, told(&spare, &stateful)];
+        let both = [existing, owned(&spare, &stateful)];
         assert_eq!(named(&stateful, &both), (spare.clone(), true));
-        assert_eq!(named(&stateful, &both[1..]), (spare, true), "it stays where it is when the other goes");
+        assert_eq!(named(&stateful, &both[1..]), (spare, true), "it keeps its name when the other is deleted");
     }
 
     #[test]
-    fn a_model_server_tells_of_its_owner_whatever_a_person_made_of_its_spec() {
+    fn the_owner_takes_precedence_over_an_edited_spec() {
         let of = workload("Deployment", "api");
-        let mut edited = told("api", &of);
+        let mut edited = owned("api", &of);
         edited["spec"]["name"] = "other".into();
         assert_eq!(described_by(&edited), Some(of.clone()));
-        let mut orphaned = told("api", &of);
+        let mut orphaned = owned("api", &of);
         orphaned["metadata"]["ownerReferences"] = Value::Null;
         assert_eq!(described_by(&orphaned), Some(of));
         assert_eq!(described_by(&json!({"metadata": {"namespace": "ml"}})), None);

@@ -1,5 +1,5 @@
-//! Follows the policies and the exceptions to them. Each is compiled alone: where one makes no sense, its last good version
-//! stays in force and the others are not disturbed.
+//! Watches policies and exceptions. Each is compiled alone: if one is invalid, its last valid version stays active, and
+//! the others are not affected.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ use tidegate_engine::policy::{Exception, Policy};
 const POLICIES: &str = "policies";
 const EXCEPTIONS: &str = "exceptions";
 
-/// Returns which of them are watched: policies that come from files are not.
+/// Returns the watches: policies from files are not watched.
 pub(super) fn watched(from_cluster: bool) -> impl Iterator<Item = &'static str> {
     from_cluster.then_some(POLICIES).into_iter().chain([EXCEPTIONS])
 }
 
-/// Starts to follow exceptions, and policies where they are read from the cluster.
+/// Starts to watch exceptions, and policies if they are read from the cluster.
 pub(super) fn start(store: &Arc<PolicyStore>, from_cluster: bool, parts: &mut Parts) {
     let client = parts.client.clone();
     if from_cluster {
@@ -37,14 +37,14 @@ pub(super) fn start(store: &Arc<PolicyStore>, from_cluster: bool, parts: &mut Pa
     parts.watch(EXCEPTIONS, |step| follow_exceptions(client, Arc::clone(store), step));
 }
 
-/// Follows the policies.
+/// Watches the policies.
 async fn follow(client: Client, policy_store: Arc<PolicyStore>, step: Step) {
     let kind = resource("tidegate.dev", "v1alpha1", "ServingPolicy");
     let events = watcher(Api::all_with(client, &kind), informer::config()).default_backoff();
     informer::follow(events, Policies { policy_store, kind, step }).await;
 }
 
-/// Follows the exceptions.
+/// Watches the exceptions.
 async fn follow_exceptions(client: Client, policy_store: Arc<PolicyStore>, step: Step) {
     let kind = resource("tidegate.dev", "v1alpha1", "ServingException");
     let events = watcher(Api::all_with(client, &kind), informer::config()).default_backoff();

@@ -1,12 +1,12 @@
-//! What stands beside workloads and tells rules something: claims, the objects of companions, the names of Services, and the version
-//! of the API server.
+//! Watches objects that rules and companions depend on: claims, the objects of companions and the names of Services;
+//! and reads the version of the API server.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, DynamicObject};
-use kube::core::PartialObjectMeta;
+use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::Value;
 use tracing::warn;
@@ -17,45 +17,38 @@ use super::{raw, resource};
 use crate::report;
 use crate::server::health::Step;
 use tidegate_engine::companions::Watched;
-use tidegate_engine::facts::{Apis, Claim, Facts};
+use tidegate_engine::facts::{Apis, Claim};
 
-/// How long to wait before the API server is asked for its version again.
+/// How long to wait before asking the API server for its version again.
 const RETRY: Duration = Duration::from_secs(5);
 
 impl Watches {
-    /// Follows the PersistentVolumeClaims.
+    /// Watches the PersistentVolumeClaims.
     pub(super) fn claims(&self, step: Step) -> impl Future<Output = ()> + use<> {
-        let note: Note = |facts, (namespace, name), claim| {
-            let inside = facts.claims.entry(namespace.clone()).or_default();
-            match claim {
-                Some(claim) => drop(inside.insert(name.clone(), Claim::read(claim))),
-                None => drop(inside.remove(name)),
-            }
-        };
-        self.beside(("", "v1", "PersistentVolumeClaim"), note, step)
+        let kind = resource("", "v1", "PersistentVolumeClaim");
+        follow(self.events(&kind), Claims { related: self.related(step), kind })
     }
 
-    /// Follows the objects of a companion that has no watch of its own.
+    /// Watches the objects of a companion that has no watch of its own.
     pub(super) fn companion(&self, watched: &'static Watched, step: Step) -> impl Future<Output = ()> + use<> {
         self.state.note(watched.begin);
         let kind = resource(watched.group, watched.version, watched.kind);
-        let beside = Beside { watches: self.clone(), step, is_synced: false };
-        follow(self.events(&kind), OfCompanion { beside, kind, watched })
+        follow(self.events(&kind), CompanionObjects { related: self.related(step), kind, watched })
     }
 
-    /// Follows the names of the Services.
+    /// Watches the names of the Services.
     pub(super) fn services(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let events = watcher(Api::<PartialObjectMeta<Service>>::all(self.client.clone()), informer::config());
-        follow(events.default_backoff(), Services(Beside { watches: self.clone(), step, is_synced: false }))
+        follow(events.default_backoff(), Services(self.related(step)))
     }
 
-    /// Learns what the API server's version can do, once.
+    /// Reads the API server's version once.
     pub(super) async fn version(self, step: Step) {
         let version = loop {
             match self.client.apiserver_version().await {
                 Ok(version) => break version,
                 Err(error) => {
-                    warn!(error = report::chain(&error), "the API server does not tell its version; asking again");
+                    warn!(error = report::chain(&error), "cannot read the API server's version; trying again");
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -66,34 +59,24 @@ impl Watches {
             facts.apis.hpa_scale_to_zero = known.hpa_scale_to_zero;
         });
         step.done();
-        // A watch that ends ends Tidegate.
+        // If this task ended, Tidegate would exit.
         std::future::pending::<()>().await;
     }
 
-    fn beside(
-        &self,
-        (group, version, kind): (&str, &str, &str),
-        note: Note,
-        step: Step,
-    ) -> impl Future<Output = ()> + use<> {
-        let kind = resource(group, version, kind);
-        let events = self.events(&kind);
-        follow(events, Objects { beside: Beside { watches: self.clone(), step, is_synced: false }, kind, note })
+    fn related(&self, step: Step) -> Related {
+        Related { watches: self.clone(), step, is_synced: false }
     }
 }
 
-/// Notes an object, or that it has gone.
-type Note = fn(&mut Facts, &Key, Option<&Value>);
-
-/// What all of them do.
-struct Beside {
+/// The parts common to the handlers of related objects.
+struct Related {
     watches: Watches,
     step: Step,
     is_synced: bool,
 }
 
-impl Beside {
-    /// Has the workloads beside an object looked at again. At first everything is looked at anyway.
+impl Related {
+    /// Queues the workloads in the namespace of an object. At the start, everything is reconciled anyway.
     fn changed(&self, key: &Key) {
         if self.is_synced {
             self.watches.queue.push_namespace(&key.0);
@@ -106,48 +89,49 @@ impl Beside {
     }
 }
 
-struct Objects {
-    beside: Beside,
-    kind: kube::core::ApiResource,
-    note: Note,
+struct Claims {
+    related: Related,
+    kind: ApiResource,
 }
 
-impl Handler<DynamicObject> for Objects {
+impl Handler<DynamicObject> for Claims {
     fn put(&mut self, key: Key, object: DynamicObject) {
-        let object = raw(object, &self.kind);
-        self.beside.watches.state.note(|facts| (self.note)(facts, &key, Some(&object)));
-        self.beside.changed(&key);
+        let claim = Claim::read(&raw(object, &self.kind));
+        let (namespace, name) = key.clone();
+        self.related.watches.state.note(|facts| facts.claims.entry(namespace).or_default().insert(name, claim));
+        self.related.changed(&key);
     }
 
     fn remove(&mut self, key: &Key) {
-        self.beside.watches.state.note(|facts| (self.note)(facts, key, None));
-        self.beside.changed(key);
+        let watches = &self.related.watches;
+        watches.state.note(|facts| facts.claims.get_mut(&key.0).and_then(|claims| claims.remove(&key.1)));
+        self.related.changed(key);
     }
 
     fn synced(&mut self) {
-        self.beside.synced();
+        self.related.synced();
     }
 }
 
-struct OfCompanion {
-    beside: Beside,
-    kind: kube::core::ApiResource,
+struct CompanionObjects {
+    related: Related,
+    kind: ApiResource,
     watched: &'static Watched,
 }
 
-impl OfCompanion {
-    /// Has everybody looked at whom an object may concern; its owner alone where only its status has changed.
+impl CompanionObjects {
+    /// Queues the workloads that an object affects: only its owner if only its status has changed.
     fn changed(&self, key: &Key, before: Option<&Value>, now: Option<&Value>) {
         let is_same = before.zip(now).is_some_and(|(before, now)| before["spec"] == now["spec"]);
         if !is_same {
-            self.beside.changed(key);
+            self.related.changed(key);
         } else if let Some(workload) = now.and_then(made_for) {
-            self.beside.watches.queue.push(&workload);
+            self.related.watches.queue.push(&workload);
         }
     }
 
     fn note(&self, key: &Key, object: Option<&Value>) -> Option<Value> {
-        let watches = &self.beside.watches;
+        let watches = &self.related.watches;
         let before = watches.objects.note(|kinds| {
             let known = kinds.of(self.watched.group, self.watched.kind);
             match object {
@@ -160,7 +144,7 @@ impl OfCompanion {
     }
 }
 
-impl Handler<DynamicObject> for OfCompanion {
+impl Handler<DynamicObject> for CompanionObjects {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
         let before = self.note(&key, Some(&object));
@@ -173,17 +157,17 @@ impl Handler<DynamicObject> for OfCompanion {
     }
 
     fn synced(&mut self) {
-        self.beside.synced();
+        self.related.synced();
     }
 }
 
-struct Services(Beside);
+struct Services(Related);
 
 impl Handler<PartialObjectMeta<Service>> for Services {
     fn put(&mut self, key: Key, _: PartialObjectMeta<Service>) {
         let is_new = self.0.watches.state.note(|facts| {
-            let inside = facts.services.entry(key.0.clone()).or_default();
-            !inside.contains(&key.1) && Arc::make_mut(inside).insert(key.1.clone())
+            let services = facts.services.entry(key.0.clone()).or_default();
+            !services.contains(&key.1) && Arc::make_mut(services).insert(key.1.clone())
         });
         if is_new {
             self.0.changed(&key);
@@ -194,7 +178,7 @@ impl Handler<PartialObjectMeta<Service>> for Services {
         self.0
             .watches
             .state
-            .note(|facts| facts.services.get_mut(&key.0).map(|inside| Arc::make_mut(inside).remove(&key.1)));
+            .note(|facts| facts.services.get_mut(&key.0).map(|services| Arc::make_mut(services).remove(&key.1)));
         self.0.changed(key);
     }
 

@@ -1,4 +1,4 @@
-//! Learns whether the cluster serves custom and external metrics: an adapter may come, and go, at any time.
+//! Watches whether the cluster serves custom and external metrics: an adapter may be installed or removed at any time.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const CUSTOM: &str = "custom.metrics.k8s.io";
 const EXTERNAL: &str = "external.metrics.k8s.io";
 
 impl Watches {
-    /// Follows the objects by which the API server asks others.
+    /// Watches the `APIService` objects.
     pub(super) fn metrics_apis(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let kind = resource("apiregistration.k8s.io", "v1", "APIService");
         let apis = MetricsApis { watches: self.clone(), step, groups: BTreeMap::new(), is_synced: false };
@@ -26,14 +26,14 @@ impl Watches {
 struct MetricsApis {
     watches: Watches,
     step: Step,
-    /// The groups of what is available, by the name of the object that says so.
+    /// The groups of the available metrics APIs, by the name of their `APIService`.
     groups: BTreeMap<String, String>,
     is_synced: bool,
 }
 
 impl MetricsApis {
-    /// Notes what is served now, and has all looked at where that is something else than before.
-    fn note(&self) {
+    /// Updates the facts, and reconciles everything if they have changed.
+    fn update(&self) {
         let is_served = |group: &str| self.groups.values().any(|served| served == group);
         let (custom, external) = (is_served(CUSTOM), is_served(EXTERNAL));
         let changed = self.watches.state.note(|facts| {
@@ -42,20 +42,20 @@ impl MetricsApis {
             facts.apis != before
         });
         if changed && self.is_synced {
-            info!(custom, external, "other metrics are served");
+            info!(custom, external, "the served metrics APIs have changed");
             self.watches.queue.push_all();
         }
     }
 }
 
-/// Tells which APIs of metrics are served: custom and external ones.
+/// Returns whether the custom and the external metrics APIs are served.
 #[must_use]
 pub fn metrics_served(services: &[DynamicObject]) -> (bool, bool) {
     let is_served = |group: &str| services.iter().filter_map(served).any(|found| found == group);
     (is_served(CUSTOM), is_served(EXTERNAL))
 }
 
-/// Tells the group of an API that serves metrics and is available.
+/// Returns the group of a metrics API if it is available.
 fn served(service: &DynamicObject) -> Option<&str> {
     let group = service.data["spec"]["group"].as_str().filter(|group| [CUSTOM, EXTERNAL].contains(group))?;
     let conditions = service.data["status"]["conditions"].as_array()?;
@@ -69,12 +69,12 @@ impl Handler<DynamicObject> for MetricsApis {
             Some(group) => drop(self.groups.insert(key.1, group.to_owned())),
             None => drop(self.groups.remove(&key.1)),
         }
-        self.note();
+        self.update();
     }
 
     fn remove(&mut self, key: &Key) {
         self.groups.remove(&key.1);
-        self.note();
+        self.update();
     }
 
     fn synced(&mut self) {
@@ -90,16 +90,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_available_is_served() {
-        let of = |group: &str, status: &str| {
+    fn counts_only_available_apis() {
+        let group_of = |group: &str, status: &str| {
             let conditions = json!([{"type": "Other", "status": "True"}, {"type": "Available", "status": status}]);
             let mut service = DynamicObject::new("a", &resource("apiregistration.k8s.io", "v1", "APIService"));
             service.data = json!({"spec": {"group": group}, "status": {"conditions": conditions}});
             served(&service).map(str::to_owned)
         };
-        assert_eq!(of(CUSTOM, "True").as_deref(), Some(CUSTOM));
-        assert_eq!(of(EXTERNAL, "True").as_deref(), Some(EXTERNAL));
-        assert_eq!((of(CUSTOM, "False"), of(CUSTOM, "Unknown"), of("metrics.k8s.io", "True")), (None, None, None));
+        assert_eq!(group_of(CUSTOM, "True").as_deref(), Some(CUSTOM));
+        assert_eq!(group_of(EXTERNAL, "True").as_deref(), Some(EXTERNAL));
+        assert_eq!(
+            (group_of(CUSTOM, "False"), group_of(CUSTOM, "Unknown"), group_of("metrics.k8s.io", "True")),
+            (None, None, None)
+        );
         let new = DynamicObject::new("a", &resource("apiregistration.k8s.io", "v1", "APIService"));
         assert_eq!(served(&new), None);
     }

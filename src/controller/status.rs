@@ -1,15 +1,16 @@
-//! What is written about a model server and about a policy, for people to read.
+//! ModelServers and their statuses.
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::apply::status_patch;
 use tidegate_engine::api::{Condition, ModelServerStatus, ReplicasStatus};
 use tidegate_engine::companions::plan::Plan;
 use tidegate_engine::companions::{self, Described, condition_type};
 use tidegate_engine::decision::Decision;
 use tidegate_engine::workload::Workload;
 
-/// Returns the ModelServer of a workload, which has this name, without its status.
+/// Returns the ModelServer with this name for a workload, without its status.
 pub(super) fn model_server(workload: &Workload, name: &str) -> Value {
     json!({
         "apiVersion": "tidegate.dev/v1alpha1",
@@ -26,19 +27,15 @@ pub(super) fn model_server(workload: &Workload, name: &str) -> Value {
     })
 }
 
-/// Returns the status of a model server whose workload is one no longer.
+/// Returns the patch of a ModelServer whose workload is no longer a model server.
 pub(super) fn of_former(found: &Value, now: Timestamp) -> Value {
-    let message = "the workload no longer has the label of model servers: what tidegate made for it is left as it is";
+    let message = "the workload is no longer labelled as a model server: its companions are kept but no longer managed";
     let condition = |type_: &str| Condition::new(type_, "Unknown", "Unmanaged", message);
     let own = ["Ready", "Managed", "Conforming"].map(str::to_owned);
     let types = own.into_iter().chain(companions::ALL.map(condition_type));
     let conditions = types.map(|type_| condition(&type_)).collect();
     let status = json!(ModelServerStatus { conforms: Some("Unknown".into()), conditions, ..Default::default() });
-    json!({
-        "apiVersion": found["apiVersion"], "kind": found["kind"],
-        "metadata": {"name": found["metadata"]["name"], "namespace": found["metadata"]["namespace"]},
-        "status": timed(status, &found["status"], now)
-    })
+    status_patch(found, timed(status, &found["status"], now))
 }
 
 /// Returns the status of a model server.
@@ -68,7 +65,8 @@ fn replicas(workload: &Workload) -> ReplicasStatus {
     ReplicasStatus { min: None, max: None, now }
 }
 
-/// Notes in each condition of a status since when it is as it is: since now where it was not so before.
+/// Sets `lastTransitionTime` in each condition of a status: the previous one if the condition's status is unchanged,
+/// else now.
 pub(super) fn timed(mut status: Value, before: &Value, now: Timestamp) -> Value {
     let now = Value::from(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     let before = before["conditions"].as_array().map_or(&[][..], Vec::as_slice);
@@ -80,16 +78,16 @@ pub(super) fn timed(mut status: Value, before: &Value, now: Timestamp) -> Value 
     status
 }
 
-/// Tells whether Tidegate keeps the workload: whether it injects into it and makes companions for it.
+/// Returns whether Tidegate manages the workload: whether it injects fields and creates companions.
 fn managed(workload: &Workload, decision: &Decision) -> Condition {
     let of = |status: &str, reason: &str, message: &str| Condition::new("Managed", status, reason, message);
     if decision.controller.is_some() {
-        return of("False", "OwnedByController", "another controller owns it");
+        return of("False", "OwnedByController", "another controller owns the workload");
     }
     if decision.is_unmanaged {
         let message = format!(
-            "it was here before tidegate: nothing is injected and nothing made beside it until its pod template changes, or \
-             `tidegate adopt {}/{} --namespace {}`",
+            "the workload is older than tidegate: nothing is injected or created until its pod template changes; to manage \
+             it now, run `tidegate adopt {}/{} --namespace {}`",
             workload.kind().to_lowercase(),
             workload.name(),
             workload.namespace()
@@ -97,30 +95,30 @@ fn managed(workload: &Workload, decision: &Decision) -> Condition {
         return of("False", "Unmanaged", &message);
     }
     match &decision.receipt {
-        Some(receipt) if receipt.entries().is_empty() => of("True", "Managed", "nothing had to be injected into it"),
-        Some(_) => of("True", "Managed", "the annotation tidegate.dev/receipt tells what was injected into it"),
-        None => of("False", "NoPolicy", "no policy in `warn` or `enforce` is for it"),
+        Some(receipt) if receipt.entries().next().is_none() => of("True", "Managed", "no fields had to be injected"),
+        Some(_) => of("True", "Managed", "the annotation tidegate.dev/receipt lists the injected fields"),
+        None => of("False", "NoPolicy", "no policy in `warn` or `enforce` matches the workload"),
     }
 }
 
 fn conforming(decision: &Decision) -> Condition {
     if decision.policies.is_empty() {
-        return Condition::new("Conforming", "Unknown", "NoPolicy", "no policy selects this workload");
+        return Condition::new("Conforming", "Unknown", "NoPolicy", "no policy matches the workload");
     }
     if let Some(controller) = &decision.controller {
-        let message = format!("{controller} owns this workload: tidegate leaves it alone");
+        let message = format!("{controller} owns the workload: tidegate does not manage it");
         return Condition::new("Conforming", "Unknown", "OwnedByController", message);
     }
     let verdict = &decision.verdict;
     let findings = verdict.violations.iter().chain(&verdict.recorded);
-    let told: Vec<String> =
+    let found: Vec<String> =
         findings.map(ToString::to_string).chain(verdict.warnings.iter().map(ToString::to_string)).collect();
-    // What a policy only wants recorded is no reason not to conform, unless that is all that any policy does.
+    // Violations that are only recorded do not make it non-conforming, unless all policies are in audit.
     let is_only_recorded = verdict.allows() && verdict.warnings.is_empty() && !decision.is_in_audit;
-    match told.is_empty() {
-        true => Condition::new("Conforming", "True", "Conforms", "every rule holds"),
-        false if is_only_recorded => Condition::new("Conforming", "True", "Recorded", told.join("; ")),
-        false => Condition::new("Conforming", "False", "Violations", told.join("; ")),
+    match found.is_empty() {
+        true => Condition::new("Conforming", "True", "Conforms", "the workload conforms to every rule"),
+        false if is_only_recorded => Condition::new("Conforming", "True", "Recorded", found.join("; ")),
+        false => Condition::new("Conforming", "False", "Violations", found.join("; ")),
     }
 }
 
@@ -132,7 +130,7 @@ fn ready(workload: &Workload, companions: &[Condition]) -> Condition {
     if workload.replicas() != Some(0) && status["readyReplicas"].as_i64().unwrap_or_default() == 0 {
         return Condition::new("Ready", "False", "NoReadyReplica", "no pod is ready");
     }
-    Condition::new("Ready", "True", "Ready", "pods are ready, and so is what belongs to them")
+    Condition::new("Ready", "True", "Ready", "pods and companions are ready")
 }
 
 #[cfg(test)]
@@ -141,7 +139,7 @@ mod tests {
     use tidegate_engine::decision::{Operation, Request, User, decide};
     use tidegate_engine::testing::{facts, policies, with_container};
 
-    /// The conditions of a model server as it is stored, under a policy.
+    /// The conditions of a stored model server under a policy.
     fn conditions(spec: Value, plan: &Plan) -> Vec<Condition> {
         let object = with_container(&json!({"image": "api:latest"}));
         let workload = Workload::view(&object).unwrap();
@@ -161,20 +159,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_is_told_of_the_workload_as_it_is() {
+    fn findings_describe_the_stored_workload() {
         for enforcement in ["enforce", "warn", "audit"] {
             let conditions = conditions(json!({"enforcement": enforcement}), &Plan::default());
             let conforming = found(&conditions, "Conforming");
             assert_eq!(conforming.status, "False", "{enforcement}");
-            let told = "floating-tag: spec.template.spec.containers[0].image: `api:latest`; \
+            let expected = "floating-tag: spec.template.spec.containers[0].image: `api:latest`; \
                         expected a tag that is never moved, or a digest";
-            assert!(conforming.message.contains(told), "{}", conforming.message);
+            assert!(conforming.message.contains(expected), "{}", conforming.message);
             assert!(!conforming.message.contains("update"), "{}", conforming.message);
         }
     }
 
     #[test]
-    fn a_condition_tells_since_when_it_is_so() {
+    fn keeps_the_transition_time_of_unchanged_conditions() {
         let is = |type_: &str, status: &str| json!({"type": type_, "status": status});
         let since = |type_: &str, status: &str, time: &str| json!({"type": type_, "status": status, "lastTransitionTime": time});
         let (early, now) = ("1969-07-20T20:17:40Z", "1970-01-01T00:00:00Z");
@@ -182,19 +180,19 @@ mod tests {
             json!({"conditions": [since("Same", "True", early), since("Other", "True", early), is("Untimed", "True")]});
         let status =
             json!({"conditions": [is("Same", "True"), is("Other", "False"), is("New", "True"), is("Untimed", "True")]});
-        let wanted = [
+        let expected = [
             since("Same", "True", early),
             since("Other", "False", now),
             since("New", "True", now),
             since("Untimed", "True", now),
         ];
-        assert_eq!(timed(status.clone(), &before, Timestamp::UNIX_EPOCH), json!({"conditions": wanted}));
+        assert_eq!(timed(status.clone(), &before, Timestamp::UNIX_EPOCH), json!({"conditions": expected}));
         assert_eq!(timed(json!({}), &before, Timestamp::UNIX_EPOCH), json!({}));
         assert_eq!(timed(status, &Value::Null, Timestamp::UNIX_EPOCH)["conditions"][0], since("Same", "True", now));
     }
 
     #[test]
-    fn a_workload_that_was_here_before_is_told_how_to_be_kept() {
+    fn an_older_workload_gets_the_command_to_adopt_it() {
         let conditions = conditions(json!({"enforcement": "warn"}), &Plan::default());
         let managed = found(&conditions, "Managed");
         assert_eq!((&*managed.status, &*managed.reason), ("False", "Unmanaged"));

@@ -1,5 +1,5 @@
-//! Workloads that run a known runtime and are not labelled as model servers: no webhook is asked about them, but the statuses
-//! of the policies that would be for them tell of them.
+//! Workloads that run a known runtime but are not labelled as model servers: no webhook is called for them, but the
+//! statuses of the policies that would match list them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,36 +23,36 @@ use crate::shared_state::SharedState;
 use tidegate_engine::decision::{Evaluation, Operation, Request, User};
 use tidegate_engine::workload::{Workload, WorkloadRef};
 
-/// The unlabelled workloads that are known.
+/// The known unlabelled workloads.
 pub(super) struct UnlabelledWorkloads {
     state: Arc<SharedState>,
     known: Mutex<Known>,
-    /// Notified when there is something to decide.
+    /// Notified when there is something to check.
     changed: Notify,
-    /// Whether those have been seen that were there at the start.
-    seen: Readiness,
+    /// Complete once the watches have synced.
+    synced: Readiness,
 }
 
 #[derive(Default)]
 struct Known {
-    /// Every workload without the labels, whatever it runs: the next policy may bring the runtime that recognises it.
+    /// Every workload without the labels, whatever it runs: the next policy may bring a runtime that recognises it.
     workloads: HashMap<WorkloadRef, CompressedObject>,
-    /// The workloads to decide about: they, or what decides about them, have changed.
+    /// The workloads to check: they, or facts or policies about them, have changed.
     due: BTreeSet<WorkloadRef>,
-    /// Whether one is being decided about that is no longer due.
-    is_deciding: bool,
-    /// The policies that would tell of a workload, where there are any.
-    told: BTreeMap<WorkloadRef, Vec<String>>,
+    /// Whether a workload that is no longer due is being checked.
+    is_checking: bool,
+    /// The policies that would list a workload; only workloads that have any.
+    listed: BTreeMap<WorkloadRef, Vec<String>>,
 }
 
 impl UnlabelledWorkloads {
-    /// Begins without any.
+    /// Creates an empty set.
     pub(super) fn new(state: &Arc<SharedState>) -> Arc<Self> {
-        let (state, seen) = (Arc::clone(state), Readiness::default());
-        Arc::new(Self { state, known: Mutex::default(), changed: Notify::new(), seen })
+        let (state, synced) = (Arc::clone(state), Readiness::default());
+        Arc::new(Self { state, known: Mutex::default(), changed: Notify::new(), synced })
     }
 
-    /// Starts to follow the unlabelled workloads of each kind, and to decide about them.
+    /// Starts to watch the unlabelled workloads of each kind, and to check them.
     pub(super) fn start(self: &Arc<Self>, queue: &Queue, parts: &mut Parts) {
         for workloads in queue.kinds() {
             if let Some(definition) = workloads.served().follow_definition(parts.client) {
@@ -60,18 +60,18 @@ impl UnlabelledWorkloads {
             }
             parts.spawn("unlabelled", self.follow(parts.client, workloads, parts.readiness.clone()));
         }
-        parts.spawn("unlabelled", Arc::clone(self).decide());
+        parts.spawn("unlabelled", Arc::clone(self).check());
     }
 
-    /// Follows the workloads of a kind that lack the labels of a model server, once all else is known. Several labels cannot
-    /// be asked for in that way: then all are followed.
+    /// Watches the workloads of a kind that lack the labels of a model server, once all other caches have synced. A
+    /// selector cannot express the lack of one of several labels: then all workloads are watched.
     fn follow(
         self: &Arc<Self>,
         client: &Client,
         workloads: &Workloads,
-        all_else: Readiness,
+        others: Readiness,
     ) -> impl Future<Output = ()> + use<> {
-        let step = self.seen.step(workloads.kind());
+        let step = self.synced.step(workloads.kind());
         let (kind, served) = (workloads.resource().clone(), Arc::clone(workloads.served()));
         let without = self.state.read(|policies, _| {
             let mut labels = policies.scope().iter();
@@ -83,60 +83,60 @@ impl UnlabelledWorkloads {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
         let unlabelled = Arc::clone(self);
         async move {
-            all_else.reached().await;
-            let begin = |step| {
+            others.reached().await;
+            let start = |step| {
                 let events = watcher(api.clone(), informer::config().labels(&without)).default_backoff();
                 follow(events, OfKind { unlabelled: Arc::clone(&unlabelled), kind: kind.clone(), step })
             };
-            served.during(Some(step.into()), begin, || unlabelled.forget(&kind.kind)).await;
+            served.during(Some(step.into()), start, || unlabelled.forget(&kind.kind)).await;
         }
     }
 
-    /// Forgets the workloads of a kind, which is served no longer.
+    /// Forgets the workloads of a kind that is no longer served.
     fn forget(&self, kind: &str) {
         let mut known = self.known();
         known.workloads.retain(|workload, _| workload.kind != kind);
         known.due.retain(|workload| workload.kind != kind);
-        known.told.retain(|workload, _| workload.kind != kind);
+        known.listed.retain(|workload, _| workload.kind != kind);
     }
 
-    /// Decides, for as long as it is polled, about what is due: one workload after the other, so that nobody waits for long.
-    pub(super) async fn decide(self: Arc<Self>) {
+    /// Checks the due workloads while it is polled, one after the other, so that other tasks do not wait for long.
+    pub(super) async fn check(self: Arc<Self>) {
         loop {
-            while self.decide_next() {
+            while self.check_next() {
                 tokio::task::yield_now().await;
             }
             self.changed.notified().await;
         }
     }
 
-    /// Has every workload decided about again: other policies or exceptions are in force.
-    pub(super) fn decide_all_again(&self) {
-        self.decide_again(|_| true);
+    /// Checks every workload again: policies or exceptions have changed.
+    pub(super) fn recheck_all(&self) {
+        self.recheck(|_| true);
     }
 
-    /// Has the workloads of a namespace decided about again: its labels have changed, or an exception has expired.
-    pub(super) fn decide_again_in(&self, namespace: &str) {
-        self.decide_again(|workload| workload.namespace == namespace);
+    /// Checks the workloads in a namespace again: its labels have changed, or an exception has expired.
+    pub(super) fn recheck_namespace(&self, namespace: &str) {
+        self.recheck(|workload| workload.namespace == namespace);
     }
 
-    fn decide_again(&self, is_meant: impl Fn(&WorkloadRef) -> bool) {
+    fn recheck(&self, matches: impl Fn(&WorkloadRef) -> bool) {
         let mut known = self.known();
         let Known { workloads, due, .. } = &mut *known;
-        due.extend(workloads.keys().filter(|workload| is_meant(workload)).cloned());
+        due.extend(workloads.keys().filter(|workload| matches(workload)).cloned());
         self.changed.notify_one();
     }
 
-    /// Tells whether all have been seen that were there at the start, and all that are known have been decided about.
-    pub(super) fn are_seen(&self) -> bool {
+    /// Returns whether the watches have synced and all known workloads have been checked.
+    pub(super) fn are_checked(&self) -> bool {
         let known = self.known();
-        self.seen.missing().is_empty() && known.due.is_empty() && !known.is_deciding
+        self.synced.missing().is_empty() && known.due.is_empty() && !known.is_checking
     }
 
-    /// Returns the names of the unlabelled workloads that each policy would be for, `namespace/name` in their order.
+    /// Returns the unlabelled workloads that each policy would match, as sorted `namespace/name`.
     pub(super) fn by_policy(&self) -> BTreeMap<String, Vec<String>> {
         let mut by_policy: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (workload, policies) in &self.known().told {
+        for (workload, policies) in &self.known().listed {
             let name = format!("{}/{}", workload.namespace, workload.name);
             for policy in policies {
                 by_policy.entry(policy.clone()).or_default().push(name.clone());
@@ -148,19 +148,19 @@ impl UnlabelledWorkloads {
         by_policy
     }
 
-    /// Decides about one workload that is due; tells whether there was one.
-    fn decide_next(&self) -> bool {
-        let Some((workload, kept)) = self.known().next() else { return false };
-        // A fault in deciding about one workload is no reason not to tell of the others.
-        let policies = catch_unwind(AssertUnwindSafe(|| self.policies(&kept.to_json()))).unwrap_or_else(|_| {
-            error!(namespace = workload.namespace, name = workload.name, "deciding about a workload has panicked");
+    /// Checks one due workload; returns whether there was one.
+    fn check_next(&self) -> bool {
+        let Some((workload, object)) = self.known().next() else { return false };
+        // A panic about one workload must not affect the others.
+        let policies = catch_unwind(AssertUnwindSafe(|| self.policies(&object.to_json()))).unwrap_or_else(|_| {
+            error!(namespace = workload.namespace, name = workload.name, "the check of a workload panicked");
             None
         });
-        self.known().decided(workload, policies.unwrap_or_default());
+        self.known().checked(workload, policies.unwrap_or_default());
         true
     }
 
-    /// Returns the policies that would tell of a workload; none where it is no stranger.
+    /// Returns the policies that would list a workload; none if it is not an unlabelled model server.
     fn policies(&self, object: &Value) -> Option<Vec<String>> {
         let workload = Workload::view(object).ok()?;
         let (operation, now) = (Operation::Observe, Timestamp::now());
@@ -168,15 +168,15 @@ impl UnlabelledWorkloads {
         self.state.read(|policies, facts| {
             let evaluation = Evaluation::new(request, policies, facts);
             let verdict = evaluation.verdict();
-            let is_told = !(verdict.allows() && verdict.warned.is_empty() && verdict.recorded.is_empty());
-            (evaluation.is_unlabelled() && is_told).then(|| evaluation.policies())
+            let has_findings = !(verdict.allows() && verdict.warned.is_empty() && verdict.recorded.is_empty());
+            (evaluation.is_unlabelled() && has_findings).then(|| evaluation.policies())
         })
     }
 
-    fn put(&self, workload: WorkloadRef, kept: CompressedObject) {
+    fn put(&self, workload: WorkloadRef, object: CompressedObject) {
         let mut known = self.known();
         known.due.insert(workload.clone());
-        known.workloads.insert(workload, kept);
+        known.workloads.insert(workload, object);
         self.changed.notify_one();
     }
 
@@ -184,7 +184,7 @@ impl UnlabelledWorkloads {
         let mut known = self.known();
         known.workloads.remove(workload);
         known.due.remove(workload);
-        known.told.remove(workload);
+        known.listed.remove(workload);
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -193,21 +193,21 @@ impl UnlabelledWorkloads {
 }
 
 impl Known {
-    /// Takes the next workload to decide about.
+    /// Takes the next workload to check.
     fn next(&mut self) -> Option<(WorkloadRef, CompressedObject)> {
         let workload = self.due.pop_first()?;
-        let kept = self.workloads.get(&workload)?.clone();
-        self.is_deciding = true;
-        Some((workload, kept))
+        let object = self.workloads.get(&workload)?.clone();
+        self.is_checking = true;
+        Some((workload, object))
     }
 
-    /// Notes what was decided about a workload, unless it has gone meanwhile. One that has changed meanwhile is due again.
-    fn decided(&mut self, workload: WorkloadRef, policies: Vec<String>) {
-        self.is_deciding = false;
+    /// Stores the result for a workload, unless it was removed meanwhile. If it has changed meanwhile, it is due again.
+    fn checked(&mut self, workload: WorkloadRef, policies: Vec<String>) {
+        self.is_checking = false;
         if policies.is_empty() || !self.workloads.contains_key(&workload) {
-            self.told.remove(&workload);
+            self.listed.remove(&workload);
         } else {
-            self.told.insert(workload, policies);
+            self.listed.insert(workload, policies);
         }
     }
 }
@@ -223,7 +223,7 @@ impl OfKind {
         WorkloadRef { namespace: namespace.clone(), kind: self.kind.kind.clone(), name: name.clone() }
     }
 
-    /// Tells whether a workload has all labels of a model server.
+    /// Returns whether a workload has all labels of a model server.
     fn is_labelled(&self, object: &DynamicObject) -> bool {
         let labels = object.metadata.labels.as_ref();
         let has = |(key, value): (&String, &String)| labels.and_then(|labels| labels.get(key)) == Some(value);
@@ -289,9 +289,9 @@ mod tests {
         handler(unlabelled).put(("ml".to_owned(), name.to_owned()), llm(name, json!({})));
     }
 
-    /// What is told once everything that is due has been decided.
-    fn told(unlabelled: &UnlabelledWorkloads) -> BTreeMap<String, Vec<String>> {
-        while unlabelled.decide_next() {}
+    /// The workloads by policy, once all due ones have been checked.
+    fn listed(unlabelled: &UnlabelledWorkloads) -> BTreeMap<String, Vec<String>> {
+        while unlabelled.check_next() {}
         unlabelled.by_policy()
     }
 
@@ -301,35 +301,35 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_that_was_there_before_the_first_policy_is_told_of() {
+    fn lists_a_workload_older_than_the_first_policy() {
         let unlabelled = unlabelled(&[]);
         put(&unlabelled, "llm");
-        assert_eq!(told(&unlabelled), BTreeMap::new());
+        assert_eq!(listed(&unlabelled), BTreeMap::new());
         unlabelled.state.replace_policies(policies(&[("serving", warning())]));
-        unlabelled.decide_all_again();
-        assert_eq!(told(&unlabelled), by("serving", &["llm"]));
+        unlabelled.recheck_all();
+        assert_eq!(listed(&unlabelled), by("serving", &["llm"]));
         unlabelled.state.replace_policies(policies(&[]));
-        unlabelled.decide_all_again();
-        assert_eq!(told(&unlabelled), BTreeMap::new());
+        unlabelled.recheck_all();
+        assert_eq!(listed(&unlabelled), BTreeMap::new());
     }
 
     #[test]
-    fn a_runtime_that_only_a_later_policy_knows_is_recognised() {
+    fn recognises_a_runtime_of_a_later_policy() {
         let unlabelled = unlabelled(&[("serving", warning())]);
         let mut object = llm("own", json!({}));
         object.data["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.example.com/own-server:1".into();
         handler(&unlabelled).put(("ml".to_owned(), "own".to_owned()), object);
-        assert_eq!(told(&unlabelled), BTreeMap::new());
+        assert_eq!(listed(&unlabelled), BTreeMap::new());
         let mut spec = warning();
         let runtime = json!({"name": "own", "recognise": {"images": ["own-server"]}, "startupBudget": "5m"});
         spec["runtimes"] = json!([runtime]);
         unlabelled.state.replace_policies(policies(&[("serving", spec)]));
-        unlabelled.decide_all_again();
-        assert_eq!(told(&unlabelled), by("serving", &["own"]));
+        unlabelled.recheck_all();
+        assert_eq!(listed(&unlabelled), by("serving", &["own"]));
     }
 
     #[test]
-    fn what_policies_are_chosen_by_counts_as_it_is_now() {
+    fn follows_changes_of_namespace_labels() {
         let mut spec = warning();
         spec["match"] = json!({"namespaceSelector": {"matchLabels": {"team": "search"}}});
         let unlabelled = unlabelled(&[("search", spec)]);
@@ -337,10 +337,10 @@ mod tests {
             let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
             let namespace = Namespace { labels, terminating: false };
             unlabelled.state.note(|facts| facts.namespaces.insert("ml".to_owned(), namespace));
-            unlabelled.decide_again_in("other");
-            let before = told(&unlabelled);
-            unlabelled.decide_again_in("ml");
-            (before, told(&unlabelled))
+            unlabelled.recheck_namespace("other");
+            let before = listed(&unlabelled);
+            unlabelled.recheck_namespace("ml");
+            (before, listed(&unlabelled))
         };
         put(&unlabelled, "llm");
         assert_eq!(label(&[]), (BTreeMap::new(), BTreeMap::new()));
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn an_excused_stranger_is_told_of_once_the_exception_is_over() {
+    fn lists_an_exempted_workload_once_the_exception_expires() {
         let unlabelled = unlabelled(&[]);
         let rules = json!(["unlabelled-model-server"]);
         let until = |expires: &str| {
@@ -360,80 +360,80 @@ mod tests {
         };
         put(&unlabelled, "llm");
         unlabelled.state.replace_policies(until("2999-01-01T00:00:00Z"));
-        unlabelled.decide_all_again();
-        assert_eq!(told(&unlabelled), BTreeMap::new());
+        unlabelled.recheck_all();
+        assert_eq!(listed(&unlabelled), BTreeMap::new());
         unlabelled.state.replace_policies(until("2000-01-01T00:00:00Z"));
-        unlabelled.decide_again_in("ml");
-        assert_eq!(told(&unlabelled), by("serving", &["llm"]));
+        unlabelled.recheck_namespace("ml");
+        assert_eq!(listed(&unlabelled), by("serving", &["llm"]));
     }
 
     #[test]
-    fn nothing_is_told_of_what_has_gone_or_has_the_label() {
+    fn does_not_list_deleted_or_labelled_workloads() {
         let unlabelled = unlabelled(&[("serving", warning())]);
         for name in ["a", "b", "c"] {
             put(&unlabelled, name);
         }
-        assert_eq!(told(&unlabelled), by("serving", &["a", "b", "c"]));
+        assert_eq!(listed(&unlabelled), by("serving", &["a", "b", "c"]));
         handler(&unlabelled).remove(&("ml".to_owned(), "a".to_owned()));
         handler(&unlabelled).put(("ml".to_owned(), "b".to_owned()), llm("b", json!({LABEL: "model-server"})));
-        assert_eq!(told(&unlabelled), by("serving", &["c"]));
+        assert_eq!(listed(&unlabelled), by("serving", &["c"]));
         assert_eq!(unlabelled.known().workloads.len(), 1);
-        // It goes while it is being decided about.
-        unlabelled.decide_all_again();
+        // It is removed while it is being checked.
+        unlabelled.recheck_all();
         let (workload, _) = unlabelled.known().next().unwrap();
         unlabelled.remove(&workload);
-        assert!(!unlabelled.are_seen());
-        unlabelled.known().decided(workload, vec!["serving".to_owned()]);
-        assert_eq!(told(&unlabelled), BTreeMap::new());
+        assert!(!unlabelled.are_checked());
+        unlabelled.known().checked(workload, vec!["serving".to_owned()]);
+        assert_eq!(listed(&unlabelled), BTreeMap::new());
     }
 
     #[test]
-    fn nothing_is_told_of_a_kind_that_is_served_no_longer() {
+    fn does_not_list_kinds_that_are_no_longer_served() {
         let unlabelled = unlabelled(&[("serving", warning())]);
         put(&unlabelled, "a");
-        assert_eq!(told(&unlabelled), by("serving", &["a"]));
-        unlabelled.decide_all_again();
+        assert_eq!(listed(&unlabelled), by("serving", &["a"]));
+        unlabelled.recheck_all();
         unlabelled.forget("StatefulSet");
         assert_eq!(unlabelled.by_policy(), by("serving", &["a"]));
         unlabelled.forget("Deployment");
-        assert!(!unlabelled.decide_next() && unlabelled.by_policy().is_empty());
+        assert!(!unlabelled.check_next() && unlabelled.by_policy().is_empty());
     }
 
     #[test]
-    fn they_are_seen_once_all_have_been_decided_about() {
+    fn are_checked_once_nothing_is_due() {
         let unlabelled = unlabelled(&[("serving", warning())]);
-        let mut handler = OfKind { step: Some(unlabelled.seen.step("Deployment").into()), ..handler(&unlabelled) };
-        assert!(!unlabelled.are_seen());
+        let mut handler = OfKind { step: Some(unlabelled.synced.step("Deployment").into()), ..handler(&unlabelled) };
+        assert!(!unlabelled.are_checked());
         handler.put(("ml".to_owned(), "llm".to_owned()), llm("llm", json!({})));
         handler.synced();
-        assert!(!unlabelled.are_seen());
-        assert!(unlabelled.decide_next() && unlabelled.are_seen());
+        assert!(!unlabelled.are_checked());
+        assert!(unlabelled.check_next() && unlabelled.are_checked());
     }
 
     #[test]
-    fn what_is_told_of_strangers_is_not_decided_when_it_is_asked_for() {
+    fn by_policy_does_not_wait_for_the_facts() {
         let unlabelled = unlabelled(&[("serving", warning())]);
         put(&unlabelled, "llm");
-        told(&unlabelled);
-        let (tell, told) = std::sync::mpsc::channel();
+        listed(&unlabelled);
+        let (sender, listed) = std::sync::mpsc::channel();
         let state = Arc::clone(&unlabelled.state);
         state.note(|_| {
-            // Whoever decides reads the facts, and waits as long as somebody else writes them.
-            std::thread::spawn(move || tell.send(unlabelled.by_policy()));
-            assert!(told.recv_timeout(Duration::from_secs(5)).is_ok_and(|told| told.len() == 1));
+            // A check would read the facts, and wait while they are being written.
+            std::thread::spawn(move || sender.send(unlabelled.by_policy()));
+            assert!(listed.recv_timeout(Duration::from_secs(5)).is_ok_and(|found| found.len() == 1));
         });
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_due_is_decided_about_whenever_it_comes() {
+    async fn checks_workloads_as_they_come() {
         let unlabelled = unlabelled(&[("serving", warning())]);
-        let deciding = tokio::spawn(Arc::clone(&unlabelled).decide());
+        let checking = tokio::spawn(Arc::clone(&unlabelled).check());
         for name in ["a", "b"] {
             tokio::time::sleep(Duration::from_secs(1)).await;
             put(&unlabelled, name);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(unlabelled.by_policy(), by("serving", &["a", "b"]));
-        deciding.abort();
+        checking.abort();
     }
 }

@@ -1,4 +1,4 @@
-//! What becomes of what the watches tell: facts for decisions, objects for plans, workloads to look at.
+//! The watches: they update the facts for decisions and the objects for plans, and queue workloads.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use tidegate_engine::companions;
 pub(super) use tidegate_engine::companions::made_for;
 use tidegate_engine::facts::Namespace;
 
-/// What the watches share.
+/// State shared by the watches.
 #[derive(Clone)]
 pub(super) struct Watches {
     pub(super) client: Client,
@@ -32,7 +32,7 @@ pub(super) struct Watches {
 }
 
 impl Watches {
-    /// Starts all watches but those of workloads, policies and exceptions.
+    /// Starts all watches except those of workloads, policies and exceptions.
     pub(super) fn start(&self, parts: &mut Parts) {
         parts.watch("namespaces", |step| self.namespaces(step));
         parts.watch("autoscalers", |step| self.autoscalers(step));
@@ -50,14 +50,14 @@ impl Watches {
         parts.watch("version", |step| self.clone().version(step));
     }
 
-    /// Follows the namespaces.
+    /// Watches the namespaces.
     pub(super) fn namespaces(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let events = watcher(Api::<PartialObjectMeta<CoreNamespace>>::all(self.client.clone()), informer::config());
         let whole = WholeNamespaces::new(self.client.clone(), self.queue.clone(), step);
         follow(events.default_backoff(), Namespaces { watches: self.clone(), whole })
     }
 
-    /// Follows the ModelServers, so that one that is edited or deleted is written again.
+    /// Watches the ModelServers, so that one that is edited or deleted is written again.
     pub(super) fn model_servers(&self, step: Step) -> impl Future<Output = ()> + use<> {
         let kind = resource("tidegate.dev", "v1alpha1", "ModelServer");
         follow(self.events(&kind), ModelServers { watches: self.clone(), kind, step })
@@ -81,17 +81,17 @@ impl Handler<PartialObjectMeta<CoreNamespace>> for Namespaces {
         let terminating = object.metadata.deletion_timestamp.is_some();
         let namespace = Namespace { labels: object.metadata.labels.unwrap_or_default(), terminating };
         let before = self.watches.state.note(|facts| facts.namespaces.insert(key.1.clone(), namespace.clone()));
-        self.whole.note(&key.1, namespace.is_for_model_servers());
-        // Other labels, other policies.
+        self.whole.update(&key.1, namespace.is_for_model_servers());
+        // Its labels select policies.
         if before.is_none_or(|before| before != namespace) {
             self.watches.queue.push_namespace(&key.1);
-            self.watches.unlabelled.decide_again_in(&key.1);
+            self.watches.unlabelled.recheck_namespace(&key.1);
         }
     }
 
     fn remove(&mut self, key: &Key) {
         self.watches.state.note(|facts| facts.namespaces.remove(&key.1));
-        self.whole.note(&key.1, false);
+        self.whole.update(&key.1, false);
     }
 
     fn synced(&mut self) {
@@ -106,7 +106,7 @@ struct ModelServers {
 }
 
 impl ModelServers {
-    fn look_at(&self, model_server: Option<&Value>) {
+    fn push(&self, model_server: Option<&Value>) {
         if let Some(workload) = model_server.and_then(described_by) {
             self.watches.queue.push(&workload);
         }
@@ -117,13 +117,13 @@ impl Handler<DynamicObject> for ModelServers {
     fn put(&mut self, key: Key, object: DynamicObject) {
         let object = raw(object, &self.kind);
         let before = self.watches.objects.note(|kinds| kinds.model_servers.insert(key, &object));
-        self.look_at(Some(&object));
-        self.look_at(before.as_ref().filter(|before| described_by(before) != described_by(&object)));
+        self.push(Some(&object));
+        self.push(before.as_ref().filter(|before| described_by(before) != described_by(&object)));
     }
 
     fn remove(&mut self, key: &Key) {
         let before = self.watches.objects.note(|kinds| kinds.model_servers.remove(key));
-        self.look_at(before.as_ref());
+        self.push(before.as_ref());
     }
 
     fn synced(&mut self) {

@@ -1,5 +1,5 @@
-//! The workloads that may be model servers, one store for each kind: those with the label, and all of the namespaces that
-//! are labelled as a whole.
+//! The workloads that may be model servers, one store per kind: those with the label, and all in namespaces labelled as
+//! a whole.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,46 +17,46 @@ use serde_json::Value;
 
 use super::Queue;
 use super::compressed::CompressedObject;
-use super::informer::{self, Following, Handler, Key, follow};
+use super::informer::{self, Handler, Key, WatchTask, follow};
 use super::kinds::{Served, resource_of};
 use crate::server::health::Step;
 use tidegate_engine::kind::Kind;
 use tidegate_engine::workload::WorkloadRef;
 
-/// What the reconciliation of one kind is asked to look at.
+/// The requested reconciliations of one kind.
 pub(super) type Requests = UnboundedReceiver<ReconcileRequest<CompressedObject>>;
 
-/// The workloads of one kind that are followed.
+/// The watched workloads of one kind.
 pub(super) struct Workloads {
     known_kind: &'static Kind,
     served: Arc<Served>,
     kind: ApiResource,
     known: Store<CompressedObject>,
     sender: UnboundedSender<ReconcileRequest<CompressedObject>>,
-    /// Whether anybody looks yet.
-    is_awake: AtomicBool,
-    followed: Mutex<Followed>,
+    /// Whether requests are accepted yet.
+    is_active: AtomicBool,
+    watched: Mutex<Watched>,
 }
 
-struct Followed {
+struct Watched {
     writer: Writer<CompressedObject>,
-    /// By which watches a workload is seen: one that leaves the sight of one may still be in that of another.
+    /// The watches that see each workload: one that leaves one watch may still be in another.
     seen_by: HashMap<Key, BTreeSet<String>>,
 }
 
 impl Workloads {
-    /// Begins to follow a kind; nothing is followed yet.
+    /// Creates the store of a kind; nothing is watched yet.
     pub(super) fn new(known_kind: &'static Kind) -> (Arc<Self>, Requests) {
         let (kind, served) = (resource_of(known_kind), Served::new(known_kind));
         let mut writer = Writer::new(kind.clone());
-        // What is there is told one by one: the store counts as ready from the start.
+        // Objects are added one by one, so the store counts as ready from the start.
         writer.apply_watcher_event(&watcher::Event::Init);
         writer.apply_watcher_event(&watcher::Event::InitDone);
         let known = writer.as_reader();
         let (sender, requests) = unbounded();
-        let followed = Mutex::new(Followed { writer, seen_by: HashMap::new() });
-        let is_awake = AtomicBool::default();
-        (Arc::new(Self { known_kind, served, kind, known, sender, is_awake, followed }), requests)
+        let watched = Mutex::new(Watched { writer, seen_by: HashMap::new() });
+        let is_active = AtomicBool::default();
+        (Arc::new(Self { known_kind, served, kind, known, sender, is_active, watched }), requests)
     }
 
     pub(super) fn kind(&self) -> &'static str {
@@ -67,7 +67,7 @@ impl Workloads {
         self.known_kind.plural
     }
 
-    /// Returns how the API server is asked for the workloads.
+    /// Returns the API resource of the workloads.
     pub(super) fn resource(&self) -> &ApiResource {
         &self.kind
     }
@@ -77,12 +77,12 @@ impl Workloads {
         &self.served
     }
 
-    /// Returns the workloads that are followed.
+    /// Returns the watched workloads.
     pub(super) fn known(&self) -> Store<CompressedObject> {
         self.known.clone()
     }
 
-    /// Returns the names of the workloads that are followed.
+    /// Returns the references of the watched workloads.
     pub(super) fn references(&self) -> impl Iterator<Item = WorkloadRef> {
         self.known.state().into_iter().map(|known| WorkloadRef {
             namespace: known.namespace().unwrap_or_default(),
@@ -91,40 +91,40 @@ impl Workloads {
         })
     }
 
-    /// Returns a workload that is followed.
+    /// Returns a watched workload.
     pub(super) fn stored(&self, workload: &WorkloadRef) -> Option<Value> {
         let reference = ObjectRef::new_with(&workload.name, self.kind.clone()).within(&workload.namespace);
         self.known.get(&reference).map(|known| known.to_json())
     }
 
-    /// Has everything looked at that is known or described by what belongs to it, and from now on what is asked for.
-    pub(super) fn wake(&self, described: &BTreeSet<WorkloadRef>) {
-        self.is_awake.store(true, Ordering::SeqCst);
+    /// Accepts requests from now on, and queues all known workloads and those `described` by their companions.
+    pub(super) fn activate(&self, described: &BTreeSet<WorkloadRef>) {
+        self.is_active.store(true, Ordering::SeqCst);
         self.push_where(|_| true);
         described.iter().filter(|workload| workload.kind == self.kind()).for_each(|workload| self.push(workload));
     }
 
-    /// Has a workload looked at.
+    /// Queues a workload.
     pub(super) fn push(&self, workload: &WorkloadRef) {
         self.send(ObjectRef::new_with(&workload.name, self.kind.clone()).within(&workload.namespace));
     }
 
-    /// Has all workloads looked at for which this holds.
-    pub(super) fn push_where(&self, is_meant: impl Fn(&CompressedObject) -> bool) {
-        for known in self.known.state().iter().filter(|known| is_meant(known)) {
+    /// Queues all workloads that match.
+    pub(super) fn push_where(&self, matches: impl Fn(&CompressedObject) -> bool) {
+        for known in self.known.state().iter().filter(|known| matches(known)) {
             self.send(ObjectRef::from_obj_with(&**known, self.kind.clone()));
         }
     }
 
     fn send(&self, obj_ref: ObjectRef<CompressedObject>) {
-        if !self.is_awake.load(Ordering::SeqCst) {
+        if !self.is_active.load(Ordering::SeqCst) {
             return;
         }
         // The receiver is gone only at shutdown.
         let _ = self.sender.unbounded_send(ReconcileRequest { obj_ref, reason: ReconcileReason::Unknown });
     }
 
-    /// Follows the workloads with these labels, in every namespace.
+    /// Watches the workloads with these labels in every namespace.
     pub(super) fn follow_labelled(
         self: &Arc<Self>,
         client: &Client,
@@ -133,24 +133,24 @@ impl Workloads {
     ) -> impl Future<Output = ()> + use<> {
         let (this, client, labels) = (Arc::clone(self), client.clone(), labels.to_owned());
         async move {
-            let begin = |step| {
-                let (events, sight) = this.follow(Api::all_with(client.clone(), &this.kind), &labels, "", step);
-                follow(events, sight)
+            let start = |step| {
+                let (events, handler) = this.follow(Api::all_with(client.clone(), &this.kind), &labels, "", step);
+                follow(events, handler)
             };
-            this.served.during(Some(step.into()), begin, || this.forget("")).await;
+            this.served.during(Some(step.into()), start, || this.forget("")).await;
         }
     }
 
-    /// Follows all workloads of a namespace.
-    fn follow_namespace(self: &Arc<Self>, client: &Client, namespace: &str, step: Option<SharedStep>) -> Following {
+    /// Watches all workloads in a namespace.
+    fn follow_namespace(self: &Arc<Self>, client: &Client, namespace: &str, step: Option<SharedStep>) -> WatchTask {
         let (this, client, namespace) = (Arc::clone(self), client.clone(), namespace.to_owned());
-        Following::of(|gate| async move {
-            let begin = |step| {
+        WatchTask::spawn(|flag| async move {
+            let start = |step| {
                 let api = Api::namespaced_with(client.clone(), &namespace, &this.kind);
-                let (events, sight) = this.follow(api, "", &namespace, step);
-                follow(events, gate.before(sight))
+                let (events, handler) = this.follow(api, "", &namespace, step);
+                follow(events, flag.guard(handler))
             };
-            this.served.during(step, begin, || gate.pass(|| this.forget(&namespace))).await;
+            this.served.during(step, start, || flag.unless_stopped(|| this.forget(&namespace))).await;
         })
     }
 
@@ -160,56 +160,56 @@ impl Workloads {
         labels: &str,
         watch: &str,
         step: Option<SharedStep>,
-    ) -> (impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + use<>, Sight) {
+    ) -> (impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + use<>, WorkloadHandler) {
         let events = watcher(api, informer::config().labels(labels)).default_backoff();
-        (events, Sight { workloads: Arc::clone(self), watch: watch.to_owned(), step })
+        (events, WorkloadHandler { workloads: Arc::clone(self), watch: watch.to_owned(), step })
     }
 
     fn seen(&self, watch: &str, key: Key, object: DynamicObject) {
         let object = CompressedObject::new(object, &self.kind);
         let reference = ObjectRef::from_obj_with(&object, self.kind.clone());
-        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        followed.seen_by.entry(key).or_default().insert(watch.to_owned());
-        followed.writer.apply_watcher_event(&watcher::Event::Apply(object));
-        drop(followed);
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.seen_by.entry(key).or_default().insert(watch.to_owned());
+        watched.writer.apply_watcher_event(&watcher::Event::Apply(object));
+        drop(watched);
         self.send(reference);
     }
 
     fn lost(&self, watch: &str, key: &Key) {
-        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(watches) = followed.seen_by.get_mut(key) else { return };
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(watches) = watched.seen_by.get_mut(key) else { return };
         watches.remove(watch);
         if !watches.is_empty() {
             return;
         }
-        followed.seen_by.remove(key);
-        let gone = CompressedObject::new(DynamicObject::new(&key.1, &self.kind).within(&key.0), &self.kind);
-        let reference = ObjectRef::from_obj_with(&gone, self.kind.clone());
-        followed.writer.apply_watcher_event(&watcher::Event::Delete(gone));
-        drop(followed);
+        watched.seen_by.remove(key);
+        let removed = CompressedObject::new(DynamicObject::new(&key.1, &self.kind).within(&key.0), &self.kind);
+        let reference = ObjectRef::from_obj_with(&removed, self.kind.clone());
+        watched.writer.apply_watcher_event(&watcher::Event::Delete(removed));
+        drop(watched);
         self.send(reference);
     }
 
-    /// Ends a watch: what only it has seen is followed no longer.
+    /// Removes the workloads that only this watch sees: it has ended.
     fn forget(&self, watch: &str) {
-        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let seen: Vec<Key> =
-            followed.seen_by.iter().filter(|(_, by)| by.contains(watch)).map(|(key, _)| key.clone()).collect();
-        drop(followed);
+            watched.seen_by.iter().filter(|(_, by)| by.contains(watch)).map(|(key, _)| key.clone()).collect();
+        drop(watched);
         for key in &seen {
             self.lost(watch, key);
         }
     }
 }
 
-/// What one watch sees of the workloads of a kind.
-struct Sight {
+/// Handles one watch of the workloads of a kind.
+struct WorkloadHandler {
     workloads: Arc<Workloads>,
     watch: String,
     step: Option<SharedStep>,
 }
 
-impl Handler<DynamicObject> for Sight {
+impl Handler<DynamicObject> for WorkloadHandler {
     fn put(&mut self, key: Key, object: DynamicObject) {
         self.workloads.seen(&self.watch, key, object);
     }
@@ -223,9 +223,9 @@ impl Handler<DynamicObject> for Sight {
     }
 }
 
-/// A step of readiness that is done when all have let go of it.
+/// A step of readiness that is complete once all clones are dropped.
 #[derive(Clone)]
-pub(super) struct SharedStep(#[expect(dead_code, reason = "what counts is when it is dropped")] Arc<DoneWhenDropped>);
+pub(super) struct SharedStep(#[expect(dead_code, reason = "used only by its drop")] Arc<DoneWhenDropped>);
 
 struct DoneWhenDropped(Step);
 
@@ -241,36 +241,36 @@ impl From<Step> for SharedStep {
     }
 }
 
-/// Follows the workloads of namespaces that are labelled as a whole, for as long as they are.
+/// Watches the workloads in namespaces while these are labelled as a whole.
 pub(super) struct WholeNamespaces {
     client: Client,
     queue: Queue,
-    /// Done when the workloads of all namespaces have been seen that were there at the start.
+    /// Complete once the workloads in all namespaces that existed at the start have synced.
     step: Option<SharedStep>,
-    following: HashMap<String, Vec<Following>>,
+    tasks: HashMap<String, Vec<WatchTask>>,
 }
 
 impl WholeNamespaces {
     pub(super) fn new(client: Client, queue: Queue, step: Step) -> Self {
-        Self { client, queue, step: Some(step.into()), following: HashMap::new() }
+        Self { client, queue, step: Some(step.into()), tasks: HashMap::new() }
     }
 
-    /// Notes that all namespaces have been told that were there at the start.
+    /// Marks the namespaces as synced.
     pub(super) fn synced(&mut self) {
         self.step = None;
     }
 
-    /// Notes whether all workloads of a namespace are model servers.
-    pub(super) fn note(&mut self, namespace: &str, is_whole: bool) {
-        if is_whole == self.following.contains_key(namespace) {
+    /// Starts or stops to watch a namespace, by whether all of its workloads are model servers.
+    pub(super) fn update(&mut self, namespace: &str, is_whole: bool) {
+        if is_whole == self.tasks.contains_key(namespace) {
             return;
         }
         if is_whole {
             let follow =
                 |workloads: &Arc<Workloads>| workloads.follow_namespace(&self.client, namespace, self.step.clone());
-            self.following.insert(namespace.to_owned(), self.queue.kinds().iter().map(follow).collect());
+            self.tasks.insert(namespace.to_owned(), self.queue.kinds().iter().map(follow).collect());
         } else {
-            self.following.remove(namespace).into_iter().flatten().for_each(|mut following| following.end());
+            self.tasks.remove(namespace).into_iter().flatten().for_each(|mut task| task.stop());
             for workloads in self.queue.kinds() {
                 workloads.forget(namespace);
             }

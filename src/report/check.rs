@@ -1,98 +1,161 @@
-//! What a check of files found, as text.
+//! The results of `tidegate check`, as data.
 
-use std::fmt::Write as _;
+use serde::Serialize;
 
-use super::{causes_text, plural};
-use tidegate_engine::api::Enforcement;
+use super::plural;
 use tidegate_engine::companions::{Companion, Wanted};
-use tidegate_engine::decision::{Evaluation, Receipt};
+use tidegate_engine::decision::{Evaluation, Exempted, Receipt, Violation};
 use tidegate_engine::workload::Workload;
 
-/// How many workloads came to what.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The results of a check.
+#[derive(Debug, Default, Serialize)]
+pub struct Results {
+    /// How many workloads had which result.
+    pub summary: Tally,
+    /// The conflicts between policies, one sentence each.
+    pub conflicts: Vec<String>,
+    /// The result of each workload, in the order of the input.
+    pub workloads: Vec<Checked>,
+}
+
+/// How many workloads had which result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// Those that would be admitted without a word.
-    pub conforming: usize,
+    /// Those that would be admitted without warnings.
+    pub admitted: usize,
     /// Those that would be admitted with warnings.
     pub warned: usize,
     /// Those that would be refused.
     pub refused: usize,
-    /// Those that are no model servers, or that no policy is for.
+    /// Those that are not model servers, or that no policy matches.
     pub skipped: usize,
 }
 
+/// The result of one workload.
+#[derive(Debug, Serialize)]
+pub struct Checked {
+    /// The file that it is in.
+    pub file: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What would happen to it.
+    pub result: Outcome,
+    /// The violations for which it would be refused.
+    pub violations: Vec<Located<Violation>>,
+    /// The warnings that its author would get.
+    pub warnings: Vec<String>,
+    /// The violations that would only be recorded.
+    pub recorded: Vec<Located<Violation>>,
+    /// The violations that an exception allows.
+    pub exempted: Vec<Located<Exempted>>,
+    /// The paths of the fields that would be injected, from the pod spec.
+    pub injected: Vec<String>,
+    /// The objects that would be created beside it, one line each.
+    pub companions: Vec<String>,
+}
+
+/// What would happen to a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// Nothing: it is not a model server, or no policy matches it.
+    Skipped,
+    /// It would be admitted, perhaps with warnings.
+    Admitted,
+    /// It would be refused.
+    Refused,
+}
+
+/// Something about a field of the workload, with the place of the field.
+#[derive(Debug, Serialize)]
+pub struct Located<T> {
+    /// What is about the field.
+    #[serde(flatten)]
+    pub found: T,
+    /// The field, as a JSON pointer into the object.
+    pub pointer: String,
+}
+
 impl Tally {
-    /// Sums it up in a line.
+    /// Sums up the results in one line.
     #[must_use]
-    pub fn told(&self) -> String {
-        let Self { conforming, warned, refused, skipped } = *self;
-        let judged = conforming + warned + refused;
-        let skipped = if skipped == 0 { String::new() } else { format!("; {skipped} not judged") };
+    pub fn summary(&self) -> String {
+        let Self { admitted, warned, refused, skipped } = *self;
+        let checked = admitted + warned + refused;
+        let skipped = if skipped == 0 { String::new() } else { format!("; {skipped} skipped") };
         format!(
-            "{} judged: {conforming} admitted, {warned} admitted with warnings, {refused} refused{skipped}",
-            plural(judged, "workload")
+            "{} checked: {admitted} admitted, {warned} admitted with warnings, {refused} refused{skipped}",
+            plural(checked, "workload")
         )
     }
 }
 
-/// Spells out what would become of one workload, and counts it.
-#[must_use]
-pub fn workload(file: &str, workload: &Workload, evaluation: &Evaluation, tally: &mut Tally) -> String {
-    let head = format!("{file}: {} {}/{}", workload.kind(), workload.namespace(), workload.name());
-    if evaluation.policies().is_empty() {
-        tally.skipped += 1;
-        return format!("{head}: not judged: it is no model server, or no policy is for it\n");
+impl Results {
+    /// Adds the result of a workload.
+    pub fn add(&mut self, file: &str, workload: &Workload, evaluation: &Evaluation) {
+        let checked = Checked::new(file, workload, evaluation);
+        let count = match checked.result {
+            Outcome::Skipped => &mut self.summary.skipped,
+            Outcome::Refused => &mut self.summary.refused,
+            Outcome::Admitted if checked.warnings.is_empty() => &mut self.summary.admitted,
+            Outcome::Admitted => &mut self.summary.warned,
+        };
+        *count += 1;
+        self.workloads.push(checked);
     }
-    let (verdict, notes) = (evaluation.verdict(), evaluation.notes());
-    let warnings: Vec<String> = notes.iter().cloned().chain(verdict.warnings.iter().map(ToString::to_string)).collect();
-    let (word, count) = match (verdict.violations.len(), warnings.len()) {
-        (0, 0) => ("admitted".to_owned(), &mut tally.conforming),
-        (0, count) => (format!("admitted with {}", plural(count, "warning")), &mut tally.warned),
-        (count, _) => (format!("refused for {}", plural(count, "violation")), &mut tally.refused),
-    };
-    *count += 1;
-    let mut text = format!("{head}: {word}\n");
-    text.push_str(&causes_text(verdict));
-    for warning in warnings {
-        let _ = writeln!(text, "  warning: {warning}");
-    }
-    for violation in &verdict.recorded {
-        let _ = writeln!(text, "  recorded: {violation}");
-    }
-    for excused in verdict.excused.iter().filter(|excused| excused.violation.enforcement == Enforcement::Audit) {
-        let _ = writeln!(text, "  recorded: {excused}");
-    }
-    if verdict.allows() {
-        text.push_str(&made(evaluation));
-    }
-    text
 }
 
-/// Lists what would be injected and made.
-#[must_use]
-pub fn made(evaluation: &Evaluation) -> String {
-    let mut text = String::new();
-    let entries = evaluation.receipt().map(Receipt::entries).unwrap_or_default();
-    if !entries.is_empty() {
-        let _ = writeln!(text, "  injected: {}", plural(entries.len(), "field"));
+impl Checked {
+    fn new(file: &str, workload: &Workload, evaluation: &Evaluation) -> Self {
+        let (verdict, is_skipped) = (evaluation.verdict(), evaluation.policies().is_empty());
+        let result = match verdict.allows() {
+            _ if is_skipped => Outcome::Skipped,
+            true => Outcome::Admitted,
+            false => Outcome::Refused,
+        };
+        let (is_judged, is_changed) = (result != Outcome::Skipped, result == Outcome::Admitted);
+        let pointer = |violation: &Violation| violation.finding.pointer(workload.object());
+        let located = |violation: &Violation| Located { pointer: pointer(violation), found: violation.clone() };
+        let exempted = |exempted: &Exempted| Located { pointer: pointer(&exempted.violation), found: exempted.clone() };
+        let warnings = || evaluation.notes().into_iter().chain(verdict.warnings.iter().map(ToString::to_string));
+        Self {
+            file: file.to_owned(),
+            kind: workload.kind().to_owned(),
+            namespace: workload.namespace().to_owned(),
+            name: workload.name().to_owned(),
+            result,
+            violations: verdict.violations.iter().map(located).collect(),
+            warnings: is_judged.then(warnings).into_iter().flatten().collect(),
+            recorded: verdict.recorded.iter().map(located).collect(),
+            exempted: verdict.exempted.iter().map(exempted).collect(),
+            injected: if is_changed { injected(evaluation) } else { Vec::new() },
+            companions: if is_changed { companions(evaluation) } else { Vec::new() },
+        }
     }
-    for line in companions(evaluation) {
-        let _ = writeln!(text, "  {line}");
-    }
-    text
 }
 
-/// Tells of each companion that is wanted what becomes of it, a line each.
+/// Returns the paths of the fields that would be injected.
+#[must_use]
+pub fn injected(evaluation: &Evaluation) -> Vec<String> {
+    let receipt = evaluation.receipt().into_iter();
+    receipt.flat_map(Receipt::entries).map(|entry| entry.path.to_string()).collect()
+}
+
+/// Returns one line for each companion that is requested.
 #[must_use]
 pub fn companions(evaluation: &Evaluation) -> Vec<String> {
     let companions = evaluation.companions();
     let others = evaluation.autoscaler_of_others();
-    let told = |(companion, wanted): (&dyn Companion, &Wanted)| {
+    let line = |(companion, wanted): (&dyn Companion, &Wanted)| {
         let what = companion.title().split_once(' ').map_or("", |(_, title)| title);
         match wanted {
             Wanted::Nothing | Wanted::Declined => None,
             _ if let ("autoscaler", Some(found)) = (what, others) => {
-                Some(format!("{what}: {} {}, which somebody else keeps", found.kind, found.name))
+                Some(format!("{what}: {} {}, not managed by tidegate", found.kind, found.name))
             }
             Wanted::Object(object) | Wanted::Theirs(object) => {
                 let text_of = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
@@ -102,5 +165,5 @@ pub fn companions(evaluation: &Evaluation) -> Vec<String> {
             Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => Some(format!("{what}: none: {message}")),
         }
     };
-    companions.each().filter_map(told).collect()
+    companions.each().filter_map(line).collect()
 }

@@ -1,4 +1,4 @@
-//! The pages of `docs` that follow from the code.
+//! The pages of `docs` that are generated from the code.
 
 use std::fmt::Write as _;
 
@@ -11,8 +11,9 @@ use tidegate_engine::runtimes::{self, Runtimes};
 #[must_use]
 pub fn rules() -> String {
     let mut text = "# Rules\n\n\
-        What model servers are judged by. A policy says how strict each rule is (`rules.ID.enforcement`: `enforce`, `warn`, \
-        `audit` or `off`); this is what counts where none does. `tidegate explain ID` prints the page of one.\n\n\
+        The rules that model servers are checked against. A policy sets the enforcement of each rule \
+        (`rules.ID.enforcement`: `enforce`, `warn`, `audit` or `off`); this page lists the defaults. `tidegate explain ID` \
+        prints the page of a rule.\n\n\
         | Rule | Enforcement | What it checks |\n| --- | --- | --- |\n"
         .to_owned();
     for rule in rules::ALL {
@@ -35,20 +36,22 @@ pub fn rules() -> String {
     text
 }
 
-fn first_sentence(rule: &dyn Rule) -> String {
+/// Returns the first sentence of a rule's page: what it checks.
+pub(super) fn first_sentence(rule: &dyn Rule) -> String {
     let page = rules::page(rule);
-    let words = page.lines().skip(1).take_while(|line| !line.starts_with('#')).collect::<Vec<_>>().join(" ");
-    words.split_once(". ").map_or(words.clone(), |(first, _)| format!("{first}."))
+    let text = page.lines().skip(1).take_while(|line| !line.starts_with('#')).collect::<Vec<_>>().join(" ");
+    text.split_once(". ").map_or(text.clone(), |(first, _)| format!("{first}."))
 }
 
 /// Writes the page of all runtimes.
 #[must_use]
 pub fn runtimes() -> String {
     let mut text = "# Runtimes\n\n\
-        What Tidegate knows of the programs that serve models. A runtime is recognised by what a container runs, and by its \
-        image where it runs what that says; the annotation `tidegate.dev/runtime` names one that is not, and `none` says that it \
-        is none of these. The workload itself comes first: a port that it sets by flag, variable, name or probe counts before \
-        the runtime's. A policy adds runtimes, or replaces them by name, in the form below (`spec.runtimes`).\n\n\
+        The runtimes (programs that serve models) that Tidegate knows. A runtime is recognised by a container's command and \
+        arguments, or by its image if the container runs the image's own; the annotation `tidegate.dev/runtime` names one that \
+        is not recognised, and `none` means that it is none of these. The workload takes precedence: a port set by flag, \
+        variable, name or probe overrides the runtime's. A policy adds runtimes, or replaces them by name, in the form below \
+        (`spec.runtimes`).\n\n\
         | Runtime | Port | Startup | Readiness | Liveness | Start-up budget | Stop | Scale on |\n\
         | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         .to_owned();
@@ -62,7 +65,7 @@ pub fn runtimes() -> String {
 }
 
 fn row(runtime: &Runtime) -> String {
-    let port = runtime.port.default.map_or_else(|| "must be said".to_owned(), |port| port.to_string());
+    let port = runtime.port.default.map_or_else(|| "must be set".to_owned(), |port| port.to_string());
     let path = |probe: &RuntimeProbe| probe.path.as_ref().map_or_else(|| "TCP".to_owned(), |path| format!("`{path}`"));
     let [startup, readiness, liveness] =
         [&runtime.probes.startup, &runtime.probes.readiness, &runtime.probes.liveness].map(path);

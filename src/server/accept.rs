@@ -1,4 +1,4 @@
-//! Taking connections off a listener, within bounds, until it is time to stop.
+//! Accepts connections on a listener, within limits, until shutdown.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -15,8 +15,7 @@ use tracing::{Instrument as _, debug_span, error, info, warn};
 use super::Limits;
 use super::connection::Service;
 
-/// How long to wait when the system is out of descriptors or memory, so that connections can end
-/// meanwhile.
+/// How long to wait when the system is out of file descriptors or memory, so that connections can end.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves every connection of `listener` until `shutdown`, then waits for the open ones.
@@ -33,21 +32,20 @@ pub(super) async fn run(listener: TcpListener, service: Service, limits: Limits,
 
 async fn accept_all(listener: &TcpListener, service: &Arc<Service>, connections: &mut Connections) -> Infallible {
     loop {
-        connections.room().await;
+        connections.wait_for_room().await;
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // At debug level, since entering it at every poll costs more than it usually tells.
+                // At debug level, because entering it at every poll costs too much otherwise.
                 let span = debug_span!("connection", %peer);
                 span.in_scope(|| connections.spawn(Arc::clone(service), stream));
             }
-            Err(error) => survive(&error).await,
+            Err(error) => pause_on_shortage(&error).await,
         }
     }
 }
 
-/// An error either concerns the one connection that was about to be accepted, or is a shortage worth
-/// waiting out.
-async fn survive(error: &io::Error) {
+/// Waits after an error, unless it concerns only the connection that was about to be accepted.
+async fn pause_on_shortage(error: &io::Error) {
     if !concerns_one_connection(error) {
         warn!(%error, "cannot accept connections; trying again shortly");
         time::sleep(PAUSE).await;
@@ -71,12 +69,12 @@ impl Connections {
     }
 
     /// Waits until there is room for one more connection.
-    async fn room(&mut self) {
+    async fn wait_for_room(&mut self) {
         while let Some(ended) = self.tasks.try_join_next() {
-            report(ended);
+            log_panic(ended);
         }
         while self.tasks.len() >= self.limits.connections.max(1) {
-            self.tasks.join_next().await.into_iter().for_each(report);
+            self.tasks.join_next().await.into_iter().for_each(log_panic);
         }
     }
 
@@ -85,14 +83,14 @@ impl Connections {
         self.tasks.spawn(async move { service.serve(stream, watcher).await }.in_current_span());
     }
 
-    /// Asks every connection to finish and waits for them, for no longer than the limit.
+    /// Shuts every connection down gracefully; closes those that are still open after the limit.
     async fn drain(self) {
         let Self { mut tasks, graceful, limits } = self;
-        info!(connections = tasks.len(), "finishing open connections");
+        info!(connections = tasks.len(), "waiting for open connections to finish");
         let finished = async {
             graceful.shutdown().await;
             while let Some(ended) = tasks.join_next().await {
-                report(ended);
+                log_panic(ended);
             }
         };
         if time::timeout(limits.drain, finished).await.is_err() {
@@ -102,9 +100,9 @@ impl Connections {
     }
 }
 
-fn report(ended: Result<(), JoinError>) {
+fn log_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
-        error!(%error, "connection ended by a panic");
+        error!(%error, "connection handler panicked");
     }
 }
 
@@ -113,12 +111,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn aborted_connection_is_no_reason_to_pause() {
+    fn does_not_pause_after_an_aborted_connection() {
         assert!(concerns_one_connection(&ErrorKind::ConnectionAborted.into()));
     }
 
     #[test]
-    fn exhausted_descriptors_are_a_reason_to_pause() {
+    fn pauses_when_file_descriptors_are_exhausted() {
         let too_many_open_files = io::Error::from_raw_os_error(24);
         assert!(!concerns_one_connection(&too_many_open_files));
     }

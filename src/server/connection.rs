@@ -1,4 +1,4 @@
-//! One connection from its first byte to its last.
+//! Serves one connection.
 
 use std::future::Future;
 use std::time::Duration;
@@ -20,17 +20,17 @@ use super::Limits;
 use super::tls::ALPN_HTTP2;
 
 const MAX_CONCURRENT_STREAMS: u32 = 250;
-/// How long an HTTP/2 connection is silent before it is asked whether anybody is there.
+/// How long an HTTP/2 connection may be silent before a ping is sent.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What lies between TCP and HTTP.
+/// The layer between TCP and HTTP.
 pub(super) enum Transport {
     Plain,
     Tls(TlsAcceptor),
 }
 
-/// Everything the connections of one listener share, made once.
+/// State shared by the connections of one listener.
 pub(super) struct Service {
     transport: Transport,
     http1: Builder<Spawner>,
@@ -41,32 +41,31 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(transport: Transport, router: Router, limits: Limits) -> Self {
-        // Giving the state now turns handlers into routes once instead of at every request.
+        // `with_state` here builds the routes once instead of at every request.
         let router = TowerToHyperService::new(router.with_state(()));
         Self { transport, http1: http1(limits), http2: http2(), router, limits }
     }
 
     pub(super) async fn serve(&self, stream: TcpStream, watcher: Watcher) {
         if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "cannot turn off delayed sending");
+            debug!(%error, "cannot set TCP_NODELAY");
         }
         match &self.transport {
-            Transport::Plain => speak(&self.http1, &self.router, stream, watcher).await,
+            Transport::Plain => serve_http(&self.http1, &self.router, stream, watcher).await,
             Transport::Tls(acceptor) => self.serve_tls(acceptor, stream, watcher).await,
         }
     }
 
-    /// The protocol is known from ALPN; guessing it from the first bytes would wait for them without a
-    /// time limit.
+    /// Takes the protocol from ALPN: detecting it from the first bytes would wait for them without a time limit.
     async fn serve_tls(&self, acceptor: &TlsAcceptor, stream: TcpStream, watcher: Watcher) {
         let Some(mut stream) = handshake(acceptor, stream, self.limits.handshake).await else {
             return;
         };
         if stream.get_ref().1.alpn_protocol() != Some(ALPN_HTTP2) {
-            return speak(&self.http1, &self.router, stream, watcher).await;
+            return serve_http(&self.http1, &self.router, stream, watcher).await;
         }
-        if first_bytes(&mut stream, self.limits.headers).await {
-            speak(&self.http2, &self.router, stream, watcher).await;
+        if first_bytes_arrive(&mut stream, self.limits.headers).await {
+            serve_http(&self.http2, &self.router, stream, watcher).await;
         }
     }
 }
@@ -79,34 +78,34 @@ async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream, limit: Duration) -
             None
         }
         Err(_) => {
-            debug!("TLS handshake took too long");
+            debug!("TLS handshake timed out");
             None
         }
     }
 }
 
-/// Waits for a client to open HTTP/2, for which the protocol implementation itself sets no limit.
-async fn first_bytes(stream: &mut TlsStream<TcpStream>, limit: Duration) -> bool {
+/// Waits for the first bytes of HTTP/2, for which hyper itself has no time limit.
+async fn first_bytes_arrive(stream: &mut TlsStream<TcpStream>, limit: Duration) -> bool {
     match time::timeout(limit, stream.fill_buf()).await {
         Ok(Ok(bytes)) => !bytes.is_empty(),
         Ok(Err(error)) => {
-            debug!(%error, "connection ended before a request");
+            debug!(%error, "connection closed before a request");
             false
         }
         Err(_) => {
-            debug!("no request came");
+            debug!("timed out waiting for a request");
             false
         }
     }
 }
 
-async fn speak<S>(protocol: &Builder<Spawner>, router: &TowerToHyperService<Router>, stream: S, watcher: Watcher)
+async fn serve_http<S>(protocol: &Builder<Spawner>, router: &TowerToHyperService<Router>, stream: S, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = protocol.serve_connection(TokioIo::new(stream), router.clone());
     if let Err(error) = watcher.watch(connection).await {
-        debug!(error, "connection ended early");
+        debug!(error, "connection closed early");
     }
 }
 
@@ -127,7 +126,7 @@ fn http2() -> Builder<Spawner> {
     builder
 }
 
-/// Runs the requests of an HTTP/2 connection within the span of that connection.
+/// Runs the requests of an HTTP/2 connection in the span of that connection.
 #[derive(Clone, Copy)]
 struct Spawner;
 

@@ -1,4 +1,4 @@
-//! `POST /mutate`, `/validate`, `/policies` and `/guard`: the handlers know HTTP and nothing about policy.
+//! `POST /mutate`, `/validate`, `/policies` and `/guard`: HTTP only, nothing about policy.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,31 +15,31 @@ use tracing::{debug, error, warn};
 
 use crate::admission::{self, Answer, BadReview, Review, Webhook, database_deletion, policy_validation};
 use crate::report;
-use crate::server::slow_lane::SlowLane;
+use crate::server::worker_threads::WorkerThreads;
 use crate::shared_state::SharedState;
 
-/// The most bytes of a body: a review carries an object and its old self, each of which etcd bounds at about 1.5 MiB
-/// and the API server at 3 MiB.
+/// The most bytes of a body: a review carries an object and its old version, each limited to about 1.5 MiB by etcd and
+/// to 3 MiB by the API server.
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
 
-/// How long a request waits for a thread: with what its rules may cost, and the wait for its namespace, it is answered before
-/// the API server gives up on it.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a request waits for a worker thread. Together with the cost of its rules and the wait for its namespace,
+/// this stays below the API server's timeout.
+const WORKER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the webhooks share.
+/// State shared by the webhooks.
 ///
-/// What may take long is done on threads of its own, so that connections and health are served meanwhile: requests that are
-/// judged by custom rules, and reviews of policies. All others are answered where they are read: that takes a few hundred
-/// microseconds, and to hand them over would add some tens to each.
+/// Requests that may take long (those checked by custom rules, and reviews of policies) run on worker threads, so that
+/// connections and health are served meanwhile. All others are answered in place: that takes a few hundred
+/// microseconds, and a worker thread would add some tens to each.
 #[derive(Clone)]
 struct Webhooks {
     state: Arc<SharedState>,
-    lane: SlowLane,
+    workers: WorkerThreads,
 }
 
 /// Returns the routes of the webhooks.
 pub fn webhooks(state: Arc<SharedState>) -> Router {
-    let webhooks = Webhooks { state, lane: SlowLane::of_cores() };
+    let webhooks = Webhooks { state, workers: WorkerThreads::one_per_core() };
     Router::new()
         .route("/mutate", post(mutate))
         .route("/validate", post(validate))
@@ -57,8 +57,8 @@ async fn validate(Shared(webhooks): Shared<Webhooks>, body: Bytes) -> Response {
     answer(&webhooks, Webhook::Validate, &body).await
 }
 
-/// Answers a review of one of Tidegate's own kinds. A panic is the API server's to tell of: it closes the connection.
-async fn policies(Shared(Webhooks { state, lane }): Shared<Webhooks>, body: Bytes) -> Response {
+/// Answers a review of one of Tidegate's own kinds. A panic closes the connection, which the API server reports.
+async fn policies(Shared(Webhooks { state, workers }): Shared<Webhooks>, body: Bytes) -> Response {
     if !state.is_complete() {
         return not_ready();
     }
@@ -66,12 +66,13 @@ async fn policies(Shared(Webhooks { state, lane }): Shared<Webhooks>, body: Byte
         let stored = |workload: &_| state.workload(workload);
         state.read(|policies, facts| policy_validation::answer(&body, Timestamp::now(), policies, facts, &stored))
     };
-    lane.run_within(PATIENCE, answer)
+    workers
+        .run_within(WORKER_TIMEOUT, answer)
         .await
         .map_or_else(busy, |answer| answer.map_or_else(|bad| bad_request(&bad), json))
 }
 
-/// Answers a review of deleting a database. A panic is the API server's to tell of: it closes the connection.
+/// Answers a review of the deletion of a database. A panic closes the connection, which the API server reports.
 async fn guard_databases(Shared(Webhooks { state, .. }): Shared<Webhooks>, body: Bytes) -> Response {
     if !state.is_complete() {
         return not_ready();
@@ -80,21 +81,21 @@ async fn guard_databases(Shared(Webhooks { state, .. }): Shared<Webhooks>, body:
     answer.map_or_else(|bad| bad_request(&bad), json)
 }
 
-/// The API server takes this as a failure: an object is let through unchanged, and refused by the webhooks that judge it.
+/// The API server treats this as a failure: the mutating webhook is skipped, the validating ones refuse the object.
 fn not_ready() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, "tidegate has not read the cluster yet\n").into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, "tidegate is not ready: its caches have not synced\n").into_response()
 }
 
-/// The same, of a request for which there was no thread in time.
+/// Like [`not_ready`], for a request that did not get a worker thread in time.
 fn busy() -> Response {
-    warn!("a request was not answered: custom rules keep all threads busy");
-    (StatusCode::SERVICE_UNAVAILABLE, "tidegate is busy with custom rules of other requests; try again\n")
+    warn!("request rejected: custom rules keep all worker threads busy");
+    (StatusCode::SERVICE_UNAVAILABLE, "tidegate is busy with the custom rules of other requests; try again\n")
         .into_response()
 }
 
 fn bad_request(bad: &BadReview) -> Response {
     let why = report::chain(bad);
-    warn!(error = %why, "a request is not a review");
+    warn!(error = %why, "invalid AdmissionReview");
     (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response()
 }
 
@@ -102,8 +103,8 @@ fn json(encoded: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], encoded).into_response()
 }
 
-/// Answers a review. Whatever happens while deciding, a readable envelope gets an answer with its `uid`.
-async fn answer(Webhooks { state, lane }: &Webhooks, webhook: Webhook, body: &[u8]) -> Response {
+/// Answers a review. A readable envelope always gets an answer with its `uid`, even if the decision fails.
+async fn answer(Webhooks { state, workers }: &Webhooks, webhook: Webhook, body: &[u8]) -> Response {
     let review = match admission::decode(body) {
         Ok(review) => review,
         Err(bad) => return bad_request(&bad),
@@ -113,29 +114,28 @@ async fn answer(Webhooks { state, lane }: &Webhooks, webhook: Webhook, body: &[u
     }
     state.wait_for_namespace(review.namespace()).await;
     if !may_take_long(webhook, &review, state) {
-        return json(decided(webhook, &review, state));
+        return json(decide(webhook, &review, state));
     }
     let (review, state) = (review.into_owned(), Arc::clone(state));
-    lane.run_within(PATIENCE, move || decided(webhook, &review, &state)).await.map_or_else(busy, json)
+    workers.run_within(WORKER_TIMEOUT, move || decide(webhook, &review, &state)).await.map_or_else(busy, json)
 }
 
-fn decided(webhook: Webhook, review: &Review, state: &SharedState) -> Vec<u8> {
+fn decide(webhook: Webhook, review: &Review, state: &SharedState) -> Vec<u8> {
     guarded(webhook, review, || state.read(|policies, facts| review.answer(webhook, Timestamp::now(), policies, facts)))
 }
 
-/// Tells whether a review may take long to answer. Where telling that panics, so does deciding, which is guarded.
+/// Returns whether a review may take long to answer. If finding out panics, so does the decision, which is guarded.
 fn may_take_long(webhook: Webhook, review: &Review, state: &SharedState) -> bool {
-    let told = || state.read(|policies, facts| review.may_take_long(webhook, policies, facts));
-    catch_unwind(AssertUnwindSafe(told)).unwrap_or_default()
+    let may_take_long = || state.read(|policies, facts| review.may_take_long(webhook, policies, facts));
+    catch_unwind(AssertUnwindSafe(may_take_long)).unwrap_or_default()
 }
 
-/// Answers also where deciding panics.
+/// Encodes the decision; if it panics, a failure.
 fn guarded<'r>(webhook: Webhook, review: &'r Review, decide: impl FnOnce() -> Answer<'r>) -> Vec<u8> {
     let (uid, namespace, name) = (review.uid(), review.namespace(), review.name());
     let answer = catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| {
-        let told = "deciding failed: this is a fault in tidegate; please report it with the object";
-        error!(?webhook, uid, namespace, name, "{told}");
-        review.failure(webhook, "a fault in tidegate")
+        error!(?webhook, uid, namespace, name, "the decision panicked: this is a bug in tidegate; please report it");
+        review.failure(webhook, "internal error in tidegate")
     });
     debug!(?webhook, uid, namespace, name, allowed = answer.allowed, "reviewed");
     answer.encode()
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_while_deciding_is_answered_with_the_uid() {
+    fn a_panic_is_answered_with_the_uid() {
         let body = br#"{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u-1"}}"#;
         let review = admission::decode(body).unwrap();
         let answer = |webhook| {
@@ -157,9 +157,9 @@ mod tests {
         };
         let mutation = answer(Webhook::Mutate);
         assert_eq!((&mutation["uid"], &mutation["allowed"]), (&"u-1".into(), &true.into()));
-        assert_eq!(mutation["warnings"][0], "tidegate left the object as it is: a fault in tidegate");
+        assert_eq!(mutation["warnings"][0], "tidegate did not change the object: internal error in tidegate");
         let verdict = answer(Webhook::Validate);
         assert_eq!((&verdict["uid"], &verdict["allowed"]), (&"u-1".into(), &false.into()));
-        assert_eq!(verdict["status"]["message"], "tidegate cannot judge the object: a fault in tidegate");
+        assert_eq!(verdict["status"]["message"], "tidegate cannot check the object: internal error in tidegate");
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /healthz` and `GET /readyz`, on a port of their own: a kubelet has no client certificate and needs no TLS.
+//! `GET /healthz` and `GET /readyz`, on a separate port without TLS, for the kubelet.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::sync::watch;
 
-/// What must have happened before requests can be answered as they should be.
+/// The steps to complete before requests can be answered correctly.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     missing: watch::Sender<BTreeSet<&'static str>>,
 }
 
-/// One thing that must have happened.
+/// One step to complete.
 #[derive(Debug)]
 pub struct Step {
     name: &'static str,
@@ -23,7 +23,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Notes that it has happened.
+    /// Marks the step as complete.
     pub fn done(&self) {
         self.readiness.missing.send_modify(|missing| {
             missing.remove(self.name);
@@ -32,7 +32,7 @@ impl Step {
 }
 
 impl Readiness {
-    /// Adds something that must have happened.
+    /// Adds a step.
     #[must_use]
     pub fn step(&self, name: &'static str) -> Step {
         self.missing.send_modify(|missing| {
@@ -41,20 +41,20 @@ impl Readiness {
         Step { name, readiness: self.clone() }
     }
 
-    /// Returns what is still to happen.
+    /// Returns the steps that are not complete.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         self.missing.borrow().iter().copied().collect()
     }
 
-    /// Waits until nothing is to happen any more.
+    /// Waits until all steps are complete.
     pub async fn reached(&self) {
         // The sender is held by `self`, so the channel is not closed.
         let _ = self.missing.subscribe().wait_for(BTreeSet::is_empty).await;
     }
 }
 
-/// Returns the health routes; ready is what has no step left in any of these.
+/// Returns the health routes; `/readyz` succeeds once all steps of all of these are complete.
 pub fn routes(readiness: Vec<Readiness>) -> Router {
     let readiness = Arc::new(readiness);
     Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(readiness)
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn ready_is_what_has_no_step_left() {
+    async fn is_ready_when_no_step_is_left() {
         let readiness = Readiness::default();
         let (first, second) = (readiness.step("a"), readiness.step("b"));
         let later = Readiness::default();

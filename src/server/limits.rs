@@ -1,24 +1,23 @@
-//! How much a client may ask of the server.
+//! Limits on clients.
 
 use std::time::Duration;
 
-/// The bounds of one listener.
+/// The limits of one listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections open at once; further ones wait in the listener's backlog. Zero serves as one.
+    /// The most open connections; further ones wait in the listener's backlog. Zero counts as one.
     pub connections: usize,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
     /// How long a client may take to send the headers of a request, and so how long an HTTP/1.1
     /// connection may be idle. An idle HTTP/2 connection stays for as long as it answers pings.
     pub headers: Duration,
-    /// How long connections may take to finish after a shutdown was asked for.
+    /// How long connections may take to finish after shutdown begins.
     pub drain: Duration,
 }
 
 impl Default for Limits {
-    /// An API server keeps a handful of connections open, and gives up on a webhook after 10 s by
-    /// default.
+    /// An API server keeps a handful of connections open, and a webhook call times out after 10 s by default.
     fn default() -> Self {
         Self {
             connections: 1024,

@@ -1,4 +1,4 @@
-//! The TLS side of a listener: what is negotiated, and a certificate that can be replaced while serving.
+//! TLS of a listener, with a certificate that can be replaced while serving.
 
 use std::sync::Arc;
 
@@ -14,19 +14,18 @@ use crate::certs::{Certificates, crypto_provider};
 pub(super) const ALPN_HTTP2: &[u8] = b"h2";
 const ALPN_HTTP1: &[u8] = b"http/1.1";
 
-/// Why certificates cannot be served with.
+/// Why the server cannot use a certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The certificate and its key cannot be used together.
     #[error("cannot serve with the certificate; check that tls.crt and tls.key are a pair")]
     Certificate(#[source] rustls::Error),
-    /// The cryptography provider cannot offer the protocol versions wanted.
+    /// The cryptography provider lacks the required protocol versions.
     #[error("cannot set up TLS 1.2 and 1.3 with the built-in cryptography")]
     Protocol(#[source] rustls::Error),
 }
 
-/// The certificate a listener serves with; clones share it, so that a replacement reaches all of
-/// them.
+/// The certificate of a listener; clones share it, so a replacement reaches all of them.
 #[derive(Clone, Debug)]
 pub struct ServerCertificate {
     slot: Arc<Slot>,
@@ -34,22 +33,22 @@ pub struct ServerCertificate {
 }
 
 impl ServerCertificate {
-    /// Prepares to serve with `certificates`.
+    /// Creates the server's certificate from `certificates`.
     ///
     /// # Errors
     ///
-    /// When the key is not the certificate's, or of a kind that is not supported.
+    /// If the key does not match the certificate or is of an unsupported kind.
     pub fn new(certificates: &Certificates) -> Result<Self, TlsError> {
         let slot = Arc::new(Slot(ArcSwap::from_pointee(certified(certificates)?)));
         let config = Arc::new(server_config(Arc::clone(&slot))?);
         Ok(Self { slot, config })
     }
 
-    /// Serves new connections with `certificates`; open ones keep what they were shown.
+    /// Serves new connections with `certificates`; open ones keep theirs.
     ///
     /// # Errors
     ///
-    /// As for [`ServerCertificate::new`]; the certificate in force then stays.
+    /// As for [`ServerCertificate::new`]; the current certificate then stays.
     pub fn replace(&self, certificates: &Certificates) -> Result<(), TlsError> {
         self.slot.0.store(Arc::new(certified(certificates)?));
         Ok(())
@@ -60,12 +59,12 @@ impl ServerCertificate {
     }
 }
 
-/// Where the handshake finds the certificate in force.
+/// Holds the current certificate for the handshake.
 #[derive(Debug)]
 struct Slot(ArcSwap<CertifiedKey>);
 
 impl ResolvesServerCert for Slot {
-    /// Whatever name is asked for, there is one certificate; the client judges whether it will do.
+    /// Returns the one certificate, whatever name is asked for; the client verifies it.
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load_full())
     }
@@ -83,8 +82,7 @@ fn server_config(slot: Arc<Slot>) -> Result<ServerConfig, TlsError> {
         .with_no_client_auth()
         .with_cert_resolver(slot);
     config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
-    // The API server never resumes sessions, so tickets would be work for nothing; and a session
-    // resumed after a replacement would skip the new certificate.
+    // The API server never resumes sessions, and a session resumed after a replacement would skip the new certificate.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)

@@ -1,4 +1,4 @@
-//! Makes, fills in and removes the webhook configurations of a cluster.
+//! Applies, updates and deletes the webhook configurations of a cluster.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use futures::{StreamExt as _, stream};
 use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, TestOperation, jsonptr::PointerBuf};
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
@@ -21,87 +22,87 @@ use super::NAME;
 use crate::report;
 use tidegate_engine::companions::{MANAGER, contains};
 
-/// Why the webhook configurations are not as they should be.
+/// Why the webhook configurations cannot be registered.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
     /// The API server refused a change.
     #[error("cannot {verb} the {kind} `{NAME}`")]
     Refused {
-        /// What was tried.
+        /// The attempted change.
         verb: &'static str,
-        /// Of which kind.
+        /// The kind of configuration.
         kind: String,
-        /// Why.
+        /// The error of the API server.
         source: Box<kube::Error>,
     },
-    /// They lead to another Tidegate, which answers.
+    /// They point to another Tidegate that is running.
     #[error(
-        "the {kind} `{NAME}` leads to another Tidegate, at {url}: stop that one, or delete the configuration if it has gone"
+        "{kind} `{NAME}` points to another Tidegate at {url}: stop that one, or delete the configuration if it is gone"
     )]
     Taken {
-        /// Of which kind.
+        /// The kind of configuration.
         kind: &'static str,
-        /// Where it leads to.
+        /// The URL that it points to.
         url: String,
     },
-    /// There is nothing to fill in.
-    #[error("there is no {kind} `{NAME}` to fill the caBundle into: apply manifests/ first, or give --webhook-url")]
+    /// There is no configuration to add the `caBundle` to.
+    #[error("{kind} `{NAME}` not found: apply manifests/ first, or pass --webhook-url")]
     Missing {
-        /// Of which kind.
+        /// The kind of configuration.
         kind: &'static str,
     },
 }
 
 impl RegisterError {
-    /// Tells whether somebody else changed the configuration in between.
-    fn is_lost_race(&self) -> bool {
+    /// Returns whether the configuration was changed concurrently.
+    fn is_conflict(&self) -> bool {
         let Self::Refused { source, .. } = self else { return false };
         matches!(&**source, kube::Error::Api(status) if matches!(status.code, 409 | 422))
     }
 }
 
-/// A replica of Tidegate, as the API server is to ask it.
+/// A replica of Tidegate, as registered with the API server.
 #[derive(Clone, Copy, Debug)]
 pub struct Replica<'a> {
-    /// The URL that leads to it and to its like, without a path; none where the Service of the manifests does.
+    /// The URL that it shares with other replicas, without a path; none if the Service of the manifests is used.
     pub url: Option<&'a str>,
     /// The CA of its certificate.
     pub ca_pem: &'a str,
-    /// Its name, which no other has.
+    /// Its unique name.
     pub identity: &'a str,
 }
 
-/// Annotation on configurations that lead to a URL: the name of the only replica that was ever asked by them, or [`SEVERAL`].
+/// Annotation on configurations with a URL: the name of the only replica that ever served them, or [`SEVERAL`].
 const SERVED_BY_ANNOTATION: &str = "tidegate.dev/served-by";
 
-/// What stands there as soon as there has been another.
+/// The value of the annotation once more than one replica has served the configurations.
 const SEVERAL: &str = "several";
 
-/// How often another may be faster: replicas start together, but not that many.
-const MOST_RACES: u32 = 10;
+/// How often to retry after a conflict with another replica.
+const MAX_RETRIES: u32 = 10;
 
-/// How many CAs a `caBundle` has at most. A replica that is killed leaves its own behind, for nobody can tell.
+/// The most CAs in a `caBundle`. A replica that is killed leaves its CA behind.
 const MOST_CAS: usize = 16;
 
-/// How a certificate ends in a PEM file.
+/// The end of a certificate in a PEM file.
 const PEM_END: &str = "-----END CERTIFICATE-----";
 
 const KINDS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
 
-/// Makes the configurations that lead to the replica's URL, or takes back what was changed in them. Those of another Tidegate
-/// that answers stay; other replicas that are asked by the same ones are trusted as before.
+/// Applies the configurations with the replica's URL. Fails if they point to another Tidegate that is running; keeps
+/// the CAs of other replicas behind the same URL.
 pub async fn apply(client: &Client, configurations: &[Value], replica: &Replica<'_>) -> Result<(), RegisterError> {
     for kind in KINDS {
         let others = get(client, kind).await?.filter(|found| !is_for(found, replica.url));
         if let Some(url) = others.as_ref().and_then(url_of)
-            && answers(&url).await
+            && is_listening(&url).await
         {
             return Err(RegisterError::Taken { kind, url });
         }
     }
     for configuration in configurations {
         let kind = configuration["kind"].as_str().unwrap_or_default();
-        unless_lost_race(async || apply_kind(client, kind, configuration, replica).await).await?;
+        retry_on_conflict(async || apply_kind(client, kind, configuration, replica).await).await?;
     }
     Ok(())
 }
@@ -124,16 +125,16 @@ async fn apply_kind(
     Ok(())
 }
 
-/// Returns a configuration of a replica, with what the one that is there says of other replicas that it leads to. It takes the
-/// place of that one as it was read, and of no other.
+/// Returns a configuration of a replica, with the CAs and the annotation of other replicas from the existing one. Its
+/// resourceVersion makes the update fail if the existing one has changed.
 fn shared(mut configuration: Value, found: Option<&DynamicObject>, replica: &Replica) -> Value {
-    let ours = found.filter(|found| is_for(found, replica.url));
-    let known = ours.map(bundle_of).unwrap_or_default();
+    let own = found.filter(|found| is_for(found, replica.url));
+    let known = own.map(bundle_of).unwrap_or_default();
     let bundle = with_ca(known, replica.ca_pem).unwrap_or_else(|| known.to_owned());
     for webhook in configuration.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
         webhook["clientConfig"]["caBundle"] = bundle.clone().into();
     }
-    let is_first = ours.is_none_or(|found| served_by(found) == Some(replica.identity));
+    let is_first = own.is_none_or(|found| served_by(found) == Some(replica.identity));
     let served_by = if is_first { replica.identity } else { SEVERAL };
     configuration["metadata"]["annotations"][SERVED_BY_ANNOTATION] = served_by.into();
     if let Some(version) = found.and_then(|found| found.metadata.resource_version.clone()) {
@@ -142,27 +143,27 @@ fn shared(mut configuration: Value, found: Option<&DynamicObject>, replica: &Rep
     configuration
 }
 
-/// Removes the configurations that lead to the replica's URL, unless another replica serves them; `is_served` finds out, and is
-/// asked where there may be another. Tells whether they stay. What has gone already, or leads elsewhere by now, is no error.
-pub async fn remove(
+/// Deletes the configurations with the replica's URL, unless another replica serves them; `is_served` is called if
+/// there may be one. Returns whether they are kept. Configurations that are gone or point elsewhere are ignored.
+pub async fn delete(
     client: &Client,
     replica: &Replica<'_>,
     is_served: impl AsyncFn() -> bool,
 ) -> Result<bool, RegisterError> {
-    let mut stays = false;
-    unless_lost_race(async || {
+    let mut is_kept = false;
+    retry_on_conflict(async || {
         let found = ours(client, replica).await?;
-        stays = found.iter().any(|(_, found)| may_have_others(found, replica)) && is_served().await;
-        if !stays {
-            delete(client, found).await?;
+        is_kept = found.iter().any(|(_, found)| may_have_others(found, replica)) && is_served().await;
+        if !is_kept {
+            delete_found(client, found).await?;
         }
         Ok(())
     })
     .await?;
-    Ok(stays)
+    Ok(is_kept)
 }
 
-/// Returns the configurations that lead to the replica.
+/// Returns the configurations that point to the replica.
 async fn ours(client: &Client, replica: &Replica<'_>) -> Result<Vec<(&'static str, DynamicObject)>, RegisterError> {
     let mut ours = Vec::new();
     for kind in KINDS {
@@ -172,37 +173,37 @@ async fn ours(client: &Client, replica: &Replica<'_>) -> Result<Vec<(&'static st
     Ok(ours)
 }
 
-/// Deletes configurations as they were read: a replica that has begun to serve them meanwhile has changed them.
-async fn delete(client: &Client, found: Vec<(&'static str, DynamicObject)>) -> Result<(), RegisterError> {
+/// Deletes configurations unless they have changed since they were read: another replica may serve them now.
+async fn delete_found(client: &Client, found: Vec<(&'static str, DynamicObject)>) -> Result<(), RegisterError> {
     for (kind, found) in found {
         let preconditions =
             Preconditions { resource_version: found.metadata.resource_version, uid: found.metadata.uid };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match api(client, kind).delete(NAME, &parameters).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            result => drop(result.map_err(|source| refused("remove", kind, source))?),
+            result => drop(result.map_err(|source| refused("delete", kind, source))?),
         }
-        info!(kind, name = NAME, "removed a webhook configuration");
+        info!(kind, name = NAME, "deleted a webhook configuration");
     }
     Ok(())
 }
 
-/// Takes the CA of a replica that has stopped out of the configurations that other replicas serve.
-pub async fn take_out(client: &Client, replica: &Replica<'_>) -> Result<(), RegisterError> {
-    unless_lost_race(async || {
+/// Removes the CA of a replica that has stopped from the configurations that other replicas serve.
+pub async fn remove_ca(client: &Client, replica: &Replica<'_>) -> Result<(), RegisterError> {
+    retry_on_conflict(async || {
         for (kind, found) in ours(client, replica).await? {
             let bundles = bundles(&found, |bundle| without_ca(bundle, replica.ca_pem)).collect();
-            change(client, kind, &found, bundles, "take the CA out of").await?;
+            change(client, kind, &found, bundles, "remove the CA from").await?;
         }
         Ok(())
     })
     .await
 }
 
-/// Fills the CA into the configurations that lead to the replica, beside those of other replicas.
+/// Adds the replica's CA to the configurations that point to it, next to those of other replicas.
 pub async fn fill_in(client: &Client, replica: &Replica<'_>) -> Result<(), RegisterError> {
     for kind in KINDS {
-        unless_lost_race(async || fill_in_kind(client, kind, replica).await).await?;
+        retry_on_conflict(async || fill_in_kind(client, kind, replica).await).await?;
     }
     Ok(())
 }
@@ -211,11 +212,11 @@ async fn fill_in_kind(client: &Client, kind: &'static str, replica: &Replica<'_>
     let found = get(client, kind).await?.ok_or(RegisterError::Missing { kind })?;
     match url_of(&found) {
         Some(url) if !is_for(&found, replica.url) => Err(RegisterError::Taken { kind, url }),
-        _ => change(client, kind, &found, missing(&found, replica), "fill the caBundle into").await,
+        _ => change(client, kind, &found, missing(&found, replica), "add the caBundle to").await,
     }
 }
 
-/// Fills the CA in again whenever it is taken out of the configurations, for as long as it is polled.
+/// Adds the CA again whenever it is removed from the configurations, while it is polled.
 pub async fn keep_filled_in(client: &Client, replica: &Replica<'_>) {
     let only = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
     let follow = |kind| watch(api(client, kind), only.clone()).default_backoff().boxed();
@@ -226,23 +227,23 @@ pub async fn keep_filled_in(client: &Client, replica: &Replica<'_>) {
             && !missing(&found, replica).is_empty()
             && let Err(error) = fill_in(client, replica).await
         {
-            warn!(error = report::chain(&error), "the caBundle could not be filled in");
+            warn!(error = report::chain(&error), "cannot add the caBundle");
         }
     }
 }
 
-/// Tries again where somebody else was faster.
-async fn unless_lost_race(mut attempt: impl AsyncFnMut() -> Result<(), RegisterError>) -> Result<(), RegisterError> {
-    let mut races = 0;
+/// Retries after a conflict.
+async fn retry_on_conflict(mut attempt: impl AsyncFnMut() -> Result<(), RegisterError>) -> Result<(), RegisterError> {
+    let mut retries = 0;
     loop {
         match attempt().await {
-            Err(error) if error.is_lost_race() && races < MOST_RACES => races += 1,
+            Err(error) if error.is_conflict() && retries < MAX_RETRIES => retries += 1,
             result => return result,
         }
     }
 }
 
-/// Changes a configuration as it was read: what others change at the same time is not overwritten.
+/// Patches a configuration unless it has changed since it was read.
 async fn change(
     client: &Client,
     kind: &str,
@@ -262,8 +263,8 @@ async fn change(
     Ok(())
 }
 
-/// Returns the operations that make every webhook of a configuration trust the replica too, and tell that there are several
-/// where another has written itself down as the only one.
+/// Returns the operations that add the replica's CA to every webhook of a configuration, and mark it as served by
+/// several replicas if another is named as the only one.
 fn missing(configuration: &DynamicObject, replica: &Replica) -> Vec<PatchOperation> {
     let mut missing: Vec<PatchOperation> = bundles(configuration, |bundle| with_ca(bundle, replica.ca_pem)).collect();
     if replica.url.is_some() && ![Some(replica.identity), Some(SEVERAL)].contains(&served_by(configuration)) {
@@ -272,7 +273,7 @@ fn missing(configuration: &DynamicObject, replica: &Replica) -> Vec<PatchOperati
     missing
 }
 
-/// Returns the operations that make something else of the `caBundle` of each webhook, where it is to be something else.
+/// Returns the operations that change the `caBundle` of each webhook, for those where `change` returns a new one.
 fn bundles(
     configuration: &DynamicObject,
     change: impl Fn(&str) -> Option<String>,
@@ -285,7 +286,7 @@ fn bundles(
     })
 }
 
-/// Returns the operation that tells that several replicas serve a configuration.
+/// Returns the operation that marks a configuration as served by several replicas.
 fn mark(configuration: &DynamicObject) -> PatchOperation {
     let (path, value) = match configuration.metadata.annotations {
         Some(_) => (vec!["metadata", "annotations", SERVED_BY_ANNOTATION], SEVERAL.into()),
@@ -298,8 +299,8 @@ fn served_by(configuration: &DynamicObject) -> Option<&str> {
     configuration.metadata.annotations.as_ref()?.get(SERVED_BY_ANNOTATION).map(String::as_str)
 }
 
-/// Tells whether a configuration says that it may lead to other replicas too. One that was killed has left its name and its CA
-/// behind; one whose CA is the same may be known by its name alone.
+/// Returns whether a configuration may have other replicas, by its annotation or its CAs. A killed replica leaves both
+/// behind; replicas with the same CA differ only by name.
 fn may_have_others(configuration: &DynamicObject, replica: &Replica) -> bool {
     served_by(configuration) != Some(replica.identity) || without_ca(bundle_of(configuration), replica.ca_pem).is_some()
 }
@@ -308,7 +309,7 @@ fn bundle_of(configuration: &DynamicObject) -> &str {
     configuration.data["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap_or_default()
 }
 
-/// Returns a `caBundle` with this CA at its end; none where it is there. The oldest give way.
+/// Returns a `caBundle` with this CA appended; none if it is there already. Drops the oldest CAs above the limit.
 fn with_ca(bundle: &str, ca_pem: &str) -> Option<String> {
     let (mut all, own) = (in_bundle(bundle), certificates(ca_pem));
     if own.iter().all(|certificate| all.contains(certificate)) {
@@ -320,7 +321,7 @@ fn with_ca(bundle: &str, ca_pem: &str) -> Option<String> {
     Some(as_bundle(&all))
 }
 
-/// Returns a `caBundle` without this CA; none where it is not there, or is all that there is.
+/// Returns a `caBundle` without this CA; none if it is not there, or is the only one.
 fn without_ca(bundle: &str, ca_pem: &str) -> Option<String> {
     let (all, own) = (in_bundle(bundle), certificates(ca_pem));
     let others: Vec<String> = all.iter().filter(|certificate| !own.contains(certificate)).cloned().collect();
@@ -345,26 +346,26 @@ async fn get(client: &Client, kind: &str) -> Result<Option<DynamicObject>, Regis
     api(client, kind).get_opt(NAME).await.map_err(|source| refused("read", kind, source))
 }
 
-/// Where the first webhook of a configuration leads, unless it leads to a Service.
+/// Returns the URL of the first webhook of a configuration; none if it uses a Service.
 fn url_of(configuration: &DynamicObject) -> Option<String> {
     configuration.data["webhooks"][0]["clientConfig"]["url"].as_str().map(str::to_owned)
 }
 
-/// Tells whether a configuration leads to a URL, or to a Service where there is none.
+/// Returns whether a configuration points to this URL, or to a Service if there is none.
 fn is_for(configuration: &DynamicObject, url: Option<&str>) -> bool {
     match (url_of(configuration), url) {
-        (Some(found), Some(url)) => leads_to(&found, url),
+        (Some(found), Some(url)) => is_below(&found, url),
         (found, url) => found.is_none() && url.is_none(),
     }
 }
 
-/// Tells whether a webhook's URL is one of the server at another, which has no path.
-fn leads_to(webhook: &str, server: &str) -> bool {
+/// Returns whether a webhook's URL is a path below the server's URL.
+fn is_below(webhook: &str, server: &str) -> bool {
     webhook.strip_prefix(server).is_some_and(|path| path.starts_with('/'))
 }
 
-/// Tells whether anybody listens where a URL leads: what is left of a Tidegate that was killed must not be in the way.
-async fn answers(url: &str) -> bool {
+/// Returns whether a server listens at a URL: configurations left by a killed Tidegate are replaced.
+async fn is_listening(url: &str) -> bool {
     let Ok(url) = url.parse::<Uri>() else { return false };
     let (Some(host), port) = (url.host(), url.port_u16().unwrap_or(443)) else { return false };
     let connecting = TcpStream::connect((host.trim_matches(['[', ']']), port));
@@ -387,9 +388,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_webhook_leads_to_the_server_whose_url_it_begins_with() {
-        assert!(leads_to("https://127.0.0.1:8443/mutate", "https://127.0.0.1:8443"));
-        assert!(!leads_to("https://127.0.0.1:84430/mutate", "https://127.0.0.1:8443"));
+    fn matches_webhook_urls_below_the_server_url() {
+        assert!(is_below("https://127.0.0.1:8443/mutate", "https://127.0.0.1:8443"));
+        assert!(!is_below("https://127.0.0.1:84430/mutate", "https://127.0.0.1:8443"));
     }
 
     fn certificate(name: &str) -> String {
@@ -397,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_has_the_ca_of_every_replica() {
+    fn bundle_contains_the_ca_of_every_replica() {
         let decoded = |bundle: &str| String::from_utf8(BASE64_STANDARD.decode(bundle).unwrap()).unwrap();
         let one = with_ca("", &certificate("one")).unwrap();
         assert_eq!(decoded(&one), certificate("one"));
@@ -408,18 +409,18 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_cas_of_a_bundle_give_way() {
+    fn drops_the_oldest_cas_of_a_full_bundle() {
         let name = |number: usize| certificate(&format!("ca-{number}"));
         let bundle = (0..MOST_CAS + 3).fold(String::new(), |bundle, number| with_ca(&bundle, &name(number)).unwrap());
         let text = String::from_utf8(BASE64_STANDARD.decode(&bundle).unwrap()).unwrap();
         assert_eq!(text.matches(PEM_END).count(), MOST_CAS);
         assert!(text.starts_with(&name(3)) && text.ends_with(&name(MOST_CAS + 2)));
         let whole = (0..MOST_CAS + 3).map(name).collect::<String>();
-        assert!(with_ca(&bundle, &whole).is_some(), "a file with more of them is taken as it is");
+        assert!(with_ca(&bundle, &whole).is_some(), "a file with more CAs is added whole");
     }
 
     #[test]
-    fn a_ca_is_taken_out_beside_others_only() {
+    fn removes_a_ca_only_if_others_remain() {
         let name = |number: usize| certificate(&format!("ca-{number}"));
         let bundle = (1..=2).fold(String::new(), |bundle, number| with_ca(&bundle, &name(number)).unwrap());
         assert_eq!(without_ca(&bundle, &name(1)), with_ca("", &name(2)));
@@ -433,7 +434,7 @@ mod tests {
 
     const URL: &str = "https://127.0.0.1:8443";
 
-    /// What leads to this URL, or to a Service, with this `caBundle`, as it is read.
+    /// A configuration with this URL, or a Service, and this `caBundle`.
     fn configuration(url: Option<&str>, served_by: Option<&str>, bundle: &str) -> DynamicObject {
         let mut client_config = json!({"caBundle": bundle});
         if let Some(url) = url {
@@ -454,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_filled_in_is_what_is_missing() {
+    fn adds_only_missing_cas() {
         let one = certificate("one");
         let bundle = with_ca("", &one).unwrap();
         let patch = missing(&configuration(None, None, &bundle), &replica(None, "one", &one));
@@ -463,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_finds_another_written_down_as_the_only_one_tells_that_there_are_several() {
+    fn marks_a_configuration_that_names_another_replica_as_served_by_several() {
         let one = certificate("one");
         let marked = |served_by: Option<&str>| {
             let patch = missing(&configuration(Some(URL), served_by, ""), &replica(Some(URL), "one", &one));
@@ -475,15 +476,15 @@ mod tests {
     }
 
     #[test]
-    fn replicas_that_are_led_to_by_one_url_keep_each_others_ca() {
+    fn replicas_behind_one_url_keep_each_others_ca() {
         let (one, two) = (certificate("one"), certificate("two"));
         let own =
             json!({"metadata": {"name": NAME}, "webhooks": [{"clientConfig": {"url": "u"}}, {"clientConfig": {}}]});
         let of = |found: Option<&DynamicObject>, identity: &str| {
-            let made = shared(own.clone(), found, &replica(Some(URL), identity, &two));
-            let bundles = [0, 1].map(|index| made["webhooks"][index]["clientConfig"]["caBundle"].clone());
+            let applied = shared(own.clone(), found, &replica(Some(URL), identity, &two));
+            let bundles = [0, 1].map(|index| applied["webhooks"][index]["clientConfig"]["caBundle"].clone());
             assert_eq!(bundles[0], bundles[1]);
-            let metadata = &made["metadata"];
+            let metadata = &applied["metadata"];
             let served_by = metadata["annotations"][SERVED_BY_ANNOTATION].as_str().unwrap().to_owned();
             (in_bundle(bundles[0].as_str().unwrap()).len(), served_by, metadata["resourceVersion"].clone())
         };
@@ -491,14 +492,18 @@ mod tests {
         assert_eq!(of(None, "two"), (1, "two".to_owned(), Value::Null));
         let beside = configuration(Some(URL), Some("one"), &bundle);
         assert_eq!(of(Some(&beside), "two"), (2, SEVERAL.to_owned(), "7".into()));
-        assert_eq!(of(Some(&beside), "one"), (2, "one".to_owned(), "7".into()), "it has come back under its name");
+        assert_eq!(of(Some(&beside), "one"), (2, "one".to_owned(), "7".into()), "it restarted under the same name");
         let elsewhere = configuration(Some("https://127.0.0.1:1"), Some("one"), &bundle);
-        assert_eq!(of(Some(&elsewhere), "two"), (1, "two".to_owned(), "7".into()), "what has gone is not trusted");
+        assert_eq!(
+            of(Some(&elsewhere), "two"),
+            (1, "two".to_owned(), "7".into()),
+            "a replica at another URL is not trusted"
+        );
         assert_eq!(of(Some(&configuration(None, None, &bundle)), "two"), (1, "two".to_owned(), "7".into()));
     }
 
     #[test]
-    fn a_replica_is_alone_where_neither_name_nor_ca_is_anothers() {
+    fn has_no_other_replicas_if_name_and_ca_are_its_own() {
         let (one, two) = (certificate("one"), certificate("two"));
         let own = with_ca("", &one).unwrap();
         let both = with_ca(&own, &two).unwrap();
@@ -510,11 +515,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_answers_while_it_listens() {
+    async fn a_server_is_listening_until_it_is_dropped() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/mutate", listener.local_addr().unwrap());
-        assert!(answers(&url).await);
+        assert!(is_listening(&url).await);
         drop(listener);
-        assert!(!answers(&url).await);
+        assert!(!is_listening(&url).await);
     }
 }

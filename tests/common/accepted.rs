@@ -1,4 +1,4 @@
-//! Deployments of many shapes, most of which an API server accepts.
+//! Generated Deployments, most of which an API server accepts.
 
 use proptest::option::{of, weighted};
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ pub(crate) fn deployments(namespace: &'static str) -> impl Strategy<Value = Valu
             let mut object = model_server("api");
             object["metadata"]["namespace"] = namespace.into();
             put(&mut object["metadata"], "annotations", annotations);
-            // No pods: only what is stored counts here.
+            // No pods are needed here.
             object["spec"]["replicas"] = 0.into();
             let pod = &mut object["spec"]["template"]["spec"];
             pod["containers"] = named(&["api", "proxy", "log"], containers).into();
@@ -37,7 +37,7 @@ fn named(names: &[&str], containers: Vec<Value>) -> Vec<Value> {
     named.collect()
 }
 
-/// Init containers have probes only where they go on running.
+/// Init containers have probes only if they are restartable.
 fn of_init(mut container: Value, restart: Option<&str>) -> Value {
     let fields = container.as_object_mut().unwrap();
     if restart.is_none() {
@@ -55,7 +55,7 @@ fn container() -> impl Strategy<Value = Value> {
         "api",
         "registry.example.com/api@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
     ];
-    let words = vec![
+    let commands = vec![
         json!({}),
         json!({}),
         json!({"args": ["--port", "9000", "--api-key=secret"]}),
@@ -67,11 +67,11 @@ fn container() -> impl Strategy<Value = Value> {
     let security = vec![json!({"privileged": true}), json!({"runAsUser": 1000}), json!({})];
     let probes = (of(probe(true)), of(probe(false)), of(probe(true)));
     let rest = (of(select(security)), weighted(0.1, Just(true)));
-    (select(images), select(words), of(resources()), ports(), of(env()), probes, rest).prop_map(
-        |(image, words, resources, ports, env, probes, (security, terminal))| {
-            let mut container = words;
+    (select(images), select(commands), of(resources()), ports(), of(env()), probes, rest).prop_map(
+        |(image, commands, resources, ports, env, probes, (security, terminal))| {
+            let mut container = commands;
             container["image"] = image.into();
-            // Its default goes by the tag, but stays when the tag changes.
+            // Its default depends on the tag, but is kept when the tag changes.
             container["imagePullPolicy"] = "IfNotPresent".into();
             put(&mut container, "resources", resources);
             put(&mut container, "ports", ports);
@@ -110,7 +110,7 @@ fn env() -> impl Strategy<Value = Value> {
     subsequence(known, 0..=6).prop_shuffle().prop_map(Value::from)
 }
 
-/// A probe; those that tell whether a container lives or has started know but one success.
+/// A probe; liveness and startup probes require a success threshold of one.
 fn probe(one_success: bool) -> impl Strategy<Value = Value> {
     let handlers = vec![
         json!({"httpGet": {"port": 8080}}),
@@ -130,7 +130,7 @@ fn probe(one_success: bool) -> impl Strategy<Value = Value> {
     })
 }
 
-/// Requests and limits of a container: now and then a request above its limit, which is refused.
+/// Requests and limits of a container: sometimes a request above its limit, which is rejected.
 fn resources() -> impl Strategy<Value = Value> {
     let low = ("cpu", vec!["50m", "0.2", "100m", "0"]);
     let high = ("cpu", vec!["500m", "1", "2000m", "0.1", "32"]);

@@ -1,4 +1,4 @@
-//! Reads from the API server, faster than a new kubectl for each look.
+//! A blocking client of the API server, faster than kubectl.
 
 use std::path::Path;
 
@@ -10,14 +10,14 @@ use kube::{Client, Config, Error};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-/// A client that waits for its answers.
+/// A blocking client.
 pub(crate) struct Api {
     runtime: Runtime,
     client: Client,
 }
 
 impl Api {
-    /// Connects to the API server that a kubeconfig names.
+    /// Connects to the API server of a kubeconfig.
     pub(crate) fn connect(kubeconfig: &Path) -> Self {
         let runtime = Runtime::new().unwrap();
         let client = runtime.block_on(async {
@@ -28,7 +28,7 @@ impl Api {
         Self { runtime, client }
     }
 
-    /// Returns an object; none where it is not there or its kind is not served.
+    /// Returns an object; none if it does not exist or its kind is not served.
     pub(crate) fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         match self.runtime.block_on(self.of(kind, namespace).get(name)) {
             Ok(found) => Some(json(&found)),
@@ -44,27 +44,27 @@ impl Api {
         found.items.iter().map(json).collect()
     }
 
-    /// Asks what would be stored; the API server's words where it refuses.
+    /// Returns the object that would be stored, or the error of the API server.
     pub(crate) fn create_dry_run(&self, object: &Value) -> Result<Value, String> {
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
         let of = self.of(&text(&object["kind"]), &text(&object["metadata"]["namespace"]));
         let parameters = PostParams { dry_run: true, ..PostParams::default() };
         let typed: DynamicObject = serde_json::from_value(object.clone()).unwrap();
-        let made = self.runtime.block_on(of.create(&parameters, &typed));
-        made.map(|made| json(&made)).map_err(|error| error.to_string())
+        let stored = self.runtime.block_on(of.create(&parameters, &typed));
+        stored.map(|stored| json(&stored)).map_err(|error| error.to_string())
     }
 
-    /// Applies an object by server-side apply, for real or only to see what would be stored.
+    /// Applies an object with server-side apply, as a dry run or not.
     pub(crate) fn apply(&self, object: &Value, dry_run: bool) -> Result<Value, String> {
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
         let of = self.of(&text(&object["kind"]), &text(&object["metadata"]["namespace"]));
         let parameters = PatchParams { dry_run, ..PatchParams::apply("jane") };
         let name = text(&object["metadata"]["name"]);
-        let made = self.runtime.block_on(of.patch(&name, &parameters, &Patch::Apply(object)));
-        made.map(|made| json(&made)).map_err(|error| error.to_string())
+        let stored = self.runtime.block_on(of.patch(&name, &parameters, &Patch::Apply(object)));
+        stored.map(|stored| json(&stored)).map_err(|error| error.to_string())
     }
 
-    /// Deletes an object that is there.
+    /// Deletes an existing object.
     pub(crate) fn delete(&self, object: &Value) {
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
         let of = self.of(&text(&object["kind"]), &text(&object["metadata"]["namespace"]));
@@ -88,7 +88,7 @@ impl Api {
             "PodDisruptionBudget" => ("policy", "v1"),
             "ScaledObject" => ("keda.sh", "v1alpha1"),
             "Cluster" => ("postgresql.cnpg.io", "v1"),
-            other => panic!("{other} is no kind that the tests look at"),
+            other => panic!("unknown kind {other}"),
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         if namespace.is_empty() {

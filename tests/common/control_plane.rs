@@ -1,4 +1,4 @@
-//! A real control plane, gone when the test binary is.
+//! A real control plane, stopped with the test binary.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -10,16 +10,16 @@ use tempfile::TempDir;
 
 use super::{Api, Output, Tidegate};
 
-/// etcd, API server, controllers, scheduler and KWOK, in a folder of their own.
+/// etcd, API server, controllers, scheduler and KWOK, in their own folder.
 pub(crate) struct ControlPlane {
     folder: PathBuf,
     programs: PathBuf,
     pub(crate) api: Api,
-    // The end of its stdin, however this process ends, stops the control plane.
+    // The control plane stops when its stdin is closed, however this process ends.
     _launcher: Child,
 }
 
-/// Runs a control plane and clears its folder away. Interrupts are for the test binary: its end is what counts.
+/// Runs a control plane, then deletes its folder. Ignores interrupts, which are for the test binary.
 const LAUNCH: &str = r#"
 trap '' INT
 program=$1 folder=$2
@@ -29,14 +29,14 @@ rm -rf "$folder"
 "#;
 
 impl ControlPlane {
-    /// Returns the control plane and the Tidegate that the tests of a binary share.
+    /// Returns the control plane and the Tidegate shared by the tests of a binary.
     pub(crate) fn shared() -> (&'static Self, &'static Tidegate) {
         static PLANE: LazyLock<ControlPlane> = LazyLock::new(|| ControlPlane::start(&[]));
         static TIDEGATE: LazyLock<Tidegate> = LazyLock::new(|| Tidegate::start(&PLANE));
         (&PLANE, &TIDEGATE)
     }
 
-    /// Starts a control plane with these flags and makes Tidegate's own kinds known to it.
+    /// Starts a control plane with these flags, and applies Tidegate's CRDs.
     pub(crate) fn start(flags: &[&str]) -> Self {
         let programs = built("dev/controlplane/build");
         let folder = TempDir::with_prefix("tidegate-").unwrap().keep();
@@ -52,7 +52,7 @@ impl ControlPlane {
         let answer = BufReader::new(launcher.stdout.take().unwrap()).lines().next();
         assert!(
             answer.is_some_and(|line| line.unwrap().starts_with("export KUBECONFIG=")),
-            "the control plane does not start: try `dev/controlplane/README.md`"
+            "the control plane does not start: see `dev/controlplane/README.md`"
         );
         let api = Api::connect(&folder.join("kubeconfig"));
         let plane = Self { folder, programs, api, _launcher: launcher };
@@ -69,7 +69,7 @@ impl ControlPlane {
         Output::of(command, stdin)
     }
 
-    /// Returns kubectl, to be given arguments.
+    /// Returns kubectl without arguments.
     pub(crate) fn kubectl_command(&self) -> Command {
         let mut command = Command::new(self.programs.join("kubectl"));
         command.env("KUBECONFIG", self.kubeconfig()).arg("--cache-dir").arg(self.folder.join("kubectl-cache"));
@@ -83,7 +83,7 @@ impl ControlPlane {
         Output::of(command, "").succeeds();
     }
 
-    /// Returns what was asked of the API server, a request a line.
+    /// Returns the audit log of the API server, one request per line.
     pub(crate) fn audit_log(&self) -> String {
         self.read("logs/audit.log")
     }
@@ -93,7 +93,7 @@ impl ControlPlane {
         fs::read_to_string(self.folder.join(path)).unwrap()
     }
 
-    /// Returns the folder of the programs, kubectl among them.
+    /// Returns the folder of the programs, including kubectl.
     pub(crate) fn programs(&self) -> &Path {
         &self.programs
     }
@@ -102,7 +102,7 @@ impl ControlPlane {
         self.folder.join("kubeconfig")
     }
 
-    /// Makes a new folder beside everything else of the control plane.
+    /// Creates a new folder in that of the control plane.
     pub(crate) fn new_folder(&self) -> PathBuf {
         TempDir::new_in(&self.folder).unwrap().keep()
     }
@@ -113,7 +113,7 @@ pub(crate) fn in_tree(path: &str) -> String {
     format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs a script of this package that builds or fetches something, and returns the path that it prints as its last line.
+/// Runs a script of this package that builds or downloads something, and returns the path in its last line of output.
 pub(crate) fn built(script: &str) -> PathBuf {
     let output = Command::new(in_tree(script)).stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "{script} fails");

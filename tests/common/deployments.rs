@@ -1,4 +1,4 @@
-//! Deployments and policies for property tests: valid ones, and ones that are a little odd.
+//! Generated Deployments and policies for property tests: valid and slightly invalid ones.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -167,7 +167,7 @@ fn container() -> impl Strategy<Value = Value> {
     )
 }
 
-/// Environment variables, now and then under a name that Tidegate sets or under the same name twice.
+/// Environment variables, sometimes with a name that Tidegate sets or with a duplicate name.
 fn env() -> impl Strategy<Value = Value> {
     let names = vec![
         "A",
@@ -196,7 +196,7 @@ fn env() -> impl Strategy<Value = Value> {
     vec(variable, 0..5).prop_map(Value::from)
 }
 
-/// Sources of variables, now and then, whose names may begin with anything.
+/// Sources of variables, sometimes with a prefix.
 fn env_from() -> impl Strategy<Value = Option<Value>> {
     let source = select(vec![json!({}), json!({"prefix": "PG"}), json!({"prefix": "MODEL_"})]);
     let source = source.prop_map(|mut source| {
@@ -242,7 +242,7 @@ fn probe() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Requests and limits that fit together or not, in many notations.
+/// Requests and limits, consistent or not, in many notations.
 fn resources() -> impl Strategy<Value = Value> {
     let amounts = || {
         prop_oneof![
@@ -258,7 +258,7 @@ fn resources() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A quantity, as people and programs write them.
+/// A quantity, in the notations of users and programs.
 pub(crate) fn quantity() -> impl Strategy<Value = Value> {
     let written =
         ["1", "100m", "0.1", "1e3", "2Gi", "1024Mi", "500M", "0", "1500m", "+5", "1.125", "128974848", "3E-1", "64Gi"];

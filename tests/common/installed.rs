@@ -1,4 +1,4 @@
-//! Tidegate as the manifests install it: with its own account, behind a Service, in several replicas.
+//! Tidegate as installed by the manifests: with its own service account, behind a Service, in several replicas.
 
 use std::cell::Cell;
 use std::fs;
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::{ControlPlane, SOON, Tidegate, free_addresses, in_tree, wait_until};
 
-/// The account of the manifests.
+/// The service account of the manifests.
 pub(crate) const ACCOUNT: &str = "system:serviceaccount:tidegate-system:tidegate";
 
-/// What asks the API server to write.
+/// The verbs that write.
 const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
 
 /// An installation from the manifests; its replicas run on this machine.
@@ -27,22 +27,22 @@ pub(crate) struct Installed<'a> {
 }
 
 impl<'a> Installed<'a> {
-    /// Applies the manifests, and leads their Service to this machine.
+    /// Applies the manifests, and points their Service to this machine.
     pub(crate) fn new(plane: &'a ControlPlane) -> Self {
         plane.kubectl(&["apply", "-k", &in_tree("manifests/base")], "").succeeds();
         let service = Service::listen();
-        lead_to(plane, service.address);
+        point_service_to(plane, service.address);
         Self { plane, service, folder: plane.new_folder(), seen: Cell::default() }
     }
 
-    /// Starts a replica of this name, with a token of its own, and the certificates that it had before.
+    /// Starts a replica with this name, with its own token and the certificates of its last run.
     pub(crate) fn start(&self, identity: &str) -> Tidegate {
         let addresses @ [listen, _] = free_addresses();
         let arguments = ["--identity", identity, "--lease-seconds", "6"];
         let folder = self.folder.join(identity);
         fs::create_dir_all(&folder).unwrap();
         let started = Tidegate::run_in(&folder, &kubeconfig_of_account(self.plane), addresses, &arguments);
-        self.service.leads_to(listen);
+        self.service.add(listen);
         started
     }
 
@@ -53,7 +53,7 @@ impl<'a> Installed<'a> {
         started
     }
 
-    /// Returns who leads; empty where nobody does.
+    /// Returns the leader; empty if there is none.
     pub(crate) fn leader(&self) -> String {
         self.lease()["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
     }
@@ -64,12 +64,12 @@ impl<'a> Installed<'a> {
         wait_until(&format!("{identity} to lead"), SOON, || self.leader() == identity);
     }
 
-    /// Returns the Lease; null where there is none.
+    /// Returns the Lease; null if there is none.
     pub(crate) fn lease(&self) -> Value {
         self.plane.api.get("Lease", "tidegate-system", "tidegate").unwrap_or_default()
     }
 
-    /// Returns what the account has written, except for the Lease, since this was asked last: one request a line.
+    /// Returns the write requests of the service account since the last call, without those of the Lease.
     pub(crate) fn writes(&self) -> Vec<Value> {
         let log = self.plane.audit_log();
         let lines: Vec<&str> = log.lines().collect();
@@ -91,15 +91,15 @@ pub(crate) fn kubeconfig_of_account(plane: &ControlPlane) -> PathBuf {
     let text = fs::read_to_string(plane.kubeconfig()).unwrap();
     let mut config: Value = serde_saphyr::from_str(&text).unwrap();
     config["users"][0]["user"] = json!({"token": token.stdout.trim()});
-    // As in a pod, whose account is of this namespace.
+    // As in a pod, whose service account is in this namespace.
     config["contexts"][0]["context"]["namespace"] = "tidegate-system".into();
     let path = plane.new_folder().join("kubeconfig");
     fs::write(&path, config.to_string()).unwrap();
     path
 }
 
-/// Leads the Service of the manifests to this machine: there is no network behind Services here, but there are names.
-pub(crate) fn lead_to(plane: &ControlPlane, address: SocketAddr) {
+/// Points the Service of the manifests to this machine: Services have no network here, but external names work.
+pub(crate) fn point_service_to(plane: &ControlPlane, address: SocketAddr) {
     let system = ["--namespace", "tidegate-system"];
     plane.kubectl(&[&system[..], &["delete", "service", "tidegate"]].concat(), "").succeeds();
     let service = ["create", "service", "externalname", "tidegate", "--external-name=localhost"];
@@ -113,7 +113,7 @@ pub(crate) fn lead_to(plane: &ControlPlane, address: SocketAddr) {
     }
 }
 
-/// An address that leads each connection to the next replica that listens, as a Service does.
+/// An address that forwards each connection to the next replica that listens, as a Service does.
 struct Service {
     address: SocketAddr,
     replicas: Arc<Mutex<Vec<SocketAddr>>>,
@@ -128,19 +128,19 @@ impl Service {
         thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
                 let known = Arc::clone(&known);
-                thread::spawn(move || lead_on(&connection, &known));
+                thread::spawn(move || forward(&connection, &known));
             }
         });
         Self { address, replicas }
     }
 
-    fn leads_to(&self, replica: SocketAddr) {
+    fn add(&self, replica: SocketAddr) {
         self.replicas.lock().unwrap().push(replica);
     }
 }
 
-/// Leads one connection to a replica; where none listens, it ends.
-fn lead_on(connection: &TcpStream, replicas: &Mutex<Vec<SocketAddr>>) {
+/// Forwards a connection to a replica; closes it if none listens.
+fn forward(connection: &TcpStream, replicas: &Mutex<Vec<SocketAddr>>) {
     let next = {
         let mut replicas = replicas.lock().unwrap();
         if !replicas.is_empty() {
@@ -150,12 +150,12 @@ fn lead_on(connection: &TcpStream, replicas: &Mutex<Vec<SocketAddr>>) {
     };
     let Some(replica) = next.into_iter().find_map(|replica| TcpStream::connect(replica).ok()) else { return };
     thread::scope(|scope| {
-        scope.spawn(|| pour(connection, &replica));
-        scope.spawn(|| pour(&replica, connection));
+        scope.spawn(|| copy(connection, &replica));
+        scope.spawn(|| copy(&replica, connection));
     });
 }
 
-fn pour(mut from: &TcpStream, mut to: &TcpStream) {
+fn copy(mut from: &TcpStream, mut to: &TcpStream) {
     let _ = io::copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Write);
 }

@@ -1,4 +1,4 @@
-//! KEDA itself, gone when the test binary is: its operator, its metrics adapter and its admission webhooks.
+//! KEDA itself, stopped with the test binary: its operator, its metrics adapter and its admission webhooks.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
@@ -14,19 +14,19 @@ use serde_json::{Value, json};
 use super::tidegate::KEEP;
 use super::{ControlPlane, SOON, built, free_addresses, wait_until};
 
-/// KEDA's namespace, and the Service of its adapter there: its certificate is for that name.
+/// KEDA's namespace, and the Service of its adapter, which is the name in its certificate.
 const NAMESPACE: &str = "keda";
 const ADAPTER: &str = "keda-metrics-apiserver";
 
-/// The programs of KEDA, which keep the ScaledObjects of a control plane.
+/// The programs of KEDA, which reconcile the ScaledObjects of a control plane.
 pub(crate) struct Keda {
     folder: PathBuf,
-    // The end of their stdins, however this process ends, stops them.
+    // They stop when their stdin is closed, however this process ends.
     _programs: [Child; 3],
 }
 
-/// What the programs are told alike.
-struct Setting<'a> {
+/// The settings common to the programs.
+struct Settings<'a> {
     plane: &'a ControlPlane,
     programs: PathBuf,
     folder: PathBuf,
@@ -41,28 +41,28 @@ impl Keda {
 
     fn start(plane: &ControlPlane) -> Self {
         let source = keda_source();
-        let setting = Setting { plane, programs: built("dev/keda/build"), folder: plane.new_folder() };
-        let authority = certify(&setting.folder);
+        let settings = Settings { plane, programs: built("dev/keda/build"), folder: plane.new_folder() };
+        let authority = certify(&settings.folder);
         let file = |name: &str| source.join("config").join(name).display().to_string();
-        // They are too large for the annotation of client-side apply.
+        // The definitions are too large for the annotation of client-side apply.
         plane.kubectl(&["apply", "--server-side", "-f", &file("crd/bases")], "").succeeds();
         plane.kubectl(&["wait", "--for=condition=Established", "-f", &file("crd/bases")], "").succeeds();
         plane.kubectl(&["create", "namespace", NAMESPACE], "").succeeds();
         let roles = ["-f", &file("metrics-server/role.yaml"), "-f", &file("metrics-server/role_binding.yaml")];
         plane.kubectl(&[&["apply"], &roles[..]].concat(), "").succeeds();
 
-        let (operator, asked) = setting.operator();
-        let (adapter, serving) = setting.adapter(asked);
-        let (webhooks, listening) = setting.webhooks();
+        let (operator, metrics) = settings.operator();
+        let (adapter, serving) = settings.adapter(metrics);
+        let (webhooks, listening) = settings.webhooks();
         for object in [service(serving.port()), api_service(serving.port(), &authority)] {
             plane.kubectl(&["apply", "-f", "-"], &object.to_string()).succeeds();
         }
         let available = ["--for=condition=Available", "--timeout=60s", "apiservice/v1beta1.external.metrics.k8s.io"];
         plane.kubectl(&[&["wait"], &available[..]].concat(), "").succeeds();
         let configuration = fs::read_to_string(file("webhooks/validation_webhooks.yaml")).unwrap();
-        let configuration = led_to(&configuration, listening, &authority);
+        let configuration = with_address(&configuration, listening, &authority);
         plane.kubectl(&["apply", "-f", "-"], &configuration.to_string()).succeeds();
-        Self { folder: setting.folder, _programs: [operator, adapter, webhooks] }
+        Self { folder: settings.folder, _programs: [operator, adapter, webhooks] }
     }
 
     /// Returns all that a program has logged.
@@ -71,8 +71,8 @@ impl Keda {
     }
 }
 
-impl Setting<'_> {
-    /// Starts the operator; the adapter asks it at the address.
+impl Settings<'_> {
+    /// Starts the operator; returns the address for the adapter.
     fn operator(&self) -> (Child, SocketAddr) {
         let [health, metrics] = free_addresses();
         let operator = self.run("operator", |command| {
@@ -80,11 +80,11 @@ impl Setting<'_> {
             command.arg(format!("--metrics-service-bind-address={metrics}"));
             command.args([&format!("--cert-dir={}", self.folder.display()), "--enable-prometheus-metrics=false"]);
         });
-        listens("KEDA's operator", metrics);
+        wait_until_listening("KEDA's operator", metrics);
         (operator, metrics)
     }
 
-    /// Starts the adapter; the API server asks it at the address.
+    /// Starts the adapter; returns the address for the API server.
     fn adapter(&self, operator: SocketAddr) -> (Child, SocketAddr) {
         let [serve, metrics] = free_addresses();
         let (kubeconfig, folder) = (self.plane.kubeconfig(), self.folder.display());
@@ -97,27 +97,27 @@ impl Setting<'_> {
             command.args([&format!("--secure-port={}", serve.port()), &format!("--port={}", metrics.port())]);
             command.arg(format!("--metrics-service-address={operator}"));
         });
-        listens("KEDA's metrics adapter", serve);
+        wait_until_listening("KEDA's metrics adapter", serve);
         (adapter, serve)
     }
 
-    /// Starts the admission webhooks; the API server asks them at the address.
+    /// Starts the admission webhooks; returns the address for the API server.
     fn webhooks(&self) -> (Child, SocketAddr) {
         let [listen, health] = free_addresses();
         let webhooks = self.run("webhooks", |command| {
             command.args(["--metrics-bind-address=0", &format!("--health-probe-bind-address={health}")]);
             command.args([&format!("--cert-dir={}", self.folder.display()), &format!("--port={}", listen.port())]);
         });
-        listens("KEDA's webhooks", listen);
+        wait_until_listening("KEDA's webhooks", listen);
         (webhooks, listen)
     }
 
-    /// Runs a program until stdin ends.
-    fn run(&self, name: &str, tell: impl FnOnce(&mut Command)) -> Child {
+    /// Runs a program until its stdin is closed.
+    fn run(&self, name: &str, configure: impl FnOnce(&mut Command)) -> Child {
         let mut command = Command::new("sh");
         command.args(["-c", KEEP, "sh"]).arg(self.programs.join(name));
-        tell(&mut command);
-        // What a pod is told by its mounts and its manifest.
+        configure(&mut command);
+        // The environment that a pod has from its manifest.
         command.env("KUBECONFIG", self.plane.kubeconfig()).env("WATCH_NAMESPACE", "");
         command.env("POD_NAMESPACE", NAMESPACE).env("KEDA_CLUSTER_OBJECT_NAMESPACE", NAMESPACE);
         let log = File::create(self.folder.join(name).with_extension("log")).unwrap();
@@ -130,11 +130,11 @@ pub(crate) fn keda_source() -> PathBuf {
     built("dev/keda/source")
 }
 
-fn listens(what: &str, address: SocketAddr) {
+fn wait_until_listening(what: &str, address: SocketAddr) {
     wait_until(&format!("{what} to listen"), SOON, || TcpStream::connect(address).is_ok());
 }
 
-/// Writes one certificate for all programs, as KEDA's own rotation does, and returns its authority's, in base64.
+/// Writes one certificate for all programs, as KEDA's own rotation does, and returns the CA certificate in base64.
 fn certify(folder: &Path) -> String {
     let key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::default();
@@ -151,7 +151,7 @@ fn certify(folder: &Path) -> String {
     BASE64_STANDARD.encode(ca)
 }
 
-/// There is no network behind Services here, but there are names.
+/// Services have no network here, but external names work.
 fn service(port: u16) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": ADAPTER, "namespace": NAMESPACE},
@@ -171,8 +171,8 @@ fn api_service(port: u16, authority: &str) -> Value {
     })
 }
 
-/// Leads KEDA's own webhook configuration to an address of this machine.
-fn led_to(configuration: &str, address: SocketAddr, authority: &str) -> Value {
+/// Points KEDA's own webhook configuration to an address of this machine.
+fn with_address(configuration: &str, address: SocketAddr, authority: &str) -> Value {
     let mut configuration: Value = serde_saphyr::from_str(configuration).unwrap();
     for webhook in configuration["webhooks"].as_array_mut().unwrap() {
         let client = &mut webhook["clientConfig"];

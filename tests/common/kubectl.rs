@@ -1,10 +1,10 @@
-//! Runs programs to their end.
+//! Runs programs to completion.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::thread;
 
-/// What a program said.
+/// The output of a program.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) stdout: String,
@@ -18,7 +18,7 @@ impl Output {
         let command = command.borrow_mut().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (mut pipe, text) = (child.stdin.take().unwrap(), stdin.to_owned());
-        // A program may end without having read its stdin, which is no fault of its own.
+        // A program may end without reading its stdin.
         let writer = thread::spawn(move || drop(pipe.write_all(text.as_bytes())));
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap();
@@ -29,28 +29,28 @@ impl Output {
         }
     }
 
-    /// Holds the program to success.
+    /// Asserts that the program succeeded.
     #[track_caller]
     pub(crate) fn succeeds(self) -> Self {
         assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
         self
     }
 
-    /// Holds the program to failure.
+    /// Asserts that the program failed.
     #[track_caller]
     pub(crate) fn fails(self) -> Self {
         assert_ne!(self.code, 0, "{}{}", self.stdout, self.stderr);
         self
     }
 
-    /// Holds the program to have said something on stderr.
+    /// Asserts that stderr contains a text.
     #[track_caller]
     pub(crate) fn says(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "expected `{text}` in:\n{}", self.stderr);
         self
     }
 
-    /// Holds the program to have said nothing on stderr.
+    /// Asserts that stderr is empty.
     #[track_caller]
     pub(crate) fn says_nothing(self) -> Self {
         assert_eq!(self.stderr, "");
@@ -61,9 +61,9 @@ impl Output {
 /// The two ways in which kubectl applies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Apply {
-    /// kubectl compares with what it applied last and sends a patch.
+    /// kubectl compares with the last applied configuration, and sends a patch.
     ClientSide,
-    /// The API server compares, by who manages which field.
+    /// The API server compares, by managed fields.
     ServerSide,
 }
 
@@ -78,7 +78,7 @@ impl Apply {
         }
     }
 
-    /// Returns a name for objects that are applied in this way.
+    /// Returns a name for objects applied in this way.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ClientSide => "client-side",

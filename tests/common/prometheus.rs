@@ -1,4 +1,4 @@
-//! A stand-in for Prometheus: every query has the answer that the test gives.
+//! A fake Prometheus: every query gets the value set by the test.
 //!
 //! <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>
 
@@ -9,13 +9,13 @@ use std::thread;
 
 use serde_json::json;
 
-/// What listens as Prometheus does.
+/// A server that answers like Prometheus.
 pub(crate) struct Prometheus {
     address: SocketAddr,
     answers: Arc<Mutex<Answers>>,
 }
 
-/// What Prometheus answers, and what it was asked last.
+/// The value to answer with, and the last query.
 #[derive(Default)]
 struct Answers {
     value: Option<u32>,
@@ -23,14 +23,14 @@ struct Answers {
 }
 
 impl Prometheus {
-    /// Listens, and answers with this value.
+    /// Starts a server that answers with this value.
     pub(crate) fn saying(value: u32) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let answers = Arc::new(Mutex::new(Answers { value: Some(value), ..Answers::default() }));
         let known = Arc::clone(&answers);
         thread::spawn(move || {
-            // Who gives up before the answer does no harm.
+            // A client may close the connection before the answer.
             listener.incoming().map_while(Result::ok).for_each(|asking| drop(answer(asking, &known)));
         });
         Self { address, answers }
@@ -46,7 +46,7 @@ impl Prometheus {
         self.answers.lock().unwrap().value = None;
     }
 
-    /// Returns the path of the last question.
+    /// Returns the path of the last query.
     pub(crate) fn asked(&self) -> String {
         self.answers.lock().unwrap().asked.clone()
     }

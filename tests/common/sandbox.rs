@@ -1,4 +1,4 @@
-//! A namespace of one test, with a policy that is for it alone.
+//! A namespace for one test, with a policy that matches only it.
 
 use std::thread;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Apply, ControlPlane, Output, SOON, Tidegate, serving, wait_for, wait_until};
 
-/// A namespace of one test.
+/// A namespace for one test.
 pub(crate) struct Sandbox<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) plane: &'a ControlPlane,
@@ -14,30 +14,30 @@ pub(crate) struct Sandbox<'a> {
 }
 
 impl<'a> Sandbox<'a> {
-    /// Makes a namespace on the shared control plane, for which no policy is.
+    /// Creates a namespace on the shared control plane, without a policy.
     pub(crate) fn without_policy(namespace: &'a str) -> Self {
         let (plane, tidegate) = ControlPlane::shared();
         Self::on(plane, Some(tidegate), namespace)
     }
 
-    /// Makes a namespace on the shared control plane, with the policy `serving` in force.
+    /// Creates a namespace on the shared control plane, with the policy `serving` active.
     pub(crate) fn new(namespace: &'a str) -> Self {
         let sandbox = Self::without_policy(namespace);
         sandbox.put_policy(&serving(namespace));
         sandbox
     }
 
-    /// Makes a namespace; the Tidegate is the one whose log is shown where the test fails.
+    /// Creates a namespace; if the test fails, the log of the Tidegate is shown.
     pub(crate) fn on(plane: &'a ControlPlane, tidegate: Option<&'a Tidegate>, namespace: &'a str) -> Self {
         plane.kubectl(&["create", "namespace", namespace], "").succeeds();
         Self { namespace, plane, tidegate }
     }
 
-    /// Applies a policy and waits until it is in force.
+    /// Applies a policy and waits until it is active.
     pub(crate) fn put_policy(&self, policy: &Value) {
         self.kubectl_with(&["apply", "-f", "-"], policy).succeeds();
         let name = policy["metadata"]["name"].as_str().unwrap();
-        wait_until("the policy to be in force", SOON, || {
+        wait_until("the policy to be active", SOON, || {
             let policy = self.plane.api.get("ServingPolicy", "", name).unwrap();
             policy["status"]["observedGeneration"] == policy["metadata"]["generation"]
                 && condition(&policy, "Ready")["status"] == "True"
@@ -54,7 +54,7 @@ impl<'a> Sandbox<'a> {
         self.run(arguments, &object.to_string())
     }
 
-    /// Applies an object as most people do.
+    /// Applies an object with client-side apply.
     pub(crate) fn apply(&self, object: &Value) -> Output {
         self.kubectl_with(Apply::ClientSide.arguments(), object)
     }
@@ -63,7 +63,7 @@ impl<'a> Sandbox<'a> {
         self.plane.kubectl(&[&["--namespace", self.namespace], arguments].concat(), stdin)
     }
 
-    /// Returns an object of the namespace; none where there is no such object.
+    /// Returns an object in the namespace; none if it does not exist.
     pub(crate) fn get(&self, kind: &str, name: &str) -> Option<Value> {
         self.plane.api.get(kind, self.namespace, name)
     }
@@ -73,10 +73,10 @@ impl<'a> Sandbox<'a> {
         self.plane.api.list(kind, self.namespace)
     }
 
-    /// Returns a Deployment that is there.
+    /// Returns an existing Deployment.
     #[track_caller]
     pub(crate) fn deployment(&self, name: &str) -> Value {
-        self.get("Deployment", name).unwrap_or_else(|| panic!("there is no Deployment {name}"))
+        self.get("Deployment", name).unwrap_or_else(|| panic!("Deployment {name} not found"))
     }
 
     /// Returns the pod template of a Deployment.
@@ -97,7 +97,7 @@ impl<'a> Sandbox<'a> {
         sets.iter().filter(|set| set["metadata"]["ownerReferences"][0]["name"] == deployment).count()
     }
 
-    /// Waits until a Deployment is rolled out and nobody writes to it any more, and returns it.
+    /// Waits until a Deployment is rolled out, and returns it.
     #[track_caller]
     pub(crate) fn rolled_out(&self, name: &str) -> Value {
         wait_for(&format!("Deployment {name} to be rolled out"), SOON, || {
@@ -119,21 +119,21 @@ impl<'a> Sandbox<'a> {
         });
     }
 
-    /// Waits until a workload has its autoscaler, and returns that.
+    /// Waits for the autoscaler of a workload, and returns it.
     #[track_caller]
     pub(crate) fn autoscaler(&self, workload: &str) -> Value {
         let name = format!("{workload}-tidegate");
         wait_for(&format!("the HorizontalPodAutoscaler {name}"), SOON, || self.get("HorizontalPodAutoscaler", &name))
     }
 
-    /// Waits until a workload has its database, and returns that.
+    /// Waits for the database of a workload, and returns it.
     #[track_caller]
     pub(crate) fn database(&self, workload: &str) -> Value {
         let name = format!("acid-{workload}");
         wait_for(&format!("the postgresql {name}"), SOON, || self.get("postgresql", &name))
     }
 
-    /// Waits until the ModelServer of a workload is as it should be, and returns it.
+    /// Waits until something holds for the ModelServer of a workload, and returns it.
     #[track_caller]
     pub(crate) fn model_server(&self, workload: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let mut last = None;
@@ -141,18 +141,18 @@ impl<'a> Sandbox<'a> {
             last = self.get("ModelServer", workload);
             last.clone().filter(&holds)
         };
-        wait_for(&format!("ModelServer {workload} to say {what}"), SOON, &mut look)
+        wait_for(&format!("ModelServer {workload} to report {what}"), SOON, &mut look)
     }
 }
 
-/// Returns a condition of an object; null where there is none.
+/// Returns a condition of an object; null if there is none.
 pub(crate) fn condition<'o>(object: &'o Value, type_: &str) -> &'o Value {
     let conditions = object["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
     conditions.iter().find(|found| found["type"] == type_).unwrap_or(&Value::Null)
 }
 
 impl Drop for Sandbox<'_> {
-    #[expect(clippy::print_stderr, reason = "the harness shows what is printed where a test fails")]
+    #[expect(clippy::print_stderr, reason = "the test harness shows it if a test fails")]
     fn drop(&mut self) {
         if !thread::panicking() {
             return;

@@ -1,4 +1,4 @@
-//! A running Tidegate, gone when the test binary is.
+//! A running Tidegate, stopped with the test binary.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{ControlPlane, Output, SOON, wait_until};
 
-/// A process that serves the webhooks and keeps the companions.
+/// A Tidegate process.
 pub(crate) struct Tidegate {
     keeper: Child,
     pid: String,
@@ -17,7 +17,7 @@ pub(crate) struct Tidegate {
     health: SocketAddr,
 }
 
-/// Runs a program until stdin ends, then asks it to end. Interrupts are for the test binary: its end is what counts.
+/// Runs a program until stdin is closed, then terminates it. Ignores interrupts, which are for the test binary.
 pub(super) const KEEP: &str = r#"
 trap '' INT
 "$@" & echo $!
@@ -27,7 +27,7 @@ wait $!
 "#;
 
 impl Tidegate {
-    /// Starts Tidegate outside of the cluster, and waits until it is ready.
+    /// Starts Tidegate outside the cluster, and waits until it is ready.
     pub(crate) fn start(plane: &ControlPlane) -> Self {
         let addresses @ [listen, _] = free_addresses();
         let url = format!("https://{listen}");
@@ -36,12 +36,12 @@ impl Tidegate {
         started
     }
 
-    /// Starts Tidegate as somebody; the addresses are those of the webhooks and of `/readyz`.
+    /// Starts Tidegate with a kubeconfig; the addresses are those of the webhooks and of `/readyz`.
     pub(crate) fn run(plane: &ControlPlane, kubeconfig: &Path, addresses: [SocketAddr; 2], arguments: &[&str]) -> Self {
         Self::run_in(&plane.new_folder(), kubeconfig, addresses, arguments)
     }
 
-    /// Starts Tidegate with the certificates of a folder, which is also that of its log.
+    /// Starts Tidegate with its certificates and log in a folder.
     pub(crate) fn run_in(
         folder: &Path,
         kubeconfig: &Path,
@@ -57,7 +57,7 @@ impl Tidegate {
             .arg(folder.join("certs"))
             .arg("--kubeconfig")
             .arg(kubeconfig)
-            // Short, and so long that only watches can be what brings things back.
+            // A short settle time, and a resync so long that only watches cause reconciliations.
             .args(["--settle-seconds", "2", "--resync-seconds", "3600"])
             .args(arguments)
             .stdin(Stdio::piped())
@@ -70,44 +70,44 @@ impl Tidegate {
         Self { keeper, pid: pid.trim().to_owned(), log, health }
     }
 
-    /// Kills Tidegate as a crash would: it has no chance to tidy up.
+    /// Kills Tidegate without a chance to clean up.
     pub(crate) fn kill(mut self) {
         self.signal("KILL");
         self.keeper.wait().unwrap();
     }
 
-    /// Stops Tidegate in its tracks, as a machine does that is suspended, or lets it go on.
+    /// Sends a signal, such as `STOP` and `CONT` to suspend and resume the process.
     pub(crate) fn signal(&self, signal: &str) {
         let mut command = Command::new("kill");
         command.args([&format!("-{signal}"), &self.pid]);
         Output::of(command, "").succeeds();
     }
 
-    /// Asks Tidegate to end, and waits for it.
+    /// Terminates Tidegate, and waits for it.
     pub(crate) fn stop(mut self) {
         drop(self.keeper.stdin.take());
         let status = self.keeper.wait().unwrap();
         assert!(status.success(), "tidegate ends with {status}:\n{}", self.log());
     }
 
-    /// Tells whether `/readyz` answers well.
+    /// Returns whether `/readyz` answers with 200.
     pub(crate) fn is_ready(&self) -> bool {
-        let asked = || {
+        let answer = || {
             let mut stream = TcpStream::connect_timeout(&self.health, Duration::from_secs(1))?;
             stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: tidegate\r\nconnection: close\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).map(|_| answer)
         };
-        asked().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        answer().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
     }
 
-    /// Returns all that Tidegate has logged.
+    /// Returns the log.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
-/// Returns two addresses at which nobody listens.
+/// Returns two unused addresses.
 pub(crate) fn free_addresses() -> [SocketAddr; 2] {
     let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap())

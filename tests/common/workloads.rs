@@ -1,8 +1,8 @@
-//! Objects to apply, each as small as it can be.
+//! Minimal objects to apply.
 
 use serde_json::{Value, json};
 
-/// Returns a model server of an unknown runtime, with nothing but what it must have.
+/// Returns a minimal model server of an unknown runtime.
 pub(crate) fn model_server(name: &str) -> Value {
     json!({
         "apiVersion": "apps/v1",
@@ -33,7 +33,7 @@ pub(crate) fn container(workload: &mut Value) -> &mut Value {
     &mut workload["spec"]["template"]["spec"]["containers"][0]
 }
 
-/// Returns the variable of a container; null where there is none.
+/// Returns an environment variable of a container; null if there is none.
 pub(crate) fn env<'c>(container: &'c Value, name: &str) -> &'c Value {
     let variables = container["env"].as_array().map_or(&[][..], Vec::as_slice);
     variables.iter().find(|variable| variable["name"] == name).unwrap_or(&Value::Null)
@@ -42,7 +42,7 @@ pub(crate) fn env<'c>(container: &'c Value, name: &str) -> &'c Value {
 /// The label that makes a Deployment a model server.
 pub(crate) const LABEL: &str = "app.kubernetes.io/component";
 
-/// Takes a label off a workload, or puts another in its place.
+/// Sets or removes the label of a workload.
 pub(crate) fn label(workload: &mut Value, value: Option<&str>) {
     let labels = workload["metadata"]["labels"].as_object_mut().unwrap();
     match value {

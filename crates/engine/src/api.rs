@@ -1,4 +1,4 @@
-//! Our custom resources as Rust types, and the definitions that a cluster applies.
+//! The custom resources as Rust types, and their CustomResourceDefinitions.
 
 #[expect(unreachable_pub, reason = "the derive repeats each type within a function")]
 mod database;
@@ -40,31 +40,31 @@ pub const GROUP: &str = "tidegate.dev";
 /// Label on a namespace all of whose workloads are model servers, and its value.
 pub const MODEL_SERVERS_LABEL: (&str, &str) = ("tidegate.dev/model-servers", "all");
 
-/// Annotation on a workload that names its model server container where Tidegate cannot tell.
+/// Annotation on a workload that names its model server container if Tidegate cannot determine it.
 pub const CONTAINER_ANNOTATION: &str = "tidegate.dev/container";
 
-/// Annotation on a workload: the name of the runtime that its model server runs, or `none` where it runs no known one.
+/// Annotation on a workload: the name of its runtime, or `none` if it has no known runtime.
 pub const RUNTIME_ANNOTATION: &str = "tidegate.dev/runtime";
 
-/// Annotation on a workload: the least number of replicas that its autoscaler keeps, within the policy's bounds.
+/// Annotation on a workload: the minimum number of replicas of its autoscaler, within the policy's bounds.
 pub const MIN_REPLICAS_ANNOTATION: &str = "tidegate.dev/min-replicas";
 
-/// Annotation on a workload: the most replicas that its autoscaler makes, within the policy's bounds.
+/// Annotation on a workload: the maximum number of replicas of its autoscaler, within the policy's bounds.
 pub const MAX_REPLICAS_ANNOTATION: &str = "tidegate.dev/max-replicas";
 
-/// Annotation on a workload: `none` where it needs no database, `true` where it asks for one.
+/// Annotation on a workload: `none` if it needs no database, `true` to request one.
 pub const DATABASE_ANNOTATION: &str = "tidegate.dev/database";
 
-/// Annotation on a workload: `external` where something other than Tidegate scales it.
+/// Annotation on a workload: `external` if something other than Tidegate scales it.
 pub const AUTOSCALING_ANNOTATION: &str = "tidegate.dev/autoscaling";
 
-/// Annotation on a workload: `true` where it was here before Tidegate and is to be kept by it from now on, as it is.
+/// Annotation on a workload: `true` if it existed before Tidegate, which is to manage it without changing it.
 pub const ADOPTED_ANNOTATION: &str = "tidegate.dev/adopted";
 
 /// Annotation on a workload that records what Tidegate injected into it: the receipt.
 pub const RECEIPT_ANNOTATION: &str = "tidegate.dev/receipt";
 
-/// What the author of a workload says by annotations on it.
+/// The annotations that a workload's author may set.
 pub const AUTHORS_ANNOTATIONS: [&str; 7] = [
     CONTAINER_ANNOTATION,
     RUNTIME_ANNOTATION,
@@ -75,20 +75,20 @@ pub const AUTHORS_ANNOTATIONS: [&str; 7] = [
     ADOPTED_ANNOTATION,
 ];
 
-/// Label on a database that Tidegate made and that no workload uses any more: since when, as a label can have it, such as
-/// `2027-01-31T12-00-00Z`.
+/// Label on a database that Tidegate created and that no workload uses any more: the time since then, in the form that
+/// label values allow, such as `2027-01-31T12-00-00Z`.
 pub const ORPHANED_SINCE_LABEL: &str = "tidegate.dev/orphaned-since";
 
 /// Prefix of every annotation that Tidegate reads or writes.
 pub const ANNOTATION_PREFIX: &str = "tidegate.dev/";
 
-/// Returns the CustomResourceDefinitions, as a cluster applies them.
+/// Returns the CustomResourceDefinitions to apply to a cluster.
 #[must_use]
 pub fn crds() -> Vec<Value> {
     [ServingPolicy::crd(), ServingException::crd(), ModelServer::crd()].into_iter().map(structural).collect()
 }
 
-/// Removes `additionalProperties: false`, which says that unknown fields are errors in files but which a structural
+/// Removes `additionalProperties: false`, which makes unknown fields errors in files but which a structural
 /// schema does not allow next to `properties`: there the API server itself reports unknown fields.
 ///
 /// <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema>

@@ -1,5 +1,5 @@
-//! Expressions in CEL, the language of Kubernetes' own `ValidatingAdmissionPolicy`. All that is known of the crates that
-//! evaluate it stays in here.
+//! Expressions in CEL, the language of Kubernetes' `ValidatingAdmissionPolicy`. Only this module uses the crates that
+//! evaluate it.
 //!
 //! <https://kubernetes.io/docs/reference/using-api/cel/>
 
@@ -26,13 +26,13 @@ pub use budget::Budget;
 use budget::Size;
 use count::Price;
 
-/// The longest text of an expression, in bytes.
+/// The maximum length of an expression, in bytes.
 const MAX_LENGTH: usize = 4096;
 
-/// How deep an expression may be nested.
+/// The maximum depth of an expression.
 const MAX_DEPTH: usize = 64;
 
-/// The stack that the parser gets: it goes deep into what is nested before it can be told how deep that is.
+/// The size of the parser's stack: it recurses through the whole expression before the depth can be checked.
 const PARSER_STACK: usize = 256 << 20;
 
 /// An expression that can be evaluated.
@@ -42,99 +42,99 @@ pub struct Expression {
     price: Price,
 }
 
-/// What an expression gives.
+/// The result of an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// A condition.
     Bool(bool),
-    /// A text.
+    /// A string.
     String(String),
-    /// Something else, for other expressions to use.
+    /// Another type, for other expressions to use.
     Other(Given),
 }
 
-/// A value that expressions use.
+/// A value for expressions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Given(cel::Value);
 
-/// Why an expression cannot be used.
+/// Why an expression is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum CelError {
-    /// It is longer than is taken.
-    #[error("the expression has {0} characters; the most is {MAX_LENGTH}")]
+    /// It is too long.
+    #[error("the expression has {0} bytes: must be at most {MAX_LENGTH}")]
     TooLong(usize),
-    /// It is nested deeper than is taken.
-    #[error("the expression is nested {0} deep; the most is {MAX_DEPTH}")]
+    /// It is nested too deeply.
+    #[error("the expression is nested {0} deep: must be at most {MAX_DEPTH}")]
     TooDeep(usize),
     /// It is not CEL.
-    #[error("it cannot be read: {0}")]
+    #[error("cannot be parsed: {0}")]
     Syntax(String),
-    /// It has something that is not taken.
+    /// It has something that is not supported.
     #[error("{0}")]
-    NotTaken(String),
-    /// It costs too much, however little there is in a workload.
-    #[error("it costs too much on a small workload: {0}")]
+    Unsupported(String),
+    /// It costs too much even for a small workload.
+    #[error("the expression costs too much even for a small workload: {0}")]
     Costly(String),
-    /// It and those before it cost too much together.
+    /// It and the expressions before it together cost too much.
     #[error(
-        "the policy's expressions take more than {} steps together to read, and to try on a small workload",
+        "the policy's expressions together take more than {} steps to parse and to try on a small workload",
         Budget::STEPS
     )]
     CostlyTogether,
-    /// It names something that is not there.
-    #[error("there is no {what} `{name}`; {known}")]
+    /// It uses an unknown name.
+    #[error("unknown {what} `{name}`; {known}")]
     Unknown {
         /// `variable` or `function`.
         what: &'static str,
-        /// What was written.
+        /// The name.
         name: String,
-        /// What there is.
+        /// The known names.
         known: String,
     },
-    /// Its parts do not go together.
-    #[error("its types do not go together: {0}")]
+    /// Its types do not match.
+    #[error("type error: {0}")]
     Types(String),
-    /// It gives something else than is asked for.
-    #[error("it gives {given}, not a {wanted}")]
+    /// It returns another type than required.
+    #[error("must return a {wanted}, not {given}")]
     Gives {
-        /// What it gives.
+        /// The type that it returns.
         given: &'static str,
-        /// What it should.
+        /// The type that it must return.
         wanted: &'static str,
     },
 }
 
-/// What an expression is asked for.
+/// The type that an expression must return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// A condition.
     Bool,
-    /// A text.
+    /// A string.
     String,
-    /// Anything.
+    /// Any type.
     Any,
 }
 
-/// Named values that expressions can use, each with the steps that it takes to copy it.
+/// Named values for expressions, each with the steps that a copy takes.
 #[derive(Clone, Debug, Default)]
 pub struct Variables {
     values: Vec<(String, cel::Value, i64)>,
     shared: BTreeMap<String, Option<(cel::Value, i64)>>,
 }
 
-/// The variable whose fields are what other expressions gave.
+/// The variable whose fields are the results of other expressions.
 const SHARED: &str = "variables";
 
 impl Variables {
-    /// Adds a value as JSON has it.
+    /// Adds a JSON value.
     pub fn add(&mut self, name: &str, value: &Value) {
         let value = from_json(value);
         let steps = Size::of(&value).to_copy();
         self.values.push((name.to_owned(), value, steps));
     }
 
-    /// Adds what an expression gave, as `variables.<name>`; none where it gave nothing, which is an error only for whom it
-    /// matters to.
+    /// Adds the result of an expression, as `variables.<name>`; none if it failed, which is an error only in
+    /// expressions that use it.
     pub fn share(&mut self, name: &str, given: Option<Given>) {
         let sized = |Given(value): Given| {
             let steps = Size::of(&value).to_copy();
@@ -143,7 +143,7 @@ impl Variables {
         self.shared.insert(name.to_owned(), given.map(sized));
     }
 
-    /// Gives a variable the value of another one, which is null from then on.
+    /// Moves the value of another variable to a variable; the other is then null.
     pub fn take(&mut self, name: &str, other: &str) {
         let taken = self.values.iter_mut().find(|(known, ..)| known == other).map(|(_, value, steps)| {
             let null = cel::Value::Null;
@@ -163,13 +163,13 @@ impl Variables {
         self.shared.contains_key(name)
     }
 
-    /// Returns every value with its name, and what it costs to copy it.
+    /// Returns every value with its name and the steps that a copy takes.
     fn all(&self) -> impl Iterator<Item = (&str, cel::Value, i64)> {
         let values = self.values.iter().map(|(name, value, steps)| (name.as_str(), value.clone(), *steps));
         values.chain(std::iter::once_with(|| self.as_one()))
     }
 
-    /// Returns what other expressions gave, as one value.
+    /// Returns the results of other expressions, as one value.
     fn as_one(&self) -> (&str, cel::Value, i64) {
         let given = self.given().map(|(name, value, _)| (Key::from(name), value.clone()));
         let value = cel::Value::Map(Map { map: Arc::new(given.collect()) });
@@ -184,11 +184,11 @@ impl Variables {
 }
 
 impl Expression {
-    /// Reads an expression that may use these variables. It is tried on each of the samples, so that types that do not go
-    /// together are found as far as they can be without a schema.
+    /// Parses an expression that may use these variables. It is evaluated on each of the samples, to find type errors
+    /// as far as this is possible without a schema.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// Returns an error if the expression is invalid.
     pub fn parse(text: &str, wanted: Wanted, samples: &[Variables], budget: &Budget) -> Result<Self, CelError> {
         if text.len() > MAX_LENGTH {
             return Err(CelError::TooLong(text.len()));
@@ -205,13 +205,13 @@ impl Expression {
         Ok(expression)
     }
 
-    /// Evaluates the expression. It is given up after a bounded number of steps, and when there is none left in the budget.
+    /// Evaluates the expression. This stops after a maximum number of steps, or when the budget is spent.
     ///
     /// # Errors
-    /// Says why it gives nothing.
+    /// Returns why the expression has no result.
     pub fn evaluate(&self, variables: &Variables, budget: &Budget) -> Result<Outcome, String> {
-        let value =
-            self.value(variables, budget).map_err(|error| error.map_or_else(|| "it failed".to_owned(), told))?;
+        let failure = |error: Option<_>| error.map_or_else(|| "the evaluator failed".to_owned(), describe);
+        let value = self.value(variables, budget).map_err(failure)?;
         Ok(match value {
             cel::Value::Bool(value) => Outcome::Bool(value),
             cel::Value::String(text) => Outcome::String(text.to_string()),
@@ -219,7 +219,7 @@ impl Expression {
         })
     }
 
-    /// Evaluates the expression; an error of none is a fault in the evaluator.
+    /// Evaluates the expression; the error `None` is a panic in the evaluator.
     fn value(&self, variables: &Variables, budget: &Budget) -> Result<cel::Value, Option<ExecutionError>> {
         budget.charge(|| {
             self.pay(variables)?;
@@ -227,7 +227,7 @@ impl Expression {
         })?
     }
 
-    /// Takes what the evaluation costs at least.
+    /// Takes the minimum cost of the evaluation from the budget.
     fn pay(&self, variables: &Variables) -> Result<(), ExecutionError> {
         variables.values.iter().for_each(|(name, _, steps)| budget::note(name.clone(), *steps));
         variables.given().for_each(|(name, _, steps)| budget::note(format!("{SHARED}.{name}"), steps));
@@ -250,7 +250,7 @@ impl Expression {
 }
 
 impl Outcome {
-    /// Returns the outcome as a value for other expressions.
+    /// Returns the result as a value for other expressions.
     #[must_use]
     pub fn into_given(self) -> Given {
         match self {
@@ -274,7 +274,7 @@ impl fmt::Debug for Expression {
 }
 
 thread_local! {
-    /// The functions that expressions can use: those of CEL and those that Kubernetes adds.
+    /// The functions for expressions: those of CEL and those that Kubernetes adds.
     static FUNCTIONS: Context<'static> = {
         let mut context = Context::default().with_all();
         budget::register(&mut context);
@@ -286,7 +286,7 @@ fn from_json(value: &Value) -> cel::Value {
     match value {
         Value::Null => cel::Value::Null,
         Value::Bool(value) => cel::Value::Bool(*value),
-        // CEL's numbers in objects are `int`, or `double` where they have a fraction.
+        // In CEL, a number in an object is an `int`, or a `double` if it has a fraction.
         Value::Number(number) => match number.as_i64() {
             Some(integer) => cel::Value::Int(integer),
             None => cel::Value::Float(number.as_f64().unwrap_or_default()),
@@ -300,27 +300,27 @@ fn from_json(value: &Value) -> cel::Value {
     }
 }
 
-/// Writes an error for people: without the values, which may be long or secret.
-fn told(error: ExecutionError) -> String {
+/// Formats an error for users, without values, which may be long or secret.
+fn describe(error: ExecutionError) -> String {
     match error {
         ExecutionError::UnsupportedBinaryOperator(operator, left, right) => {
-            format!("`{operator}` does not go with {} and {}", type_of(&left), type_of(&right))
+            format!("`{operator}` cannot be applied to {} and {}", type_of(&left), type_of(&right))
         }
         ExecutionError::UnsupportedUnaryOperator(operator, value) => {
-            format!("`{operator}` does not go with {}", type_of(&value))
+            format!("`{operator}` cannot be applied to {}", type_of(&value))
         }
         ExecutionError::ValuesNotComparable(left, right) => {
             format!("{} cannot be compared with {}", type_of(&left), type_of(&right))
         }
         ExecutionError::NoSuchKey(name) | ExecutionError::UndeclaredReference(name) => {
-            format!("there is no `{name}`")
+            format!("`{name}` not found")
         }
-        ExecutionError::NoSuchOverload => "an operator or function does not go with what it is given".to_owned(),
+        ExecutionError::NoSuchOverload => "no matching overload of an operator or function".to_owned(),
         ExecutionError::FunctionError { function, message } if function == budget::NAME => message,
         ExecutionError::FunctionError { function, message } => format!("{function}: {message}"),
-        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "a division by zero".to_owned(),
-        ExecutionError::Overflow(..) => "a number is too large".to_owned(),
-        ExecutionError::IndexOutOfBounds(_) => "a list has no such place".to_owned(),
+        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "division by zero".to_owned(),
+        ExecutionError::Overflow(..) => "number out of range".to_owned(),
+        ExecutionError::IndexOutOfBounds(_) => "list index out of range".to_owned(),
         other => {
             let text = other.to_string();
             text.split([':', '{']).next().unwrap_or_default().to_owned()
@@ -343,7 +343,7 @@ fn type_of(value: &cel::Value) -> &'static str {
     }
 }
 
-/// Parses an expression, on a stack of its own.
+/// Parses an expression, on its own stack.
 fn parse(text: &str) -> Result<IdedExpr, CelError> {
     let parse = || {
         let tree = Parser::new().enable_optional_syntax(true).parse(text);
@@ -355,10 +355,10 @@ fn parse(text: &str) -> Result<IdedExpr, CelError> {
     parsed.unwrap_or_else(|_| Err(CelError::Syntax("the parser failed".to_owned())))
 }
 
-/// Tells the first of several errors, and where it is: the others follow from it.
+/// Returns the first of several errors, with its position: the others are consequences of it.
 fn syntax(errors: &ParseErrors) -> CelError {
     let Some(first) = errors.errors.first() else { return CelError::Syntax("the parser failed".to_owned()) };
-    let message = if first.msg.contains("Recursion limit") { "it is nested too deep" } else { first.msg.as_str() };
+    let message = if first.msg.contains("Recursion limit") { "nested too deeply" } else { first.msg.as_str() };
     let message = message.split(" expecting ").next().unwrap_or_default();
     CelError::Syntax(format!("{message}, at line {} column {}", first.pos.0, first.pos.1.max(1)))
 }
@@ -427,8 +427,8 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_told_before_it_is_used() {
-        let told = |text: &str| parsed(text, Wanted::Bool).map(drop).unwrap_err().to_string();
+    fn rejects_invalid_expressions() {
+        let error = |text: &str| parsed(text, Wanted::Bool).map(drop).unwrap_err().to_string();
         let deep = format!("{}true{}", "(".repeat(200), ")".repeat(200));
         let texts = [
             "",
@@ -443,22 +443,22 @@ mod tests {
             &deep,
         ];
         insta::assert_snapshot!(
-            texts.map(|text| { format!("{}: {}", text.chars().take(50).collect::<String>(), told(text)) }).join("\n")
+            texts.map(|text| { format!("{}: {}", text.chars().take(50).collect::<String>(), error(text)) }).join("\n")
         );
-        assert!(told(&"1 + ".repeat(2000)).contains("the most is 4096"));
+        assert!(error(&"1 + ".repeat(2000)).contains("must be at most 4096"));
     }
 
     #[test]
-    fn what_cannot_be_evaluated_is_told_without_its_values() {
+    fn errors_contain_no_values() {
         let mut variables = Variables::default();
         variables.add("object", &json!({"metadata": {"name": "secret", "labels": {}}}));
-        let told = |text: &str| {
+        let error = |text: &str| {
             let expression = parsed(text, Wanted::Any).unwrap();
             expression.evaluate(&variables, &Budget::default()).unwrap_err()
         };
-        assert_eq!(told("object.metadata.labels.team == 'a'"), "there is no `team`");
-        assert_eq!(told("object.metadata.labels.team + 'a' == 'b'"), "there is no `team`");
-        assert_eq!(told("1 / (object.metadata.name.size() - 6) == 1"), "a division by zero");
-        assert_eq!(told("object.metadata.name.split('')[9] == 'a'"), "a list has no such place");
+        assert_eq!(error("object.metadata.labels.team == 'a'"), "`team` not found");
+        assert_eq!(error("object.metadata.labels.team + 'a' == 'b'"), "`team` not found");
+        assert_eq!(error("1 / (object.metadata.name.size() - 6) == 1"), "division by zero");
+        assert_eq!(error("object.metadata.name.split('')[9] == 'a'"), "list index out of range");
     }
 }

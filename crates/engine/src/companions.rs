@@ -1,5 +1,5 @@
-//! The objects that belong to a model server: its autoscaler, its disruption budget and its database. Each is planned here, purely; the
-//! controller makes and keeps them once the workload is stored.
+//! The objects that belong to a model server: its autoscaler, disruption budget and database. They are planned here,
+//! without side effects; the controller creates and maintains them once the workload is stored.
 
 pub mod autoscaler;
 mod companion;
@@ -21,29 +21,29 @@ use crate::quantity::fields::Fields;
 use crate::runtimes::Recognised;
 use crate::workload::{PriorBinding, Workload, WorkloadRef};
 
-/// Label on everything that Tidegate makes.
+/// Label on every object that Tidegate creates.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
 /// The value of that label, and Tidegate's field manager.
 pub const MANAGER: &str = "tidegate";
 
-/// Annotation on a companion: the kind and name of the workload that it was made for, such as `Deployment/api`.
+/// Annotation on a companion: the kind and name of its workload, such as `Deployment/api`.
 pub const WORKLOAD_ANNOTATION: &str = "tidegate.dev/workload";
 
 /// Annotation on an autoscaler: the digest of what Tidegate applied.
 pub(crate) const APPLIED_ANNOTATION: &str = "tidegate.dev/applied";
 
-/// Every companion, in the order in which people read of them. To add one: write its file, add it here, and give it its settings
-/// and its status in [`crate::api`].
+/// Every companion, in the order of reports. To add one: write its module, add it here, and add its settings and status
+/// to [`crate::api`].
 pub const ALL: [&dyn Companion; 3] =
     [&autoscaler::Autoscaling, &disruption_budget::DisruptionBudget, &database::Databases];
 
-/// Returns the objects that are followed for companions in the plain way.
+/// Returns the kinds of objects that are watched for companions.
 pub fn watched() -> impl Iterator<Item = &'static Watched> {
     ALL.into_iter().filter_map(Companion::watched)
 }
 
-/// The parts of a policy that are about companions.
+/// The sections of a policy for companions.
 pub const SECTIONS: [&dyn Section; ALL.len()] = {
     let mut sections: [&dyn Section; ALL.len()] = [ALL[0]; ALL.len()];
     let mut place = 1;
@@ -57,35 +57,35 @@ pub const SECTIONS: [&dyn Section; ALL.len()] = {
 /// The objects that a model server should have.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Companions {
-    /// What there should be of each, in the order of [`ALL`]; nothing of any where it is empty.
+    /// The desired state of each, in the order of [`ALL`]; if empty, none is wanted.
     wanted: Vec<Wanted>,
-    /// Its replicas, where they are more than its policy allows.
+    /// Its replicas, if there are more than its policy allows.
     pub held: Option<HeldReplicas>,
     /// How it reaches its database.
     pub binding: Option<Binding>,
-    /// Whether it comes before others that wait for a database.
-    pub turn: Precedence,
+    /// Its precedence among workloads that wait for a database.
+    pub precedence: Precedence,
 }
 
 impl Companions {
-    /// Returns what there should be of a companion.
+    /// Returns the desired state of a companion.
     #[must_use]
     pub fn of(&self, companion: &dyn Companion) -> &Wanted {
         self.wanted.get(plan::place(companion)).unwrap_or(&Wanted::Nothing)
     }
 
-    /// Returns each companion with what there should be of it.
+    /// Returns each companion with its desired state.
     pub fn each(&self) -> impl Iterator<Item = (&'static dyn Companion, &Wanted)> {
         ALL.into_iter().map(|companion| (companion, self.of(companion)))
     }
 
-    /// Names the objects around a workload that matter for its companions.
+    /// Returns the objects that are relevant to the companions of a workload.
     #[must_use]
     pub fn around(&self, workload: &Workload, facts: &Facts) -> Vec<Vec<ObjectRef>> {
         self.each().map(|(companion, wanted)| companion.around(workload, wanted, facts)).collect()
     }
 
-    /// Wants one companion and no others.
+    /// Creates a desired state with one companion and no others.
     #[cfg(any(test, feature = "test-util"))]
     #[must_use]
     pub fn with(companion: &dyn Companion, wanted: Wanted) -> Self {
@@ -95,33 +95,33 @@ impl Companions {
     }
 }
 
-/// Whether a companion should be there.
+/// The desired state of a companion.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Wanted {
     /// No policy asks for one.
     #[default]
     Nothing,
-    /// This one.
+    /// This object.
     Object(Value),
-    /// This one, which somebody else makes.
+    /// This object, which the user creates.
     Theirs(Value),
-    /// None: the workload's author says that something else takes its place.
+    /// None: the workload's author declines it by annotation.
     Declined,
-    /// None: the workload's author has another, or may have; a sentence says what tells so.
+    /// None: the workload has, or may have, one of its own. The message says why.
     Elsewhere(String),
-    /// A policy asks for one, but it cannot be had.
+    /// A policy asks for one, but it cannot be created.
     Impossible {
-        /// One word for why, as a condition has it.
+        /// The reason, as in a condition.
         reason: &'static str,
-        /// A sentence for people.
+        /// The message.
         message: String,
     },
 }
 
-/// Why a companion cannot be had: one word, as a condition has it, and a sentence for people.
+/// Why a companion cannot be created: the reason, as in a condition, and the message.
 pub type Problem = (&'static str, String);
 
-/// Plans the companions of a workload; `prior` is how it is led to its database.
+/// Plans the companions of a workload; `prior` is the existing binding to its database.
 #[must_use]
 pub fn wanted(
     workload: &Workload,
@@ -139,13 +139,13 @@ pub fn wanted(
     let scaling = autoscaler::Scaling::of(workload, recognised, effective, facts);
     Companions {
         held: scaling.and_then(|scaling| scaling.held(effective)),
-        turn: Precedence::of(workload, effective, facts, &wanted[plan::place(&database::Databases)]),
+        precedence: Precedence::of(workload, effective, facts, &wanted[plan::place(&database::Databases)]),
         binding: binding.ok().flatten(),
         wanted,
     }
 }
 
-/// Returns why the autoscaler that a policy asks for cannot be had, in a sentence.
+/// Returns why the autoscaler that a policy asks for cannot be created.
 #[must_use]
 pub fn autoscaler_problem(
     workload: &Workload,
@@ -158,7 +158,7 @@ pub fn autoscaler_problem(
     scaling.problem()
 }
 
-/// Returns the reference by which a companion is its workload's, and goes with it.
+/// Returns the owner reference by which a companion is deleted with its workload.
 fn owner(workload: &Workload) -> Value {
     json!({
         "apiVersion": workload.known_kind().api_version(), "kind": workload.kind(), "name": workload.name(), "uid": workload.uid(),
@@ -166,7 +166,7 @@ fn owner(workload: &Workload) -> Value {
     })
 }
 
-/// Returns the workload that Tidegate made an object for; none where it is somebody else's.
+/// Returns the workload that Tidegate created an object for, or `None` if Tidegate does not manage it.
 #[must_use]
 pub fn made_for(object: &Value) -> Option<WorkloadRef> {
     let metadata = &object["metadata"];
@@ -180,13 +180,14 @@ pub fn made_for(object: &Value) -> Option<WorkloadRef> {
 #[must_use]
 pub fn autoscaler_of(object: &Value, target: &WorkloadRef) -> Autoscaler {
     let is_for = |made_for: WorkloadRef| (&made_for.kind, &made_for.name) == (&target.kind, &target.name);
-    // A copy under another name is not ours.
-    let is_ours = names::is_autoscaler_of(object, &target.kind, &target.name) && made_for(object).is_some_and(is_for);
+    // A copy with another name is not managed by Tidegate.
+    let is_managed =
+        names::is_autoscaler_of(object, &target.kind, &target.name) && made_for(object).is_some_and(is_for);
     let read = if object["kind"] == SCALED_OBJECT { Autoscaler::from_scaled_object } else { Autoscaler::from_hpa };
-    read(object, is_ours)
+    read(object, is_managed)
 }
 
-/// Tells whether everything that is wanted is there, as far as it means the same; what else is there does not matter.
+/// Returns whether an object has all wanted fields, with equivalent values. Additional fields are ignored.
 #[must_use]
 pub fn contains(found: &Value, wanted: &Value) -> bool {
     Fields::for_object(wanted).contain(found, wanted)

@@ -1,6 +1,6 @@
-//! `decide`: everything that Tidegate does about one workload, as a function of what it is given.
+//! `decide`: everything that Tidegate does for one workload, as a pure function.
 //!
-//! No client, clock, environment, log or `async` below this line: the same input gives the same bytes in the webhook,
+//! There is no client, clock, environment, log or `async` in here: the same input gives the same output in the webhook,
 //! in the controller and on the command line.
 
 mod carry_over;
@@ -21,7 +21,7 @@ use serde_json::Value;
 
 pub use inject::Injection;
 pub use patch::between;
-pub use ratchet::{Excused, Verdict, Violation, Warning};
+pub use ratchet::{Exempted, Verdict, Violation, Warning};
 pub use receipt::{Entry, Receipt};
 
 use crate::companions::{self, Companions};
@@ -32,70 +32,64 @@ use crate::runtimes::Recognition;
 use crate::workload::{PriorBinding, Workload};
 use subject::Subject;
 
-/// What happens to a workload.
+/// The operation on a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// It is made.
+    /// The workload is created.
     Create,
-    /// It is changed.
+    /// The workload is updated.
     Update,
-    /// Nothing: it is looked at as it is stored.
+    /// None: the stored workload is checked.
     Observe,
 }
 
-/// One question to the engine.
+/// A request to the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// What happens.
+    /// The operation.
     pub operation: Operation,
-    /// The workload as it would become.
+    /// The workload as it is submitted.
     pub workload: Workload<'a>,
-    /// The workload as it is stored, for an update.
+    /// The stored workload, for an update.
     pub old: Option<Workload<'a>>,
-    /// Who asks.
+    /// The user who sends the request.
     pub user: User<'a>,
-    /// When: exceptions expire.
+    /// The time, by which exceptions expire.
     pub now: Timestamp,
 }
 
-/// All that follows from a request.
+/// The result of a request.
 #[derive(Debug, Default)]
 pub struct Decision {
-    /// What to change in the workload; empty where it is as it should be.
+    /// The changes to the workload; empty if there are none.
     pub patch: Patch,
-    /// What the author should know of the patch: one line each.
+    /// Notes on the patch for the user, one line each.
     pub notes: Vec<String>,
-    /// What the rules say of the workload, after the patch.
+    /// The result of the rules for the patched workload.
     pub verdict: Verdict,
-    /// The objects that belong to the workload once it is stored.
+    /// The companions of the workload once it is stored.
     pub companions: Companions,
-    /// What the workload would record of the injection.
+    /// The receipt of the injection.
     pub receipt: Option<Receipt>,
-    /// The runtime that was recognised.
+    /// The recognised runtime.
     pub runtime: Option<String>,
     /// The names of the policies that select the workload.
     pub policies: Vec<String>,
-    /// How many rules judge the workload.
+    /// The number of rules that check the workload.
     pub rules: usize,
-    /// Whether all of them only record: what they would refuse or warn of is among what is recorded.
+    /// Whether the enforcement is `audit`: all violations are only recorded.
     pub is_in_audit: bool,
-    /// Whether the workload was here before Tidegate, and nobody has changed or adopted it since: it has no companions.
+    /// Whether the workload existed before Tidegate and has not been changed or adopted since: it has no companions.
     pub is_unmanaged: bool,
-    /// The controller that keeps the workload as it wants it, and whom Tidegate leaves that to.
+    /// The controller that owns the workload, which Tidegate then does not change.
     pub controller: Option<String>,
 }
-
-/// The users on whose behalf the control plane takes things down; what they ask for is never refused.
-const COLLECTORS: [&str; 2] = [
-    "system:serviceaccount:kube-system:generic-garbage-collector",
-    "system:serviceaccount:kube-system:namespace-controller",
-];
 
 /// Decides one request. The same input always gives the same decision.
 #[must_use]
 pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decision {
     let evaluation = Evaluation::new(*request, policies, facts);
-    // Each is worked out here, to be taken out below.
+    // Fills the cells that are taken below.
     let _ = (evaluation.verdict(), evaluation.companions());
     Decision {
         patch: evaluation.patch(),
@@ -112,41 +106,41 @@ pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decisio
     }
 }
 
-/// A request, with what injection makes of its workload. All else that follows is worked out once, when it is first asked
-/// for: a webhook that changes objects does not check them.
+/// A request with its injection. All other results are computed once, on first use: the mutating webhook does not check
+/// objects.
 pub struct Evaluation<'a> {
     request: Request<'a>,
-    /// The workload as it is sent.
+    /// The workload as it is submitted.
     asked: Subject<'a>,
-    /// The workload as it is stored, for an update.
+    /// The stored workload, for an update.
     old: Option<Subject<'a>>,
     policies: &'a PolicySet,
     facts: &'a Facts,
-    /// The policies that the workload is under; none where nothing at all follows.
+    /// The policies that apply to the workload, merged; none if Tidegate ignores the workload.
     effective: Option<Arc<Effective>>,
-    /// Whether the workload is a model server; what is none is checked for that alone.
+    /// Whether the workload is labelled as a model server; others are only checked for being one.
     membership: Membership,
-    /// The controller that owns the workload: what it writes is not changed under its hands.
+    /// The controller that owns the workload, which is then not changed.
     controller: Option<String>,
     injected: Injected,
-    /// What is recognised in the workload as it should be stored.
+    /// What is recognised in the patched workload.
     recognition: OnceCell<Recognition>,
-    /// How its receipt then says that it is bound to its database.
+    /// The database binding of the patched workload, by its receipt.
     prior: OnceCell<PriorBinding>,
     verdict: OnceCell<Verdict>,
     companions: OnceCell<Companions>,
 }
 
-/// What injection does to a workload.
+/// The result of injection.
 #[derive(Default)]
 struct Injected {
     template: Option<Value>,
     replicas: Option<i64>,
     progress_deadline: Option<i64>,
     receipt: Option<Receipt>,
-    /// What was recognised, where it holds for the workload with what was injected.
+    /// What was recognised, if it is the same with the injected fields.
     recognition: Option<Recognition>,
-    /// Whether the workload was never admitted: a receipt on it is not ours.
+    /// Whether the workload was never admitted: a receipt on it is not Tidegate's.
     is_unmanaged: bool,
     notes: Vec<String>,
 }
@@ -162,14 +156,14 @@ impl<'a> Evaluation<'a> {
             Some(old) => (Membership::Leaving, old),
             None => (Membership::Never, request.workload),
         };
-        let under = Some(under).filter(|_| !is_on_its_way_out(&request, facts));
+        let under = Some(under).filter(|_| !is_being_removed(&request, facts));
         let effective = under.and_then(|workload| policies.resolve(&workload, facts));
         let controller = request.workload.controller();
         let effective = effective.filter(|effective| {
             membership != Membership::Never || controller.is_none() && asked.recognition(effective).is_known()
         });
-        let is_left_alone = membership != Membership::Member || controller.is_some();
-        let injecting = effective.as_ref().filter(|effective| !is_left_alone && effective.injects());
+        let is_not_changed = membership != Membership::Member || controller.is_some();
+        let injecting = effective.as_ref().filter(|effective| !is_not_changed && effective.injects());
         let injected = injecting.map(|effective| Injected::new(&request, &asked, old.as_ref(), effective, facts));
         let mut injected = injected.unwrap_or_default();
         Self {
@@ -189,7 +183,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Returns what is recognised in the workload as it should be stored.
+    /// Returns what is recognised in the patched workload.
     fn recognition(&self, effective: &Effective) -> &Recognition {
         match &self.injected.template {
             None => self.asked.recognition(effective),
@@ -197,13 +191,13 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Returns how the workload as it should be stored is bound to its database, by its receipt.
+    /// Returns the database binding of the patched workload, by its receipt.
     fn prior(&self) -> &PriorBinding {
         let receipt = self.injected.receipt.as_ref();
         self.prior.get_or_init(|| receipt::prior_binding(receipt, &self.workload()))
     }
 
-    /// Returns the workload as it should be stored.
+    /// Returns the patched workload.
     fn workload(&self) -> Workload<'_> {
         let mut workload = self.request.workload;
         if let Some(template) = &self.injected.template {
@@ -215,7 +209,7 @@ impl<'a> Evaluation<'a> {
         self.injected.replicas.map_or(workload, |replicas| workload.with_replicas(replicas))
     }
 
-    /// Returns what to change in the workload.
+    /// Returns the changes to the workload.
     #[must_use]
     pub fn patch(&self) -> Patch {
         let (asked, injected) = (&self.request.workload, &self.injected);
@@ -233,7 +227,7 @@ impl<'a> Evaluation<'a> {
         Patch(patch)
     }
 
-    /// Returns what the author should know of the patch.
+    /// Returns notes on the patch for the user.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.unknown_namespace().into_iter().collect();
@@ -247,25 +241,25 @@ impl<'a> Evaluation<'a> {
         {
             let recognised = self.recognition(effective).view(&workload);
             let problem = companions::autoscaler_problem(&workload, &recognised, effective, self.facts);
-            notes.extend(problem.map(|problem| format!("no autoscaler is made: {problem}")));
+            notes.extend(problem.map(|problem| format!("no autoscaler is created: {problem}")));
         }
         notes
     }
 
-    /// Tells the author that policies could not be chosen by a namespace that has not been seen: it may have been made a
-    /// moment ago.
+    /// Returns a note if the namespace is not in the cache, so that policies could not be selected by it: it may be
+    /// new.
     fn unknown_namespace(&self) -> Option<String> {
         let namespace = self.request.workload.namespace();
         let is_known = namespace.is_empty() || self.facts.namespaces.contains_key(namespace);
         (!is_known && self.membership == Membership::Member).then(|| {
             format!(
-                "namespace {namespace} has not been seen yet: policies for namespaces or environments were not asked; apply \
-                 again once it is there"
+                "namespace {namespace} not found: policies that select namespaces or environments were not \
+                 applied; apply the workload again once the namespace exists"
             )
         })
     }
 
-    /// Checks the workload as it should be stored.
+    /// Checks the patched workload.
     #[must_use]
     pub fn verdict(&self) -> &Verdict {
         self.verdict.get_or_init(|| {
@@ -294,8 +288,7 @@ impl<'a> Evaluation<'a> {
         ratchet::check(&context, self.old.as_ref())
     }
 
-    /// Plans the objects that belong to the workload. Only one that was admitted with a receipt has any: nobody is adopted
-    /// by surprise.
+    /// Plans the companions of the workload. Only a workload with a receipt has any: Tidegate adopts none unasked.
     #[must_use]
     pub fn companions(&self) -> &Companions {
         self.companions.get_or_init(|| {
@@ -307,55 +300,55 @@ impl<'a> Evaluation<'a> {
         })
     }
 
-    /// Returns the autoscaler that somebody else made for the workload; Tidegate makes none beside it.
+    /// Returns an autoscaler of the workload that Tidegate does not manage; Tidegate then creates none.
     #[must_use]
     pub fn autoscaler_of_others(&self) -> Option<&Autoscaler> {
         self.facts.autoscalers_of(&self.request.workload.reference()).iter().find(|found| !found.ours)
     }
 
-    /// Returns a workload that has, or gets, a receipt, with the policies that it is under.
+    /// Returns the patched workload and its policies if it has, or gets, a receipt.
     fn admitted(&self) -> Option<(Workload<'_>, &Effective)> {
         self.injected.receipt.as_ref()?;
         Some((self.workload(), self.effective.as_ref()?))
     }
 
-    /// Returns what the workload would record of the injection; none where nothing was ever injected.
+    /// Returns the receipt of the injection; none if the workload was never admitted.
     #[must_use]
     pub fn receipt(&self) -> Option<&Receipt> {
         self.injected.receipt.as_ref()
     }
 
-    /// Returns the workload as it should be stored, as JSON.
+    /// Returns the patched workload as JSON.
     ///
     /// # Panics
-    /// Never: a patch fits the object that it was made for.
+    /// Never: the patch was computed for this object.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut object = self.request.workload.object().clone();
-        json_patch::patch(&mut object, &self.patch()).expect("a patch fits the object that it was made for");
+        json_patch::patch(&mut object, &self.patch()).expect("the patch was computed for this object");
         object
     }
 
-    /// Returns the runtime that is recognised in the workload.
+    /// Returns the recognised runtime of the workload.
     #[must_use]
     pub fn runtime(&self) -> Option<&str> {
         let effective = self.effective.as_ref().filter(|_| self.membership != Membership::Leaving)?;
         self.recognition(effective).name()
     }
 
-    /// Tells whether the workload is no model server by its labels, nor was one before.
+    /// Returns whether the workload is not labelled as a model server, and was not before.
     #[must_use]
     pub fn is_unlabelled(&self) -> bool {
         self.membership == Membership::Never
     }
 
-    /// Tells whether the workload was here before Tidegate, and nobody has changed or adopted it since.
+    /// Returns whether the workload existed before Tidegate and has not been changed or adopted since.
     #[must_use]
     pub fn is_unmanaged(&self) -> bool {
         self.injected.is_unmanaged
     }
 
-    /// Returns the policies that the workload is under, as one.
+    /// Returns the policies that apply to the workload, merged.
     #[must_use]
     pub fn effective(&self) -> Option<&Effective> {
         self.effective.as_deref()
@@ -383,7 +376,7 @@ impl Injected {
             carry_over::Template::Fresh(template) => {
                 injected.notes.extend(effective.problems());
                 let prior = prior_binding(asked, old, facts);
-                let fresh = inject::afresh(asked, template, effective, facts, &prior);
+                let fresh = inject::into_template(asked, template, effective, facts, &prior);
                 injected.notes.extend(fresh.notes);
                 injected.recognition = fresh.recognition;
                 (injected.template, injected.receipt) = (Some(fresh.template), Some(fresh.receipt));
@@ -401,20 +394,19 @@ impl Injected {
     }
 }
 
-/// Returns how a workload was bound to its database before a request: one that is created again finds the database that was
-/// created for it.
+/// Returns how a workload was bound to its database before a request: a recreated workload uses its previous database.
 fn prior_binding(asked: &Subject, old: Option<&Subject>, facts: &Facts) -> PriorBinding {
     match old {
-        Some(old) => old.prior().clone().before(),
-        None => PriorBinding::again(facts.databases_of(&asked.workload.reference()).next().is_some()),
+        Some(old) => old.prior().clone().without_injected(),
+        None => PriorBinding::recreated(facts.databases_of(&asked.workload.reference()).next().is_some()),
     }
 }
 
-/// A workload that is deleted, in a namespace that is, or that the control plane is clearing away.
-fn is_on_its_way_out(request: &Request, facts: &Facts) -> bool {
+/// Returns whether the workload or its namespace is being deleted, or the control plane garbage-collects the workload.
+fn is_being_removed(request: &Request, facts: &Facts) -> bool {
     request.workload.is_being_deleted()
         || facts.is_terminating(request.workload.namespace())
-        || COLLECTORS.contains(&request.user.name)
+        || request.user.is_garbage_collector()
 }
 
 #[cfg(test)]
@@ -455,7 +447,7 @@ mod tests {
         decided(spec(enforcement), object, None, "jane", &facts())
     }
 
-    /// Tells whether nothing at all follows from a request.
+    /// Returns whether a request has no effect.
     fn is_nothing(decision: &Decision) -> bool {
         decision.patch.is_empty()
             && decision.verdict.allows()
@@ -466,26 +458,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_its_way_out_is_let_go() {
+    fn ignores_workloads_that_are_being_deleted() {
         let old = with_container(&json!({}));
-        let on = |object: &Value, user: &str, facts: &Facts| decided(spec("enforce"), object, Some(&old), user, facts);
-        assert!(!on(&violating(), "jane", &facts()).verdict.allows());
+        let updated =
+            |object: &Value, user: &str, facts: &Facts| decided(spec("enforce"), object, Some(&old), user, facts);
+        assert!(!updated(&violating(), "jane", &facts()).verdict.allows());
         let mut deleted = violating();
         deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        assert!(is_nothing(&on(&deleted, "jane", &facts())));
+        assert!(is_nothing(&updated(&deleted, "jane", &facts())));
         let terminating = Namespace { terminating: true, ..Namespace::default() };
         let facts_then = Facts { namespaces: [("ml".into(), terminating)].into(), ..facts() };
-        assert!(is_nothing(&on(&violating(), "jane", &facts_then)));
+        assert!(is_nothing(&updated(&violating(), "jane", &facts_then)));
         for collector in ["generic-garbage-collector", "namespace-controller"] {
             let user = format!("system:serviceaccount:kube-system:{collector}");
-            assert!(is_nothing(&on(&violating(), &user, &facts())), "{user}");
+            assert!(is_nothing(&updated(&violating(), &user, &facts())), "{user}");
             let other = format!("system:serviceaccount:ml:{collector}");
-            assert!(!on(&violating(), &other, &facts()).verdict.allows(), "{other}");
+            assert!(!updated(&violating(), &other, &facts()).verdict.allows(), "{other}");
         }
     }
 
     #[test]
-    fn a_policy_in_audit_changes_refuses_and_makes_nothing() {
+    fn a_policy_in_audit_only_records() {
         let decision = created("audit", &violating());
         assert!(
             decision.patch.is_empty()
@@ -494,12 +487,12 @@ mod tests {
                 && decision.notes.is_empty()
         );
         assert_eq!((decision.receipt, decision.companions), (None, Companions::default()));
-        let audited: Vec<&str> = decision.verdict.recorded.iter().map(|violation| &*violation.rule).collect();
-        assert_eq!(audited, ["floating-tag", "missing-memory-limit"]);
+        let recorded: Vec<&str> = decision.verdict.recorded.iter().map(|violation| &*violation.rule).collect();
+        assert_eq!(recorded, ["floating-tag", "missing-memory-limit"]);
     }
 
     #[test]
-    fn what_another_controller_owns_is_left_to_it() {
+    fn ignores_workloads_that_a_controller_owns() {
         let mut object = violating();
         let owner = |controller: bool| json!([{"kind": "InferenceService", "name": "api", "controller": controller}]);
         object["metadata"]["ownerReferences"] = owner(true);
@@ -507,7 +500,7 @@ mod tests {
         assert!(decision.patch.is_empty() && decision.verdict.allows() && decision.companions == Companions::default());
         assert_eq!(decision.controller.as_deref(), Some("InferenceService api"));
         object["metadata"]["ownerReferences"] = owner(false);
-        assert!(!created("enforce", &object).verdict.allows(), "who only collects it does not write it");
+        assert!(!created("enforce", &object).verdict.allows(), "an owner that is not the controller");
     }
 
     #[test]
@@ -520,43 +513,43 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_was_not_seen_is_told_of() {
+    fn notes_an_unknown_namespace() {
         let object = with_container(&json!({"image": "api:1"}));
-        let told = |facts: &Facts| decided(spec("warn"), &object, None, "jane", facts).notes;
-        assert!(told(&facts()).is_empty());
-        let unseen = told(&Facts { namespaces: [].into(), ..facts() });
-        assert!(unseen.len() == 1 && unseen[0].contains("namespace ml has not been seen yet"), "{unseen:?}");
+        let notes = |facts: &Facts| decided(spec("warn"), &object, None, "jane", facts).notes;
+        assert!(notes(&facts()).is_empty());
+        let unknown = notes(&Facts { namespaces: [].into(), ..facts() });
+        assert!(unknown.len() == 1 && unknown[0].contains("namespace ml not found"), "{unknown:?}");
     }
 
     #[test]
-    fn a_policy_that_is_not_in_force_is_told_of_to_those_it_would_be_for() {
+    fn notes_an_invalid_policy_on_workloads_that_it_selects() {
         let object = with_container(&json!({"image": "api:1"}));
         let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
         let request = Request { operation: Operation::Create, workload, old: None, user: User::default(), now };
-        let told_by = |spec: Value| {
+        let notes_with = |spec: Value| {
             let policy =
                 json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {}, "spec": spec});
             let policy = serde_json::from_value(policy).unwrap();
             let set = policies(&[]).with_invalid(vec![InvalidPolicy::new("broken", Some(&policy), "there is no rule")]);
             decide(&request, &set, &facts()).notes
         };
-        let told = |selected: &str| {
-            told_by(json!({"match": {"selector": {"matchLabels": {LABEL: selected}}}, "rules": {"no-such": {}}}))
+        let notes = |selected: &str| {
+            notes_with(json!({"match": {"selector": {"matchLabels": {LABEL: selected}}}, "rules": {"no-such": {}}}))
         };
-        assert_eq!(told("model-server"), ["policy broken makes no sense, so it is not in force: there is no rule"]);
-        assert!(told("web").is_empty());
+        assert_eq!(notes("model-server"), [r#"invalid policy "broken" is not applied: there is no rule"#]);
+        assert!(notes("web").is_empty());
         let in_audit = |prod: &str| {
-            told_by(
+            notes_with(
                 json!({"enforcement": "audit", "environments": {"prod": {"enforcement": prod}}, "rules": {"no-such": {}}}),
             )
         };
-        assert_eq!((in_audit("off").len(), in_audit("warn").len()), (0, 1), "what only records tells nobody");
+        assert_eq!((in_audit("off").len(), in_audit("warn").len()), (0, 1), "no note where all is only recorded");
         let any = policies(&[]).with_invalid(vec![InvalidPolicy::new("broken", None, "it cannot be read")]);
         assert_eq!(decide(&request, &any, &facts()).notes.len(), 1);
     }
 
     #[test]
-    fn a_receipt_that_somebody_made_up_is_taken_off() {
+    fn removes_a_forged_receipt() {
         let object = with_container(&json!({}));
         let admitted = created("warn", &object).receipt.unwrap();
         let mut forged = object.clone();
@@ -569,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_is_taken_off_is_judged_and_nothing_is_changed() {
+    fn checks_but_does_not_change_a_workload_whose_label_is_removed() {
         let mut other = violating();
         let old = other.clone();
         other["metadata"]["labels"] = json!({});
@@ -577,15 +570,15 @@ mod tests {
         let found: Vec<&str> = decision.verdict.violations.iter().map(|violation| &*violation.rule).collect();
         assert_eq!((decision.patch.len(), &found[..]), (0, &["model-server-label-removed"][..]));
         let back = decided(spec("enforce"), &old, Some(&other), "jane", &facts());
-        assert!(back.verdict.allows() && back.receipt.is_none(), "putting it on is no change of the template");
+        assert!(back.verdict.allows() && back.receipt.is_none(), "adding the label does not change the template");
     }
 
     #[test]
-    fn companions_are_for_what_was_admitted_and_has_a_name() {
+    fn plans_companions_for_admitted_workloads_with_a_name() {
         let object = with_container(&json!({}));
         assert!(matches!(created("warn", &object).companions.of(&Autoscaling), Wanted::Object(_)));
-        let there_before = decided(spec("warn"), &object, Some(&object), "jane", &facts());
-        assert_eq!(there_before.companions, Companions::default());
+        let existing = decided(spec("warn"), &object, Some(&object), "jane", &facts());
+        assert_eq!(existing.companions, Companions::default());
         let mut unnamed = object;
         unnamed["metadata"]["name"] = json!("");
         assert_eq!(created("warn", &unnamed).companions, Companions::default());

@@ -1,43 +1,84 @@
-//! Short digests that stay the same from release to release: for receipts and for names that must be cut.
+//! Short digests that are the same in every release, for receipts and truncated names.
+
+use std::fmt;
 
 use serde_json::Value;
 use siphasher::sip::SipHasher24;
 
-/// Returns eight hexadecimal digits for a text.
-#[must_use]
-pub fn of_text(text: &str) -> String {
-    hexadecimal(text.as_bytes(), 8)
+/// A digest of eight hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest(u32);
+
+/// A digest of sixteen hexadecimal digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LongDigest(u64);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
 }
 
-/// Returns eight hexadecimal digits for a value, whatever the order of its fields.
+impl fmt::Display for LongDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Digest {
+    /// The number of digits.
+    pub const LENGTH: usize = 8;
+
+    /// Parses a displayed digest; none if the text is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        digits(text, Self::LENGTH).and_then(|digits| u32::from_str_radix(digits, 16).ok()).map(Self)
+    }
+}
+
+impl LongDigest {
+    /// Parses a displayed digest; none if the text is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        digits(text, 16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).map(Self)
+    }
+}
+
+/// Returns the text if it consists of `count` hexadecimal digits.
+fn digits(text: &str, count: usize) -> Option<&str> {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    (text.len() == count && text.bytes().all(is_digit)).then_some(text)
+}
+
+/// Returns the digest of a text.
 #[must_use]
-pub fn of_value(value: &Value) -> String {
+pub fn of_text(text: &str) -> Digest {
+    short(SipHasher24::new().hash(text.as_bytes()))
+}
+
+/// Returns the digest of a value, whatever the order of its fields.
+#[must_use]
+pub fn of_value(value: &Value) -> Digest {
     let mut bytes = Vec::with_capacity(32);
     feed(&mut bytes, value);
-    hexadecimal(&bytes, 8)
+    short(SipHasher24::new().hash(&bytes))
 }
 
-/// Returns sixteen hexadecimal digits for a pod template, whatever the order of its fields and whether what is empty in
-/// it is left out: the API server writes `resources: {}` and `creationTimestamp: null` where nothing was said.
+/// Returns the digest of a pod template, whatever the order of its fields. Empty fields are ignored: the API server
+/// writes `resources: {}` and `creationTimestamp: null` if they are not set.
 #[must_use]
-pub fn of_template(template: &Value) -> String {
+pub fn of_template(template: &Value) -> LongDigest {
     let mut bytes = Vec::with_capacity(4096);
     feed(&mut bytes, template);
-    hexadecimal(&bytes, 16)
+    LongDigest(SipHasher24::new().hash(&bytes))
 }
 
-/// Returns the first digits, of sixteen, of a digest of bytes.
-fn hexadecimal(bytes: &[u8], digits: usize) -> String {
-    let mut digest = SipHasher24::new().hash(bytes);
-    let mut text = String::with_capacity(digits);
-    for _ in 0..digits {
-        digest = digest.rotate_left(4);
-        text.push(char::from(b"0123456789abcdef"[(digest & 0xf) as usize]));
-    }
-    text
+/// Returns the first eight of sixteen digits.
+fn short(digest: u64) -> Digest {
+    Digest((digest >> 32) as u32)
 }
 
-/// Writes a value without what is empty in it; each part is told from its neighbours by a tag and an end.
+/// Writes a value without empty fields; each part has a tag and an end marker, so that the result is unambiguous.
 fn feed(bytes: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Null => bytes.push(b'0'),
@@ -54,7 +95,7 @@ fn feed(bytes: &mut Vec<u8>, value: &Value) {
         Value::Object(fields) => {
             bytes.push(b'{');
             // `serde_json` keeps the fields of an object sorted by name.
-            for (name, value) in fields.iter().filter(|(name, value)| !is_hollow(name, value)) {
+            for (name, value) in fields.iter().filter(|(name, value)| !is_ignored(name, value)) {
                 feed_text(bytes, b'k', name);
                 feed(bytes, value);
             }
@@ -69,9 +110,9 @@ fn feed_text(bytes: &mut Vec<u8>, tag: u8, text: &str) {
     bytes.push(0xff);
 }
 
-/// The fields of a pod template that say the same as `{}` as when they are left out. Others do not: an empty
-/// `namespaceSelector` selects every namespace, an absent one none but the pod's own.
-const HOLLOW_WHEN_EMPTY: [&str; 9] = [
+/// The fields of a pod template for which `{}` means the same as no field. Others differ: an empty `namespaceSelector`
+/// selects every namespace, a missing one only the pod's own.
+const IGNORED_WHEN_EMPTY: [&str; 9] = [
     "annotations",
     "labels",
     "limits",
@@ -83,13 +124,13 @@ const HOLLOW_WHEN_EMPTY: [&str; 9] = [
     "startupProbe",
 ];
 
-/// Tells whether a field says nothing.
-fn is_hollow(name: &str, value: &Value) -> bool {
+/// Returns whether a field means the same as no field.
+fn is_ignored(name: &str, value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => {
-            HOLLOW_WHEN_EMPTY.contains(&name) && fields.iter().all(|(name, value)| is_hollow(name, value))
+            IGNORED_WHEN_EMPTY.contains(&name) && fields.iter().all(|(name, value)| is_ignored(name, value))
         }
         _ => false,
     }
@@ -102,20 +143,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_empty_does_not_count() {
-        let said = json!({"metadata": {"creationTimestamp": null}, "spec": {"resources": {"limits": {}}, "a": 1}});
-        assert_eq!(of_template(&said), of_template(&json!({"spec": {"a": 1}})));
+    fn ignores_empty_fields() {
+        let with_empty =
+            json!({"metadata": {"creationTimestamp": null}, "spec": {"resources": {"limits": {}}, "a": 1}});
+        assert_eq!(of_template(&with_empty), of_template(&json!({"spec": {"a": 1}})));
     }
 
     #[test]
-    fn what_means_something_when_empty_counts() {
+    fn keeps_empty_fields_with_a_meaning() {
         let term = |selector: Value| json!({"spec": {"affinity": {"namespaceSelector": selector}}});
         assert_ne!(of_template(&term(json!({}))), of_template(&term(json!(null))));
         assert_ne!(of_template(&json!({"volumes": [{"emptyDir": {}}]})), of_template(&json!({"volumes": [{}]})));
     }
 
     #[test]
-    fn neighbours_are_told_apart() {
+    fn adjacent_values_are_distinct() {
         assert_ne!(of_value(&json!(["ab", "c"])), of_value(&json!(["a", "bc"])));
         assert_ne!(of_value(&json!("1")), of_value(&json!(1)));
         assert_ne!(of_value(&json!([[], 1])), of_value(&json!([1])));
@@ -123,7 +165,8 @@ mod tests {
 
     #[test]
     fn digests_are_the_same_in_every_release() {
-        assert_eq!(of_text("ai-model-serving"), "8ecaa987");
-        assert_eq!(of_template(&json!({"spec": {"containers": [{"name": "a"}]}})), "297d1e4fb8fbcca2");
+        assert_eq!(of_text("ai-model-serving").to_string(), "8ecaa987");
+        let template = json!({"spec": {"containers": [{"name": "a"}]}});
+        assert_eq!(of_template(&template).to_string(), "297d1e4fb8fbcca2");
     }
 }

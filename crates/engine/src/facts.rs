@@ -1,4 +1,4 @@
-//! What a decision may know of the cluster. Shells gather it from watches or files; rules only read it.
+//! The state of the cluster that decisions use. It is collected from watches or files; rules only read it.
 
 mod shared_map;
 
@@ -20,32 +20,33 @@ use crate::workload::WorkloadRef;
 /// The databases of a namespace, by provider and name.
 pub type Databases = BTreeMap<(DatabaseProvider, String), Database>;
 
-/// All that is known of the cluster at the time of a decision. It is cheap to clone, and so is to change it while somebody
-/// holds a clone: whoever decides for long works on the facts as they were when it began, and holds up nobody who notes new
-/// ones.
+/// The known state of the cluster at the time of a decision. It is cheap to clone, and to change while clones exist: a
+/// long decision works on a clone and does not block updates.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Namespaces by name.
     pub namespaces: SharedMap<String, Namespace>,
-    /// Autoscalers by the workload that they scale; those among them that others made to do their work do not count.
+    /// Autoscalers by the workload that they scale, without those that another autoscaler created.
     pub autoscalers: SharedMap<WorkloadRef, Vec<Autoscaler>>,
-    /// The names of the HorizontalPodAutoscalers that KEDA made for its ScaledObjects, by the workload that they scale.
+    /// The names of the HorizontalPodAutoscalers that KEDA created for its ScaledObjects, by the workload that they
+    /// scale.
     pub derived_autoscalers: SharedMap<WorkloadRef, BTreeSet<String>>,
     /// Databases by namespace, then by provider and name.
     pub databases: SharedMap<String, Arc<Databases>>,
-    /// By workload: the databases that its pods, of which there are some, are led to, by provider and name.
+    /// The databases, by provider and name, to which the existing pods of each workload are bound.
     pub used_databases: SharedMap<WorkloadRef, Vec<(DatabaseProvider, String)>>,
-    /// The workloads whose pods are led to a database that is not there yet, each with the most that its namespace may have.
+    /// The workloads whose pods are bound to a database that does not exist yet, each with the maximum number of
+    /// databases of its namespace.
     pub awaiting: SharedMap<WorkloadRef, usize>,
-    /// The major versions of PostgreSQL that Zalando's postgres-operator offers; none where that is not known.
+    /// The major versions of PostgreSQL that Zalando's postgres-operator offers; none if unknown.
     pub zalando_versions: BTreeSet<String>,
     /// PersistentVolumeClaims by namespace, then by name.
     pub claims: SharedMap<String, SharedMap<String, Claim>>,
-    /// Which pods PodDisruptionBudgets are for, by namespace; none where nobody looked for any.
+    /// The pod selectors of PodDisruptionBudgets, by namespace and name; none if these are not known.
     pub budgets: Option<SharedMap<String, SharedMap<String, PodSelector>>>,
     /// The names of Services, by namespace.
     pub services: SharedMap<String, Arc<BTreeSet<String>>>,
-    /// Which APIs are served.
+    /// The APIs that are served.
     pub apis: Apis,
 }
 
@@ -56,13 +57,13 @@ impl Facts {
         self.autoscalers.get(workload).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns the workloads with an autoscaler of Tidegate's that may make more replicas than these.
+    /// Returns the workloads with an autoscaler of Tidegate whose maximum is above a number of replicas.
     pub fn scaled_above(&self, replicas: i64) -> impl Iterator<Item = &WorkloadRef> {
         let is_above = move |found: &Autoscaler| found.ours && found.max > replicas;
         self.autoscalers.iter().filter(move |(_, found)| found.iter().any(is_above)).map(|(workload, _)| workload)
     }
 
-    /// Tells whether all workloads of the namespace are model servers.
+    /// Returns whether all workloads of the namespace are model servers.
     #[must_use]
     pub fn is_for_model_servers(&self, namespace: &str) -> bool {
         self.namespaces.get(namespace).is_some_and(Namespace::is_for_model_servers)
@@ -74,14 +75,14 @@ impl Facts {
         self.claims.get(namespace)?.get(name)
     }
 
-    /// Tells whether a PodDisruptionBudget is for pods with these labels; none where nobody looked for any.
+    /// Returns whether a PodDisruptionBudget selects pods with these labels; none if budgets are not known.
     #[must_use]
     pub fn has_budget(&self, namespace: &str, labels: &Value) -> Option<bool> {
         let inside = self.budgets.as_ref()?.get(namespace);
         Some(inside.is_some_and(|inside| inside.values().any(|selector| selector.selects(labels))))
     }
 
-    /// Returns the names of the PodDisruptionBudgets that are for pods with these labels, in their order.
+    /// Returns the names of the PodDisruptionBudgets that select pods with these labels, sorted.
     pub fn budgets_for<'f>(&'f self, namespace: &str, labels: &'f Value) -> impl Iterator<Item = &'f str> + use<'f> {
         let inside = self.budgets.as_ref().and_then(|budgets| budgets.get(namespace)).into_iter().flatten();
         let names = inside.filter(|(_, selector)| selector.selects(labels)).map(|(name, _)| name.as_str());
@@ -99,21 +100,21 @@ impl Facts {
         self.databases.get(namespace)?.get(&(provider, name.to_owned()))
     }
 
-    /// Returns the databases that Tidegate made for a workload.
+    /// Returns the databases that Tidegate created for a workload.
     pub fn databases_of(&self, workload: &WorkloadRef) -> impl Iterator<Item = DatabaseOf<'_>> {
         let inside = self.databases.get(&workload.namespace).into_iter().flat_map(|inside| inside.iter());
         let found = inside.filter(|(_, found)| found.is_for(workload));
         found.map(|((provider, name), _)| DatabaseOf { provider: *provider, name })
     }
 
-    /// Returns how many databases Tidegate has made in a namespace.
+    /// Returns the number of databases that Tidegate created in a namespace.
     #[must_use]
     pub fn databases_made_in(&self, namespace: &str) -> usize {
         let inside = self.databases.get(namespace).into_iter().flat_map(|inside| inside.iter());
         inside.filter(|(_, found)| found.made_for.is_some()).count()
     }
 
-    /// Returns how many others of a workload's namespace are led to databases for which there would be a place.
+    /// Returns the number of other workloads in the namespace that wait for a database within the maximum.
     #[must_use]
     pub fn awaiting_beside(&self, workload: &WorkloadRef) -> usize {
         let made = self.databases_made_in(&workload.namespace);
@@ -122,7 +123,7 @@ impl Facts {
         beside.filter(|(other, most)| made < **most && self.databases_of(other).next().is_none()).count()
     }
 
-    /// Returns the workloads, there or not, that Tidegate made databases for.
+    /// Returns the workloads, existing or deleted, for which Tidegate created databases.
     pub fn with_database(&self) -> impl Iterator<Item = WorkloadRef> {
         let all =
             self.databases.iter().flat_map(|(namespace, inside)| inside.values().map(move |found| (namespace, found)));
@@ -132,7 +133,7 @@ impl Facts {
         })
     }
 
-    /// Notes that an autoscaler no longer scales a workload.
+    /// Records that an autoscaler no longer scales a workload.
     pub fn forget_autoscaler(&mut self, workload: &WorkloadRef, kind: &str, name: &str) {
         let Some(known) = self.autoscalers.get_mut(workload) else { return };
         known.retain(|autoscaler| (&*autoscaler.kind, &*autoscaler.name) != (kind, name));
@@ -141,7 +142,7 @@ impl Facts {
         }
     }
 
-    /// Notes that an autoscaler that KEDA made no longer scales a workload.
+    /// Records that an autoscaler that KEDA created no longer scales a workload.
     pub fn forget_derived_autoscaler(&mut self, workload: &WorkloadRef, name: &str) {
         let Some(known) = self.derived_autoscalers.get_mut(workload) else { return };
         known.remove(name);
@@ -150,14 +151,14 @@ impl Facts {
         }
     }
 
-    /// Tells whether everything in the namespace is on its way out.
+    /// Returns whether the namespace is being deleted.
     #[must_use]
     pub fn is_terminating(&self, namespace: &str) -> bool {
         self.namespaces.get(namespace).is_some_and(|found| found.terminating)
     }
 }
 
-/// A namespace, as far as policies care.
+/// The properties of a namespace that policies use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
     /// Its labels.
@@ -167,7 +168,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Tells whether all workloads in it are model servers.
+    /// Returns whether all workloads in it are model servers.
     #[must_use]
     pub fn is_for_model_servers(&self) -> bool {
         let (label, all) = MODEL_SERVERS_LABEL;
@@ -175,20 +176,36 @@ impl Namespace {
     }
 }
 
-/// Who asks, as the API server knows them; nobody where a workload is only looked at.
+/// The users of the garbage collector and the namespace controller, if kube-controller-manager runs with one service
+/// account per controller.
+///
+/// <https://kubernetes.io/docs/reference/access-authn-authz/rbac/#controller-roles>
+const GARBAGE_COLLECTORS: [&str; 2] = [
+    "system:serviceaccount:kube-system:generic-garbage-collector",
+    "system:serviceaccount:kube-system:namespace-controller",
+];
+
+/// The user of a request; empty if there is no request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct User<'a> {
-    /// Their name.
+    /// The user's name.
     pub name: &'a str,
-    /// Their groups.
+    /// The user's groups.
     pub groups: &'a [Cow<'a, str>],
 }
 
 impl<'a> User<'a> {
-    /// Returns a user who is in no group.
+    /// Returns a user without groups.
     #[must_use]
     pub fn named(name: &'a str) -> Self {
         Self { name, groups: &[] }
+    }
+
+    /// Returns whether this is a Kubernetes controller that deletes dependents of deleted objects. Its requests are
+    /// never denied.
+    #[must_use]
+    pub fn is_garbage_collector(&self) -> bool {
+        GARBAGE_COLLECTORS.contains(&self.name)
     }
 }
 
@@ -202,18 +219,18 @@ pub struct Autoscaler {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// The least number of replicas that it keeps.
+    /// The minimum number of replicas.
     pub min: i64,
-    /// The most replicas that it makes.
+    /// The maximum number of replicas.
     pub max: i64,
-    /// Whether Tidegate made it for this workload.
+    /// Whether Tidegate created it for this workload.
     pub ours: bool,
-    /// What it scales on.
+    /// Its metrics.
     pub metrics: Vec<Metric>,
 }
 
 impl Autoscaler {
-    /// Reads a HorizontalPodAutoscaler; `ours` where Tidegate made it.
+    /// Reads a HorizontalPodAutoscaler; `ours` if Tidegate created it.
     #[must_use]
     pub fn from_hpa(hpa: &Value, ours: bool) -> Self {
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
@@ -228,7 +245,8 @@ impl Autoscaler {
         }
     }
 
-    /// Tells whether KEDA made a HorizontalPodAutoscaler for one of its ScaledObjects, which is the autoscaler that counts.
+    /// Returns whether KEDA created a HorizontalPodAutoscaler for a ScaledObject, which is then the relevant
+    /// autoscaler.
     #[must_use]
     pub fn is_derived(object: &Value) -> bool {
         let owners = object["metadata"]["ownerReferences"].as_array().map_or(&[][..], Vec::as_slice);
@@ -237,8 +255,8 @@ impl Autoscaler {
         owners.iter().any(|owner| owner["kind"] == SCALED_OBJECT && is_keda(owner))
     }
 
-    /// Returns the workload that an autoscaler scales, whatever version of its API it names; none of a kind that cannot be a model
-    /// server. KEDA means a Deployment where nothing is said.
+    /// Returns the workload that an autoscaler scales, whatever its API version; none if its kind cannot be a model
+    /// server. KEDA's default is a Deployment.
     #[must_use]
     pub fn target(object: &Value) -> Option<WorkloadRef> {
         let target = &object["spec"]["scaleTargetRef"];
@@ -252,7 +270,7 @@ impl Autoscaler {
         })
     }
 
-    /// Reads a ScaledObject of KEDA; `ours` where Tidegate made it. What it measures is KEDA's business.
+    /// Reads a ScaledObject of KEDA, without its triggers; `ours` if Tidegate created it.
     #[must_use]
     pub fn from_scaled_object(object: &Value, ours: bool) -> Self {
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
@@ -267,14 +285,14 @@ impl Autoscaler {
         }
     }
 
-    /// Returns it as people write it, such as `HorizontalPodAutoscaler/api`.
+    /// Returns its kind and name, such as `HorizontalPodAutoscaler/api`.
     #[must_use]
     pub fn reference(&self) -> String {
         format!("{}/{}", self.kind, self.name)
     }
 }
 
-/// Returns the metrics of a HorizontalPodAutoscaler; CPU where it names none, as the API server has it, or is of
+/// Returns the metrics of a HorizontalPodAutoscaler. The default is CPU, as in the API server, also for
 /// `autoscaling/v1`.
 fn metrics_of(spec: &Value) -> Vec<Metric> {
     let named: Vec<Metric> = spec["metrics"].as_array().into_iter().flatten().map(Metric::read).collect();
@@ -285,14 +303,14 @@ fn metrics_of(spec: &Value) -> Vec<Metric> {
     vec![Metric { kind: text("Resource"), name: text("cpu"), container: None, target: text("Utilization") }]
 }
 
-/// One metric of an autoscaler, as far as rules care.
+/// The properties of an autoscaler's metric that rules use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metric {
     /// Its type, such as `Resource`.
     pub kind: String,
-    /// The resource or metric that is measured.
+    /// The name of the resource or metric.
     pub name: String,
-    /// The container that it is of, for `ContainerResource`.
+    /// The container, for `ContainerResource`.
     pub container: Option<String>,
     /// `Utilization`, `Value` or `AverageValue`.
     pub target: String,
@@ -318,7 +336,7 @@ impl Metric {
         }
     }
 
-    /// Tells whether the use of a container is compared with what it requests.
+    /// Returns whether it compares the usage of a container with its request.
     #[must_use]
     pub fn needs_request_of(&self, container: &str) -> bool {
         let counts = match &*self.kind {
@@ -329,17 +347,17 @@ impl Metric {
         counts && self.target == "Utilization"
     }
 
-    /// Tells whether it is the use of a resource by all containers or one of them.
+    /// Returns whether it measures the usage of a resource, by all containers or one.
     #[must_use]
     pub fn is_of_resource(&self, resource: &str) -> bool {
         matches!(&*self.kind, "Resource" | "ContainerResource") && self.name == resource
     }
 }
 
-/// A PersistentVolumeClaim, as far as rules care.
+/// The properties of a PersistentVolumeClaim that rules use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// How it may be mounted, such as `ReadWriteOnce`.
+    /// Its access modes, such as `ReadWriteOnce`.
     pub access_modes: Vec<String>,
 }
 
@@ -352,19 +370,19 @@ impl Claim {
     }
 }
 
-/// Which pods something is for; without a selector, none.
+/// The selector of an object's pods; without one, no pods.
 #[derive(Clone, Debug, Default)]
 pub struct PodSelector(Option<Selector>);
 
 impl PodSelector {
-    /// Reads `spec.selector` of an object. What makes no sense selects nothing.
+    /// Reads `spec.selector` of an object. An invalid selector selects nothing.
     #[must_use]
     pub fn read(object: &Value) -> Self {
         let selector = meta::LabelSelector::deserialize(&object["spec"]["selector"]).ok();
         Self(selector.and_then(|selector| selector.try_into().ok()))
     }
 
-    /// Tells whether it is for pods with these labels.
+    /// Returns whether it selects pods with these labels.
     #[must_use]
     pub fn selects(&self, labels: &Value) -> bool {
         let labels: BTreeMap<String, String> = BTreeMap::deserialize(labels).unwrap_or_default();
@@ -372,7 +390,7 @@ impl PodSelector {
     }
 }
 
-/// Names the database of a workload.
+/// The database of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatabaseOf<'f> {
     /// Its provider.
@@ -384,27 +402,27 @@ pub struct DatabaseOf<'f> {
 /// A database object of a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Database {
-    /// The workload that Tidegate made it for; none where it is somebody else's.
+    /// The workload for which Tidegate created it; none if Tidegate did not create it.
     pub made_for: Option<String>,
-    /// Whether a pooler of connections stands before it.
+    /// Whether it has a connection pooler.
     pub is_pooled: bool,
 }
 
 impl Database {
-    /// Tells whether Tidegate made it for this workload.
+    /// Returns whether Tidegate created it for this workload.
     #[must_use]
     pub fn is_for(&self, workload: &WorkloadRef) -> bool {
         self.workload() == Some((&workload.kind, &workload.name))
     }
 
-    /// Returns the kind and name of the workload that Tidegate made it for.
+    /// Returns the kind and name of the workload for which Tidegate created it.
     #[must_use]
     pub fn workload(&self) -> Option<(&str, &str)> {
         self.made_for.as_deref()?.split_once('/')
     }
 }
 
-/// Which APIs the cluster serves.
+/// The APIs that the cluster serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an API of its own")]
 pub struct Apis {
@@ -412,25 +430,25 @@ pub struct Apis {
     pub zalando: bool,
     /// `postgresql.cnpg.io/v1`, kind `Cluster`.
     pub cloudnative_pg: bool,
-    /// The `sleep` handler of a container's `preStop`, which Kubernetes has since 1.30. An older one drops the field, and
-    /// refuses the handler without it.
+    /// The `sleep` handler of a container's `preStop`, since Kubernetes 1.30. An older API server drops the field, and
+    /// then rejects the empty handler.
     ///
     /// <https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/>
     pub pre_stop_sleep: bool,
     /// A version of `custom.metrics.k8s.io`: metrics of pods and other objects.
     pub custom_metrics: bool,
-    /// A version of `external.metrics.k8s.io`: metrics of nothing in the cluster.
+    /// A version of `external.metrics.k8s.io`: metrics from outside the cluster.
     pub external_metrics: bool,
     /// `keda.sh/v1alpha1`, kind `ScaledObject`.
     pub keda: bool,
-    /// Zero as `minReplicas` of a HorizontalPodAutoscaler, which is on by default since 1.37.
+    /// Zero as `minReplicas` of a HorizontalPodAutoscaler, enabled by default since 1.37.
     ///
     /// <https://kubernetes.io/docs/reference/command-line-tools-reference/feature-gates/>
     pub hpa_scale_to_zero: bool,
 }
 
 impl Apis {
-    /// Returns what an API server of this version serves by itself; some distributions write the minor version as `30+`.
+    /// Returns the built-in APIs of an API server of this version; some distributions write the minor version as `30+`.
     #[must_use]
     pub fn parse(major: &str, minor: &str) -> Self {
         let minor: u32 = minor.trim_end_matches('+').parse().unwrap_or_default();
@@ -438,7 +456,7 @@ impl Apis {
         Self { pre_stop_sleep: is_from(30), hpa_scale_to_zero: is_from(37), ..Self::default() }
     }
 
-    /// Returns what a cluster of today with every operator serves.
+    /// Returns the APIs of a current cluster with all operators.
     #[must_use]
     pub fn all() -> Self {
         Self {
@@ -460,7 +478,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_are_read_whatever_their_type() {
+    fn reads_metrics_of_every_type() {
         let of = |metric: Value| Metric::read(&metric);
         let cpu = of(json!({"type": "ContainerResource", "containerResource":
             {"name": "cpu", "container": "api", "target": {"type": "Utilization", "averageUtilization": 50}}}));
@@ -474,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scaled_object_holds_between_kedas_defaults() {
+    fn scaled_objects_have_kedas_defaults() {
         let object = json!({"kind": "ScaledObject", "metadata": {"name": "api"}, "spec": {"minReplicaCount": 2}});
         let found = Autoscaler::from_scaled_object(&object, false);
         assert_eq!((&*found.reference(), found.min, found.max), ("ScaledObject/api", 2, 100));
@@ -482,16 +500,16 @@ mod tests {
     }
 
     #[test]
-    fn what_keda_made_for_a_scaled_object_is_told_from_what_people_made() {
+    fn recognises_autoscalers_that_keda_created() {
         let owned = |kind: &str, version: &str| json!({"metadata": {"ownerReferences": [{"kind": kind, "apiVersion": version}]}});
         let is_derived = |object: Value| Autoscaler::is_derived(&object);
         assert!(is_derived(owned("ScaledObject", "keda.sh/v1alpha1")));
         assert!(!is_derived(owned("ScaledObject", "example.com/v1")) && !is_derived(owned("Deployment", "apps/v1")));
-        assert!(!is_derived(json!({"metadata": {"name": "keda-hpa-api"}})), "a name says nothing");
+        assert!(!is_derived(json!({"metadata": {"name": "keda-hpa-api"}})), "the name is not relevant");
     }
 
     #[test]
-    fn an_autoscaler_is_forgotten_by_kind_and_name() {
+    fn removes_autoscalers_by_kind_and_name() {
         let workload = WorkloadRef { namespace: "ml".into(), kind: "Deployment".into(), name: "api".into() };
         let hpa = Autoscaler::from_hpa(&json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "api"}}), false);
         let object = json!({"kind": "ScaledObject", "metadata": {"name": "api"}});
@@ -504,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_version_serves_is_known() {
+    fn apis_depend_on_the_version() {
         let of = |minor: &str| {
             let apis = Apis::parse("1", minor);
             (apis.pre_stop_sleep, apis.hpa_scale_to_zero)
@@ -516,11 +534,11 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_without_a_selector_is_for_no_pods() {
+    fn a_budget_without_a_selector_selects_no_pods() {
         let labels = json!({"app": "api"});
         let selects = |spec: Value| PodSelector::read(&json!({"spec": spec})).selects(&labels);
         assert!(selects(json!({"selector": {"matchLabels": {"app": "api"}}})));
-        assert!(selects(json!({"selector": {}})), "an empty one is for all");
+        assert!(selects(json!({"selector": {}})), "an empty one selects all pods");
         assert!(!selects(json!({"selector": {"matchLabels": {"app": "other"}}})));
         assert!(!selects(json!({})) && !selects(json!({"selector": "app=api"})));
         assert!(!PodSelector::default().selects(&Value::Null));

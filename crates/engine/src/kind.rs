@@ -1,5 +1,5 @@
-//! The kinds of workloads that can be model servers. All that depends on the kind follows from the entries here: what is
-//! watched, which webhook rules and permissions there are, how companions are named, where pods are described.
+//! The kinds of workloads that can be model servers. Everything that depends on the kind is derived from the entries
+//! here: watches, webhook rules, permissions, names of companions, locations of pod templates.
 //!
 //! To add a kind: write its entry in [`KINDS`], then `make generate`.
 
@@ -10,40 +10,40 @@ use serde_json::Value;
 pub struct Kind {
     /// Its API group.
     pub group: &'static str,
-    /// The version of its API that is watched and asked about.
+    /// The API version that is watched and requested.
     pub version: &'static str,
-    /// Its name, such as `Deployment`. Each entry has its own, since workloads are named by kind and name alone.
+    /// Its name, such as `Deployment`. It must be unique, since workloads are identified by kind and name only.
     pub kind: &'static str,
     /// Its name in URLs, webhook rules and permissions.
     pub plural: &'static str,
-    /// What people call it beside that, as kubectl takes it.
+    /// Its short names, as in kubectl.
     pub short_names: &'static [&'static str],
-    /// Whether every cluster serves it. Another one is followed where its CustomResourceDefinition is, and while it is.
+    /// Whether every cluster serves it. Other kinds are watched while their CustomResourceDefinition exists.
     pub is_built_in: bool,
-    /// What it adds to the names of what is made for its workloads, which are final. At most one kind adds nothing.
+    /// The suffix of the names of its workloads' companions; never change it. At most one kind has none.
     pub suffix: &'static str,
-    /// Where its pod templates are, as JSON pointers. The first is the one that the model server runs by.
+    /// JSON pointers to its pod templates. The first is the model server's.
     pub templates: &'static [&'static str],
-    /// A regular expression for what the names of its pods have after the name of the workload and a dash.
+    /// A regular expression for the part of its pods' names after the name of the workload and a dash.
     pub pods: &'static str,
-    /// What the API server fills in.
+    /// The defaults of the API server.
     pub defaults: Defaults,
     /// Whether a rollout without progress counts as failed after `spec.progressDeadlineSeconds`.
     pub has_progress_deadline: bool,
-    /// Whether `spec.strategy.rollingUpdate` says how many pods more and how many less there may be during a rollout.
+    /// Whether it has `spec.strategy.rollingUpdate` with `maxSurge` and `maxUnavailable`.
     pub has_surge: bool,
 }
 
-/// What the API server fills in beside the pod template.
+/// The defaults of the API server outside the pod template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defaults {
-    /// What it fills in for a Deployment.
+    /// Those of a Deployment.
     Deployment,
-    /// What it fills in for a StatefulSet.
+    /// Those of a StatefulSet.
     StatefulSet,
 }
 
-/// Every kind of workload that can be a model server. The first is the one that is meant where nothing is said.
+/// Every kind of workload that can be a model server. The first is the default.
 pub const KINDS: &[Kind] = &[
     Kind {
         group: "apps",
@@ -78,10 +78,10 @@ pub const KINDS: &[Kind] = &[
 /// The names of all kinds.
 pub const NAMES: [&str; KINDS.len()] = {
     let mut names = [""; KINDS.len()];
-    let mut place = 0;
-    while place < KINDS.len() {
-        names[place] = KINDS[place].kind;
-        place += 1;
+    let mut index = 0;
+    while index < KINDS.len() {
+        names[index] = KINDS[index].kind;
+        index += 1;
     }
     names
 };
@@ -93,26 +93,26 @@ impl Kind {
         KINDS.iter().find(|known| known.kind == kind)
     }
 
-    /// Returns the kind of this name in an API group, whatever the version.
+    /// Returns the kind of this name in an API group, in any version.
     #[must_use]
     pub fn in_group(group: &str, kind: &str) -> Option<&'static Self> {
         Self::named(kind).filter(|known| known.group == group)
     }
 
-    /// Returns the kind of an `apiVersion`, whatever the version, and a `kind`.
+    /// Returns the kind of the group of an `apiVersion`, in any version, and a `kind`.
     #[must_use]
     pub fn find(api_version: &str, kind: &str) -> Option<&'static Self> {
         let (group, _) = api_version.split_once('/')?;
         Self::in_group(group, kind)
     }
 
-    /// Returns the kind of a workload; the first one where the object names none that is known.
+    /// Returns the kind of a workload; the first one if the object's kind is unknown.
     #[must_use]
     pub fn from_object(object: &Value) -> &'static Self {
         object["kind"].as_str().and_then(Self::named).unwrap_or(&KINDS[0])
     }
 
-    /// Returns the kind that people mean by a word, as kubectl takes it, such as `deploy` or `deployments.apps`.
+    /// Returns the kind of a resource name, as in kubectl, such as `deploy` or `deployments.apps`.
     #[must_use]
     pub fn called(word: &str) -> Option<&'static Self> {
         let word = word.to_lowercase();
@@ -128,25 +128,25 @@ impl Kind {
         format!("{}/{}", self.group, self.version)
     }
 
-    /// Returns where the pod template is that the model server runs by, as a JSON pointer.
+    /// Returns the JSON pointer to the model server's pod template.
     #[must_use]
     pub const fn template(&self) -> &'static str {
         self.templates[0]
     }
 
-    /// Returns the name of the CustomResourceDefinition that it is served by; none where every cluster serves it.
+    /// Returns the name of its CustomResourceDefinition; none if it is built in.
     #[must_use]
     pub fn definition(&self) -> Option<String> {
         (!self.is_built_in).then(|| format!("{}.{}", self.plural, self.group))
     }
 }
 
-/// Returns the names of the fields on the way to what a JSON pointer points at. No pointer of a kind has an escape in it.
+/// Returns the field names of a JSON pointer. Pointers of kinds have no escapes.
 pub fn fields(pointer: &str) -> impl Iterator<Item = &str> {
     pointer.split('/').skip(1)
 }
 
-/// Returns the place that a JSON pointer points at as people write it, such as `spec.template`.
+/// Returns a JSON pointer as a field path, such as `spec.template`.
 #[must_use]
 pub fn place(pointer: &str) -> String {
     fields(pointer).collect::<Vec<_>>().join(".")
@@ -176,13 +176,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_kinds_are_taken_for_each_other() {
-        let unlike = |field: fn(&Kind) -> &str| KINDS.iter().map(field).collect::<BTreeSet<_>>().len();
-        assert_eq!([unlike(|kind| kind.kind), unlike(|kind| kind.suffix)], [KINDS.len(); 2]);
+    fn names_and_suffixes_are_unique() {
+        let unique = |field: fn(&Kind) -> &str| KINDS.iter().map(field).collect::<BTreeSet<_>>().len();
+        assert_eq!([unique(|kind| kind.kind), unique(|kind| kind.suffix)], [KINDS.len(); 2]);
     }
 
     #[test]
-    fn every_entry_is_whole() {
+    fn every_kind_is_complete() {
         for kind in KINDS {
             assert!(!kind.group.is_empty() && !kind.version.is_empty() && !kind.plural.is_empty(), "{kind:?}");
             assert!(!kind.templates.is_empty(), "{kind:?}");
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_is_found_by_what_objects_and_people_call_it() {
+    fn finds_kinds_by_api_version_and_by_kubectl_name() {
         let stateful = Kind::named("StatefulSet").unwrap();
         assert_eq!(
             (Kind::find("apps/v1", "StatefulSet"), stateful.api_version().as_str()),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_in_is_served_by_its_definition() {
+    fn only_custom_kinds_have_a_definition() {
         assert!(KINDS.iter().all(|kind| kind.is_built_in == kind.definition().is_none()));
         let [deployment, ..] = KINDS else { panic!("there are kinds") };
         let other = Kind { group: "example.com", plural: "servers", is_built_in: false, ..*deployment };
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_listed_as_in_a_sentence() {
+    fn lists_kinds_in_a_sentence() {
         assert_eq!(any_name(), "Deployment or StatefulSet");
     }
 }

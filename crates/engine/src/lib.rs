@@ -1,18 +1,18 @@
-//! What Tidegate decides about a model server, as a pure function.
+//! The decisions of Tidegate about model servers, as a pure function.
 //!
-//! A workload, the policies and what is known of the cluster go in; what to inject, what is wrong and which objects belong
-//! to the workload come out ([`decision::decide`]). There is no client, clock, file, environment or `async` in this crate, so
-//! the same input gives the same bytes in the webhook, in the controller and on the command line.
+//! The input is a workload, the policies and the state of the cluster; the output is the patch, the violations and the
+//! companions of the workload ([`decision::decide`]). This crate has no client, clock, files, environment or `async`,
+//! so the same input gives the same bytes in the webhook, in the controller and on the command line.
 //!
-//! The modules in reading order; a module only looks at those before it:
+//! The modules in reading order; a module only uses those before it:
 //!
-//! - [`quantity`], [`digest`]: values that Kubernetes and Tidegate write as text.
+//! - [`quantity`], [`digest`]: values in text form.
 //! - [`kind`]: the kinds of workloads that can be model servers.
-//! - [`api`], [`cel`]: our custom resources, and the expressions in them.
-//! - [`workload`], [`facts`], [`runtimes`]: what a decision reads.
-//! - [`policy`]: policies compiled, what a rule is, and what several policies come to together.
-//! - [`companions`], [`rules`]: one file for each thing that can be added.
-//! - [`decision`]: `decide`, the one function that everything else is a shell around.
+//! - [`api`], [`cel`]: the custom resources, and the expressions in them.
+//! - [`workload`], [`facts`], [`runtimes`]: the input of a decision.
+//! - [`policy`]: compiled policies, the interface of rules, and the combination of several policies.
+//! - [`companions`], [`rules`]: one file for each companion and rule.
+//! - [`decision`]: `decide`, the main function.
 
 pub mod api;
 pub mod cel;
@@ -29,5 +29,5 @@ pub mod runtimes;
 pub mod testing;
 pub mod workload;
 
-/// What comes with Tidegate.
+/// The built-in rules and sections of policies.
 pub static BUILTIN: policy::Builtin = policy::Builtin { rules: rules::ALL, sections: &companions::SECTIONS };

@@ -1,4 +1,4 @@
-//! Policies, compiled: selectors ready to match, quantities parsed, settings known to make sense.
+//! Compiled policies: selectors ready to match, quantities parsed, settings validated.
 
 mod builtin;
 mod compile;
@@ -39,7 +39,7 @@ use crate::api::{Bound, Enforcement, Runtime, ServingPolicy};
 use crate::facts::Facts;
 use crate::workload::Workload;
 
-/// Names the policy, and the generation of it, that set a value.
+/// The name and generation of the policy that set a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyRef {
     /// The policy's name.
@@ -54,7 +54,7 @@ impl fmt::Display for PolicyRef {
     }
 }
 
-/// Which workloads a policy is for.
+/// The workloads that a policy applies to.
 #[derive(Clone, Debug)]
 struct Selection {
     selector: Selector,
@@ -75,19 +75,19 @@ impl Selection {
     }
 }
 
-/// A policy that makes no sense and of which no version ever did, as far as is known: its workloads are told.
+/// An invalid policy without a known valid version. Requests for its workloads get a warning.
 #[derive(Clone, Debug)]
 pub struct InvalidPolicy {
     name: String,
     why: String,
-    /// None where not even that makes sense: it may be for any workload.
+    /// `None` if the selection itself is invalid; the policy may then apply to any workload.
     selection: Option<Selection>,
-    /// Whether it only records wherever it is in force: then it says nothing to authors, whether it makes sense or not.
+    /// Whether the policy only records violations in every environment. Such a policy never warns, valid or not.
     is_silent: bool,
 }
 
 impl InvalidPolicy {
-    /// Notes a policy, as it is written where it can be read, and why it makes no sense.
+    /// Records an invalid policy and why it is invalid. `policy` is `None` if it cannot be read.
     #[must_use]
     pub fn new(name: &str, policy: Option<&ServingPolicy>, why: &str) -> Self {
         let selection = policy.and_then(|policy| Selection::compile(&policy.spec).ok());
@@ -99,35 +99,36 @@ impl InvalidPolicy {
     }
 }
 
-/// A policy that is ready to decide.
+/// A compiled policy.
 #[derive(Debug)]
 pub struct Policy {
     reference: PolicyRef,
     builtin: &'static Builtin,
     priority: i32,
     selection: Selection,
-    /// The label of a namespace that names its environment.
+    /// The namespace label that names the environment.
     environment_label: String,
-    /// What exceptions to the policy may do.
+    /// The limits on exceptions to the policy.
     exceptions: ExceptionLimits,
-    /// The runtimes that it brings.
+    /// The runtimes that it defines.
     runtimes: Vec<Arc<Runtime>>,
-    /// What the policy says; first where nothing is said of the environment, then in each that it knows, by name.
+    /// The settings of the policy: first those for environments that it does not list, then one per listed environment,
+    /// by name.
     variants: Vec<Variant>,
 }
 
-/// What a policy says in one environment.
+/// The settings of a policy in one environment.
 #[derive(Debug)]
 struct Variant {
     environment: Option<String>,
     enforcement: Enforcement,
-    /// What is injected and made, as it is written.
+    /// The settings for injection and companions, as written.
     settings: Value,
     bounds: BTreeMap<String, Bound>,
     rules: BTreeMap<String, Enforcement>,
-    /// The built-in rules with the parameters that the policy gives them.
+    /// The built-in rules that the policy sets parameters for.
     configured: BTreeMap<String, Arc<dyn Rule>>,
-    /// The policy's own rules.
+    /// The custom rules of the policy.
     custom: Vec<Arc<dyn Rule>>,
 }
 
@@ -138,49 +139,48 @@ impl Policy {
         &self.reference
     }
 
-    /// Tells whether no exception excuses from a rule under this policy.
+    /// Returns whether this policy forbids exceptions to a rule.
     #[must_use]
     pub fn never_excepts(&self, rule: &str) -> bool {
         self.exceptions.never.contains_key(rule)
     }
 
-    /// Tells whether the policy has rules of its own.
+    /// Returns whether the policy has custom rules.
     #[must_use]
     pub fn has_custom_rules(&self) -> bool {
         self.variants.iter().any(|variant| !variant.custom.is_empty())
     }
 
-    /// Tells whether a rule is one of the policy's own.
+    /// Returns whether a rule is a custom rule of the policy.
     #[must_use]
     pub fn has_rule(&self, id: &str) -> bool {
         self.variants.iter().any(|variant| variant.custom.iter().any(|rule| rule.id() == id))
     }
 
-    /// Returns the least that the policy says of the most replicas, in whatever environment; none where it says nothing of
-    /// autoscaling.
+    /// Returns the lowest `maxReplicas` of the policy in any environment, or `None` if it has no `autoscaling`.
     #[must_use]
     pub fn least_max_replicas(&self) -> Option<i64> {
         let autoscaling = self.variants.iter().filter_map(|variant| variant.settings.get("autoscaling"));
         autoscaling.map(|written| written["maxReplicas"].as_i64().unwrap_or_default()).min()
     }
 
-    /// Returns the label of a namespace that names its environment.
+    /// Returns the namespace label that names the environment.
     #[must_use]
     pub fn environment_label(&self) -> &str {
         &self.environment_label
     }
 
-    /// Returns the environments that the policy knows, by name.
+    /// Returns the names of the environments that the policy lists.
     pub fn environments(&self) -> impl Iterator<Item = &str> {
         self.variants.iter().filter_map(|variant| variant.environment.as_deref())
     }
 
-    /// Returns the place of the variant for a namespace with these labels.
+    /// Returns the index of the variant for a namespace with these labels.
     fn variant_for(&self, labels: Option<&BTreeMap<String, String>>) -> usize {
         self.variant_in(labels.and_then(|labels| labels.get(&self.environment_label)).map(String::as_str))
     }
 
-    /// Returns the place of the variant for an environment; the first where the policy says nothing of it.
+    /// Returns the index of the variant for an environment; the first if the policy does not list it.
     fn variant_in(&self, environment: Option<&str>) -> usize {
         let place = |name| self.variants.iter().position(|variant| variant.environment.as_deref() == Some(name));
         environment.and_then(place).unwrap_or(0)
@@ -188,57 +188,58 @@ impl Policy {
 }
 
 impl Variant {
-    /// A rule is as strict as the policy says of it, or else as it is by itself, but never stricter than the policy.
+    /// Returns the enforcement of a rule: as the policy sets it or else the rule's default, but never stricter than the
+    /// policy's own.
     fn enforcement_of(&self, rule: &dyn Rule) -> Enforcement {
         self.rules.get(rule.id()).copied().unwrap_or_else(|| rule.enforcement()).min(self.enforcement)
     }
 }
 
-/// All policies in force, and which workloads are Tidegate's at all.
+/// All active policies, and the labels that select model servers.
 pub struct PolicySet {
     scope: BTreeMap<String, String>,
     /// In the order of precedence: by priority, the highest first, then by name.
     policies: Vec<Arc<Policy>>,
     /// By namespace.
     exceptions: HashMap<String, Vec<Arc<Exception>>>,
-    broken: Vec<InvalidPolicy>,
-    /// What was made of policies together before. Which policies a workload is under differs far less than workloads do.
+    invalid: Vec<InvalidPolicy>,
+    /// A cache of merged policies. There are far fewer combinations of policies than workloads.
     known: RwLock<HashMap<Vec<Choice>, Arc<Effective>>>,
 }
 
-/// A policy and one of its variants, by their places.
+/// The indexes of a policy and one of its variants.
 type Choice = (usize, usize);
 
-/// How many combinations of policies are remembered, so that memory is bounded whatever the labels of workloads.
+/// The maximum number of cached combinations of policies. It bounds memory whatever labels workloads have.
 const MOST_KNOWN: usize = 1024;
 
 impl PolicySet {
-    /// Makes a set of policies for the workloads with all of the labels in `scope`.
+    /// Creates a set of policies for the workloads that have all labels in `scope`.
     #[must_use]
     pub fn new(scope: BTreeMap<String, String>, mut policies: Vec<Arc<Policy>>) -> Self {
         policies.sort_by(|one, other| conflicts::order(one, other));
-        Self { scope, policies, exceptions: HashMap::new(), broken: Vec::new(), known: RwLock::default() }
+        Self { scope, policies, exceptions: HashMap::new(), invalid: Vec::new(), known: RwLock::default() }
     }
 
-    /// Returns the set with these exceptions, and no others.
+    /// Returns the set with its exceptions replaced by these.
     #[must_use]
     pub fn with_exceptions(mut self, exceptions: impl IntoIterator<Item = Arc<Exception>>) -> Self {
         self.exceptions.clear();
         for exception in exceptions {
             self.exceptions.entry(exception.namespace.clone()).or_default().push(exception);
         }
-        // The answer must not depend on the order in which they were made.
+        // The result must not depend on the order in which they were created.
         self.exceptions.values_mut().for_each(|of_namespace| of_namespace.sort_by(|a, b| a.name.cmp(&b.name)));
         self
     }
 
-    /// Returns the set with these policies that are not in force, and no others.
+    /// Returns the set with its invalid policies replaced by these.
     #[must_use]
-    pub fn with_invalid(self, broken: Vec<InvalidPolicy>) -> Self {
-        Self { broken, ..self }
+    pub fn with_invalid(self, invalid: Vec<InvalidPolicy>) -> Self {
+        Self { invalid, ..self }
     }
 
-    /// Tells of each policy that would be for a workload, but makes no sense.
+    /// Returns a message for each invalid policy that would apply to a workload.
     pub fn invalid_policies_for<'s>(
         &'s self,
         workload: &Workload,
@@ -248,20 +249,18 @@ impl PolicySet {
         let labels = LazyCell::new(move || labels);
         let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
         let is_for = move |selection: &Selection| selection.is_for(&kind, &labels, namespace);
-        let broken = self.broken.iter().filter(|broken| !broken.is_silent);
-        let broken = broken.filter(move |broken| broken.selection.as_ref().is_none_or(&is_for));
-        broken.map(|InvalidPolicy { name, why, .. }| {
-            format!("policy {name} makes no sense, so it is not in force: {why}")
-        })
+        let invalid = self.invalid.iter().filter(|invalid| !invalid.is_silent);
+        let invalid = invalid.filter(move |invalid| invalid.selection.as_ref().is_none_or(&is_for));
+        invalid.map(|InvalidPolicy { name, why, .. }| format!("invalid policy {name:?} is not applied: {why}"))
     }
 
-    /// Returns the exceptions that are for a workload, expired or not.
+    /// Returns the exceptions that apply to a workload, including expired ones.
     pub fn exceptions_for(&self, workload: &Workload) -> impl Iterator<Item = &Exception> {
         let of_namespace = self.exceptions.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
         of_namespace.iter().map(AsRef::as_ref).filter(|exception| exception.is_for(workload))
     }
 
-    /// Returns a set of the same policies with this one in the place of the one of its name. It has no exceptions.
+    /// Returns a set in which this policy replaces the one with the same name. It has no exceptions.
     #[must_use]
     pub fn replacing(&self, policy: Policy) -> Self {
         let others = self.policies.iter().filter(|other| other.reference.name != policy.reference.name).cloned();
@@ -275,19 +274,20 @@ impl PolicySet {
         &self.scope
     }
 
-    /// Returns the policies, in the order of their precedence.
+    /// Returns the policies in order of precedence.
     #[must_use]
     pub fn policies(&self) -> &[Arc<Policy>] {
         &self.policies
     }
 
-    /// Tells whether any policy has rules of its own.
+    /// Returns whether any policy has custom rules.
     #[must_use]
     pub fn has_custom_rules(&self) -> bool {
         self.policies.iter().any(|policy| policy.has_custom_rules())
     }
 
-    /// Tells whether a workload is a model server: by its own labels, or for its namespace says so of all in it.
+    /// Returns whether a workload is a model server, by its own labels or because its namespace marks all workloads as
+    /// such.
     #[must_use]
     pub fn covers(&self, workload: &Workload, facts: &Facts) -> bool {
         let labels = workload.labels();
@@ -297,10 +297,10 @@ impl PolicySet {
         self.scope.iter().all(has) || facts.is_for_model_servers(workload.namespace())
     }
 
-    /// Returns the policies of these names as one, as they are in an environment.
+    /// Returns the policies with these names, merged for an environment.
     ///
     /// # Errors
-    /// Names the policy that there is not.
+    /// Returns the name of a policy that does not exist.
     pub fn named<'n>(&self, names: &[&'n str], environment: Option<&str>) -> Result<Arc<Effective>, &'n str> {
         let place =
             |&name: &&'n str| self.policies.iter().position(|policy| *policy.reference.name == *name).ok_or(name);
@@ -310,7 +310,7 @@ impl PolicySet {
         Ok(self.make(places.into_iter().map(|place| (place, self.policies[place].variant_in(environment))).collect()))
     }
 
-    /// Returns the policies that are for a workload, as one; none where there is no such policy.
+    /// Returns the merged policies for a workload, or `None` if no policy applies.
     #[must_use]
     pub fn resolve(&self, workload: &Workload, facts: &Facts) -> Option<Arc<Effective>> {
         let choice = self.choice(workload, facts);
@@ -321,9 +321,9 @@ impl PolicySet {
         Some(known.unwrap_or_else(|| self.make(choice)))
     }
 
-    /// Returns the policies that are for a workload, each with its variant for the namespace's environment.
+    /// Returns the policies that apply to a workload, each with its variant for the namespace's environment.
     fn choice(&self, workload: &Workload, facts: &Facts) -> Vec<Choice> {
-        // Few policies ask for them.
+        // Few policies select by labels.
         let labels = LazyCell::new(|| workload.labels().map(text_map).unwrap_or_default());
         let namespace = facts.namespaces.get(workload.namespace()).map(|namespace| &namespace.labels);
         let chosen = self.policies.iter().enumerate().filter_map(|(place, policy)| {
@@ -371,7 +371,7 @@ mod tests {
         set.resolve(&workload, facts).map(|effective| effective.names()).unwrap_or_default()
     }
 
-    /// Asks something of the policies for the Deployment `ml/api`.
+    /// Calls a function with the merged policies for the Deployment `ml/api`.
     fn ask<T>(specs: &[(&str, Value)], ask: impl FnOnce(&Effective) -> T) -> T {
         let set = policies(specs);
         let object = deployment(&json!([]));
@@ -387,13 +387,14 @@ mod tests {
     }
 
     #[test]
-    fn policies_of_one_name_have_an_order_too() {
+    fn sorts_policies_with_the_same_name() {
         let of_generation = |generation: i64| {
             let mut written = crate::testing::policy("serving", &json!({}));
             written.metadata.generation = Some(generation);
             Arc::new(Policy::compile(&written, &BUILTIN).unwrap())
         };
-        // More than the standard library sorts by insertion, which asks too little to notice.
+        // So many that the standard library does not use an insertion sort, which makes too few comparisons to detect
+        // this.
         let generations: Vec<i64> = (0..64).map(|place| place * 37 % 64).collect();
         let set = PolicySet::new(BTreeMap::new(), generations.into_iter().map(of_generation).collect());
         let found: Vec<i64> = set.policies().iter().map(|policy| policy.reference.generation).collect();
@@ -401,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_server_has_the_label_with_its_value() {
+    fn recognizes_model_servers_by_label_and_value() {
         let set = policies(&[]);
         let mut object = deployment(&json!([]));
         assert!(set.covers(&Workload::view(&object).unwrap(), &facts()));
@@ -415,14 +416,14 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_without_a_selector_is_for_all_and_one_that_is_off_for_none() {
+    fn applies_a_policy_without_a_selector_to_all_unless_it_is_off() {
         let set = policies(&[("a", json!({})), ("b", json!({"enforcement": "off"}))]);
         assert_eq!(names(&set, &facts()), ["a"]);
         assert_eq!(names(&policies(&[]), &facts()), [""; 0]);
     }
 
     #[test]
-    fn a_selector_wants_all_that_it_says() {
+    fn requires_every_term_of_a_selector() {
         let selecting =
             |selector: Value| names(&policies(&[("a", json!({"match": {"selector": selector}}))]), &facts());
         assert_eq!(selecting(json!({})), ["a"]);
@@ -434,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_is_not_known_is_not_selected_by_what_it_may_lack() {
+    fn does_not_select_unknown_namespaces_by_missing_labels() {
         let expression = json!({"matchExpressions": [{"key": "stage", "operator": "DoesNotExist"}]});
         let set = policies(&[("a", json!({"match": {"namespaceSelector": expression}}))]);
         assert_eq!(names(&set, &facts()), ["a"]);
@@ -445,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_comes_from_the_first_policy_by_name_that_has_it() {
+    fn takes_a_setting_from_the_first_policy_by_name() {
         let budget = |text: &str| json!({"probes": {"startupBudget": text}});
         let of = |specs: &[(&str, Value)]| {
             ask(specs, |effective| effective.probes().map(|(probes, from)| (probes.startup_budget, from.to_string())))
@@ -459,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn each_class_has_the_defaults_of_its_own_policy() {
+    fn merges_defaults_per_class() {
         let defaults = |class: &str| json!({"resources": {class: {"requests": {"cpu": "1"}}}});
         let found = ask(&[("a", defaults("gpu")), ("b", defaults("cpu"))], |effective| {
             let of = |defaults: &Defaults| defaults.by_resource["cpu"].request.as_ref().unwrap().1.to_string();
@@ -469,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_is_off_everywhere_does_not_apply() {
+    fn does_not_apply_a_rule_that_is_off_everywhere() {
         let off = json!({"rules": {"floating-tag": {"enforcement": "off"}}});
         let applies = |specs: &[(&str, Value)]| {
             ask(specs, |effective| effective.rules().iter().any(|active| active.rule.id() == "floating-tag"))
@@ -478,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_as_strict_as_the_policy_that_sets_them() {
+    fn enforces_bounds_as_strictly_as_their_policy() {
         let bounds = json!({"resources": {"bounds": {"memory": {"max": "1Gi"}}}, "enforcement": "audit"});
         let rules: Vec<(String, Enforcement, String)> = ask(&[("a", json!({})), ("b", bounds)], |effective| {
             let found = effective.rules().iter().filter(|active| active.rule.id() == "resources-out-of-bounds");
@@ -489,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strictest_policy_wins_and_none_is_stricter_than_itself() {
+    fn uses_the_strictest_policy_for_a_rule_but_never_above_its_enforcement() {
         let of = |enforcement: &str| json!({"enforcement": enforcement});
         let (enforce, warn) = (Enforcement::Enforce, Enforcement::Warn);
         assert_eq!(strictness(&[("a", of("warn")), ("b", of("enforce"))], "floating-tag"), (enforce, "b".into()));
@@ -502,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_as_strict_as_it_is_by_itself_where_no_policy_says() {
+    fn uses_the_default_enforcement_of_a_rule() {
         let id = "replicas-under-autoscaler";
         assert_eq!(strictness(&[("a", json!({}))], id).0, Enforcement::Warn);
         let strict = json!({"rules": {id: {"enforcement": "enforce"}}});
@@ -510,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_of_every_policy_hold_even_of_one_in_audit() {
+    fn applies_the_bounds_of_every_policy_including_audit() {
         let bound =
             |enforcement: &str| json!({"enforcement": enforcement, "resources": {"bounds": {"cpu": {"max": "1"}}}});
         let of = |resource: &str| {
@@ -522,10 +523,10 @@ mod tests {
     }
 
     #[test]
-    fn replicas_are_preserved_unless_a_policy_says_otherwise() {
-        let lets_go = |spec: Value| ask(&[("a", spec)], |effective| !autoscaler::preserves_replicas(effective));
-        assert!(!lets_go(json!({})) && !lets_go(json!({"autoscaling": {}})));
-        assert!(lets_go(json!({"autoscaling": {"preserveReplicas": false}})));
+    fn preserves_replicas_by_default() {
+        let discards = |spec: Value| ask(&[("a", spec)], |effective| !autoscaler::preserves_replicas(effective));
+        assert!(!discards(json!({})) && !discards(json!({"autoscaling": {}})));
+        assert!(discards(json!({"autoscaling": {"preserveReplicas": false}})));
     }
 
     fn in_environment(specs: &[(&str, Value)], labels: &[(&str, &str)]) -> Vec<(i32, Enforcement)> {
@@ -534,14 +535,14 @@ mod tests {
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let namespaces = [("ml".into(), Namespace { labels, terminating: false })].into();
         let effective = set.resolve(&Workload::view(&object).unwrap(), &Facts { namespaces, ..facts() });
-        let told = effective.map(|effective| {
+        let found = effective.map(|effective| {
             (autoscaler::settings(&effective).unwrap().min_replicas, effective.selected()[0].enforcement)
         });
-        told.into_iter().collect()
+        found.into_iter().collect()
     }
 
     #[test]
-    fn an_environment_is_laid_over_the_rest_of_its_policy() {
+    fn overlays_an_environment_on_its_policy() {
         let prod = json!({"autoscaling": {"minReplicas": 3}});
         let dev = json!({"enforcement": "warn"});
         let spec = json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 20}, "environments": {"prod": prod, "dev": dev,
@@ -558,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_priority_comes_first_whatever_the_names() {
+    fn orders_by_priority_before_name() {
         let spec = |priority: i32, max: i32| json!({"priority": priority, "autoscaling": {"maxReplicas": max}});
         let max = |specs: &[(&str, Value)]| {
             ask(specs, |effective| (autoscaler::settings(effective).unwrap().max_replicas, effective.problems().len()))
@@ -570,19 +571,19 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_together_is_left_out_and_told() {
+    fn omits_and_reports_settings_that_are_invalid_together() {
         let (least, most) =
             (json!({"autoscaling": {"minReplicas": 5}}), json!({"priority": 1, "autoscaling": {"maxReplicas": 2}}));
-        let told = ask(&[("a", least), ("b", most)], |effective| {
+        let found = ask(&[("a", least), ("b", most)], |effective| {
             (autoscaler::settings(effective).cloned(), effective.problems())
         });
-        let problem = "the policies together make no sense: autoscaling: minReplicas 5 and maxReplicas 2 do not go together; \
-                       0 <= minReplicas <= maxReplicas";
-        assert_eq!(told, (None, vec![problem.to_owned()]));
+        let problem = "the combined policies are invalid: autoscaling: minReplicas 5 and maxReplicas 2: must be 0 <= \
+                       minReplicas <= maxReplicas";
+        assert_eq!(found, (None, vec![problem.to_owned()]));
     }
 
     #[test]
-    fn what_was_made_of_policies_is_remembered_within_bounds() {
+    fn caches_merged_policies() {
         let set = policies(&[("a", json!({})), ("b", json!({"match": {"selector": {"matchLabels": {"team": "x"}}}}))]);
         let (one, mut two) = (deployment(&json!([])), deployment(&json!([])));
         two["metadata"]["labels"]["team"] = "x".into();

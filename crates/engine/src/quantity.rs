@@ -1,10 +1,10 @@
 //! Reads, compares and writes Kubernetes resource quantities such as `500m`, `2Gi` and `1e3`.
 //!
-//! Values are exact integers of billionths, the finest amount Kubernetes keeps. What is accepted and how it is
-//! written back follow apimachinery, oddities included, so that a patch reads as the API server would store it.
-//! It is stricter in three places, each of which is an error here:
+//! Values are exact integers of billionths, the finest amount Kubernetes keeps. Parsing and formatting follow
+//! apimachinery, oddities included, so that a patch has the text that the API server would store.
+//! Parsing is stricter in three cases, which are errors here:
 //!
-//! - A text with neither digit nor unit, such as `-` or `.`, which the API server reads as zero.
+//! - A text without digits and unit, such as `-` or `.`, which the API server reads as zero.
 //! - A value beyond 128 bits of billionths, or an exponent that the API server would wrap around.
 //! - A plain or unit-suffixed multiple of `1000E`, which the API server writes back without its unit: `1000E` as `1`.
 
@@ -66,7 +66,7 @@ pub enum QuantityError {
     NearUnit {
         /// The text, shortened.
         text: String,
-        /// What follows the number, shortened.
+        /// The text after the number, shortened.
         suffix: String,
         /// The unit that was probably meant.
         unit: &'static str,
@@ -79,7 +79,7 @@ pub enum QuantityError {
     UnknownUnit {
         /// The text, shortened.
         text: String,
-        /// What follows the number, shortened.
+        /// The text after the number, shortened.
         suffix: String,
     },
     /// The value is larger than a quantity can hold exactly.
@@ -103,7 +103,7 @@ enum Notation {
     Exponent,
 }
 
-/// What follows the number: a power of ten, of two, or a written exponent.
+/// The unit after the number: a power of ten, a power of two, or an exponent.
 #[derive(Clone, Copy)]
 enum Unit {
     Decimal(i32),
@@ -147,7 +147,7 @@ impl Quantity {
         self.nanos < 0
     }
 
-    /// Returns the least quantity that, so many times, is no less: in thousandths, or whole where it has a binary unit.
+    /// Divides it by a count, rounded up to thousandths, or to a whole number if it has a binary unit.
     #[must_use]
     pub fn divided_by(&self, count: u32) -> Self {
         let unit = if self.notation == Notation::Binary { ONE } else { ONE / 1000 };
@@ -155,7 +155,7 @@ impl Quantity {
         Self { nanos, notation: self.notation, written: None }
     }
 
-    /// Returns the least whole number that is no less.
+    /// Returns it rounded up to a whole number.
     #[must_use]
     pub fn whole(&self) -> i128 {
         up(self.nanos, ONE)
@@ -252,7 +252,7 @@ impl Unit {
         }
     }
 
-    /// Returns whether apimachinery reads so many digits through an int64.
+    /// Returns whether apimachinery reads this number of digits through an int64.
     fn reads_as_int64(self, digits: usize, fraction_digits: usize) -> bool {
         match self {
             Self::Decimal(power) | Self::Exponent(power) => digits <= 18 && shift(power, fraction_digits) >= 0,
@@ -296,7 +296,7 @@ fn up(nanos: i128, unit: i128) -> i128 {
     nanos.div_euclid(unit) + i128::from(nanos.rem_euclid(unit) > 0)
 }
 
-/// Returns how many zeros turn the digits into billionths; negative when digits must go instead.
+/// Returns the number of zeros that turn the digits into billionths; negative if digits must be removed.
 fn shift(power: i32, fraction_digits: usize) -> i64 {
     (i64::from(power) + 9).saturating_sub_unsigned(fraction_digits as u64)
 }
@@ -360,7 +360,7 @@ fn near_unit(suffix: &str) -> Option<&'static str> {
     units.into_iter().find(|unit| suffix != "e" && unit.eq_ignore_ascii_case(bare))
 }
 
-/// Shortens a text for a message: it comes from whoever wrote the object, and may be long or hostile to a terminal.
+/// Shortens a text for a message: it is user input, which may be long or contain control characters.
 fn excerpt(text: &str) -> String {
     let mut characters = text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character });
     let mut short: String = characters.by_ref().take(40).collect();
@@ -396,7 +396,7 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// Divides by the base while nothing remains; the value must not be zero.
+/// Divides by the base while there is no remainder; the value must not be zero.
 fn factor_out(mut value: i128, base: i128) -> (i128, usize) {
     let mut power = 0;
     while value % base == 0 {
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn typical_texts_are_not_copied() {
+    fn does_not_copy_typical_texts() {
         for text in ["100m", "1", "200Mi", "64Gi", "0.5", "-5m"] {
             assert!(quantity(text).written.is_none(), "{text}");
         }
@@ -563,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn json_numbers_and_strings_are_read() {
+    fn reads_json_numbers_and_strings() {
         for (value, stored) in [(json!(1), "1"), (json!(0.1), "100m"), (json!(" 1Gi "), "1Gi"), (json!(2000), "2k")] {
             assert_eq!(Quantity::from_json(&value).unwrap().to_string(), stored);
             assert_eq!(serde_json::from_value::<Quantity>(value).unwrap().to_string(), stored);

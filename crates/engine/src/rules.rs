@@ -1,4 +1,4 @@
-//! The rules that a model server is judged by, one file each. To add one: write its file, add it to [`ALL`], and add
+//! The rules for model servers, one module each. To add one: write its module, add it to [`ALL`], and add
 //! `tests/cases/<subject>/<rule>/{bad,good,fixed}.yaml`.
 
 pub mod annotations;
@@ -24,7 +24,7 @@ use crate::companions::autoscaler;
 use crate::policy::{Context, Finding, Rule};
 use crate::workload::Container;
 
-/// Every rule, in the order in which findings are told.
+/// Every rule, in the order in which findings are reported.
 pub static ALL: &[&dyn Rule] = &[
     &membership::ModelServerLabelRemoved,
     &membership::UnlabelledModelServer,
@@ -82,14 +82,14 @@ pub static ALL: &[&dyn Rule] = &[
     &annotations::UnknownAnnotation,
 ];
 
-/// Returns the page of a rule: the front page of its source.
+/// Returns the page of a rule: the module documentation of its source.
 #[must_use]
 pub fn page(rule: &dyn Rule) -> String {
     let lines = rule.source().lines().map_while(|line| line.strip_prefix("//!"));
     lines.map(|line| line.strip_prefix(' ').unwrap_or(line).to_owned() + "\n").collect()
 }
 
-/// The source of the file in which this stands.
+/// Expands to the source of the current file.
 macro_rules! this_source {
     () => {
         // `file!` is relative to the workspace.
@@ -98,7 +98,7 @@ macro_rules! this_source {
 }
 pub(crate) use this_source;
 
-/// Reads the parameters of a rule into the rule itself.
+/// Deserializes the parameters of a rule into the rule.
 fn parameters<R: Rule + DeserializeOwned + 'static>(params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
     match R::deserialize(&Value::Object(params.clone())) {
         Ok(rule) => Ok(Arc::new(rule)),
@@ -106,36 +106,36 @@ fn parameters<R: Rule + DeserializeOwned + 'static>(params: &Map<String, Value>)
     }
 }
 
-/// Writes what to paste.
+/// Formats a value as YAML to paste.
 fn snippet(value: &Value) -> String {
     serde_saphyr::to_string(value).unwrap_or_default().trim_end().to_owned()
 }
 
-/// Writes a word to add to what a container runs: to its words, or to the script of its shell.
+/// Formats an argument to add to a container's command or, for a shell script, to the command in it.
 fn added(container: &Container, word: &str) -> String {
     let list = if container.field("args").is_null() { "command" } else { "args" };
     if container.runs_script() {
         return format!("# add to the command in the script: {word}");
     }
-    format!("{list}:\n  # beside those that are there\n  - {word}")
+    format!("{list}:\n  # in addition to the existing ones\n  - {word}")
 }
 
-/// The finding about a variable whose value nobody should read. The value is not shown.
+/// Returns the finding about a variable with a secret in plain text. The value is not shown.
 fn written_out(container: &Container, name: &str, what: &str) -> Finding {
     let reference = json!({"secretKeyRef": {"name": "<secret>", "key": "<key>"}});
     let secret = json!({"name": name, "value": null, "valueFrom": reference});
     Finding::of_item(container, "env", name)
-        .found(format!("`{name}` holds {what} that is written out"))
+        .found(format!("`{name}` holds {what} in plain text"))
         .expected("a reference to a Secret")
         .fix(snippet(&json!({"env": [secret]})))
 }
 
-/// Tells whether a value says something itself, rather than referring to another variable.
+/// Returns whether a value is literal, rather than a reference to another variable.
 fn is_written_out(value: &str) -> bool {
     !value.trim().is_empty() && !value.contains('$')
 }
 
-/// Returns the least and the most replicas that a workload runs with.
+/// Returns the minimum and maximum replicas of a workload.
 fn replicas(context: &Context) -> (i64, i64) {
     autoscaler::replicas(context.effective, &context.workload, context.facts)
 }

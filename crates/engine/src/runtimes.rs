@@ -1,5 +1,4 @@
-//! Recognises model servers. What is known of each runtime is data: the presets in `policies/runtimes`, and those that
-//! policies bring.
+//! Recognises model servers. The runtimes are data: the presets in `policies/runtimes`, and those of policies.
 
 mod endpoint;
 mod recognise;
@@ -11,7 +10,7 @@ pub use endpoint::{Endpoint, Handler};
 use crate::api::{CONTAINER_ANNOTATION, Drain, RUNTIME_ANNOTATION, Runtime};
 use crate::workload::{CommandLine, Container, Workload};
 
-/// The presets, a file each.
+/// The presets, one file each.
 pub const TEXTS: [&str; 17] = [
     include_str!("../../../policies/runtimes/bentoml.yaml"),
     include_str!("../../../policies/runtimes/infinity.yaml"),
@@ -37,10 +36,10 @@ static SHIPPED: LazyLock<Runtimes> = LazyLock::new(|| {
     Runtimes(TEXTS.into_iter().map(|text| Arc::new(read(text))).collect())
 });
 
-/// The value of the runtime annotation of a workload that runs no known one.
+/// The value of the runtime annotation for a workload without a known runtime.
 pub const NO_RUNTIME: &str = "none";
 
-/// The runtimes that can be recognised, those that count first before the others.
+/// The runtimes that can be recognised, in order of precedence.
 #[derive(Clone, Debug)]
 pub struct Runtimes(Vec<Arc<Runtime>>);
 
@@ -51,7 +50,7 @@ impl Runtimes {
         &SHIPPED
     }
 
-    /// Returns the presets with others before them. Of two with the same name the first counts.
+    /// Returns other runtimes and then the presets. Of two with the same name, the first is used.
     #[must_use]
     pub fn with(own: impl IntoIterator<Item = Arc<Runtime>>) -> Self {
         let mut all: Vec<Arc<Runtime>> = Vec::new();
@@ -63,13 +62,13 @@ impl Runtimes {
         Self(all)
     }
 
-    /// Returns each of them.
+    /// Iterates over the runtimes.
     pub fn iter(&self) -> impl Iterator<Item = &Runtime> {
         self.0.iter().map(Arc::as_ref)
     }
 
-    /// Finds the model server's container, the one that the annotation names, else the one that runs a known runtime, else
-    /// the only one; and its runtime, the one that the annotation names, else the one that is recognised.
+    /// Finds the model server's container: the one that the annotation names, else the one with a known runtime, else
+    /// the only one. Its runtime is the one that the annotation names, else the one that is recognised.
     #[must_use]
     pub fn recognise(&self, workload: &Workload) -> Recognition {
         let mut recognition = match workload.annotation(CONTAINER_ANNOTATION) {
@@ -87,19 +86,19 @@ impl Runtimes {
         recognition
     }
 
-    /// Recognises what the container of a name runs.
+    /// Recognises the runtime of the container of a name.
     fn named(&self, workload: &Workload, name: &str) -> Recognition {
         let found = workload.containers().enumerate().find(|(_, container)| container.name() == name);
         match found {
-            Some((index, container)) => self.run_by(index, &container),
-            None => Recognition { problem: Some(format!("there is no container `{name}`")), ..Recognition::default() },
+            Some((index, container)) => self.runtime_of(index, &container),
+            None => Recognition { problem: Some(format!("container `{name}` not found")), ..Recognition::default() },
         }
     }
 
-    /// Finds the only container that runs a known runtime, else the only one that there is.
+    /// Finds the only container with a known runtime, else the only container.
     fn only(&self, workload: &Workload) -> Recognition {
         let all = workload.containers().enumerate();
-        let mut all: Vec<Recognition> = all.map(|(index, container)| self.run_by(index, &container)).collect();
+        let mut all: Vec<Recognition> = all.map(|(index, container)| self.runtime_of(index, &container)).collect();
         let mut known = all.iter().enumerate().filter(|(_, found)| found.runtime.is_some()).map(|(place, _)| place);
         let place = match (known.next(), known.next()) {
             (Some(place), None) => Some(place),
@@ -109,8 +108,8 @@ impl Runtimes {
         place.map(|place| all.swap_remove(place)).unwrap_or_default()
     }
 
-    /// Recognises what one of the containers runs.
-    fn run_by(&self, index: usize, container: &Container) -> Recognition {
+    /// Recognises the runtime of one of the containers.
+    fn runtime_of(&self, index: usize, container: &Container) -> Recognition {
         let run = recognise::Run::of(container);
         let server = |runtime: &Arc<Runtime>| Some((Arc::clone(runtime), run.server(runtime)?));
         let (runtime, words) = self.0.iter().find_map(server).unzip();
@@ -119,11 +118,11 @@ impl Runtimes {
     }
 }
 
-/// Which container of a workload is the model server, and what it runs. It holds for every state of the workload in which the
-/// annotations, and the images, commands, arguments and variables of the containers, are the same.
+/// The container of a workload that is the model server, and its runtime. It stays valid while the workload's
+/// annotations, and the images, commands, arguments and environment variables of its containers, are the same.
 #[derive(Clone, Debug, Default)]
 pub struct Recognition {
-    /// The index of the model server's container; none where it is unknown.
+    /// The index of the model server's container; none if it is unknown.
     container: Option<usize>,
     runtime: Option<Arc<Runtime>>,
     words: CommandLine,
@@ -131,7 +130,7 @@ pub struct Recognition {
 }
 
 impl Recognition {
-    /// Returns what was recognised, with the container as it is in one state of the workload.
+    /// Returns the recognition with the container as in this version of the workload.
     #[must_use]
     pub fn view<'a>(&'a self, workload: &Workload<'a>) -> Recognised<'a> {
         Recognised {
@@ -155,16 +154,16 @@ impl Recognition {
     }
 }
 
-/// Which container of a workload is the model server, and what it runs, as one state of the workload has it.
+/// The container of a workload that is the model server, and its runtime, for one version of the workload.
 #[derive(Clone, Copy, Debug)]
 pub struct Recognised<'a> {
-    /// The model server's container; none where it cannot be told.
+    /// The model server's container; none if it is unknown.
     pub container: Option<Container<'a>>,
-    /// Its runtime; none where that is unknown.
+    /// Its runtime; none if it is unknown.
     pub runtime: Option<&'a Runtime>,
-    /// What the container runs, word by word.
+    /// The container's command line.
     pub words: &'a CommandLine,
-    /// Why the container cannot be told, where there is more to say than that there are several.
+    /// Why the container is unknown, unless the reason is that there are several.
     pub problem: Option<&'a str>,
 }
 
@@ -172,12 +171,12 @@ impl<'a> Recognised<'a> {
     /// Returns the model server's container.
     ///
     /// # Errors
-    /// Says why that cannot be told, and what its author can do.
+    /// Returns why it is unknown, and what the workload's author can do.
     pub fn server(&self) -> Result<&Container<'a>, String> {
         self.container.as_ref().ok_or_else(|| {
-            let why = self.problem.unwrap_or("it cannot be told which container is the model server");
+            let why = self.problem.unwrap_or("it is unknown which container is the model server");
             format!(
-                "{why}; name it in the annotation {CONTAINER_ANNOTATION}, which counts once the pod template changes"
+                "{why}; name it in the annotation {CONTAINER_ANNOTATION}, which applies when the pod template changes"
             )
         })
     }
@@ -188,10 +187,10 @@ impl<'a> Recognised<'a> {
         self.runtime.map(|runtime| runtime.name.as_str())
     }
 
-    /// Returns where and how the model server can be probed.
+    /// Returns how the model server can be probed.
     ///
     /// # Errors
-    /// Says why that cannot be told, and what its author can do, in words that follow the container's name.
+    /// Returns why this is unknown, and what the workload's author can do, as a clause after the container's name.
     pub fn endpoint(&self) -> Result<Endpoint, String> {
         let container = self.server()?;
         match self.runtime {
@@ -200,19 +199,19 @@ impl<'a> Recognised<'a> {
         }
     }
 
-    /// Returns the container and the runtime that it is known to run.
+    /// Returns the container and its runtime, if both are known.
     #[must_use]
     pub fn known(&self) -> Option<(&Container<'a>, &'a Runtime)> {
         Some((self.container.as_ref()?, self.runtime?))
     }
 
-    /// Tells whether the container says that it serves no HTTP.
+    /// Returns whether the container's arguments say that it does not serve HTTP.
     #[must_use]
     pub fn is_worker(&self) -> bool {
-        self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, self.words).yes().is_some())
+        self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, self.words).found().is_some())
     }
 
-    /// Tells whether the container's image is one of the runtime's own.
+    /// Returns whether the container's image is one of the runtime's own.
     #[must_use]
     pub fn has_own_image(&self) -> bool {
         self.known().is_some_and(|(container, runtime)| recognise::is_named(&runtime.recognise, container.image()))
@@ -224,12 +223,12 @@ impl<'a> Recognised<'a> {
         self.runtime.filter(|_| !self.is_worker())?.drain.as_ref()
     }
 
-    /// Returns over how many GPUs of one node each layer of the model is spread; none where that is not said, or
-    /// cannot be told.
+    /// Returns the number of GPUs of one node over which each layer of the model is spread; none if it is not set or
+    /// unknown.
     #[must_use]
     pub fn tensor_parallel(&self) -> Option<u64> {
         let parallel = &self.runtime?.parallel;
-        self.words.given(&parallel.tensor, &parallel.env).yes()?.parse().ok()
+        self.words.given(&parallel.tensor, &parallel.env).found()?.parse().ok()
     }
 }
 
@@ -257,9 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn every_preset_says_where_it_has_its_facts_from() {
+    fn every_preset_has_sources() {
         for runtime in Runtimes::shipped().iter() {
-            let said = |name: &str| runtime.sources.get(name).is_some_and(|source| source.starts_with("https://"));
+            let has_source =
+                |name: &str| runtime.sources.get(name).is_some_and(|source| source.starts_with("https://"));
             for (field, is_there) in [
                 ("recognise", true),
                 ("port", true),
@@ -270,13 +270,13 @@ mod tests {
                 ("unmaintained", runtime.unmaintained.is_some()),
                 ("serviceLinkPrefix", runtime.service_link_prefix.is_some()),
             ] {
-                assert_eq!(said(field), is_there, "{}: {field}", runtime.name);
+                assert_eq!(has_source(field), is_there, "{}: {field}", runtime.name);
             }
         }
     }
 
     #[test]
-    fn the_annotations_come_first() {
+    fn annotations_take_precedence() {
         let containers = json!([vllm("a"), {"name": "b", "image": "app:1"}]);
         assert_eq!(found(&containers, &json!({CONTAINER_ANNOTATION: "b"})), (Some("b".into()), None));
         assert_eq!(found(&containers, &json!({CONTAINER_ANNOTATION: "c"})), (None, None));
@@ -286,21 +286,21 @@ mod tests {
     }
 
     #[test]
-    fn a_known_runtime_is_found_beside_its_sidecars() {
+    fn finds_a_known_runtime_among_sidecars() {
         let containers =
             json!([{"name": "proxy", "image": "envoy:1"}, {"name": "m", "image": "mirror/vllm/vllm-openai:v1"}]);
         assert_eq!(found(&containers, &json!({})), (Some("m".into()), Some("vllm")));
     }
 
     #[test]
-    fn two_of_a_kind_cannot_be_told_apart() {
+    fn does_not_choose_between_two_containers() {
         assert_eq!(found(&json!([vllm("a"), vllm("b")]), &json!({})), (None, None));
         let unknown = json!([{"name": "a", "image": "x:1"}, {"name": "b", "image": "y:1"}]);
         assert_eq!(found(&unknown, &json!({})), (None, None));
     }
 
     #[test]
-    fn a_policys_runtime_takes_the_place_of_one_of_its_name() {
+    fn a_policys_runtime_replaces_a_preset_of_the_same_name() {
         let own = |name: &str, image: &str| {
             let written = json!({"name": name, "recognise": {"images": [image]}, "startupBudget": "1m"});
             Arc::new(serde_json::from_value::<Runtime>(written).unwrap())

@@ -1,6 +1,6 @@
 //! Builders for unit tests.
 
-#![allow(clippy::missing_panics_doc, clippy::must_use_candidate, reason = "what fails here fails a test")]
+#![allow(clippy::missing_panics_doc, clippy::must_use_candidate, reason = "a failure here fails a test")]
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use crate::policy::{Exception, Policy, PolicySet};
 use crate::workload::WorkloadRef;
 use crate::{BUILTIN, rules};
 
-/// Writes an error with its causes.
+/// Formats an error with its causes.
 #[must_use]
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -29,8 +29,8 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 /// The label that makes a workload a model server.
 pub const LABEL: &str = "app.kubernetes.io/component";
 
-/// The rules that judge in tests of the engine; the others are off, unless the policy names them.
-const JUDGING: [&str; 7] = [
+/// The rules that are on in tests of the engine; the others are off, unless the policy names them.
+const ACTIVE: [&str; 7] = [
     "annotation-out-of-bounds",
     "floating-tag",
     "missing-memory-limit",
@@ -40,10 +40,10 @@ const JUDGING: [&str; 7] = [
     "resources-out-of-bounds",
 ];
 
-/// A policy of this name with this spec, as it is written; [`JUDGING`] says by which rules it judges.
+/// A policy of this name with this spec; the rules in [`ACTIVE`] are on.
 pub fn policy(name: &str, spec: &Value) -> ServingPolicy {
     let mut spec = spec.clone();
-    let unnamed = rules::ALL.iter().map(|rule| rule.id()).filter(|id| !JUDGING.contains(id));
+    let unnamed = rules::ALL.iter().map(|rule| rule.id()).filter(|id| !ACTIVE.contains(id));
     for id in unnamed {
         let rules = spec["rules"].as_object_mut();
         if rules.is_none_or(|rules| !rules.contains_key(id)) {
@@ -55,19 +55,19 @@ pub fn policy(name: &str, spec: &Value) -> ServingPolicy {
     serde_json::from_value(object).expect("this is a ServingPolicy")
 }
 
-/// An exception of this name in the namespace `ml`, with this spec; made at the beginning of 1970.
+/// An exception of this name in the namespace `ml`, with this spec; created on 1970-01-01.
 pub fn exception(name: &str, spec: &Value) -> Arc<Exception> {
     let metadata = json!({"name": name, "namespace": "ml", "creationTimestamp": "1970-01-01T00:00:00Z"});
     let object = json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingException", "metadata": metadata,
         "spec": spec});
     let written = serde_json::from_value(object).expect("this is a ServingException");
-    Arc::new(Exception::compile(&written).expect("this exception makes sense"))
+    Arc::new(Exception::compile(&written).expect("this exception is valid"))
 }
 
-/// Policies in force, by name and spec.
+/// A set of policies, by name and spec.
 pub fn policies(specs: &[(&str, Value)]) -> PolicySet {
     let compiled = specs.iter().map(|(name, spec)| {
-        let policy = Policy::compile(&policy(name, spec), &BUILTIN).expect("this policy makes sense");
+        let policy = Policy::compile(&policy(name, spec), &BUILTIN).expect("this policy is valid");
         policy.into()
     });
     PolicySet::new([(LABEL.to_owned(), "model-server".to_owned())].into(), compiled.collect())
@@ -82,19 +82,19 @@ pub fn deployment(containers: &Value) -> Value {
     })
 }
 
-/// The Deployment `ml/api` with one container, which has these fields as well.
+/// The Deployment `ml/api` with one container with these fields.
 pub fn with_container(fields: &Value) -> Value {
     let mut container = json!({"name": "api", "image": "registry.example.com/api:1"});
     json_patch::merge(&mut container, fields);
     deployment(&json!([container]))
 }
 
-/// What an autoscaler calls the Deployment `ml/api`.
+/// A reference to the Deployment `ml/api`.
 pub fn reference() -> WorkloadRef {
     WorkloadRef { namespace: "ml".into(), kind: "Deployment".into(), name: "api".into() }
 }
 
-/// A cluster that serves every API, has the namespace `ml` and nothing in it.
+/// A cluster that serves every API and has the empty namespace `ml`.
 pub fn facts() -> Facts {
     let namespaces = [("ml".to_owned(), Namespace::default())].into();
     Facts { namespaces, apis: Apis::all(), ..Facts::default() }
@@ -111,7 +111,7 @@ pub fn with_database_of(provider: DatabaseProvider, namespace: &str, name: &str,
     Facts { databases: [(namespace.to_owned(), Arc::new(inside))].into(), ..facts() }
 }
 
-/// A database that Tidegate made for a workload, such as `Deployment/api`.
+/// A database that Tidegate created for a workload, such as `Deployment/api`.
 pub fn made_for(workload: &str) -> Database {
     Database { made_for: Some(workload.to_owned()), ..Database::default() }
 }

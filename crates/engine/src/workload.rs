@@ -1,5 +1,5 @@
-//! A view of a workload over its raw JSON: for reading. Patches are made on the JSON itself, so that fields which this
-//! version does not know survive.
+//! A read-only view of a workload's JSON. Patches are made on the JSON itself, so that fields unknown to this version
+//! are kept.
 
 mod annotations;
 mod command_line;
@@ -23,16 +23,16 @@ use serde_json::{Map, Value};
 use crate::kind::{self, Kind};
 
 pub use annotations::{Annotations, Requested};
-pub use command_line::{CommandLine, Told};
+pub use command_line::{CommandLine, Lookup};
 pub use completed::completed;
 pub(crate) use container::is_gpu;
 pub use container::{Container, GPU_RESOURCES};
 pub use defaults::{GRACE_PERIOD, PROGRESS_DEADLINE};
 pub(crate) use defaults::{complete_probe, has_handler};
+pub use environment::Environment;
 pub(crate) use environment::refers_to;
 pub use field_ownership::FieldOwnership;
 pub use field_path::{FieldPath, key_of};
-pub(crate) use field_path::{child, put};
 pub use image::Image;
 pub use parse::Sent;
 pub use prior_binding::PriorBinding;
@@ -40,15 +40,17 @@ pub use probe::Probe;
 pub use reference::WorkloadRef;
 pub use validation::ValidationError;
 
-/// Returns the items of a list; none where there is no list.
+/// Returns the items of a list; none if it is not a list.
 pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
-/// A workload of a kind that can be a model server, seen through the fields that Tidegate reads.
+/// A view of a workload of a supported kind, with the fields that Tidegate reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload<'a> {
     object: &'a Value,
+    metadata: &'a Value,
+    annotations: Option<&'a Map<String, Value>>,
     known_kind: &'static Kind,
     template: &'a Value,
     replicas: Option<i64>,
@@ -56,16 +58,18 @@ pub struct Workload<'a> {
 }
 
 impl<'a> Workload<'a> {
-    /// Returns the view, once every field that it reads is seen to have the type that Kubernetes gives it.
+    /// Returns a view of an object, after checking the types of all fields that it reads.
     ///
     /// # Errors
-    /// Names the first field that has another type.
+    /// Names the first field of a wrong type.
     pub fn view(object: &'a Value) -> Result<Self, ValidationError> {
         let known_kind = Kind::from_object(object);
         validation::check(object, known_kind)?;
         let spec = &object["spec"];
         Ok(Self {
             object,
+            metadata: &object["metadata"],
+            annotations: object["metadata"]["annotations"].as_object(),
             known_kind,
             template: object.pointer(known_kind.template()).unwrap_or(&Value::Null),
             replicas: spec["replicas"].as_i64(),
@@ -73,22 +77,22 @@ impl<'a> Workload<'a> {
         })
     }
 
-    /// Returns the JSON behind the view, without the fields that the view may have been given since.
+    /// Returns the JSON of the original object, without changes by `with_…`.
     #[must_use]
     pub fn object(&self) -> &'a Value {
         self.object
     }
 
-    /// Returns the workload as JSON, with the fields that the view has.
+    /// Returns the workload as JSON, with changes by `with_…`.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut object = self.object.clone();
         let seconds = self.progress_deadline.map(|seconds| ("progressDeadlineSeconds".to_owned(), seconds.into()));
         let replicas = self.replicas.map(|replicas| ("replicas".to_owned(), replicas.into()));
         let pointer = self.known_kind.template();
-        let stands = object.pointer(pointer).unwrap_or(&Value::Null) == self.template
+        let is_unchanged = object.pointer(pointer).unwrap_or(&Value::Null) == self.template
             && replicas.iter().chain(&seconds).all(|(field, value): &(String, Value)| object["spec"][field] == *value);
-        if stands || !object["spec"].is_object() {
+        if is_unchanged || !object["spec"].is_object() {
             return object;
         }
         *kind::fields(pointer).fold(&mut object, |place, field| &mut place[field]) = self.template.clone();
@@ -98,7 +102,7 @@ impl<'a> Workload<'a> {
         object
     }
 
-    /// Returns the view of the same object with another pod template, which keeps to Kubernetes' types as well.
+    /// Returns the view with another pod template, whose types are valid.
     pub(crate) fn with_template<'t>(&self, template: &'t Value) -> Workload<'t>
     where
         'a: 't,
@@ -107,12 +111,12 @@ impl<'a> Workload<'a> {
         Workload { template, ..*self }
     }
 
-    /// Returns the view of the same object with another number of replicas.
+    /// Returns the view with another number of replicas.
     pub(crate) fn with_replicas(&self, replicas: i64) -> Self {
         Self { replicas: Some(replicas), ..*self }
     }
 
-    /// Returns the view of the same object with another progress deadline.
+    /// Returns the view with another progress deadline.
     pub(crate) fn with_progress_deadline(&self, seconds: i64) -> Self {
         Self { progress_deadline: Some(seconds), ..*self }
     }
@@ -123,25 +127,25 @@ impl<'a> Workload<'a> {
         self.object["kind"].as_str().unwrap_or(self.known_kind.kind)
     }
 
-    /// Returns what is known of the kind.
+    /// Returns the properties of the kind.
     #[must_use]
     pub fn known_kind(&self) -> &'static Kind {
         self.known_kind
     }
 
-    /// Returns the name; empty where the API server has yet to make it from `generateName`.
+    /// Returns the name; empty if the API server has yet to generate it from `generateName`.
     #[must_use]
     pub fn name(&self) -> &'a str {
         self.metadata("name").as_str().unwrap_or_default()
     }
 
-    /// Tells whether the API server makes, or has made, the name: it is not known when Tidegate injects.
+    /// Returns whether the API server generates, or has generated, the name: it is unknown during injection.
     #[must_use]
     pub fn has_generated_name(&self) -> bool {
         self.name().is_empty() || self.metadata("generateName").as_str().is_some_and(|prefix| !prefix.is_empty())
     }
 
-    /// Returns the namespace; empty where it is not said.
+    /// Returns the namespace; empty if it is not set.
     #[must_use]
     pub fn namespace(&self) -> &'a str {
         self.metadata("namespace").as_str().unwrap_or_default()
@@ -153,7 +157,7 @@ impl<'a> Workload<'a> {
         self.metadata("uid").as_str().unwrap_or_default()
     }
 
-    /// Returns what an autoscaler would call this workload.
+    /// Returns the reference of an autoscaler to this workload.
     #[must_use]
     pub fn reference(&self) -> WorkloadRef {
         WorkloadRef {
@@ -163,7 +167,7 @@ impl<'a> Workload<'a> {
         }
     }
 
-    /// Tells whether the object is on its way out.
+    /// Returns whether the object is being deleted.
     #[must_use]
     pub fn is_being_deleted(&self) -> bool {
         !self.metadata("deletionTimestamp").is_null()
@@ -177,43 +181,43 @@ impl<'a> Workload<'a> {
         Some(format!("{} {}", owner["kind"].as_str()?, owner["name"].as_str()?))
     }
 
-    /// Returns the workload's own labels.
+    /// Returns the labels of the workload, not of its pods.
     #[must_use]
     pub fn labels(&self) -> Option<&'a Map<String, Value>> {
         self.metadata("labels").as_object()
     }
 
-    /// Returns one of the workload's own annotations.
+    /// Returns an annotation of the workload, not of its pods.
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&'a str> {
-        self.metadata("annotations").get(key)?.as_str()
+        self.annotations?.get(key)?.as_str()
     }
 
-    /// Returns the live or wanted number of replicas.
+    /// Returns `spec.replicas`.
     #[must_use]
     pub fn replicas(&self) -> Option<i64> {
         self.replicas
     }
 
-    /// Returns after how many seconds without progress a rollout counts as failed.
+    /// Returns `spec.progressDeadlineSeconds`.
     #[must_use]
     pub fn progress_deadline(&self) -> Option<i64> {
         self.progress_deadline
     }
 
-    /// Returns one of the workload's own specification; null where it is absent.
+    /// Returns a field of the workload's `spec`; null if it is absent.
     #[must_use]
     pub fn spec(&self, field: &str) -> &'a Value {
         &self.object["spec"][field]
     }
 
-    /// Returns the pod template; null where there is none.
+    /// Returns the pod template; null if it is absent.
     #[must_use]
     pub fn template(&self) -> &'a Value {
         self.template
     }
 
-    /// Returns the pod template's spec; null where there is none.
+    /// Returns the spec of the pod template; null if it is absent.
     #[must_use]
     pub fn pod_spec(&self) -> &'a Value {
         &self.template()["spec"]
@@ -241,8 +245,8 @@ impl<'a> Workload<'a> {
         self.init_containers().filter(Container::is_restartable).chain(self.containers())
     }
 
-    /// Returns the containers that use a resource and request none of it: neither they nor the pod as a whole do, nor have
-    /// they a limit, which counts as a request where there is none.
+    /// Returns the long-running containers without a request for a resource. A request of the pod counts for all
+    /// containers, and a limit counts as a request.
     pub fn without_request(&self, resource: &str) -> impl Iterator<Item = Container<'a>> + use<'a> {
         let is_for_the_pod = !self.pod_spec()["resources"]["requests"][resource].is_null();
         let resource = resource.to_owned();
@@ -250,14 +254,14 @@ impl<'a> Workload<'a> {
         counting.filter(move |container| ["requests", "limits"].iter().all(|of| !container.has_resource(of, &resource)))
     }
 
-    /// Tells whether each container has a name that no other in its list has, as Kubernetes wants it.
+    /// Returns whether each container has a unique name in its list, as Kubernetes requires.
     #[must_use]
-    pub fn names_tell_containers(&self) -> bool {
-        let tell = |names: Vec<&str>| {
+    pub fn has_unique_container_names(&self) -> bool {
+        let are_unique = |names: Vec<&str>| {
             names.iter().enumerate().all(|(index, name)| !name.is_empty() && !names[..index].contains(name))
         };
-        tell(self.init_containers().map(|container| container.name()).collect())
-            && tell(self.containers().map(|container| container.name()).collect())
+        are_unique(self.init_containers().map(|container| container.name()).collect())
+            && are_unique(self.containers().map(|container| container.name()).collect())
     }
 
     fn list(&self, list: &'static str) -> impl Iterator<Item = Container<'a>> + use<'a> {
@@ -266,9 +270,9 @@ impl<'a> Workload<'a> {
         items.iter().enumerate().map(move |(index, value)| Container::new(template, list, index, value))
     }
 
-    /// Returns one of the workload's own metadata; null where it is absent.
+    /// Returns a field of the workload's `metadata`; null if it is absent.
     pub(crate) fn metadata(&self, field: &str) -> &'a Value {
-        &self.object["metadata"][field]
+        &self.metadata[field]
     }
 }
 
@@ -279,15 +283,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn containers_are_told_by_names_of_their_own() {
-        let told = |init: Value, containers: Value| {
+    fn detects_containers_without_unique_names() {
+        let are_unique = |init: Value, containers: Value| {
             let object = json!({"spec": {"template": {"spec": {"initContainers": init, "containers": containers}}}});
-            Workload::view(&object).unwrap().names_tell_containers()
+            Workload::view(&object).unwrap().has_unique_container_names()
         };
-        assert!(told(json!([{"name": "a"}]), json!([{"name": "a"}, {"name": "b"}])));
-        assert!(told(json!(null), json!([])));
-        assert!(!told(json!(null), json!([{"name": "a"}, {"name": "a"}])));
-        assert!(!told(json!([{"name": ""}]), json!([{"name": "a"}])));
-        assert!(!told(json!(null), json!([{}])));
+        assert!(are_unique(json!([{"name": "a"}]), json!([{"name": "a"}, {"name": "b"}])));
+        assert!(are_unique(json!(null), json!([])));
+        assert!(!are_unique(json!(null), json!([{"name": "a"}, {"name": "a"}])));
+        assert!(!are_unique(json!([{"name": ""}]), json!([{"name": "a"}])));
+        assert!(!are_unique(json!(null), json!([{}])));
     }
 }

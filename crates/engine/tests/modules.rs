@@ -1,4 +1,4 @@
-//! Holds the modules to their order: each looks only at those that the crate's front page lists before it.
+//! Checks the order of the modules: each uses only those that the crate documentation lists before it.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test reads the sources")]
 
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 use syn::{Attribute, Item, UseTree};
 
-/// The modules as the front page lists them, the lowest first.
+/// The modules as the crate documentation lists them, the lowest first.
 fn listed() -> Vec<String> {
-    let front_page = fs::read_to_string(source("lib.rs")).unwrap();
-    let items = front_page.lines().filter_map(|line| line.strip_prefix("//! - "));
+    let documentation = fs::read_to_string(source("lib.rs")).unwrap();
+    let items = documentation.lines().filter_map(|line| line.strip_prefix("//! - "));
     items.flat_map(|item| item.split("[`").skip(1).map(|link| link.split('`').next().unwrap().to_owned())).collect()
 }
 
@@ -37,18 +37,18 @@ fn files(module: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Collects the modules of the crate that a file names outside of its tests.
+/// Collects the modules of the crate that a file uses outside of its tests.
 #[derive(Default)]
-struct Named(BTreeSet<String>);
+struct Used(BTreeSet<String>);
 
-impl Named {
+impl Used {
     fn of(source: &str) -> BTreeSet<String> {
-        let mut named = Self::default();
-        named.visit_file(&syn::parse_file(source).unwrap());
-        named.0
+        let mut used = Self::default();
+        used.visit_file(&syn::parse_file(source).unwrap());
+        used.0
     }
 
-    /// Notes each first name below `crate` in an import.
+    /// Records the first name below `crate` of each import.
     fn import(&mut self, tree: &UseTree) {
         match tree {
             UseTree::Path(path) => drop(self.0.insert(path.ident.to_string())),
@@ -60,7 +60,7 @@ impl Named {
     }
 }
 
-impl<'ast> Visit<'ast> for Named {
+impl<'ast> Visit<'ast> for Used {
     fn visit_item(&mut self, item: &'ast Item) {
         let attributes: &[Attribute] = match item {
             Item::Mod(module) => &module.attrs,
@@ -91,13 +91,13 @@ impl<'ast> Visit<'ast> for Named {
 }
 
 #[test]
-fn no_module_looks_at_one_that_is_listed_after_it() {
+fn modules_use_only_modules_before_them() {
     let listed = listed();
     for (place, module) in listed.iter().enumerate() {
         for file in files(module) {
-            let named = Named::of(&fs::read_to_string(&file).unwrap());
-            let wrong: Vec<&String> = named.iter().filter(|named| !listed[..=place].contains(named)).collect();
-            assert!(wrong.is_empty(), "{} looks at {wrong:?}", file.display());
+            let used = Used::of(&fs::read_to_string(&file).unwrap());
+            let wrong: Vec<&String> = used.iter().filter(|module| !listed[..=place].contains(module)).collect();
+            assert!(wrong.is_empty(), "{} uses {wrong:?}", file.display());
         }
     }
 }
@@ -115,11 +115,11 @@ fn every_module_is_listed() {
 }
 
 #[test]
-fn what_a_file_names_is_found_wherever_it_stands() {
-    let named = Named::of(
+fn finds_all_uses_in_a_file() {
+    let used = Used::of(
         "use crate::{api, facts::{self, Facts}}; fn f(x: crate::policy::Policy) { crate::rules::all(); use crate::cel as c; }
          #[cfg(test)] mod tests { use crate::decision::decide; }",
     );
     let expected = ["api", "cel", "facts", "policy", "rules"].map(str::to_owned);
-    assert_eq!(named, expected.into());
+    assert_eq!(used, expected.into());
 }

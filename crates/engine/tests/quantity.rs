@@ -1,4 +1,4 @@
-//! Holds quantities to golden vectors from apimachinery, and to properties that must hold for every text.
+//! Tests quantities with golden vectors from apimachinery, and with properties of every text.
 //!
 //! Refresh the vectors with `go run . > ../../../tests/cases/quantity/vectors.json` in `dev/vectors/quantity`.
 
@@ -21,7 +21,7 @@ struct Vector {
     stored: Option<String>,
     nanos: Option<String>,
     error: Option<String>,
-    /// What the API server stores where Tidegate refuses; for the reader of the vectors.
+    /// The value that the API server stores where Tidegate rejects the text; for readers of the vectors.
     #[serde(rename = "server")]
     _server: Option<String>,
 }
@@ -48,13 +48,13 @@ fn vectors() -> Vectors {
 }
 
 #[test]
-fn texts_are_read_and_stored_as_apimachinery_does() {
+fn texts_are_parsed_and_stored_as_in_apimachinery() {
     let wrong: Vec<_> = vectors().texts.iter().filter_map(|vector| vector.mismatch(&vector.input.parse())).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn json_numbers_are_read_as_apimachinery_does() {
+fn json_numbers_are_parsed_as_in_apimachinery() {
     for vector in vectors().numbers {
         let value: Value = serde_json::from_str(&vector.input).unwrap();
         assert_eq!(vector.mismatch(&Quantity::from_json(&value)), None);
@@ -75,10 +75,10 @@ fn stored_text_is_a_fixed_point() {
 }
 
 #[test]
-fn schema_is_the_one_kubernetes_uses() {
+fn schema_is_that_of_kubernetes() {
     let schema = schemars::schema_for!(Quantity).to_value();
     assert_eq!(schema["x-kubernetes-int-or-string"], json!(true));
-    // The `anyOf` that Kubernetes writes beside it is implied, and not to survive the rewriting to a structural schema.
+    // Kubernetes also has `anyOf`, which is implied here and would not be preserved in a structural schema.
     assert!(schema["anyOf"].is_null());
     assert_eq!(
         schema["pattern"],
@@ -92,7 +92,7 @@ const UNITS: [(&str, u32); 4] = [("n", 0), ("u", 3), ("m", 6), ("", 9)];
 
 proptest! {
     #[test]
-    fn any_readable_text_survives_a_round_trip(
+    fn valid_texts_survive_a_round_trip(
         text in r"[+-]?[0-9]{0,25}(\.[0-9]{0,25})?([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?"
     ) {
         if let Ok(quantity) = text.parse::<Quantity>() {

@@ -1,4 +1,4 @@
-// Command quantity prints golden vectors for resource quantities, as apimachinery reads and stores them:
+// Command quantity prints test vectors for resource quantities, as apimachinery reads and stores them:
 //
 //	go run . > ../../../tests/cases/quantity/vectors.json
 package main
@@ -22,7 +22,7 @@ type vector struct {
 	Stored string `json:"stored,omitempty"` // what the API server writes back
 	Nanos  string `json:"nanos,omitempty"`  // the exact value in billionths
 	Error  string `json:"error,omitempty"`  // "malformed" or "out of range"
-	// Server is what the API server stores where Tidegate refuses the input.
+	// Server is what the API server stores when Tidegate refuses the input.
 	Server string `json:"server,omitempty"`
 }
 
@@ -76,7 +76,7 @@ func main() {
 func read(input string, raw []byte) vector {
 	var q resource.Quantity
 	check(json.Unmarshal(raw, &q))
-	// What is stored is read and written again on each way out: `62.5Ki` is first `64000`, then `64k` for good.
+	// Stored values are parsed and written again on each read: `62.5Ki` becomes `64000` first, then stays `64k`.
 	first := encode(q)
 	reread := resource.MustParse(first)
 	stored := encode(reread)
@@ -110,7 +110,7 @@ func exactNanos(q resource.Quantity) *big.Int {
 	return whole.UnscaledBig()
 }
 
-// checkOrder makes sure that comparing nanos is comparing quantities.
+// checkOrder checks that comparing nanos gives the same order as comparing quantities.
 func checkOrder(quantities []resource.Quantity) {
 	for _, left := range quantities {
 		for _, right := range quantities {

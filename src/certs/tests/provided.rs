@@ -1,4 +1,4 @@
-//! Folders that somebody else keeps, such as a mounted Secret.
+//! Tests of externally managed folders, such as a mounted Secret.
 
 use super::*;
 
@@ -8,17 +8,17 @@ fn provided_files_are_used_as_they_are_until_they_expire() {
     let before = fixture.bytes();
     assert_eq!(fixture.load(&[SERVICE], days(364)).unwrap().origin, Origin::Provided);
     assert_eq!(fixture.bytes(), before);
-    assert!(matches!(fixture.refusal(days(366)), CertsError::Expired { path, .. } if path.ends_with("tls.crt")));
+    assert!(matches!(fixture.load_error(days(366)), CertsError::Expired { path, .. } if path.ends_with("tls.crt")));
 }
 
 #[test]
-fn provided_ca_that_expired_is_refused() {
-    let error = Fixture::provided().refusal(days(3651));
+fn rejects_a_provided_ca_that_expired() {
+    let error = Fixture::provided().load_error(days(3651));
     assert!(matches!(&error, CertsError::Expired { path, .. } if path.ends_with("ca.crt")), "{error}");
 }
 
 #[test]
-fn provided_leaf_without_a_name_we_serve_is_refused() {
+fn rejects_a_provided_leaf_without_a_served_name() {
     let error = Fixture::provided().load(&[SERVICE, "localhost"], start()).unwrap_err();
     assert!(matches!(&error, CertsError::Unfit { .. }), "{error}");
     let source = std::error::Error::source(&error).unwrap().to_string();
@@ -26,13 +26,13 @@ fn provided_leaf_without_a_name_we_serve_is_refused() {
 }
 
 #[test]
-fn provided_leaf_of_another_ca_is_refused() {
+fn rejects_a_provided_leaf_of_another_ca() {
     let fixture = Fixture::provided().with("ca.crt", &Fixture::filled().text("ca.crt"));
-    assert!(matches!(fixture.refusal(start()), CertsError::Unfit { .. }));
+    assert!(matches!(fixture.load_error(start()), CertsError::Unfit { .. }));
 }
 
 #[test]
-fn provided_bundle_may_hold_further_cas() {
+fn provided_bundle_may_contain_more_cas() {
     let provided = Fixture::provided();
     let bundle = Fixture::filled().text("ca.crt") + &provided.text("ca.crt");
     let found = provided.with("ca.crt", &bundle).load(&[SERVICE], start()).unwrap();
@@ -40,8 +40,8 @@ fn provided_bundle_may_hold_further_cas() {
 }
 
 #[test]
-fn provided_folder_lacking_a_key_points_at_the_issuer() {
-    let error = Fixture::provided().without(&["tls.key"]).refusal(start());
+fn provided_folder_without_a_key_refers_to_the_issuer() {
+    let error = Fixture::provided().without(&["tls.key"]).load_error(start());
     assert!(matches!(&error, CertsError::MissingHalf { remedy: Remedy::AskIssuer, .. }), "{error}");
 }
 

@@ -1,4 +1,4 @@
-//! What a policy says of databases.
+//! The database settings of a policy.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,16 @@ use serde_json::Value;
 
 use crate::quantity::Quantity;
 
-/// Who provides the database.
+/// The provider of the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum DatabaseProvider {
-    /// Zalando's postgres-operator, by a `postgresql` object.
+    /// Zalando's postgres-operator, with a `postgresql` object.
     #[serde(rename = "zalando")]
     Zalando,
-    /// CloudNativePG, by a `Cluster` object.
+    /// CloudNativePG, with a `Cluster` object.
     #[serde(rename = "cloudnative-pg")]
     CloudNativePg,
-    /// Somebody else, by a Secret that is there already. Nothing is made.
+    /// Something else, with an existing Secret. Nothing is created.
     #[serde(rename = "secret")]
     Secret,
     /// No database.
@@ -32,10 +32,10 @@ pub enum DatabaseProvider {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DatabaseCreation {
-    /// Each, but for one with the annotation `tidegate.dev/database: none`.
+    /// All, except those with the annotation `tidegate.dev/database: none`.
     #[default]
     Always,
-    /// Only one with the annotation `tidegate.dev/database: "true"`.
+    /// Only those with the annotation `tidegate.dev/database: "true"`.
     OnRequest,
 }
 
@@ -43,22 +43,23 @@ pub enum DatabaseCreation {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Database {
-    /// Who provides it. Default: `none`. A database that is there stays with its provider.
+    /// The provider. Default: `none`. An existing database keeps its provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<DatabaseProvider>,
     /// Which model servers get one. Default: `always`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create: Option<DatabaseCreation>,
-    /// The most databases that Tidegate makes in a namespace; those whose workload has gone count too. Default: no bound.
+    /// The maximum number of databases that Tidegate creates in a namespace, including those whose workload was
+    /// deleted. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self >= 0", "maxPerNamespace is not below zero"))]
+    #[x_kube(validation = ("self >= 0", "maxPerNamespace must be at least 0"))]
     pub max_per_namespace: Option<i32>,
-    /// Whether a model server whose container takes variables from `envFrom` gets one too: the variables that are injected
-    /// then count before those that a ConfigMap or Secret brings, which may name a database already. Default: false. Its
-    /// author asks for one all the same by the annotation `tidegate.dev/database: "true"`.
+    /// Whether a model server whose container has `envFrom` gets one too: the injected variables then take precedence
+    /// over those of the ConfigMap or Secret, which may already name a database. Default: false. The annotation
+    /// `tidegate.dev/database: "true"` on a workload requests one in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over_env_from: Option<bool>,
-    /// The variables by which a model server is told of its database. `libpq`: `PGHOST`, `PGPORT`, `PGDATABASE`,
+    /// The environment variables that hold the connection settings. `libpq`: `PGHOST`, `PGPORT`, `PGDATABASE`,
     /// `PGUSER`, `PGPASSWORD` and `PGSSLMODE`; `url`: `DATABASE_URL`; `both`; or names of variables, each with one of
     /// `host`, `port`, `database`, `user`, `password`, `uri` and `sslmode`, such as `{MLFLOW_BACKEND_STORE_URI: uri}`.
     /// Default: `libpq`.
@@ -76,12 +77,12 @@ pub struct Database {
     pub secret: Option<DatabaseSecret>,
 }
 
-/// A word or a mapping: a structural schema has no type for that.
+/// A string or a mapping: a structural schema has no type for that.
 fn env_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// By which variables a model server is told of its database.
+/// The environment variables that hold the connection settings of a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DatabaseEnv {
     /// Those of libpq.
@@ -145,12 +146,12 @@ impl<'de> Deserialize<'de> for DatabaseEnv {
                 ))),
             },
             mapping @ Value::Object(_) => BTreeMap::deserialize(mapping).map(Self::Mapping).map_err(D::Error::custom),
-            other => Err(D::Error::custom(format!("`{other}` is no env"))),
+            other => Err(D::Error::custom(format!("`{other}` is not a valid env"))),
         }
     }
 }
 
-/// One thing that a model server may be told of its database.
+/// One connection setting of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DatabasePart {
@@ -164,14 +165,14 @@ pub enum DatabasePart {
     User,
     /// The user's password.
     Password,
-    /// All of it as one address: `postgresql://user:password@host:port/database`.
+    /// All of it as one URL: `postgresql://user:password@host:port/database`.
     Uri,
     /// The `sslmode` of libpq.
     SslMode,
 }
 
 impl DatabasePart {
-    /// Returns its name, as policies have it.
+    /// Returns its name in policies.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -197,82 +198,83 @@ pub struct Zalando {
     #[schemars(length(max = 15))]
     #[x_kube(validation = (
         "self.matches('^[a-z]([-a-z0-9]{0,13}[a-z0-9])?$')",
-        "teamId is at most 15 lower-case letters, digits and dashes, and starts with a letter"
+        "teamId must be at most 15 lower-case letters, digits and dashes, and start with a letter"
     ))]
     pub team_id: Option<String>,
-    /// The PostgreSQL major version, such as `"17"`. There is no default. One that the operator's CRD does not offer is
-    /// told, and no database is made of it.
+    /// The PostgreSQL major version, such as `"17"`. There is no default. No database is created with a
+    /// version that the operator's CRD does not offer; this is reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8))]
-    #[x_kube(validation = ("self.matches('^[0-9]+$')", "version is a major version such as \"17\""))]
+    #[x_kube(validation = ("self.matches('^[0-9]+$')", "version must be a major version such as \"17\""))]
     pub version: Option<String>,
-    /// How many PostgreSQL instances a cluster has. Default: 1.
+    /// The number of PostgreSQL instances of a cluster. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self >= 1", "instances is at least 1"))]
+    #[x_kube(validation = ("self >= 1", "instances must be at least 1"))]
     pub instances: Option<i32>,
     /// The volume of each instance. There is no default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<Volume>,
-    /// How the operator names the Secret of a user: its `secret_name_template`, with `{tprkind}` and `{tprgroup}`
-    /// filled in or not. Default: the operator's own.
+    /// How the operator names the Secret of a user: its `secret_name_template`; `{tprkind}` and `{tprgroup}` may be
+    /// left in it. Default: the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     #[x_kube(validation = (
         "self.contains('{username}') && self.contains('{cluster}')",
-        "secretName has both {username} and {cluster}"
+        "secretName must have both {username} and {cluster}"
     ))]
     pub secret_name: Option<String>,
-    /// Users beside the workload's own, with their flags. The operator makes a Secret for each.
+    /// Users in addition to the workload's own, with their flags. The operator creates a Secret for each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub users: BTreeMap<String, Vec<RoleFlag>>,
-    /// Databases beside the workload's own, each with its owner: one of `users`, or `{workload}` for the workload's own.
+    /// Databases in addition to the workload's own, each with its owner: one of `users`, or `{workload}` for the
+    /// workload's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub databases: BTreeMap<String, String>,
-    /// Databases for which the operator also makes roles, schemas and extensions.
+    /// Databases for which the operator also creates roles, schemas and extensions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub prepared_databases: BTreeMap<String, PreparedDatabase>,
-    /// A pooler of connections before each cluster: model servers connect to it. Default: none.
+    /// A connection pooler for each cluster; model servers connect to it. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_pooler: Option<ConnectionPooler>,
-    /// What each instance requests, and its limits. Default: the operator's own.
+    /// Requests and limits of each instance. Default: the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<DatabaseResources>,
-    /// The certificate of the clusters. Default: one that each signs itself.
+    /// The certificate of the clusters. Default: a self-signed one for each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<DatabaseTls>,
-    /// Labels that each `postgresql` object gets beside Tidegate's own, such as those that the operator's
-    /// `inherited_labels` hands on to what it makes.
+    /// Labels that each `postgresql` object gets in addition to Tidegate's own, such as those that the operator copies
+    /// to its objects because of `inherited_labels`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub cluster_labels: BTreeMap<String, String>,
 }
 
-/// What a role of PostgreSQL may do.
+/// A privilege of a PostgreSQL role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RoleFlag {
-    /// Everything.
+    /// All privileges.
     Superuser,
-    /// Make databases.
+    /// Create databases.
     Createdb,
-    /// Make roles.
+    /// Create roles.
     Createrole,
-    /// Use what its groups may do.
+    /// Inherit the privileges of its groups.
     Inherit,
-    /// Connect.
+    /// Can connect.
     Login,
-    /// Not connect.
+    /// Cannot connect.
     Nologin,
     /// Replicate.
     Replication,
-    /// See rows that row security hides.
+    /// Bypass row-level security.
     Bypassrls,
 }
 
-/// A database for which the operator also makes roles, schemas and extensions.
+/// A database for which the operator also creates roles, schemas and extensions.
 ///
 /// <https://github.com/zalando/postgres-operator/blob/master/docs/user.md#prepared-databases-with-roles-and-default-privileges>
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -281,7 +283,7 @@ pub struct PreparedDatabase {
     /// Whether its roles have users that can connect, each with a Secret. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_users: Option<bool>,
-    /// Extensions, each with the schema that it goes into.
+    /// Extensions, each with the schema in which it is created.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub extensions: BTreeMap<String, String>,
@@ -295,7 +297,7 @@ pub struct PreparedDatabase {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PreparedSchema {
-    /// Whether it has roles of its own. Default: true.
+    /// Whether it has its own roles. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_roles: Option<bool>,
     /// Whether those have users that can connect. Default: false.
@@ -303,25 +305,25 @@ pub struct PreparedSchema {
     pub default_users: Option<bool>,
 }
 
-/// A pooler of connections.
+/// A connection pooler.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConnectionPooler {
-    /// Whether there is one. Default: true, where anything is said of it.
+    /// Whether there is one. Default: true if `connectionPooler` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// How many pods it has. Default: the operator's own.
+    /// The number of pods. Default: the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self >= 1", "instances is at least 1"))]
+    #[x_kube(validation = ("self >= 1", "instances must be at least 1"))]
     pub instances: Option<i32>,
     /// How long a client keeps a connection: `session` or `transaction`. Default: the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<PoolerMode>,
-    /// The most connections to PostgreSQL. Default: the operator's own.
+    /// The maximum number of connections to PostgreSQL. Default: the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self >= 1", "maxConnections is at least 1"))]
+    #[x_kube(validation = ("self >= 1", "maxConnections must be at least 1"))]
     pub max_connections: Option<i32>,
-    /// What each pod requests, and its limits. Default: the operator's own.
+    /// Requests and limits of each pod. Default: the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<DatabaseResources>,
 }
@@ -330,7 +332,7 @@ pub struct ConnectionPooler {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PoolerMode {
-    /// Until it leaves.
+    /// Until it disconnects.
     Session,
     /// Until its transaction ends: prepared statements and `LISTEN` do not work.
     Transaction,
@@ -340,7 +342,7 @@ pub enum PoolerMode {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseResources {
-    /// What is requested.
+    /// The requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<DatabaseAmounts>,
     /// The limits.
@@ -364,16 +366,16 @@ pub struct DatabaseAmounts {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseTls {
-    /// The Secret that has it, as `tls.crt` and `tls.key`, in the namespace of the model server.
+    /// The Secret with `tls.crt` and `tls.key`, in the namespace of the model server.
     #[schemars(length(max = 253))]
     #[x_kube(validation = (
         "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
-        "secretName is the name of a Secret: lower-case letters, digits, dashes and dots"
+        "secretName must be the name of a Secret: lower-case letters, digits, dashes and dots"
     ))]
     pub secret_name: String,
 }
 
-/// A volume that an operator makes.
+/// A volume that an operator creates.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Volume {
@@ -384,7 +386,7 @@ pub struct Volume {
     #[schemars(length(max = 253))]
     #[x_kube(validation = (
         "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
-        "storageClass is the name of a StorageClass: lower-case letters, digits, dashes and dots"
+        "storageClass must be the name of a StorageClass: lower-case letters, digits, dashes and dots"
     ))]
     pub storage_class: Option<String>,
 }
@@ -396,12 +398,12 @@ pub struct Volume {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = (
     "!has(self.version) || !has(self.imageName)",
-    "version and imageName say the same: write one of them"
+    "version and imageName are mutually exclusive: set one of them"
 ))]
 pub struct CloudNativePg {
-    /// How many PostgreSQL instances a cluster has. Default: 1.
+    /// The number of PostgreSQL instances of a cluster. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self >= 1", "instances is at least 1"))]
+    #[x_kube(validation = ("self >= 1", "instances must be at least 1"))]
     pub instances: Option<i32>,
     /// The version of PostgreSQL, such as `"17"`: the tag of the operator's image
     /// `ghcr.io/cloudnative-pg/postgresql`. Default: the operator's own.
@@ -409,36 +411,36 @@ pub struct CloudNativePg {
     #[schemars(length(max = 16))]
     #[x_kube(validation = (
         "self.matches('^[0-9]+([.][0-9]+)?$')",
-        "version is a version such as \"17\" or \"17.5\""
+        "version must be a version such as \"17\" or \"17.5\""
     ))]
     pub version: Option<String>,
-    /// The image of PostgreSQL, in place of `version`.
+    /// The PostgreSQL image, instead of `version`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image_name: Option<String>,
     /// The volume of each instance. There is no default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Volume>,
-    /// What each instance requests, and its limits. Default: none.
+    /// Requests and limits of each instance. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<DatabaseResources>,
 }
 
-/// Settings for databases whose credentials are in Secrets that are there already.
+/// Settings for databases whose credentials are in existing Secrets.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseSecret {
-    /// The name of the Secret, in the namespace of the model server; `{workload}` in it is the workload's name. There is
-    /// no default.
+    /// The name of the Secret, in the namespace of the model server; `{workload}` is replaced by the workload's name.
+    /// There is no default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub name: Option<String>,
-    /// Under which key of the Secret each part is, such as `{uri: DATABASE_URL}`. There is no default.
+    /// The keys of the Secret for each part, such as `{uri: DATABASE_URL}`. There is no default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<DatabaseKeys>,
 }
 
-/// Under which keys of a Secret the parts are.
+/// The keys of a Secret for each part.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseKeys {
@@ -457,7 +459,7 @@ pub struct DatabaseKeys {
     /// The user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
-    /// All of it as one address.
+    /// All of it as one URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
     /// The `sslmode` of libpq.

@@ -1,4 +1,4 @@
-//! `ModelServer`: what Tidegate knows of one model server, for people to read.
+//! `ModelServer`: the state of one model server, for users to read.
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Condition;
 
-/// One model server as Tidegate sees it. Tidegate writes it; the workload owns it.
+/// The state of one model server. Tidegate writes it; the workload owns it.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "tidegate.dev",
     version = "v1alpha1",
     kind = "ModelServer",
-    doc = "One model server as Tidegate sees it. Tidegate writes it; the workload owns it.",
+    doc = "The state of one model server. Tidegate writes it; the workload owns it.",
     namespaced,
     shortname = "ms",
     status = "ModelServerStatus",
@@ -43,11 +43,11 @@ pub struct ModelServerSpec {
     pub name: String,
 }
 
-/// What Tidegate observed of a model server.
+/// The observed state of a model server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelServerStatus {
-    /// The generation of the workload that this status speaks of.
+    /// The generation of the workload that this status is about.
     #[serde(default)]
     pub observed_generation: i64,
     /// The runtime that was recognised, or `unknown`.
@@ -56,19 +56,19 @@ pub struct ModelServerStatus {
     /// The policies that select it, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// Whether it conforms to them today: `True`, `False`, or `Unknown` where no policy judges it.
+    /// Whether it conforms to them now: `True`, `False`, or `Unknown` if no policy applies to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conforms: Option<String>,
-    /// How many replicas there are and may be.
+    /// The current number of replicas, and its bounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<ReplicasStatus>,
-    /// The autoscaler that holds the replicas.
+    /// The autoscaler that sets the replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaler: Option<AutoscalerStatus>,
     /// The PodDisruptionBudget for its pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption_budget: Option<DisruptionBudgetStatus>,
-    /// The database that was made for it, or is bound to it.
+    /// The database that was created for it or is bound to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseStatus>,
     /// `Ready`, `Managed`, `Conforming`, `AutoscalerReady`, `DisruptionBudgetReady` and `DatabaseReady`.
@@ -76,17 +76,17 @@ pub struct ModelServerStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// How many replicas a model server has and may have.
+/// The number of replicas of a model server, and its bounds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicasStatus {
-    /// The least that its autoscaler keeps.
+    /// The minimum that its autoscaler keeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<i64>,
-    /// The most that its autoscaler makes.
+    /// The maximum that its autoscaler creates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<i64>,
-    /// How many there are now.
+    /// The current number.
     pub now: i64,
 }
 
@@ -98,7 +98,7 @@ pub struct AutoscalerStatus {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// `tidegate`, or `user` where somebody else made it.
+    /// `tidegate`, or `user` if a user created it.
     pub managed_by: String,
 }
 
@@ -108,7 +108,7 @@ pub struct AutoscalerStatus {
 pub struct DisruptionBudgetStatus {
     /// Its name.
     pub name: String,
-    /// `tidegate`, or `user` where somebody else made it.
+    /// `tidegate`, or `user` if a user created it.
     pub managed_by: String,
 }
 
@@ -120,7 +120,7 @@ pub struct DatabaseStatus {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// What its operator says of it, such as `Running`.
+    /// The phase that its operator reports, such as `Running`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! What is known of one runtime: how it is recognised, where it listens, how it is probed, drained and measured. The
-//! presets in `policies/runtimes` have this form, and so have a policy's own.
+//! The description of a runtime: how to detect, probe, drain and measure it, and where it listens. The presets in
+//! `policies/runtimes` and the runtimes of policies have this form.
 
 use std::collections::BTreeMap;
 
@@ -12,97 +12,99 @@ use serde::{Deserialize, Serialize};
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Runtime {
-    /// The runtime's name, such as `vllm`. A policy's takes the place of one of the same name.
+    /// The runtime's name, such as `vllm`. A policy's runtime replaces a preset of the same name.
     #[schemars(length(max = 63))]
     #[x_kube(validation = (
         "self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "a name is lower-case letters, digits and dashes, and starts with a letter"
+        "a name must be lower-case letters, digits and dashes, and start with a letter"
     ))]
     pub name: String,
-    /// How it is recognised: by image or by command.
+    /// How to detect it: by image or by command.
     #[serde(default)]
     pub recognise: Recognise,
-    /// How its port is told.
+    /// How its port is set.
     #[serde(default)]
     pub port: Port,
     /// Where it listens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Host>,
-    /// How it is told to serve HTTPS.
+    /// How HTTPS is enabled.
     #[serde(default)]
     pub tls: Given,
-    /// How it is told a prefix for the paths of its probes.
+    /// How a prefix for the paths of its probes is set.
     #[serde(default)]
     pub prefix: Given,
-    /// The words of a process that serves no HTTP: a worker of several nodes, one on a socket, one that speaks gRPC alone.
+    /// The arguments of a process that does not serve HTTP: a worker of a multi-node server, or one that listens only
+    /// on a socket or for gRPC.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without_http: Vec<String>,
-    /// How it is given an API key.
+    /// How an API key is set.
     #[serde(default)]
     pub api_key: Given,
-    /// How it is probed.
+    /// How to probe it.
     #[serde(default)]
     pub probes: RuntimeProbes,
     /// How long it may take to start.
     pub startup_budget: Duration,
-    /// How long it may take to answer a probe under load. Default: nobody knows, and Kubernetes' second is let be.
+    /// How long it may take to answer a probe under load. Default: unknown; Kubernetes' default of 1s is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_timeout: Option<Duration>,
-    /// The paths, or `tcp`, that answer before the model is loaded: they say nothing of readiness.
+    /// The paths, or `tcp`, that answer before the model is loaded: they do not show readiness.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_ready: Vec<String>,
-    /// The paths that compute, beyond those that every server of its kind has: a liveness probe must not ask for them.
+    /// The paths that run inference, in addition to the usual ones: liveness probes must not use them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inference_paths: Vec<String>,
     /// How long it takes to stop without losing requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
-    /// Where it tells its load.
+    /// Where it serves metrics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
     /// Whether it needs a GPU.
     #[serde(default)]
     pub gpu: GpuNeed,
-    /// How it is spread over GPUs.
+    /// How the number of GPUs that it uses is set.
     #[serde(default)]
     pub parallel: Parallel,
-    /// How it is told which model to serve.
+    /// How its model is set.
     #[serde(default)]
     pub model: ModelSource,
-    /// The beginning of the environment variables that it takes for settings, such as `VLLM`: those that Kubernetes makes of
-    /// a Service of that name confuse it.
+    /// The prefix of the environment variables that it reads as settings, such as `VLLM`: the variables that Kubernetes
+    /// sets for a Service of that name conflict with them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_link_prefix: Option<String>,
-    /// Why nobody should begin with it any more.
+    /// Why it should not be used any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmaintained: Option<String>,
-    /// Where each of these facts comes from, by field.
+    /// The sources of these facts, by field.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, String>,
 }
 
-/// How a runtime is recognised: by any of these.
+/// How to detect a runtime: by any of these.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Recognise {
-    /// The last parts of an image's repository; a `*` at the end stands for any rest.
+    /// The last parts of an image's repository; a `*` at the end matches any rest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<String>,
-    /// What the image's tag must be like, `*` at either end standing for anything, or with `!` before it must not be like.
+    /// Patterns that the image's tag must match, or with `!` in front must not match; `*` at either end matches
+    /// anything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// Commands: a program, or a module of Python, and the words behind it, flags among them wherever they stand.
+    /// Commands: a program or a Python module, and the arguments after it; flags match in any position.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
-    /// The program that the images run their arguments with, where those name what it is to do: `ollama`.
+    /// The program of the images, if their arguments contain its subcommand: `ollama`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<String>,
-    /// Programs in the images that serve nothing, beside the servers' own programs with other words behind them.
+    /// Programs in the images that are not servers, in addition to the servers' programs with other arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<String>,
 }
 
-/// How a runtime's port is told.
+/// How a runtime's port is set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Port {
@@ -112,16 +114,16 @@ pub struct Port {
     /// The environment variables that set it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
-    /// The environment variables that set it through what the images run where no command is given.
+    /// The environment variables that set it through the images' own command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_env: Vec<String>,
     /// The environment variables that hold the address to listen on, such as `0.0.0.0:11434`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// The flags of a port on which something else than HTTP is served, for a connection where HTTP is not.
+    /// The flags that set a port for something other than HTTP, for TCP probes of a server without HTTP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tcp_flags: Vec<String>,
-    /// What it is otherwise. Default: it must be said.
+    /// The default port. Default: none, it must be set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
     pub default: Option<u16>,
@@ -131,18 +133,18 @@ pub struct Port {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Host {
-    /// The flags that say.
+    /// The flags that set the address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<String>,
-    /// The environment variables that say.
+    /// The environment variables that set the address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
-    /// Whether the program, outside of its own images, listens on localhost alone unless told otherwise.
+    /// Whether the program listens only on localhost by default, outside of its own images.
     #[serde(default)]
     pub loopback: bool,
 }
 
-/// How something is given to a runtime.
+/// How something is set for a runtime.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Given {
@@ -154,7 +156,7 @@ pub struct Given {
     pub env: Vec<String>,
 }
 
-/// How the three probes ask.
+/// The three probes of a runtime.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuntimeProbes {
@@ -169,14 +171,14 @@ pub struct RuntimeProbes {
     pub liveness: RuntimeProbe,
 }
 
-/// How one probe asks: for a path, or by opening a connection where none answers well.
+/// One probe: HTTP with a path, or TCP if no path is suitable.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuntimeProbe {
-    /// The path. Default: a connection is opened.
+    /// The path. Default: none, for a TCP probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The path of a server that wants an API key. Default: as without.
+    /// The path for a server that requires an API key. Default: `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_with_api_key: Option<String>,
 }
@@ -185,26 +187,26 @@ pub struct RuntimeProbe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Drain {
-    /// How long it waits before SIGTERM, so that load balancers leave it.
+    /// The wait before SIGTERM, in which load balancers remove the pod.
     pub pre_stop: Duration,
-    /// How long all of it may take, that wait included.
+    /// The termination grace period, including that wait.
     pub grace_period: Duration,
 }
 
-/// Where a runtime tells its load.
+/// Where a runtime serves metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Metrics {
-    /// The port. Default: the one that serves.
+    /// The port. Default: the server's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
     pub port: Option<u16>,
     /// The path.
     pub path: String,
-    /// The gauge of how many requests wait: what to scale on.
+    /// The gauge of waiting requests, for autoscaling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
-    /// The flag without which there are no metrics.
+    /// The flag that enables metrics, if it is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<String>,
 }
@@ -213,39 +215,39 @@ pub struct Metrics {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GpuNeed {
-    /// Whether it does.
+    /// Whether it needs one.
     #[serde(default)]
     pub required: bool,
-    /// Not where the image has one of these in its name or tag.
+    /// It does not if the image has one of these in its name or tag.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except_images: Vec<String>,
-    /// Not where one of these flags has this value.
+    /// It does not if one of these flags has this value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub except_flags: BTreeMap<String, String>,
 }
 
-/// How a runtime is spread over GPUs: the product of what these flags say, each 1 where nothing is said.
+/// How the number of GPUs that a runtime uses is set: the product of these flags, each 1 by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Parallel {
-    /// The flags that spread each layer of a model over the GPUs of one node.
+    /// The flags for the number of GPUs of one node over which each layer of a model is spread.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tensor: Vec<String>,
-    /// The environment variables that say the same.
+    /// The environment variables for the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// The flags that multiply it: pipelines and replicas, which may be on other nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<String>,
-    /// The flags that say over how many nodes all of it is spread.
+    /// The flags for the number of nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
-    /// Whether it takes every GPU that there is where nothing is said.
+    /// Whether it uses all GPUs by default.
     #[serde(default)]
     pub takes_all: bool,
 }
 
-/// How a runtime is told which model to serve.
+/// How the model of a runtime is set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ModelSource {
@@ -255,13 +257,13 @@ pub struct ModelSource {
     /// By these environment variables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
-    /// By the word that stands after this one, such as `serve`.
+    /// By the argument after this one, such as `serve`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// How a revision of it is named.
+    /// How its revision is set.
     #[serde(default)]
     pub revision: Given,
-    /// How it is allowed to bring code of its own.
+    /// How it is allowed to run its own code.
     #[serde(default)]
     pub remote_code: Given,
 }

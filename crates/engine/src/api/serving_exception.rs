@@ -1,4 +1,4 @@
-//! `ServingException`: what a team is let off, for whom, why and until when.
+//! `ServingException`: rules from which workloads are exempt, why and until when.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Condition, LabelSelector};
 
-/// Lets workloads of its namespace break rules for a time. It lifts no bound of injection: only rules.
+/// Exempts workloads in its namespace from rules for a limited time. Bounds on injected values still apply.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "tidegate.dev",
     version = "v1alpha1",
     kind = "ServingException",
-    doc = "Lets workloads of its namespace break rules for a time.",
+    doc = "Exempts workloads in its namespace from rules for a limited time.",
     namespaced,
     shortname = "sx",
     status = "ServingExceptionStatus",
@@ -26,23 +26,23 @@ use super::{Condition, LabelSelector};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServingExceptionSpec {
-    /// The workloads that it is for.
+    /// The exempted workloads.
     #[x_kube(validation = (
         "has(self.names) && size(self.names) > 0 || has(self.selector)",
-        "an exception names workloads, or selects them by label"
+        "an exception must name workloads or select them by label"
     ))]
     pub workloads: ExceptedWorkloads,
-    /// The rules that they may break, by id.
-    #[x_kube(validation = ("size(self) > 0", "an exception names the rules that it is from"))]
+    /// The ids of the rules from which they are exempt.
+    #[x_kube(validation = ("size(self) > 0", "an exception must name at least one rule"))]
     pub rules: Vec<String>,
-    /// Why, for those who read it later.
-    #[x_kube(validation = ("self.trim() != ''", "an exception says why"))]
+    /// Why the workloads are exempt.
+    #[x_kube(validation = ("self.trim() != ''", "reason must not be empty"))]
     pub reason: String,
-    /// Until when, such as `2027-01-31T00:00:00Z`. From then on it counts no more.
+    /// When the exception expires, such as `2027-01-31T00:00:00Z`.
     pub expires: Time,
 }
 
-/// The workloads that an exception is for: those that are named, and those with the labels.
+/// The workloads that are exempt: those that are named, and those that the selector matches.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExceptedWorkloads {
@@ -54,17 +54,17 @@ pub struct ExceptedWorkloads {
     pub selector: Option<LabelSelector>,
 }
 
-/// What Tidegate observed of an exception.
+/// The observed state of an exception.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServingExceptionStatus {
-    /// The generation that the conditions speak of.
+    /// The generation that the conditions are about.
     #[serde(default)]
     pub observed_generation: i64,
-    /// How many violations of workloads that are there it excuses.
+    /// How many violations of existing workloads it exempts.
     #[serde(default)]
     pub used: i64,
-    /// `Active`: whether it counts.
+    /// `Active`: whether the exception applies.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

@@ -1,4 +1,4 @@
-//! `ServingPolicy`: what a platform team holds model servers to.
+//! `ServingPolicy`: the requirements of a platform team for model servers.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,14 +15,14 @@ use super::{Database, Runtime};
 use crate::kind::{Kind, NAMES};
 use crate::quantity::Quantity;
 
-/// What a platform team holds its model servers to: what is injected where it is absent, which companions are made,
-/// and which rules apply.
+/// The requirements of a platform team for model servers: the defaults that are injected, the companions that are
+/// created, and the rules that apply.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "tidegate.dev",
     version = "v1alpha1",
     kind = "ServingPolicy",
-    doc = "What a platform team holds its model servers to.",
+    doc = "The requirements of a platform team for model servers.",
     shortname = "sp",
     status = "ServingPolicyStatus",
     derive = "PartialEq",
@@ -43,59 +43,60 @@ use crate::quantity::Quantity;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServingPolicySpec {
-    /// How strict the policy is, `enforce` where nothing is said. It also caps the enforcement of each of its rules.
+    /// How strict the policy is. Default: `enforce`. No rule of the policy is enforced more strictly.
     #[serde(default)]
     pub enforcement: Enforcement,
-    /// Which of several policies comes first: a value that is injected comes from the highest that sets it, then from the
-    /// first by name. The rules of all apply.
+    /// The precedence among several policies: an injected value comes from the policy with the highest priority that
+    /// sets it, or the first by name. The rules of all policies apply.
     #[serde(default)]
     pub priority: i32,
-    /// Which model servers the policy is for, within what the installation intercepts. Empty: all of them.
+    /// The model servers that the policy selects, of those that the webhook intercepts. Empty: all of them.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub match_: Option<Match>,
-    /// Resource requests and limits that are injected where they are absent, and their bounds.
+    /// Resource requests and limits that are injected where they are missing, and their bounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Probes that are injected where they are absent.
+    /// Probes that are injected where they are missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<Probes>,
-    /// What else is injected into pods where it is absent. Default: nothing; `{}` is all that is on by default.
+    /// Other fields of pods that are injected where they are missing. Default: none; `{}` injects all that default to
+    /// true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod>,
     /// The autoscaler that each model server gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
-    /// The PodDisruptionBudget that each model server of several replicas gets. Default: none; `{}` is one that lets one pod
-    /// go at a time.
+    /// The PodDisruptionBudget that each model server with several replicas gets. Default: none; `{}` is one that
+    /// allows one pod to be unavailable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption_budget: Option<DisruptionBudget>,
     /// The database that each model server gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<Database>,
-    /// Settings of rules, by rule id. A rule that is not named applies as the policy's enforcement says.
+    /// Settings of rules, by rule id. Other rules have their default enforcement, at most that of the policy.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, RuleSettings>,
-    /// Rules of the policy's own, in CEL.
+    /// Custom rules, in CEL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub custom_rules: Vec<CustomRule>,
-    /// Runtimes beside those that Tidegate knows, or in their place by name.
+    /// Runtimes in addition to those that Tidegate knows. One with the name of a known runtime replaces it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub runtimes: Vec<Runtime>,
-    /// How the environment of a model server is told.
+    /// How the environment of a model server is determined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvironmentSource>,
-    /// What is different in an environment, by its name: what is said here is laid over the rest of the policy.
+    /// Settings of each environment, by name. They override the rest of the policy.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub environments: BTreeMap<String, Environment>,
-    /// What exceptions may do.
+    /// Limits for exceptions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exceptions: Option<ExceptionBounds>,
 }
 
-/// How the environment of a model server is told.
+/// How the environment of a model server is determined.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnvironmentSource {
@@ -103,8 +104,8 @@ pub struct EnvironmentSource {
     pub namespace_label: String,
 }
 
-/// What a policy says otherwise in one environment. A field that is not said here is as in the rest of the policy; a list
-/// that is said takes the place of the other.
+/// Settings of a policy in one environment. A field that is not set here is as in the rest of the policy; a list that
+/// is set replaces the other.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Environment {
@@ -117,7 +118,7 @@ pub struct Environment {
     /// Probes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<Probes>,
-    /// What else is injected into pods.
+    /// Other fields of pods that are injected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod>,
     /// The autoscaler.
@@ -134,30 +135,30 @@ pub struct Environment {
     pub rules: BTreeMap<String, RuleSettings>,
 }
 
-/// What exceptions to a policy may do.
+/// Limits for exceptions to a policy.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExceptionBounds {
-    /// How long an exception may last from when it was made, such as `720h`. Default: as long as it says.
+    /// How long an exception may last after its creation, such as `720h`. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("duration(self) > duration('0s')", "maxDuration is above zero"))]
+    #[x_kube(validation = ("duration(self) > duration('0s')", "maxDuration must be above zero"))]
     pub max_duration: Option<Duration>,
-    /// The rules that are never excepted.
+    /// The rules from which no workload can be exempted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub never: Vec<String>,
 }
 
-/// How strict a policy or a rule is, from the mildest to the strictest.
+/// How strict a policy or a rule is, from the least to the most strict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Enforcement {
-    /// Does nothing. In YAML it stands in quotes: without, it is a way to write `false`.
+    /// Does nothing. It must be quoted in YAML: `off` without quotes means `false`.
     Off,
-    /// Changes and refuses nothing, makes no companions; records what would have happened.
+    /// Changes and denies nothing, creates no companions; records what would have happened.
     Audit,
-    /// Injects, and admits with warnings.
+    /// Injects, and allows workloads that do not conform with warnings.
     Warn,
-    /// Injects, and refuses what does not conform.
+    /// Injects, and denies workloads that do not conform.
     #[default]
     Enforce,
 }
@@ -186,12 +187,12 @@ impl<'de> Deserialize<'de> for Enforcement {
                 ))),
             },
             Value::Bool(false) => Err(D::Error::custom("`off` without quotes means `false` in YAML: write \"off\"")),
-            other => Err(D::Error::custom(format!("`{other}` is no enforcement"))),
+            other => Err(D::Error::custom(format!("`{other}` is not a valid enforcement"))),
         }
     }
 }
 
-/// Which model servers a policy is for. All that is said must hold.
+/// The model servers that a policy selects. All fields must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Match {
@@ -234,13 +235,13 @@ impl JsonSchema for WorkloadKind {
     }
 }
 
-/// A label selector, as Kubernetes has it.
+/// A label selector, as in Kubernetes.
 ///
 /// <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors>
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LabelSelector {
-    /// Labels that must have these values.
+    /// Labels, each with the value that it must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub match_labels: BTreeMap<String, String>,
     /// Requirements that must all hold.
@@ -253,7 +254,7 @@ pub struct LabelSelector {
 #[serde(deny_unknown_fields)]
 #[x_kube(validation = (
     "self.operator in ['In', 'NotIn', 'Exists', 'DoesNotExist']",
-    "operator is one of In, NotIn, Exists, DoesNotExist"
+    "operator must be one of In, NotIn, Exists, DoesNotExist"
 ))]
 pub struct LabelRequirement {
     /// The label.
@@ -265,42 +266,42 @@ pub struct LabelRequirement {
     pub values: Vec<String>,
 }
 
-/// Requests and limits by class of container. A container that asks for a GPU is of class `gpu`, any other of `cpu`.
+/// Requests and limits by class of container: `gpu` for containers that request a GPU, `cpu` for others.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resources {
     /// For containers without a GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<ContainerDefaults>,
-    /// For containers with a GPU. A GPU server is best left without CPU and memory limits.
+    /// For containers with a GPU. CPU and memory limits are not recommended for these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<ContainerDefaults>,
-    /// What each request and limit must stay within, by resource name.
+    /// Bounds of requests and limits, by resource name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bounds: BTreeMap<String, Bound>,
 }
 
-/// Requests and limits that a container gets where it has none, by resource name.
+/// Default requests and limits of a container, by resource name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ContainerDefaults {
-    /// A missing request becomes the smaller of this and the container's limit.
+    /// A missing request is set to the smaller of this and the container's limit.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub requests: BTreeMap<String, Quantity>,
-    /// A missing limit becomes the larger of this and the container's request.
+    /// A missing limit is set to the larger of this and the container's request.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, Quantity>,
 }
 
-/// What a quantity must stay within; both ends are allowed.
+/// The bounds of a quantity, both inclusive.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = ("has(self.min) || has(self.max)", "a bound has a min, a max, or both"))]
+#[x_kube(validation = ("has(self.min) || has(self.max)", "a bound must have a min, a max, or both"))]
 pub struct Bound {
-    /// The least that is allowed.
+    /// The minimum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<Quantity>,
-    /// The most that is allowed.
+    /// The maximum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<Quantity>,
 }
@@ -309,7 +310,7 @@ pub struct Bound {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ProbeSource {
-    /// From the preset of the recognised runtime; an unknown runtime with one known port gets TCP probes.
+    /// From the preset of the detected runtime; an unknown runtime with one known port gets TCP probes.
     #[default]
     Runtime,
     /// No probes are injected.
@@ -323,51 +324,52 @@ pub struct Probes {
     /// Where they come from. Default: `runtime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<ProbeSource>,
-    /// How long a model server may take to start, such as `10m`. Default: what its runtime's preset says, else 5m.
+    /// How long a model server may take to start, such as `10m`. Default: that of its runtime's preset, or 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = (
         "duration(self) >= duration('10s') && duration(self) <= duration('24h')",
-        "startupBudget lies between 10s and 24h"
+        "startupBudget must be between 10s and 24h"
     ))]
     pub startup_budget: Option<Duration>,
 }
 
-/// What is injected into the pods of a model server beside resources, probes and the database, where it is absent. What
-/// depends on the runtime is injected where that is recognised.
+/// Fields of a model server's pods, other than resources, probes and the database, that are injected where they are
+/// missing. Those that depend on the runtime are injected only if it is known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pod {
-    /// A sleep before SIGTERM and the time to finish requests, as the runtime needs them. Default: true.
+    /// A `preStop` sleep and a termination grace period that suit the runtime. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graceful_shutdown: Option<bool>,
-    /// A progress deadline above the start-up budget, so that a rollout is not given up while a model loads. Default: true.
+    /// A progress deadline above the start-up budget, so that a rollout does not fail while a model loads. Default:
+    /// true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress_deadline: Option<bool>,
-    /// Memory at `/dev/shm` for a model that is spread over several GPUs. Default: true.
+    /// Memory at `/dev/shm` for a model that uses several GPUs. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_memory: Option<bool>,
-    /// How much memory that is, at most half of the container's memory limit. Default: 8Gi.
+    /// The size of that memory, at most half of the container's memory limit. Default: 8Gi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_memory_size: Option<Quantity>,
-    /// `enableServiceLinks: false` for a runtime that takes those variables for settings. Default: true.
+    /// `enableServiceLinks: false` for a runtime that reads those variables as settings. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disable_service_links: Option<bool>,
-    /// A spread over zones, where possible, from two replicas on. Default: true.
+    /// Topology spread over zones, where possible, for two or more replicas. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology_spread: Option<bool>,
-    /// The toleration of the taint that GPU nodes usually have. Default: false.
+    /// A toleration for the usual taint of GPU nodes. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_toleration: Option<bool>,
 }
 
-/// What makes and keeps the autoscaler.
+/// The kind of autoscaler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum AutoscalingEngine {
     /// A HorizontalPodAutoscaler.
     #[default]
     Hpa,
-    /// A ScaledObject of KEDA, which asks Prometheus how many requests wait.
+    /// A KEDA ScaledObject, which queries Prometheus for the number of waiting requests.
     Keda,
     /// No autoscaler.
     None,
@@ -378,58 +380,60 @@ pub enum AutoscalingEngine {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = (
     "!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",
-    "minReplicas is not above maxReplicas"
+    "minReplicas must not be above maxReplicas"
 ))]
 pub struct Autoscaling {
-    /// What makes and keeps it. Default: `hpa`.
+    /// The kind of autoscaler. Default: `hpa`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<AutoscalingEngine>,
-    /// The least number of replicas. Default: 1. Zero is for engine `keda`, and from Kubernetes 1.37 on for engine `hpa` with
-    /// a metric of type Object or External.
+    /// The minimum number of replicas. Default: 1. Zero is for engine `keda`, and from Kubernetes 1.37 on for engine
+    /// `hpa` with a metric of type Object or External.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self >= 0", "minReplicas is at least 0"))]
+    #[x_kube(validation = ("self >= 0", "minReplicas must be at least 0"))]
     pub min_replicas: Option<i32>,
-    /// The greatest number of replicas. Default: 10; with engine `none`, autoscalers of authors are held only to what is said.
+    /// The maximum number of replicas. Default: 10; with engine `none`, users' autoscalers have no maximum unless it is
+    /// set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self >= 1", "maxReplicas is at least 1"))]
+    #[x_kube(validation = ("self >= 1", "maxReplicas must be at least 1"))]
     pub max_replicas: Option<i32>,
-    /// The metrics of `autoscaling/v2`, as they are. A `ContainerResource` metric without `container` is given the
-    /// model server's.
+    /// The `metrics` of `autoscaling/v2`. A `ContainerResource` metric without `container` gets the model server's
+    /// container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "metrics_schema")]
     pub metrics: Option<Vec<Map<String, Value>>>,
-    /// Scales GPU servers, and others for which `metrics` names nothing, by how many requests wait, where their runtime tells.
+    /// Scales GPU servers, and others if `metrics` is empty, by the number of waiting requests, if their runtime
+    /// reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Queue>,
     /// Settings for engine `keda`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keda: Option<Keda>,
-    /// The `behavior` of `autoscaling/v2`, as it is. Default: the API server's; with the queue one that gives a new pod the
+    /// The `behavior` of `autoscaling/v2`. Default: the API server's; with `queue`, one that gives a new pod the
     /// start-up budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_object_schema")]
     pub behavior: Option<Map<String, Value>>,
-    /// Keeps the live `spec.replicas` when an update would reset what an autoscaler holds within its bounds. Default:
-    /// true.
+    /// Keeps the live `spec.replicas` when an update would reset the number that an autoscaler set within its bounds.
+    /// Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preserve_replicas: Option<bool>,
 }
 
-/// Scaling by how many requests wait.
+/// Scaling by the number of waiting requests.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Queue {
-    /// How many requests may wait for each replica. Default: 5.
+    /// The number of waiting requests for each replica. Default: 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub average_value: Option<Quantity>,
-    /// The name under which the metrics adapter serves the length of the queue. Default: the runtime's own, such as
+    /// The name of the metric that the metrics adapter serves. Default: the runtime's own, such as
     /// `vllm:num_requests_waiting`, with `_` for `:`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub metric: Option<String>,
 }
 
-/// The ScaledObject of a model server, which asks Prometheus.
+/// The ScaledObject of a model server, which queries Prometheus.
 ///
 /// <https://keda.sh/docs/latest/scalers/prometheus/>
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -440,56 +444,56 @@ pub struct Keda {
     #[schemars(length(max = 2048))]
     #[x_kube(validation = (
         "self.startsWith('http://') || self.startsWith('https://')",
-        "serverAddress begins with http:// or https://"
+        "serverAddress must begin with http:// or https://"
     ))]
     pub server_address: Option<String>,
-    /// What is asked, in PromQL; `{namespace}` and `{name}` stand for those of the workload, `{pods}` for a regular expression
-    /// that its pods' names match. Default: how many requests wait in its pods, as its runtime tells; with `minReplicas: 0` there
-    /// is none, for then there may be no pod.
+    /// The query, in PromQL. `{namespace}` and `{name}` are replaced by those of the workload, `{pods}` by a regular
+    /// expression that matches the names of its pods. Default: the number of waiting requests that its pods report;
+    /// with `minReplicas: 0` there is no default, since there may be no pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub query: Option<String>,
-    /// How much of what is asked there may be for each replica. Default: 5.
+    /// The target value of the query for each replica. Default: 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<Quantity>,
-    /// Above what a workload without replicas gets one. Default: 0.
+    /// The value above which a workload is scaled from zero. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation_threshold: Option<Quantity>,
-    /// How many seconds pass between two questions. Default: KEDA's 30.
+    /// Seconds between two queries. Default: KEDA's 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self >= 1", "pollingInterval is at least 1"))]
+    #[x_kube(validation = ("self >= 1", "pollingInterval must be at least 1"))]
     pub polling_interval: Option<i32>,
-    /// How many seconds after nothing waits any more the last replica goes. Default: the start-up budget, at least KEDA's 300.
+    /// Seconds without waiting requests before scaling to zero. Default: the start-up budget, at least KEDA's 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self >= 0", "cooldownPeriod is at least 0"))]
+    #[x_kube(validation = ("self >= 0", "cooldownPeriod must be at least 0"))]
     pub cooldown_period: Option<i32>,
-    /// What holds while Prometheus does not answer. Default: the replicas stay as they are.
+    /// The replicas while Prometheus does not answer. Default: they are not changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
 }
 
-/// What holds while Prometheus does not answer.
+/// The replicas while Prometheus does not answer.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fallback {
-    /// How many questions in a row are not answered before it holds.
-    #[x_kube(validation = ("self >= 0", "failureThreshold is at least 0"))]
+    /// The number of failed queries in a row before it applies.
+    #[x_kube(validation = ("self >= 0", "failureThreshold must be at least 0"))]
     pub failure_threshold: i32,
-    /// How many replicas there are then.
-    #[x_kube(validation = ("self >= 0", "replicas is at least 0"))]
+    /// The number of replicas.
+    #[x_kube(validation = ("self >= 0", "replicas must be at least 0"))]
     pub replicas: i32,
 }
 
-/// The PodDisruptionBudget of each model server that may have several replicas, for whose pods there is no other.
+/// The PodDisruptionBudget of each model server that may have several replicas, unless its pods have another.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DisruptionBudget {
-    /// Whether it is made. Default: true.
+    /// Whether it is created. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// How many pods a drain may take at a time. Default: 1.
+    /// The number of pods that may be evicted at a time. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self >= 1", "maxUnavailable is at least 1: zero keeps nodes from being drained"))]
+    #[x_kube(validation = ("self >= 1", "maxUnavailable must be at least 1: zero keeps nodes from being drained"))]
     pub max_unavailable: Option<i32>,
 }
 
@@ -518,7 +522,7 @@ pub struct RuleSettings {
     /// How strict the rule is; never stricter than the policy. Default: the rule's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforcement: Option<Enforcement>,
-    /// The rule's parameters, as `tidegate explain RULE` has them.
+    /// The rule's parameters, as listed by `tidegate explain RULE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_object_schema")]
     pub params: Option<Map<String, Value>>,
@@ -535,24 +539,24 @@ pub struct CustomRule {
     #[schemars(length(max = 63))]
     #[x_kube(validation = (
         "self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "an id is lower-case letters, digits and dashes, and starts with a letter"
+        "an id must be lower-case letters, digits and dashes, and start with a letter"
     ))]
     pub id: String,
-    /// True where a workload conforms.
+    /// True if a workload conforms.
     pub expression: String,
-    /// What is wrong where it does not, in a sentence.
+    /// The message for a workload that does not, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Gives the message; `message` counts where it cannot be evaluated.
+    /// Returns the message; `message` is used if it cannot be evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_expression: Option<String>,
-    /// The field that it is about, such as `metadata.labels.team`.
+    /// The field that the rule is about, such as `metadata.labels.team`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// Values that the expressions share, as `variables.<name>`; each may use those before it.
+    /// Values for all expressions, as `variables.<name>`; each may use those before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub variables: Vec<CustomVariable>,
-    /// Values that the expressions read as `params`; `rules.<id>.params` takes their place in an environment.
+    /// Values for all expressions, as `params`; `rules.<id>.params` replaces them in an environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_object_schema")]
     pub params: Option<Map<String, Value>>,
@@ -564,25 +568,25 @@ pub struct CustomRule {
 pub struct CustomVariable {
     /// Its name.
     pub name: String,
-    /// What gives it.
+    /// Its value, in CEL.
     pub expression: String,
 }
 
-/// What Tidegate observed of a policy.
+/// The observed state of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServingPolicyStatus {
-    /// The generation that the conditions speak of.
+    /// The generation that the conditions are about.
     #[serde(default)]
     pub observed_generation: i64,
-    /// `Ready`: whether this generation is in force; while it is not, the last good one stays in force. `Conflicting`:
-    /// whether another policy of its priority disagrees.
+    /// `Ready`: whether this generation is applied; if not, the last valid one stays applied. `Conflicting`: whether
+    /// another policy of the same priority sets other values.
     #[serde(default)]
     pub conditions: Vec<Condition>,
-    /// How many workloads are under the policy, and how they do.
+    /// The number of workloads that the policy selects, and of those that do not conform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workloads: Option<WorkloadCounts>,
-    /// Workloads that run a known runtime and would be under the policy if they were labelled as model servers.
+    /// Workloads that run a known runtime and would be selected if they were labelled as model servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlabelled: Option<Unlabelled>,
 }
@@ -591,45 +595,45 @@ pub struct ServingPolicyStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Unlabelled {
-    /// How many there are.
+    /// Their number.
     pub count: i64,
     /// The first ten of them, by name: `namespace/name`.
     #[serde(default)]
     pub names: Vec<String>,
 }
 
-/// How many workloads are under a policy, and how they do as they are stored.
+/// The number of workloads that a policy selects, and of those that do not conform as they are stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadCounts {
-    /// How many it selects.
+    /// The workloads that the policy selects.
     pub matched: i64,
-    /// How many of them break a rule that it enforces: they would be refused if they were new.
+    /// Those that violate a rule that it enforces: they would be denied if they were new.
     pub refused: i64,
-    /// How many of them break a rule that it only warns of.
+    /// Those that violate a rule of which it only warns.
     pub warned: i64,
 }
 
-/// One condition of a policy or model server, in the form that Kubernetes uses.
+/// One condition of a policy or model server, as in Kubernetes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What it is about, such as `Ready`.
+    /// The type of the condition, such as `Ready`.
     #[serde(rename = "type")]
     pub type_: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-    /// One word for why.
+    /// The reason for the status, in one word.
     pub reason: String,
-    /// A sentence for people.
+    /// A message for users.
     pub message: String,
-    /// Since when `status` is as it is.
+    /// The last time that `status` changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<Time>,
 }
 
 impl Condition {
-    /// Makes a condition; since when it is so is added when it is written.
+    /// Creates a condition; `last_transition_time` is set when it is written.
     #[must_use]
     pub fn new(type_: &str, status: &str, reason: &str, message: impl Into<String>) -> Self {
         Self {

@@ -1,8 +1,7 @@
-//! Bounds what an expression may cost, and what several may cost together. The evaluator knows no bounds of its own, so what
-//! could grow is counted: each round of a loop by what is in it, each text and list by its length.
+//! Limits the cost of one expression and of several together. The evaluator has no limits, so costs are counted here:
+//! each iteration of a loop by its steps, each string and list by its length.
 //!
-//! The bounds stand to each other as those of Kubernetes do: ten times what one expression may cost is what all those of a
-//! request may.
+//! As in Kubernetes, all expressions of a request together may cost ten times as much as one.
 //!
 //! <https://kubernetes.io/docs/reference/using-api/cel/#resource-constraints>
 
@@ -16,23 +15,23 @@ use kube_cel::cel::{Context, ExecutionError, FunctionContext, Value};
 
 use super::pattern;
 
-/// How many steps an evaluation may take: about a tenth of a second.
+/// The maximum number of steps of an evaluation: about a tenth of a second.
 const STEPS: i64 = 500_000;
 
-/// How many steps all evaluations for one request may take together, and all that try the expressions of one policy: about a
-/// second.
+/// The maximum number of steps of all evaluations for one request, or of the trials of all expressions of a policy:
+/// about a second.
 const STEPS_TOGETHER: i64 = 10 * STEPS;
 
-/// How many steps it takes to parse one byte.
+/// The steps to parse one byte.
 const PRICE_OF_BYTE: i64 = 8;
 
-/// The longest text, and the most items of a list, that an expression may make.
+/// The maximum size of a string or list that an expression may create.
 const MAX_SIZE: usize = 1 << 20;
 
-/// The longest text that goes into a function whose result may be much longer.
+/// The maximum size of an argument of a function whose result may be much longer.
 const MAX_PART: usize = 1 << 12;
 
-/// The names of the functions that count; no user can write them.
+/// The names of the functions that count costs; users cannot write them.
 pub(super) const NAME: &str = "@step";
 pub(super) const COPIED: &str = "@copied";
 pub(super) const SIZED: &str = "@sized";
@@ -41,14 +40,14 @@ pub(super) const PAIRED: &str = "@paired";
 pub(super) const PATTERN: &str = "@pattern";
 
 thread_local! {
-    /// How many steps the evaluation on this thread may still take.
+    /// The steps left to the evaluation on this thread.
     static LEFT: Cell<i64> = const { Cell::new(0) };
 
-    /// By variable: how many steps it takes to copy its value.
+    /// The steps to copy the value of each variable.
     static VARIABLES: RefCell<Vec<(String, i64)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What several evaluations may cost together.
+/// The steps that several evaluations may take together.
 #[derive(Debug)]
 pub struct Budget {
     left: Cell<i64>,
@@ -61,23 +60,23 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// How many steps there are at first.
+    /// The initial number of steps.
     pub const STEPS: i64 = STEPS_TOGETHER;
 
-    /// Returns how many steps have been taken.
+    /// Returns the number of steps taken.
     #[must_use]
     pub fn spent(&self) -> i64 {
         STEPS_TOGETHER - self.left.get()
     }
 
-    /// Tells whether nothing is left: whatever would have been evaluated since has not been.
+    /// Returns whether no steps are left: later evaluations fail.
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.left.get() <= 0
     }
 
-    /// Evaluates something, whose steps are counted on this thread. It is an error if it takes too many, whatever became of
-    /// that in it.
+    /// Runs an evaluation and counts its steps on this thread. Too many steps are an error, even if the evaluation
+    /// ignores it.
     pub(super) fn charge<T>(&self, evaluate: impl FnOnce() -> T) -> Result<T, ExecutionError> {
         let most = STEPS.min(self.left.get());
         LEFT.set(most);
@@ -88,7 +87,7 @@ impl Budget {
         step(0).map(|()| result)
     }
 
-    /// Takes what it costs to parse a text; tells whether there was enough left.
+    /// Takes the steps to parse a text; returns whether enough were left.
     pub(super) fn parse(&self, text: &str) -> bool {
         let price = i64::try_from(text.len()).unwrap_or(i64::MAX).saturating_mul(PRICE_OF_BYTE);
         self.left.set(self.left.get().saturating_sub(price));
@@ -96,7 +95,7 @@ impl Budget {
     }
 }
 
-/// Adds the functions that count.
+/// Adds the functions that count costs.
 pub(super) fn register(context: &mut Context) {
     context.add_function(NAME, |goes_on: bool, price: i64| step(price).map(|()| Value::Bool(goes_on)));
     context.add_function(SIZED, |value: Value| sized(value, MAX_SIZE));
@@ -106,12 +105,12 @@ pub(super) fn register(context: &mut Context) {
     context.add_function(COPIED, copied);
 }
 
-/// Notes how many steps it takes to copy a variable.
+/// Records the steps to copy a variable.
 pub(super) fn note(variable: String, steps: i64) {
     VARIABLES.with_borrow_mut(|known| known.push((variable, steps)));
 }
 
-/// Returns how many steps it takes to copy a variable.
+/// Returns the steps to copy a variable.
 pub(super) fn noted(variable: &str) -> i64 {
     let find = |known: &Vec<(String, i64)>| known.iter().find(|(name, _)| name == variable).map(|(_, steps)| *steps);
     VARIABLES.with_borrow(find).unwrap_or_default()
@@ -120,33 +119,33 @@ pub(super) fn noted(variable: &str) -> i64 {
 /// Takes steps.
 pub(super) fn step(price: i64) -> Result<(), ExecutionError> {
     LEFT.set(LEFT.get().saturating_sub(price));
-    if LEFT.get() > 0 { Ok(()) } else { Err(too_much(format!("it takes more than {STEPS} steps"))) }
+    if LEFT.get() > 0 { Ok(()) } else { Err(too_much(format!("takes more than {STEPS} steps"))) }
 }
 
-/// Counts what it takes to look through all of a value.
+/// Counts the steps to read all of a value.
 fn sized(value: Value, most: usize) -> Result<Value, ExecutionError> {
     let size = Size::of(&value);
     step(size.to_read())?;
-    is_kept(size.length, most).map(|()| value)
+    check_length(size.length, most).map(|()| value)
 }
 
-/// Counts what it takes to look through all of a list for each of its items.
+/// Counts the steps to read all of a list for each of its items.
 fn paired(value: Value) -> Result<Value, ExecutionError> {
     let items = if let Value::List(items) = &value { items.len() } else { 1 };
     step(Size::of(&value).to_read().saturating_mul(steps(items)))?;
     Ok(value)
 }
 
-/// Counts what it takes to compile a regular expression.
+/// Counts the steps to compile a regular expression.
 fn regular(value: Value) -> Result<Value, ExecutionError> {
     if let Value::String(text) = &value {
-        is_kept(text.len(), MAX_PART)?;
+        check_length(text.len(), MAX_PART)?;
         step(steps(pattern::states(text)))?;
     }
     Ok(value)
 }
 
-/// Counts what it takes to copy values, each so many times; a text in place of a value names a variable.
+/// Counts the steps to copy values, each with the number of copies; a string instead of a value names a variable.
 fn copied(call: &FunctionContext) -> Result<Value, ExecutionError> {
     for pair in call.args.chunks_exact(2) {
         let [value, IdedExpr { expr: Expr::Literal(LiteralValue::Int(times)), .. }] = pair else { continue };
@@ -163,20 +162,20 @@ fn steps(steps: usize) -> i64 {
     i64::try_from(steps).unwrap_or(i64::MAX)
 }
 
-fn is_kept(length: usize, most: usize) -> Result<(), ExecutionError> {
-    if length <= most { Ok(()) } else { Err(too_much(format!("it makes a text or list of more than {most}"))) }
+fn check_length(length: usize, most: usize) -> Result<(), ExecutionError> {
+    if length <= most { Ok(()) } else { Err(too_much(format!("creates a string or list of size more than {most}"))) }
 }
 
 fn too_much(message: String) -> ExecutionError {
     ExecutionError::FunctionError { function: NAME.to_owned(), message }
 }
 
-/// How much there is in a value.
+/// The size of a value.
 #[derive(Default)]
 pub(super) struct Size {
-    /// All its texts, and one for each value.
+    /// The length of all strings, and one for each value.
     length: usize,
-    /// How many values there are.
+    /// The number of values.
     values: usize,
 }
 
@@ -187,7 +186,7 @@ impl Size {
         size
     }
 
-    /// The same of a value as the evaluator has it.
+    /// Returns the size of a value of the evaluator.
     fn of_val(value: &dyn Val) -> Self {
         let mut size = Self::default();
         size.add_val(value);
@@ -228,12 +227,12 @@ impl Size {
         }
     }
 
-    /// How many steps it takes to look through it: one for four values or 64 bytes.
+    /// Returns the steps to read it: one for four values or 64 bytes.
     fn to_read(&self) -> i64 {
         steps(self.length / 64 + self.values / 4)
     }
 
-    /// How many steps it takes to copy it: one for four values or 1,024 bytes.
+    /// Returns the steps to copy it: one for four values or 1,024 bytes.
     pub(super) fn to_copy(&self) -> i64 {
         steps(self.length / 1024 + self.values / 4)
     }
@@ -245,7 +244,7 @@ mod tests {
 
     use crate::cel::{Budget, Expression, Outcome, Variables, Wanted};
 
-    /// Variables of so many items and letters.
+    /// Returns variables with a list and a string of these lengths.
     fn variables(items: u32, letters: usize) -> Variables {
         let mut variables = Variables::default();
         variables.add("many", &json!((0..items).collect::<Vec<_>>()));
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_cost_what_they_are_given() {
+    fn cost_depends_on_the_size_of_variables() {
         let cost = |text: &str, variables: &Variables| {
             let budget = Budget::default();
             parsed(text).evaluate(variables, &budget).unwrap();
@@ -285,11 +284,11 @@ mod tests {
             let costs = [cost(text, &small), cost(text, &large)];
             assert!(costs[0] > 0 && costs[1] >= costs[0] + 100, "{text}: {costs:?}");
         }
-        assert!(cost("1 < 2", &small) > 0, "nothing is for nothing");
+        assert!(cost("1 < 2", &small) > 0, "every evaluation has a cost");
     }
 
     #[test]
-    fn expressions_that_are_evaluated_together_share_a_budget() {
+    fn evaluations_share_a_budget() {
         let (expression, variables, budget) = (parsed("many.all(a, a >= 0)"), variables(2000, 10), Budget::default());
         let mut rounds = 0;
         while expression.evaluate(&variables, &budget) == Ok(Outcome::Bool(true)) {
@@ -303,22 +302,23 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_too_much_whatever_it_is_given_is_told_when_it_is_read() {
+    fn rejects_expressions_that_always_cost_too_much() {
         let list = format!("[{}]", (0..90).map(|item| item.to_string()).collect::<Vec<_>>().join(","));
         let text = format!("{list}.all(a, {list}.all(b, {list}.all(c, a + b + c >= 0)))");
-        let told = |budget: &Budget| Expression::parse(&text, Wanted::Bool, &[variables(1, 10)], budget).unwrap_err();
+        let error = |budget: &Budget| Expression::parse(&text, Wanted::Bool, &[variables(1, 10)], budget).unwrap_err();
         let budget = Budget::default();
-        assert_eq!(told(&budget).to_string(), "it costs too much on a small workload: it takes more than 500000 steps");
+        let costly = "the expression costs too much even for a small workload: takes more than 500000 steps";
+        assert_eq!(error(&budget).to_string(), costly);
         while !budget.is_spent() {
-            told(&budget);
+            error(&budget);
         }
         let together =
-            "the policy's expressions take more than 5000000 steps together to read, and to try on a small workload";
-        assert_eq!(told(&budget).to_string(), together);
+            "the policy's expressions together take more than 5000000 steps to parse and to try on a small workload";
+        assert_eq!(error(&budget).to_string(), together);
     }
 
     #[test]
-    fn what_is_cheap_enough_is_evaluated() {
+    fn evaluates_cheap_expressions() {
         assert_eq!(evaluated("many.all(a, a >= 0)"), Ok(Outcome::Bool(true)));
         let gathered = |text: &str| parsed(text).evaluate(&variables(500, 10), &Budget::default());
         assert_eq!(gathered("many.map(a, a * 2).filter(a, a > 100).size() == 449"), Ok(Outcome::Bool(true)));
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_too_much_is_given_up() {
+    fn stops_expressions_that_cost_too_much() {
         for text in [
             "many.all(a, many.all(b, a + b >= 0))",
             "many.map(a, many.map(b, many.filter(c, c > b))).size() > 0",
@@ -340,8 +340,8 @@ mod tests {
             "many.distinct().size() > 0",
             "many.all(a, string(a).matches('(a{30}){30}') || true)",
         ] {
-            let told = evaluated(text).map(|_| text).unwrap_err();
-            assert!(told.contains("steps"), "{text}: {told}");
+            let error = evaluated(text).map(|_| text).unwrap_err();
+            assert!(error.contains("steps"), "{text}: {error}");
         }
         let doubled = "text".to_owned() + &" + text".repeat(3);
         let grown = format!("[{doubled}].map(a, a + a).map(a, a + a).map(a, a + a).size() == 1");
@@ -352,9 +352,9 @@ mod tests {
     }
 
     #[test]
-    fn loops_may_not_stand_too_deep_in_each_other() {
+    fn rejects_deeply_nested_loops() {
         let text = "[1, 2].all(a, [1, 2].all(b, [1, 2].all(c, [1, 2].all(d, true))))";
-        let told = Expression::parse(text, Wanted::Any, &[], &Budget::default()).unwrap_err().to_string();
-        assert_eq!(told, "loops stand in each other more than 3 deep");
+        let error = Expression::parse(text, Wanted::Any, &[], &Budget::default()).unwrap_err().to_string();
+        assert_eq!(error, "loops are nested more than 3 deep");
     }
 }

@@ -1,23 +1,23 @@
-//! What can be said of an expression before it is used: does it name what there is, do its types go together?
+//! Checks an expression before it is used: whether its names exist and its types match.
 
 use kube_cel::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr};
 use kube_cel::cel::{self, ExecutionError};
 
-use super::{Budget, CelError, Expression, FUNCTIONS, SHARED, Variables, Wanted, budget, told, type_of};
+use super::{Budget, CelError, Expression, FUNCTIONS, SHARED, Variables, Wanted, budget, describe, type_of};
 
-/// What stands before the dot of functions, and is no variable.
+/// The namespaces of functions, which are not variables.
 pub(super) const NAMESPACES: [&str; 6] = ["sets", "math", "base64", "optional", "format", "ip"];
 
-/// The names of types, which are values as well.
+/// The names of types, which are also values.
 pub(super) const TYPES: [&str; 10] =
     ["int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type"];
 
-/// Returns how deep an expression is nested.
+/// Returns the depth of an expression.
 pub(super) fn depth(tree: &IdedExpr) -> usize {
     1 + parts(tree).into_iter().map(depth).max().unwrap_or_default()
 }
 
-/// Returns the expressions that one is made of.
+/// Returns the direct subexpressions of an expression.
 pub(super) fn parts(tree: &IdedExpr) -> Vec<&IdedExpr> {
     match &tree.expr {
         Expr::Unspecified | Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
@@ -36,7 +36,7 @@ pub(super) fn parts(tree: &IdedExpr) -> Vec<&IdedExpr> {
     }
 }
 
-/// The same, to change them.
+/// Like [`parts`], but mutable.
 pub(super) fn parts_mut(tree: &mut IdedExpr) -> Vec<&mut IdedExpr> {
     match &mut tree.expr {
         Expr::Unspecified | Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
@@ -57,7 +57,7 @@ pub(super) fn parts_mut(tree: &mut IdedExpr) -> Vec<&mut IdedExpr> {
     }
 }
 
-/// Sees that every variable and function is there.
+/// Checks that every variable and function exists.
 pub(super) fn names(tree: &IdedExpr, samples: &[Variables]) -> Result<(), CelError> {
     let known: Vec<&str> = samples.first().map(|sample| sample.names().collect()).unwrap_or_default();
     let mut scope: Vec<&str> = [&known[..], &NAMESPACES, &TYPES].concat();
@@ -68,7 +68,7 @@ pub(super) fn names(tree: &IdedExpr, samples: &[Variables]) -> Result<(), CelErr
             CelError::Unknown { what: "variable", name: name.to_owned(), known }
         }
         Unknown::Shared(name) => {
-            let known = "a variable is declared before it is used".to_owned();
+            let known = "variables must be declared before they are used".to_owned();
             CelError::Unknown { what: "variable", name: format!("{SHARED}.{name}"), known }
         }
         Unknown::Function(name) => {
@@ -113,12 +113,12 @@ fn in_scope<'t>(
     }
 }
 
-/// Tells whether a function has a name; an operator has none.
+/// Returns whether a function has a name; operators do not.
 fn is_named(function: &str) -> bool {
     function.starts_with(|c: char| c.is_ascii_alphabetic())
 }
 
-/// Tells whether there is such a function: called without what it needs, one that is there complains of that.
+/// Returns whether a function exists: called without arguments, it then fails with another error.
 fn is_function(call: &CallExpr) -> bool {
     let target = call
         .target
@@ -130,8 +130,8 @@ fn is_function(call: &CallExpr) -> bool {
     !matches!(result, Err(ExecutionError::UndeclaredReference(_)))
 }
 
-/// Tries an expression on samples: types that do not go together there never will, and neither will another result than
-/// the one that is wanted. What a sample lacks says nothing. What costs too much there always will.
+/// Evaluates an expression on samples: type errors there, a result of the wrong type, and costs that are too high are
+/// errors for every workload. A field that a sample does not have is not an error.
 pub(super) fn types(
     expression: &Expression,
     wanted: Wanted,
@@ -140,7 +140,7 @@ pub(super) fn types(
 ) -> Result<(), CelError> {
     for sample in samples {
         match expression.value(sample, together) {
-            Ok(value) => gives(&value, wanted)?,
+            Ok(value) => check_result(&value, wanted)?,
             Err(_) if together.is_spent() => return Err(CelError::CostlyTogether),
             Err(Some(ExecutionError::FunctionError { function, message })) if function == budget::NAME => {
                 return Err(CelError::Costly(message));
@@ -154,14 +154,14 @@ pub(super) fn types(
                 | ExecutionError::NotSupportedAsMethod { .. }
                 | ExecutionError::InvalidArgumentCount { .. }
                 | ExecutionError::UndeclaredReference(_)),
-            )) => return Err(CelError::Types(told(error))),
+            )) => return Err(CelError::Types(describe(error))),
             Err(_) => {}
         }
     }
     Ok(())
 }
 
-fn gives(value: &cel::Value, wanted: Wanted) -> Result<(), CelError> {
+fn check_result(value: &cel::Value, wanted: Wanted) -> Result<(), CelError> {
     let (fits, name) = match wanted {
         Wanted::Bool => (matches!(value, cel::Value::Bool(_)), "bool"),
         Wanted::String => (matches!(value, cel::Value::String(_)), "string"),

@@ -1,5 +1,5 @@
-//! Makes an expression count what it costs while it is evaluated: it is rewritten so that it calls the functions of
-//! [`super::budget`], which no user can name.
+//! Rewrites an expression so that it counts its cost while it is evaluated: it calls the functions of
+//! [`super::budget`], which users cannot name.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -10,35 +10,35 @@ use super::budget::{COPIED, NAME, PAIRED, PATTERN, SIZED, SMALL};
 use super::check::{NAMESPACES, TYPES, parts, parts_mut};
 use super::{CelError, SHARED};
 
-/// How deep loops may stand in each other.
+/// The maximum depth of nested loops.
 const MAX_LOOPS: usize = 3;
 
-/// Functions that make one text of many, or many of one.
+/// Functions that join strings or split them.
 const GROWING: [&str; 5] = ["join", "format", "replace", "split", "flatten"];
 
-/// Operators that take next to no time, but for what is copied.
+/// Operators that take almost no time, except for copies.
 const CHEAP: [&str; 7] = ["_&&_", "_||_", "_?_:_", "!_", "_[_]", "_[?_]", "@not_strictly_false"];
 
-/// Functions that look again at what they have seen for each item: `sum` copies the texts that it has put together.
+/// Functions that read all items again for each item: `sum` copies the strings that it has joined.
 const PAIRING: [&str; 5] = ["distinct", "sum", "contains", "equivalent", "intersects"];
 
 /// Functions that compile a regular expression.
 const REGULAR: [&str; 3] = ["matches", "find", "findAll"];
 const PRICE_OF_REGULAR: i64 = 500;
 
-/// What an evaluation costs at least.
+/// The minimum cost of an evaluation.
 pub(super) struct Price {
-    /// The steps for what is written.
+    /// The steps of the expression, without its values.
     pub(super) steps: i64,
-    /// How often variables are copied outside of loops.
+    /// The copies of variables outside of loops.
     pub(super) copies: Copies,
 }
 
-/// By variable, `variables.<name>` for one that an expression gave: how often it is copied, or something that is in it. The
-/// evaluator copies whatever it takes out of something else.
+/// The number of copies of each variable or of values in it; `variables.<name>` for the result of an expression. The
+/// evaluator copies every value that it selects from another.
 pub(super) type Copies = BTreeMap<String, i64>;
 
-/// Makes an expression count what it costs.
+/// Makes an expression count its cost.
 pub(super) fn limit(tree: &mut IdedExpr) -> Result<Price, CelError> {
     let mut price = Price { steps: steps(tree), copies: Copies::new() };
     copies(tree, 1, &mut price.copies);
@@ -46,21 +46,21 @@ pub(super) fn limit(tree: &mut IdedExpr) -> Result<Price, CelError> {
     Ok(price)
 }
 
-/// `loops` is how many loops are around, `local` the names that they give.
+/// `loops` is the number of enclosing loops, `local` the variables that they declare.
 fn limited(tree: &mut IdedExpr, loops: usize, local: &mut Vec<String>) -> Result<(), CelError> {
     if matches!(tree.expr, Expr::Unspecified | Expr::Struct(_)) {
-        return Err(CelError::NotTaken("objects cannot be made: write a map, or compare fields".to_owned()));
+        return Err(CelError::Unsupported("objects cannot be created: use a map, or compare fields".to_owned()));
     }
     let Expr::Comprehension(found) = &mut tree.expr else {
         parts_mut(tree).into_iter().try_for_each(|part| limited(part, loops, local))?;
         count(tree);
         return Ok(());
     };
-    // A list that is written out has few items: such a loop only names a value.
+    // A loop over a literal list of one item only names a value.
     let is_short = matches!(&found.iter_range.expr, Expr::List(list) if list.elements.len() <= 1);
     let inside = if is_short { loops } else { loops + 1 };
     if inside > MAX_LOOPS {
-        return Err(CelError::NotTaken(format!("loops stand in each other more than {MAX_LOOPS} deep")));
+        return Err(CelError::Unsupported(format!("loops are nested more than {MAX_LOOPS} deep")));
     }
     limited(&mut found.iter_range, loops, local)?;
     limited(&mut found.accu_init, loops, local)?;
@@ -79,10 +79,10 @@ fn limited(tree: &mut IdedExpr, loops: usize, local: &mut Vec<String>) -> Result
     Ok(())
 }
 
-/// What one round of a loop costs.
+/// The cost of one iteration of a loop.
 struct Round {
     steps: i64,
-    /// What is copied and how often, as arguments of the function that counts it.
+    /// The values and the number of their copies, as arguments of the function that counts copies.
     copied: Vec<IdedExpr>,
 }
 
@@ -92,7 +92,7 @@ impl Round {
         for part in [&found.loop_cond, &found.loop_step] {
             self::copies(part, 1, &mut copies);
         }
-        // What tells whether a loop goes on is next to nothing; what gathers its results is copied in each round.
+        // An accumulator that is a literal costs almost nothing; one that collects results is copied in each iteration.
         if matches!(found.accu_init.expr, Expr::Literal(_)) {
             copies.remove(&found.accu_var);
         }
@@ -105,7 +105,7 @@ impl Round {
         Self { steps: steps(&found.loop_step) + steps(&found.loop_cond), copied: copied.collect() }
     }
 
-    /// Makes each round of a loop cost this: its items are known no earlier than in its step.
+    /// Makes each iteration of a loop cost this. Copies are counted in the step, the first place where items are known.
     fn charge(self, found: &mut ComprehensionExpr) {
         wrap(&mut found.loop_cond, NAME, [number(self.steps)]);
         if !self.copied.is_empty() {
@@ -117,7 +117,8 @@ impl Round {
     }
 }
 
-/// Adds how often what is copied by an expression, loops in it aside, that is itself taken out of this many times.
+/// Adds the copies that an expression makes, without those in loops. The expression itself is selected from `times`
+/// times.
 fn copies(tree: &IdedExpr, times: i64, found: &mut Copies) {
     match &tree.expr {
         Expr::Ident(name) if [&NAMESPACES[..], &TYPES].concat().contains(&name.as_str()) => {}
@@ -142,7 +143,7 @@ fn copies(tree: &IdedExpr, times: i64, found: &mut Copies) {
     }
 }
 
-/// Makes a call count what it is given or what it makes: the evaluator copies and reads through all of it.
+/// Makes a call count its arguments or its result: the evaluator copies and reads all of it.
 fn count(tree: &mut IdedExpr) {
     let Expr::Call(call) = &mut tree.expr else { return };
     if call.func_name == "_+_" {
@@ -153,7 +154,7 @@ fn count(tree: &mut IdedExpr) {
         return;
     }
     if REGULAR.contains(&name) {
-        // The text may be its first argument, rather than what it is called on.
+        // The text may be the first argument instead of the target.
         let place = usize::from(call.target.is_none());
         call.args.get_mut(place).into_iter().for_each(|pattern| wrap(pattern, PATTERN, []));
     }
@@ -166,14 +167,14 @@ fn count(tree: &mut IdedExpr) {
     call.args.iter_mut().for_each(|argument| size(argument, of_argument));
 }
 
-/// Makes an expression count the size of what it gives; what is written out is as long as it is.
+/// Makes an expression count the size of its result, unless it is a literal.
 fn size(tree: &mut IdedExpr, function: &str) {
     if !matches!(tree.expr, Expr::Literal(_)) {
         wrap(tree, function, []);
     }
 }
 
-/// Puts an expression into a call of one of the functions that count.
+/// Wraps an expression in a call of one of the functions that count costs.
 fn wrap<const N: usize>(tree: &mut IdedExpr, function: &str, more: [IdedExpr; N]) {
     let id = tree.id;
     let args = std::iter::once(mem::take(tree)).chain(more).collect();
@@ -192,7 +193,7 @@ fn plain(expr: Expr) -> IdedExpr {
     IdedExpr { id: 0, expr }
 }
 
-/// How many steps it takes to evaluate an expression once, what is counted while it is evaluated aside.
+/// Returns the steps to evaluate an expression once, without those that are counted during the evaluation.
 fn steps(tree: &IdedExpr) -> i64 {
     let own = match &tree.expr {
         Expr::Call(call) if REGULAR.contains(&call.func_name.as_str()) => PRICE_OF_REGULAR,

@@ -1,4 +1,4 @@
-//! Macros of Kubernetes' CEL that the parser does not know, written out in what it does.
+//! Expands macros of Kubernetes' CEL that the parser does not know.
 
 use std::mem;
 
@@ -6,20 +6,21 @@ use kube_cel::cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, Li
 
 use super::check::{parts, parts_mut};
 
-/// The name of what a loop gives; no user can write it.
+/// The name of the result of a loop; users cannot write it.
 const RESULT: &str = "@result";
 
-/// The most parts of an optional that a macro maps: it stands twice in what is written out, and may be a macro itself.
+/// The maximum size of an optional that a macro maps: the expansion contains it twice, and it may contain macros
+/// itself.
 const MAX_SIZE: usize = 256;
 
-/// Writes out the macros in an expression.
+/// Expands the macros in an expression.
 pub(super) fn expand(tree: &mut IdedExpr) {
     parts_mut(tree).into_iter().for_each(expand);
     let Expr::Call(call) = &mut tree.expr else { return };
     let expanded = match (call.func_name.as_str(), call.target.as_deref_mut(), &mut call.args[..]) {
         // `a.?b` is `a[?"b"]`.
         ("_?._", None, [of, field]) => Some(operator("_[?_]", [mem::take(of), mem::take(field)])),
-        // All types are found out when they are there.
+        // All types are dynamic.
         ("dyn", None, [value]) => Some(mem::take(value)),
         ("optMap", Some(optional), [name, body]) if size(optional) <= MAX_SIZE => variable(name).map(|name| {
             let mapped = bind(name, method(optional.clone(), "value"), mem::take(body));
@@ -42,7 +43,7 @@ fn variable(tree: &IdedExpr) -> Option<String> {
     Some(name.clone())
 }
 
-/// `body` with a name for a value: a loop of one round.
+/// Returns `body` with a name for a value: a loop of one iteration.
 fn bind(name: String, value: IdedExpr, body: IdedExpr) -> IdedExpr {
     plain(Expr::Comprehension(Box::new(ComprehensionExpr {
         iter_range: plain(Expr::List(ListExpr::new(vec![value]))),

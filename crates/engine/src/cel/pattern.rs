@@ -1,18 +1,18 @@
-//! How much there is to compile in a regular expression: each use compiles it anew, and a few characters can stand for a
-//! great deal.
+//! Estimates the cost to compile a regular expression: each use compiles it again, and a short pattern can be very
+//! expensive.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// How many states a class such as `\w` has: it stands for many letters of many alphabets.
+/// The states of a class such as `\w`, which matches letters of many alphabets.
 const CLASS: usize = 256;
 
-/// Returns about how many states a regular expression has once what is repeated is written out. It need not be one.
+/// Returns the approximate number of states of a regular expression with repetitions expanded. It may be invalid.
 pub(super) fn states(pattern: &str) -> usize {
     sequence(&mut pattern.chars().peekable())
 }
 
-/// Counts up to the end of a group.
+/// Counts the states up to the end of a group.
 fn sequence(rest: &mut Peekable<Chars>) -> usize {
     let mut states = 0_usize;
     while let Some(c) = rest.next() {
@@ -29,11 +29,11 @@ fn sequence(rest: &mut Peekable<Chars>) -> usize {
     states.max(1)
 }
 
-/// The stack that is kept free, and that which is added: groups may stand in each other as deep as a pattern is long.
+/// The stack to keep free, and the stack to add: groups may be nested as deep as a pattern is long.
 const RED_ZONE: usize = 64 << 10;
 const STACK: usize = 1 << 20;
 
-/// Counts what one of several characters may stand for.
+/// Counts the states of a set of characters.
 fn set(rest: &mut Peekable<Chars>) -> usize {
     let mut states = 1_usize;
     while let Some(c) = rest.next() {
@@ -53,7 +53,7 @@ fn escaped(rest: &mut Peekable<Chars>) -> usize {
     }
 }
 
-/// Returns how often the item before is repeated at the most, as far as that is bounded.
+/// Returns the maximum number of repetitions of the item before, if it is bounded.
 fn repetitions(rest: &mut Peekable<Chars>) -> usize {
     let mut times = 1_usize;
     while rest.next_if_eq(&'{').is_some() {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_repeated_counts_as_often() {
+    fn counts_repetitions() {
         let table = [
             ("", 1),
             ("abc", 3),

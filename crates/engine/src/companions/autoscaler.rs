@@ -1,4 +1,4 @@
-//! The autoscaler of a model server: what it is planned from, whichever engine keeps it.
+//! The autoscaler of a model server, for either engine.
 
 mod condition;
 mod hpa;
@@ -22,16 +22,16 @@ use crate::api::{AutoscalerStatus, AutoscalingEngine, Condition, ModelServerStat
 use crate::facts::{self, Apis, Autoscaler, Facts, SCALED_OBJECT};
 use crate::policy::{Class, Effective, Merged, Parsed, Section, SettingsError};
 use crate::runtimes::Recognised;
-use crate::workload::{Annotations, Told, Workload, WorkloadRef};
+use crate::workload::{Annotations, Lookup, Workload, WorkloadRef};
 
-/// The longest period of a scaling policy that the API server takes, in seconds.
+/// The longest period of a scaling policy that the API server accepts, in seconds.
 const LONGEST_PERIOD: u64 = 1800;
 
-/// How long a model server with a queue is at least kept after its load has gone, in seconds: what comes back has to load its
-/// model again.
+/// The shortest stabilization window, in seconds, before a model server with a queue is scaled down: a new replica has
+/// to load its model again.
 const LEAST_WINDOW: u64 = 600;
 
-/// The autoscaler, as a policy has it.
+/// The autoscaler companion.
 pub struct Autoscaling;
 
 impl Section for Autoscaling {
@@ -62,7 +62,7 @@ impl Companion for Autoscaling {
     fn wanted(&self, asked: &Asked) -> Wanted {
         match Scaling::of(asked.workload, asked.recognised, asked.effective, asked.facts) {
             Some(scaling) => scaling.wanted(),
-            None if Annotations::read(asked.workload).is_scaled_elsewhere() => Wanted::Declined,
+            None if Annotations::new(asked.workload).is_scaled_elsewhere() => Wanted::Declined,
             None => Wanted::Nothing,
         }
     }
@@ -72,12 +72,12 @@ impl Companion for Autoscaling {
         let (kind, name) = (&*reference.kind, &*reference.name);
         let hpas = [names::autoscaler(kind, name), names::former_autoscaler(kind, name)];
         let scaled_objects = [names::scaled_object(kind, name), names::former_scaled_object(kind, name)];
-        let ours = hpas.map(hpa::object_ref).into_iter().chain(scaled_objects.map(keda::object_ref));
+        let managed = hpas.map(hpa::object_ref).into_iter().chain(scaled_objects.map(keda::object_ref));
         let others = facts.autoscalers_of(&reference).iter().map(|found| {
             let of_kind = if found.kind == SCALED_OBJECT { keda::object_ref } else { hpa::object_ref };
             of_kind(found.name.clone())
         });
-        ours.chain(others).collect::<BTreeSet<_>>().into_iter().collect()
+        managed.chain(others).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn plan(&self, workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> CompanionPlan {
@@ -90,14 +90,14 @@ impl Companion for Autoscaling {
 
     fn describe(&self, state: &CompanionState, status: &mut ModelServerStatus) {
         status.autoscaler = described(state);
-        if let (Some(replicas), Some((min, max))) = (&mut status.replicas, held_between(state)) {
+        if let (Some(replicas), Some((min, max))) = (&mut status.replicas, replica_range(state)) {
             (replicas.min, replicas.max) = (Some(min), Some(max));
         }
     }
 }
 
-/// Returns the least and the most replicas that the autoscaler which is there keeps.
-fn held_between(state: &CompanionState) -> Option<(i64, i64)> {
+/// Returns the minimum and maximum replicas of the existing autoscaler.
+fn replica_range(state: &CompanionState) -> Option<(i64, i64)> {
     use CompanionState::{Left, Ours, Theirs, Unmanaged};
     let (Ours(found) | Theirs(found) | Unmanaged(found) | Left(found, ..)) = state else { return None };
     let read = if found["kind"] == SCALED_OBJECT {
@@ -109,7 +109,7 @@ fn held_between(state: &CompanionState) -> Option<(i64, i64)> {
     Some((held.min, held.max))
 }
 
-/// Describes the autoscaler that is there.
+/// Returns the status of the existing autoscaler.
 fn described(state: &CompanionState) -> Option<AutoscalerStatus> {
     let (found, managed_by) = match state {
         CompanionState::Ours(found) | CompanionState::Unmanaged(found) | CompanionState::Left(found, ..) => {
@@ -122,14 +122,14 @@ fn described(state: &CompanionState) -> Option<AutoscalerStatus> {
     Some(AutoscalerStatus { kind, name: name_of(found), managed_by: managed_by.to_owned() })
 }
 
-/// Returns what the policies say of autoscaling.
+/// Returns the autoscaling settings of the policies.
 #[must_use]
 pub fn settings(effective: &Effective) -> Option<&AutoscalingSettings> {
     effective.section()
 }
 
-/// Returns the least and the most replicas that a workload runs with: an autoscaler's, whoever made it or will make it,
-/// else those that are written.
+/// Returns the minimum and maximum replicas of a workload: those of its existing or planned autoscaler, or else
+/// `spec.replicas`.
 #[must_use]
 pub fn replicas(effective: &Effective, workload: &Workload, facts: &Facts) -> (i64, i64) {
     if let Some(found) = facts.autoscalers_of(&workload.reference()).first() {
@@ -143,7 +143,7 @@ pub fn replicas(effective: &Effective, workload: &Workload, facts: &Facts) -> (i
     (written, written)
 }
 
-/// Returns the name of the policy that bounds the replicas; none where no policy has an autoscaler.
+/// Returns the name of the policy that limits the replicas, or `None` if no policy has an autoscaler.
 #[must_use]
 pub fn bounding_policy(effective: &Effective) -> Option<&str> {
     let merged = effective.merged();
@@ -151,39 +151,39 @@ pub fn bounding_policy(effective: &Effective) -> Option<&str> {
     source.map(|policy| &*policy.name)
 }
 
-/// Tells whether updates leave `spec.replicas` to an autoscaler that holds them.
+/// Returns whether updates keep `spec.replicas` as set by an autoscaler.
 #[must_use]
 pub fn preserves_replicas(effective: &Effective) -> bool {
     settings(effective).is_none_or(|settings| settings.preserve_replicas)
 }
 
-/// What an autoscaler is planned from.
+/// The input for planning an autoscaler.
 pub(super) struct Scaling<'a> {
     pub(super) workload: &'a Workload<'a>,
     pub(super) recognised: &'a Recognised<'a>,
     pub(super) settings: &'a AutoscalingSettings,
     pub(super) apis: Apis,
-    /// The one that Tidegate has made for the workload already.
+    /// The autoscaler that Tidegate already created for the workload.
     pub(super) existing: Option<&'a Autoscaler>,
     /// How long the model server may take to start.
     pub(super) startup: Duration,
 }
 
-/// Replicas that are more than a policy allows, of which none is stopped for that.
+/// More replicas than a policy allows, none of which is stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldReplicas {
-    /// How many there are.
+    /// The current number.
     pub replicas: i64,
-    /// The most that the autoscaler has.
+    /// The `maxReplicas` of the autoscaler.
     pub kept: i32,
-    /// The most that the policy allows.
+    /// The maximum that the policy allows.
     pub most: i32,
-    /// The policy.
+    /// The name of the policy.
     pub policy: String,
 }
 
 impl<'a> Scaling<'a> {
-    /// Returns what there is to plan; none where no policy asks for an autoscaler, or the workload's author for none.
+    /// Returns the input, or `None` if no policy asks for an autoscaler or the workload's author declines it.
     pub(super) fn of(
         workload: &'a Workload<'a>,
         recognised: &'a Recognised<'a>,
@@ -196,21 +196,21 @@ impl<'a> Scaling<'a> {
         Some(Self { workload, recognised, settings, apis: facts.apis, existing, startup })
     }
 
-    /// Returns the least and the most replicas of the autoscaler.
+    /// Returns the minimum and maximum replicas of the autoscaler.
     pub(super) fn bounds(&self) -> (i32, i32) {
         let (least, most) = self.settings.replicas(self.workload);
         (least, self.kept().unwrap_or(most))
     }
 
-    /// Returns the most replicas where those are kept that run, which are more than the policy allows: a policy stops none. It
-    /// never grows, so that nobody gets more by asking for more.
+    /// Returns the maximum if more replicas are running than the policy allows, since a policy stops none. It never
+    /// grows, so nobody gets more replicas by requesting more.
     fn kept(&self) -> Option<i32> {
         let (_, most) = self.settings.replicas(self.workload);
         let kept = self.settings.above(self.workload)?.min(self.existing?.max);
         i32::try_from(kept).ok().filter(|kept| *kept > most)
     }
 
-    /// Tells of replicas that are kept although they are more than the policy allows.
+    /// Returns the replicas that are kept although the policy allows fewer.
     pub(crate) fn held(&self, effective: &Effective) -> Option<HeldReplicas> {
         let (_, most) = self.settings.replicas(self.workload);
         let policy = bounding_policy(effective)?.to_owned();
@@ -225,11 +225,11 @@ impl<'a> Scaling<'a> {
         }
     }
 
-    /// Returns why the autoscaler cannot be had, in a sentence.
+    /// Returns why the autoscaler cannot be created.
     pub(super) fn problem(&self) -> Option<String> {
         let possible = self.fits().and_then(|()| match self.settings.engine {
             AutoscalingEngine::Keda => keda::object(self).map(drop),
-            AutoscalingEngine::Hpa | AutoscalingEngine::None => hpa::can_be_had(self),
+            AutoscalingEngine::Hpa | AutoscalingEngine::None => hpa::check(self),
         });
         possible.err().map(|(_, message)| message)
     }
@@ -242,13 +242,13 @@ impl<'a> Scaling<'a> {
         }
     }
 
-    /// Sees that no replica that runs would be stopped by a new autoscaler.
+    /// Checks that a new autoscaler would not stop running replicas.
     fn fits(&self) -> Result<(), Problem> {
         let (_, most) = self.settings.replicas(self.workload);
         let too_many = |replicas: &i64| self.existing.is_none() && *replicas > i64::from(most);
         if let Some(replicas) = self.workload.replicas().filter(too_many) {
             let message = format!(
-                "{replicas} replicas run, but its autoscaler's most is {most}: it would stop {} at once",
+                "{replicas} replicas are running, but the autoscaler's maxReplicas is {most}: it would stop {} at once",
                 replicas - i64::from(most)
             );
             return Err(("ReplicasOutOfBounds", message));
@@ -256,31 +256,31 @@ impl<'a> Scaling<'a> {
         Ok(())
     }
 
-    /// Tells whether the model server computes on a GPU: CPU and memory say little of its load.
+    /// Returns whether the model server uses a GPU. Its CPU and memory usage then says little about its load.
     pub(super) fn has_gpu(&self) -> bool {
         self.recognised.container.as_ref().is_some_and(|container| Class::of(container) == Class::Gpu)
     }
 
-    /// Returns the gauge of how many requests wait, as the runtime calls it.
+    /// Returns the runtime's name for the metric of waiting requests.
     pub(super) fn queue(&self) -> Result<&'a str, String> {
         let unknown = || {
             let name = self.recognised.name().unwrap_or("an unknown runtime");
-            format!("it runs {name}, of which no metric is known that tells how many requests wait")
+            format!("it runs {name}, which has no known metric for waiting requests")
         };
         let metrics = self.recognised.runtime.and_then(|runtime| runtime.metrics.as_ref()).ok_or_else(unknown)?;
         let queue = metrics.queue.as_deref().ok_or_else(unknown)?;
         let Some(flag) = &metrics.needs else { return Ok(queue) };
         match self.recognised.words.has(flag) {
-            Told::Yes(()) => Ok(queue),
-            Told::No => Err(format!("it tells how many requests wait only with the flag {flag}")),
-            Told::Unknown(what) => {
-                Err(format!("it tells how many requests wait only with the flag {flag}, and it cannot be told {what}"))
+            Lookup::Found(()) => Ok(queue),
+            Lookup::Absent => Err(format!("it reports waiting requests only with the flag {flag}")),
+            Lookup::Unknown(what) => {
+                Err(format!("it reports waiting requests only with the flag {flag}, and it is unknown {what}"))
             }
         }
     }
 
-    /// Returns the behavior that suits a model server which has to load its model, unless the policy sets one: one pod more
-    /// in the time that a pod takes to start, and none less for a long while.
+    /// Returns the behavior that the policy sets, or else one for servers that load a model: add one pod per start-up
+    /// time, and remove pods only after a long window.
     pub(super) fn behavior(&self) -> Map<String, Value> {
         if !self.settings.behavior.is_empty() {
             return self.settings.behavior.clone();
@@ -304,14 +304,14 @@ impl<'a> Scaling<'a> {
         })
     }
 
-    /// Returns what an autoscaler points at.
+    /// Returns the scale target of an autoscaler.
     pub(super) fn target(&self) -> Value {
         let version = self.workload.known_kind().api_version();
         json!({"apiVersion": version, "kind": self.workload.kind(), "name": self.workload.name()})
     }
 }
 
-/// Returns how long a model server may take to start: as its probe has it, the policy, or its runtime.
+/// Returns how long a model server may take to start, according to its startup probe, the policy or its runtime.
 fn startup(recognised: &Recognised, effective: &Effective) -> Duration {
     let probe =
         || recognised.container.as_ref()?.probe("startupProbe").map(|probe| Duration::from_secs(probe.window()));
@@ -320,5 +320,5 @@ fn startup(recognised: &Recognised, effective: &Effective) -> Duration {
     probe().or_else(said).or_else(runtime).unwrap_or(STARTUP)
 }
 
-/// How long a model server of an unknown runtime may take to start, where no policy says.
+/// The default for how long a model server of an unknown runtime may take to start.
 const STARTUP: Duration = Duration::from_mins(5);

@@ -1,4 +1,4 @@
-//! What a companion is.
+//! The trait of companions.
 
 use serde_json::Value;
 
@@ -10,14 +10,14 @@ use crate::policy::{Effective, Section};
 use crate::runtimes::Recognised;
 use crate::workload::{Workload, WorkloadRef};
 
-/// What companions are planned from.
+/// The input for planning companions.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
-    /// The workload, as it is stored or would be.
+    /// The workload as it is, or would be, stored.
     pub workload: &'a Workload<'a>,
     /// Its container and runtime.
     pub recognised: &'a Recognised<'a>,
-    /// The policies that it is under.
+    /// Its merged policies.
     pub effective: &'a Effective,
     /// What is known of the cluster.
     pub facts: &'a Facts,
@@ -25,16 +25,16 @@ pub struct Asked<'a> {
     pub binding: &'a Result<Option<Binding>, Unbound>,
 }
 
-/// What the status of a companion is written from.
+/// The input for the status of a companion.
 #[derive(Clone, Copy)]
 pub struct Described<'a> {
     /// The workload as it is stored.
     pub workload: &'a Workload<'a>,
-    /// All that it should have.
+    /// Its desired companions.
     pub companions: &'a Companions,
 }
 
-/// Names an object around a workload.
+/// A reference to an object in the namespace of a workload.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectRef {
     /// The API group of its kind.
@@ -45,7 +45,7 @@ pub struct ObjectRef {
     pub name: String,
 }
 
-/// The objects of one kind that are followed for a companion.
+/// A kind of objects that is watched for a companion.
 pub struct Watched {
     /// Their API group.
     pub group: &'static str,
@@ -53,46 +53,47 @@ pub struct Watched {
     pub version: &'static str,
     /// Their kind.
     pub kind: &'static str,
-    /// Notes that they are followed: where there are none, that is known too.
+    /// Records that the objects are watched, so that having none is a known fact.
     pub begin: fn(&mut Facts),
-    /// Notes an object of this namespace and name, or that it has gone.
+    /// Records an object with this namespace and name, or its deletion.
     pub note: fn(&mut Facts, &str, &str, Option<&Value>),
 }
 
-/// An object that belongs to a model server: from the settings in a policy to the condition that tells how it is. All that is
-/// particular to one is in its file.
+/// An object that belongs to a model server, from its policy settings to its status condition. Everything specific to
+/// it is in its module.
 pub trait Companion: Section {
-    /// Returns its name, with which the reasons of its Events and the type of its condition begin, such as `Autoscaler`.
+    /// Returns its name, such as `Autoscaler`, the prefix of its Event reasons and condition type.
     fn name(&self) -> &'static str;
 
-    /// Returns what it is, for people, such as `an autoscaler`.
+    /// Returns its description in messages, such as `an autoscaler`.
     fn title(&self) -> &'static str;
 
     /// Returns the field of a ModelServer's status that describes it.
     fn field(&self) -> &'static str;
 
-    /// Tells what the workload should have.
+    /// Returns the desired state for a workload.
     fn wanted(&self, asked: &Asked) -> Wanted;
 
-    /// Names the objects that matter for its plan: those that have the names of ours, and those that take its place.
+    /// Returns the objects that are relevant to its plan: those with the names that Tidegate uses, and those that
+    /// replace it.
     fn around(&self, workload: &Workload, wanted: &Wanted, facts: &Facts) -> Vec<ObjectRef>;
 
-    /// Tells whether the first one is made only after a while, so that one that its author brings in the same apply wins.
+    /// Returns whether creation is delayed, so that one that the user creates in the same apply takes precedence.
     fn settles(&self) -> bool {
         true
     }
 
-    /// Plans what to do about it, of what is wanted and what is there. Before things have settled, nothing that settles is
-    /// made.
+    /// Plans its actions from the desired and the observed state. If its creation is delayed, it is not created before
+    /// `is_settled`.
     fn plan(&self, workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled: bool) -> CompanionPlan;
 
     /// Returns its condition, of the type that [`condition_type`] gives it.
     fn condition(&self, state: &CompanionState, described: &Described) -> Condition;
 
-    /// Writes its field of a ModelServer's status.
+    /// Sets its field in a ModelServer's status.
     fn describe(&self, state: &CompanionState, status: &mut ModelServerStatus);
 
-    /// Returns the objects that are followed for it in the plain way; none where it has watches of its own.
+    /// Returns the kind of objects that is watched for it; `None` if it has its own watches.
     fn watched(&self) -> Option<&'static Watched> {
         None
     }

@@ -7,7 +7,7 @@ use super::companion::condition_type;
 use super::plan::CompanionState;
 use crate::api::Condition;
 
-/// Returns the condition of a companion; of one that is there, ours or its author's, `of_found` knows more.
+/// Returns the condition of a companion. `of_found` returns that of an existing object, whoever manages it.
 pub(super) fn ready(
     companion: &dyn Companion,
     state: &CompanionState,
@@ -20,23 +20,22 @@ pub(super) fn ready(
         CompanionState::Absent => of("True", "NotWanted", format!("no policy in `warn` or `enforce` asks for {what}")),
         CompanionState::Ours(found) => of_found(found),
         CompanionState::Declined => {
-            of("True", "Declined", format!("its author says that something else takes the place of {what}"))
+            of("True", "Declined", format!("the workload's annotation says that it does not need {what}"))
         }
-        CompanionState::Theirs(found) => theirs(&type_, found, &of_found(found)),
+        CompanionState::Theirs(found) => user_managed(&type_, found, &of_found(found)),
         CompanionState::External(found) => {
-            let message =
-                format!("the Secret {} is bound; where it is not there yet, pods wait for it", name_of(found));
+            let message = format!("the Secret {} is bound; pods wait for it if it does not exist yet", name_of(found));
             of("True", "External", message)
         }
         CompanionState::Unmanaged(found) => {
-            of("True", "Unmanaged", format!("no policy asks for {} any more: it is left as it is", name_of(found)))
+            of("True", "Unmanaged", format!("no policy asks for {} any more; it is left unchanged", name_of(found)))
         }
         CompanionState::Left(found, reason, message) => {
-            of("False", reason, format!("{message}; {} is left as it is", name_of(found)))
+            of("False", reason, format!("{message}; {} is left unchanged", name_of(found)))
         }
         CompanionState::Elsewhere(None, message) => of("True", "OwnDatabase", message.clone()),
         CompanionState::Elsewhere(Some(found), message) => {
-            of("True", "OwnDatabase", format!("{message}; {} is left as it is", name_of(found)))
+            of("True", "OwnDatabase", format!("{message}; {} is left unchanged", name_of(found)))
         }
         CompanionState::Drifted(found, differs) => drifted(&type_, &of_found(found), differs),
         CompanionState::Pending(message) => of("False", "Pending", message.clone()),
@@ -45,18 +44,18 @@ pub(super) fn ready(
     }
 }
 
-/// The condition of somebody else's companion, which serves instead of ours.
-fn theirs(type_: &str, found: &Value, itself: &Condition) -> Condition {
+/// Returns the condition of a companion that the user manages.
+fn user_managed(type_: &str, found: &Value, itself: &Condition) -> Condition {
     let name = name_of(found);
     if itself.status == "True" || itself.reason == "Pending" {
-        return Condition::new(type_, "True", "Yielded", format!("{name}, which is its author's, serves"));
+        return Condition::new(type_, "True", "Yielded", format!("{name}, managed by the user, is used"));
     }
-    Condition::new(type_, "False", &itself.reason, format!("{name}, which is its author's: {}", itself.message))
+    Condition::new(type_, "False", &itself.reason, format!("{name}, managed by the user: {}", itself.message))
 }
 
-/// The condition of one that a person has changed. Whether it serves does not depend on that.
+/// Returns the condition of a companion that was edited. It may be ready nonetheless.
 fn drifted(type_: &str, itself: &Condition, differs: &str) -> Condition {
-    // Where its operator has said nothing yet, there is nothing to hide.
+    // If its operator has not reported anything yet, no message is lost.
     if itself.status == "True" || itself.reason == "Pending" {
         return Condition::new(type_, &itself.status, "Drifted", differs);
     }
@@ -82,7 +81,7 @@ mod tests {
     use crate::testing::with_container;
     use crate::workload::Workload;
 
-    /// The condition of a companion beside a workload with this template.
+    /// Returns the condition of a companion of a workload with this template.
     fn ready_with(
         companion: &dyn Companion,
         state: &CompanionState,
@@ -107,8 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn what_keda_says_is_told() {
-        let told = |conditions: Value| {
+    fn reports_the_conditions_of_keda() {
+        let condition = |conditions: Value| {
             let object =
                 json!({"kind": "ScaledObject", "metadata": {"name": "api"}, "status": {"conditions": conditions}});
             let ready = ready(&Autoscaling, &CompanionState::Ours(object));
@@ -116,16 +115,16 @@ mod tests {
         };
         let is = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "Why"});
         let pair = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
-        assert_eq!(told(json!([])), pair("False", "Pending"));
-        assert_eq!(told(json!([is("Ready", "True"), is("Paused", "False")])), pair("True", "ScalingActive"));
-        assert_eq!(told(json!([is("Ready", "True"), is("Paused", "True")])), pair("True", "Paused"));
-        assert_eq!(told(json!([is("Ready", "True"), is("Fallback", "True")])), pair("False", "Fallback"));
-        assert_eq!(told(json!([is("Ready", "False")])), pair("False", "Why"));
+        assert_eq!(condition(json!([])), pair("False", "Pending"));
+        assert_eq!(condition(json!([is("Ready", "True"), is("Paused", "False")])), pair("True", "ScalingActive"));
+        assert_eq!(condition(json!([is("Ready", "True"), is("Paused", "True")])), pair("True", "Paused"));
+        assert_eq!(condition(json!([is("Ready", "True"), is("Fallback", "True")])), pair("False", "Fallback"));
+        assert_eq!(condition(json!([is("Ready", "False")])), pair("False", "Why"));
     }
 
     #[test]
-    fn replicas_that_are_more_than_the_policy_allows_are_told() {
-        let told = |conditions: Value, held_by: Option<&HeldReplicas>| {
+    fn reports_more_replicas_than_the_policy_allows() {
+        let condition = |conditions: Value, held_by: Option<&HeldReplicas>| {
             let stored = json!({"kind": "HorizontalPodAutoscaler", "status": {"conditions": conditions}});
             let state = CompanionState::Ours(stored);
             let ready = ready_with(&Autoscaling, &state, None, held_by.cloned(), &json!({}));
@@ -133,75 +132,77 @@ mod tests {
         };
         let many = HeldReplicas { replicas: 8, kept: 8, most: 4, policy: "serving".to_owned() };
         let active = json!([{"type": "ScalingActive", "status": "True"}]);
-        let (status, reason, message) = told(active.clone(), Some(&many));
+        let (status, reason, message) = condition(active.clone(), Some(&many));
         assert_eq!((&*status, &*reason), ("True", "MaxReplicasHeld"));
-        let expected = "there are 8 replicas, more than the maxReplicas 4 of policy serving: none is stopped for that, the \
-                        autoscaler's maxReplicas is 8 and goes down as they do; it has its metrics";
+        let expected = "there are 8 replicas, more than maxReplicas 4 of policy serving: Tidegate stops none of \
+                        them; the autoscaler's maxReplicas is 8 and decreases with them; its metrics are available";
         assert_eq!(message, expected);
-        assert_eq!(told(active, None).1, "ScalingActive");
-        let (status, reason, message) = told(json!([]), Some(&many));
-        assert_eq!((&*status, &*reason), ("False", "Pending"), "that it does not serve comes first");
+        assert_eq!(condition(active, None).1, "ScalingActive");
+        let (status, reason, message) = condition(json!([]), Some(&many));
+        assert_eq!((&*status, &*reason), ("False", "Pending"), "not being ready takes precedence");
         assert!(message.starts_with("there are 8 replicas"), "{message}");
     }
 
     #[test]
-    fn the_replicas_of_either_kind_of_autoscaler_are_told() {
-        let told = |found: Value| {
+    fn reports_the_replicas_of_either_kind_of_autoscaler() {
+        let replicas_of = |found: Value| {
             let mut status = ModelServerStatus { replicas: Some(ReplicasStatus::default()), ..Default::default() };
             Autoscaling.describe(&CompanionState::Ours(found), &mut status);
             let replicas = status.replicas.unwrap();
             (replicas.min, replicas.max)
         };
         let hpa = json!({"kind": "HorizontalPodAutoscaler", "spec": {"minReplicas": 2, "maxReplicas": 3}});
-        assert_eq!(told(hpa), (Some(2), Some(3)));
+        assert_eq!(replicas_of(hpa), (Some(2), Some(3)));
         let keda = json!({"kind": "ScaledObject", "spec": {"minReplicaCount": 0, "maxReplicaCount": 3}});
-        assert_eq!(told(keda), (Some(0), Some(3)));
+        assert_eq!(replicas_of(keda), (Some(0), Some(3)));
     }
 
     #[test]
-    fn a_database_that_a_person_changed_is_ready_only_when_it_runs() {
+    fn an_edited_database_is_ready_only_when_it_runs() {
         let database = |phase: &str| {
             let stored = json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api"}, "status": {"PostgresClusterStatus": phase}});
             let state = CompanionState::Drifted(stored, "spec.volume differs".into());
-            let ready = database_ready(&state, None, &led_to("acid-api"));
+            let ready = database_ready(&state, None, &bound_to("acid-api"));
             (ready.status, ready.reason, ready.message)
         };
-        let told = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
-        assert_eq!(database("Running"), told("True", "Drifted", "spec.volume differs"));
-        assert_eq!(database(""), told("False", "Drifted", "spec.volume differs"));
-        let failed = "its operator says CreateFailed; it differs from the policy: spec.volume differs";
-        assert_eq!(database("CreateFailed"), told("False", "CreateFailed", failed));
+        let expected = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
+        assert_eq!(database("Running"), expected("True", "Drifted", "spec.volume differs"));
+        assert_eq!(database(""), expected("False", "Drifted", "spec.volume differs"));
+        let failed = "its operator reports CreateFailed; it differs from the policy: spec.volume differs";
+        assert_eq!(database("CreateFailed"), expected("False", "CreateFailed", failed));
     }
 
-    /// A pod template that leads to a database.
-    fn led_to(name: &str) -> Value {
+    /// Returns a pod template that is bound to a database.
+    fn bound_to(name: &str) -> Value {
         json!({"spec": {"containers": [{"env": [{"name": "PGHOST", "value": name}]}]}})
     }
 
     #[test]
-    fn a_database_that_no_pod_is_led_to_is_not_ready() {
+    fn a_database_without_bound_pods_is_not_ready() {
         let running = json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api"}, "status": {"PostgresClusterStatus": "Running"}});
-        let told = |template: &Value| {
+        let condition = |template: &Value| {
             let ready = database_ready(&CompanionState::Ours(running.clone()), Some("api-credentials"), template);
             (ready.status, ready.reason)
         };
-        assert_eq!(told(&led_to("acid-api")), ("True".into(), "Running".into()));
-        assert_eq!(told(&led_to("elsewhere")), ("False".into(), "PodsNotBound".into()));
+        assert_eq!(condition(&bound_to("acid-api")), ("True".into(), "Running".into()));
+        assert_eq!(condition(&bound_to("elsewhere")), ("False".into(), "PodsNotBound".into()));
     }
 
     #[test]
-    fn what_is_its_authors_is_ready_only_when_it_serves() {
+    fn a_user_managed_companion_is_ready_only_when_it_works() {
         let of = |status: &str, reason: &str| {
             let active = json!([{"type": "ScalingActive", "status": status, "reason": reason, "message": "why"}]);
-            let theirs = json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "mine"}, "status": {"conditions": active}});
-            let ready = ready(&Autoscaling, &CompanionState::Theirs(theirs));
+            let metadata = json!({"name": "mine"});
+            let user_managed =
+                json!({"kind": "HorizontalPodAutoscaler", "metadata": metadata, "status": {"conditions": active}});
+            let ready = ready(&Autoscaling, &CompanionState::Theirs(user_managed));
             (ready.status, ready.reason, ready.message)
         };
-        let told = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
-        assert_eq!(of("True", ""), told("True", "Yielded", "mine, which is its author's, serves"));
+        let expected = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
+        assert_eq!(of("True", ""), expected("True", "Yielded", "mine, managed by the user, is used"));
         assert_eq!(
             of("False", "AmbiguousSelector"),
-            told("False", "AmbiguousSelector", "mine, which is its author's: why")
+            expected("False", "AmbiguousSelector", "mine, managed by the user: why")
         );
         let budget = |spec: Value| {
             let ready =
@@ -215,35 +216,38 @@ mod tests {
     }
 
     #[test]
-    fn a_database_of_the_authors_is_no_reason_not_to_be_ready() {
-        let told = |found: Option<Value>| {
+    fn a_workload_with_its_own_database_is_ready() {
+        let condition = |found: Option<Value>| {
             let state = CompanionState::Elsewhere(found, "container api sets PGHOST".into());
-            let ready = database_ready(&state, None, &led_to("elsewhere"));
+            let ready = database_ready(&state, None, &bound_to("elsewhere"));
             (ready.status, ready.reason, ready.message)
         };
         let own = |message: &str| ("True".into(), "OwnDatabase".into(), message.into());
-        assert_eq!(told(None), own("container api sets PGHOST"));
-        let ours = json!({"kind": "postgresql", "metadata": {"name": "acid-api"}});
-        assert_eq!(told(Some(ours)), own("container api sets PGHOST; acid-api is left as it is"));
+        assert_eq!(condition(None), own("container api sets PGHOST"));
+        let managed = json!({"kind": "postgresql", "metadata": {"name": "acid-api"}});
+        assert_eq!(condition(Some(managed)), own("container api sets PGHOST; acid-api is left unchanged"));
     }
 
     #[test]
-    fn why_pods_wait_is_told() {
-        let told = |state: CompanionState| {
-            let ready = database_ready(&state, Some("api-credentials"), &led_to("acid-api"));
+    fn reports_why_pods_wait() {
+        let condition = |state: CompanionState| {
+            let ready = database_ready(&state, Some("api-credentials"), &bound_to("acid-api"));
             (ready.status, ready.reason, ready.message)
         };
         let database =
             json!({"apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api"}});
-        let message = "its operator has not looked at it yet: does it run? Until it makes the Secret api-credentials, pods \
-                       wait for that";
-        assert_eq!(told(CompanionState::Ours(database.clone())), ("False".into(), "Pending".into(), message.into()));
+        let message = "its operator has not reconciled it yet; check that the operator is running. Pods \
+                       wait until it creates the Secret api-credentials";
+        assert_eq!(
+            condition(CompanionState::Ours(database.clone())),
+            ("False".into(), "Pending".into(), message.into())
+        );
         let mut creating = database;
         creating["status"] = json!({"PostgresClusterStatus": "Creating"});
-        let message = "its operator says Creating";
-        assert_eq!(told(CompanionState::Ours(creating)), ("False".into(), "Creating".into(), message.into()));
+        let message = "its operator reports Creating";
+        assert_eq!(condition(CompanionState::Ours(creating)), ("False".into(), "Creating".into(), message.into()));
         let external = CompanionState::External(json!({"kind": "Secret", "metadata": {"name": "s"}}));
-        let message = "the Secret s is bound; where it is not there yet, pods wait for it";
-        assert_eq!(told(external), ("True".into(), "External".into(), message.into()));
+        let message = "the Secret s is bound; pods wait for it if it does not exist yet";
+        assert_eq!(condition(external), ("True".into(), "External".into(), message.into()));
     }
 }

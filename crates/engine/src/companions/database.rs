@@ -1,4 +1,4 @@
-//! The database of a model server: who provides it, and how the model server reaches it.
+//! The database of a model server: its provider, and how the model server reaches it.
 
 mod author_variables;
 mod bound;
@@ -34,54 +34,55 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// Checks its settings, and whether it can set the variables.
     ///
     /// # Errors
-    /// Says which field is invalid, and why.
+    /// Returns the invalid field and the reason.
     fn check(&self, env: &DatabaseEnv) -> Result<(), String>;
 
-    /// Returns the objects that it makes databases of; none where they are there already.
+    /// Returns the API of the objects that it creates, or `None` if databases exist already.
     fn makes(&self) -> Option<&'static Api> {
         None
     }
 
-    /// Returns the API that it offers, for people.
+    /// Returns the name of its API for messages.
     fn api(&self) -> &'static str;
 
-    /// Tells whether the cluster serves that API.
+    /// Returns whether the cluster serves that API.
     fn is_served(&self, facts: &Facts) -> bool;
 
-    /// Tells what stands in the way of a database for this workload.
+    /// Returns why a database cannot be created for this workload.
     fn problem(&self, workload: &WorkloadRef, facts: &Facts) -> Option<Problem>;
 
-    /// Returns how the workload reaches its database. The names in it never change from release to release, for that
-    /// would leave the data behind.
+    /// Returns how the workload reaches its database. The names in it must never change between releases: the data
+    /// would be left behind.
     fn binding(&self, workload: &WorkloadRef, facts: &Facts) -> Binding;
 
-    /// Returns the object that makes the provider create the database; of one that makes none, the object that is there.
+    /// Returns the object from which the provider creates the database, or the existing object if it creates none.
     fn object(&self, workload: &WorkloadRef, facts: &Facts) -> Value;
 }
 
-/// The objects that a provider makes databases of.
+/// The objects that represent the databases of a provider.
 #[derive(Debug)]
 pub struct Api {
     /// The provider.
     pub provider: DatabaseProvider,
-    /// The name of the definition of the objects.
+    /// The name of their CustomResourceDefinition.
     pub definition: &'static str,
     /// Their group, version and kind.
     pub kind: (&'static str, &'static str, &'static str),
-    /// Returns what notes that the API is served.
+    /// Returns the field that records whether the API is served.
     pub served: fn(&mut Apis) -> &mut bool,
-    /// Reads what decisions know of an object, whoever made it.
+    /// Reads the facts about an object that decisions need, whoever created it.
     pub read: fn(&Value) -> Database,
-    /// Reads what the provider says of an object.
+    /// Reads the health that the provider reports for an object.
     pub health: fn(&Value) -> Health,
-    /// How the names of the Services that lead to a database end, behind the object's own name.
+    /// The suffixes that follow the object's name in the names of the Services of a database.
     pub services: &'static [&'static str],
-    /// Tells whether a Secret of this name is one that the provider makes for the object of that name.
+    /// Returns whether a Secret with the first name is one that the provider creates for the object with the second
+    /// name.
     pub is_secret: fn(&str, &str) -> bool,
 }
 
 impl Api {
-    /// Names an object of the provider.
+    /// Returns a reference to an object of the provider.
     #[must_use]
     pub fn object_ref(&self, name: &str) -> ObjectRef {
         let (group, _, kind) = self.kind;
@@ -89,72 +90,75 @@ impl Api {
     }
 }
 
-/// Makes a provider of settings as they are written, or of none; says what is wrong with them.
+/// Creates a provider from its settings as written, if any, or returns an error message.
 pub type ReadProvider = fn(Option<Value>) -> Result<Arc<dyn Provider>, String>;
 
-/// A provider of databases before any policy says something of it.
+/// A kind of provider, independent of any policy.
 pub struct ProviderKind {
-    /// Which.
+    /// The provider.
     pub provider: DatabaseProvider,
     /// The field of a policy's `database` that has its settings.
     pub field: &'static str,
-    /// What it cannot do without, in a sentence.
+    /// A message about its required settings.
     pub needs: &'static str,
-    /// Returns the provider with settings as they are written, or without any.
+    /// Returns the provider with its settings as written, or without any.
     pub read: ReadProvider,
-    /// The objects that it makes databases of; none where they are there already.
+    /// The objects that it creates; `None` if databases exist already.
     pub api: Option<&'static Api>,
 }
 
-/// Every provider. To add one: write its file, add it here, and give it its settings in [`crate::api`].
+/// Every provider. To add one: write its module, add it here, and add its settings to [`crate::api`].
 pub const PROVIDERS: [&ProviderKind; 3] = [&zalando::KIND, &cloudnative_pg::KIND, &secret::KIND];
 
-/// Returns the objects of each provider that makes databases.
+/// Returns the API of each provider that creates databases.
 pub fn apis() -> impl Iterator<Item = &'static Api> {
     PROVIDERS.into_iter().filter_map(|kind| kind.api)
 }
 
-/// What a provider says of a database.
+/// The health that a provider reports for a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// Whether it can be used, as far as the provider says.
+    /// Whether the provider reports that it can be used.
     pub is_ready: bool,
-    /// One word for it, as a condition has it.
+    /// The reason, as in a condition.
     pub reason: String,
-    /// A sentence for people.
+    /// The message.
     pub message: String,
-    /// What the provider calls it; none where it has said nothing yet.
+    /// The provider's name for its state; `None` if it has not reported one yet.
     pub phase: Option<String>,
 }
 
 impl Health {
-    /// Tells what a provider says of a database in one word or sentence; none where it has said nothing.
+    /// Creates a health from the phase that a provider reports, if any.
     pub(super) fn of(is_ready: bool, reason: &str, phase: Option<&str>) -> Self {
         let Some(phase) = phase.filter(|phase| !phase.is_empty()) else {
-            let message = "its operator has not looked at it yet: does it run?".to_owned();
+            let message = "its operator has not reconciled it yet; check that the operator is running".to_owned();
             return Self { is_ready: false, reason: "Pending".to_owned(), message, phase: None };
         };
-        let message =
-            if is_ready { "its operator says that it runs".to_owned() } else { format!("its operator says {phase}") };
+        let message = if is_ready {
+            "its operator reports that it is running".to_owned()
+        } else {
+            format!("its operator reports {phase}")
+        };
         Self { is_ready, reason: reason.to_owned(), message, phase: Some(phase.to_owned()) }
     }
 }
 
-/// Reads what decisions know of a provider's object, whoever made it.
+/// Reads the facts about a provider's object that decisions need, whoever created it.
 #[must_use]
 pub fn read(api: &Api, object: &Value) -> Database {
     let made_for = super::made_for(object).map(|workload| format!("{}/{}", workload.kind, workload.name));
     Database { made_for, ..(api.read)(object) }
 }
 
-/// Returns what its provider says of a database.
+/// Returns the health that its provider reports for a database.
 #[must_use]
 pub fn health(database: &Value) -> Health {
     let health = api_of(database).map(|api| (api.health)(database));
     health.unwrap_or_else(|| Health::of(false, "", None))
 }
 
-/// Returns the API that an object is of; none where that is no provider's.
+/// Returns the API of an object, or `None` if it does not belong to a provider.
 #[must_use]
 pub fn api_of(object: &Value) -> Option<&'static Api> {
     apis().find(|api| {
@@ -166,7 +170,7 @@ pub fn api_of(object: &Value) -> Option<&'static Api> {
 /// How a workload reaches its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// The name of the provider's object, or of the Secret that is there already.
+    /// The name of the provider's object, or of the existing Secret.
     pub name: String,
     /// The Secret with the credentials.
     pub secret: String,
@@ -177,12 +181,11 @@ pub struct Binding {
 /// Where a part of a binding comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// It is this.
+    /// A literal value.
     Value(String),
-    /// It is in the Secret, under this key.
+    /// A key of the Secret.
     Key(String),
-    /// It is an address of this host, port and database, with user and password before it, which only their variables
-    /// tell.
+    /// A URL with this host, port and database, and with the user and password from their variables.
     Address(String),
 }
 
@@ -193,20 +196,19 @@ pub struct Variable {
     pub name: String,
     /// Its `value` or `valueFrom`.
     pub source: Value,
-    /// The variables that its value is put together from: they stand before it.
+    /// The variables that its value refers to. They come before it.
     pub of: Vec<String>,
 }
 
 impl Variable {
-    /// Tells whether an entry of a container's `env` is this variable, with this value.
+    /// Returns whether an entry of a container's `env` is this variable with this value.
     pub(super) fn is(&self, entry: &Value) -> bool {
         entry["name"] == *self.name && ["value", "valueFrom"].iter().all(|field| entry[field] == self.source[field])
     }
 }
 
 impl Binding {
-    /// Returns the environment variables, each with where its value comes from. Parts that the provider does not tell are
-    /// left out.
+    /// Returns the environment variables, each with its source. Parts that the provider does not have are left out.
     #[must_use]
     pub fn variables(&self, env: &DatabaseEnv) -> Vec<Variable> {
         let mut named = env.variables();
@@ -217,7 +219,7 @@ impl Binding {
                 .filter(|(_, part)| named.iter().all(|(_, known)| known != part));
             named.extend(lacking.collect::<Vec<_>>());
         }
-        // A variable sees only those before it.
+        // A variable can refer only to those before it.
         named.sort_by_key(|(_, part)| is_address(*part));
         let name_of = |part: DatabasePart| named.iter().find(|(_, known)| *known == part).map_or("", |(name, _)| name);
         let credentials = [name_of(DatabasePart::User), name_of(DatabasePart::Password)];
@@ -239,12 +241,12 @@ impl Binding {
     }
 }
 
-/// Why a workload is not led to a database although a policy asks for one.
+/// Why a workload is not bound to a database although a policy asks for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unbound {
-    /// It cannot be had.
+    /// The database cannot be created.
     Impossible(Problem),
-    /// Its author has another, or may have: a sentence says what tells so.
+    /// The workload has, or may have, another database. The message says why.
     Elsewhere(String),
 }
 
@@ -255,7 +257,7 @@ impl From<Problem> for Unbound {
 }
 
 impl Unbound {
-    /// Returns why, in a sentence.
+    /// Returns the message.
     #[must_use]
     pub fn message(&self) -> &str {
         match self {
@@ -264,7 +266,7 @@ impl Unbound {
     }
 }
 
-/// The database, as a policy has it.
+/// The database companion.
 pub struct Databases;
 
 impl Section for Databases {
@@ -300,7 +302,7 @@ impl Companion for Databases {
         named.map(|(api, name)| api.object_ref(name)).into_iter().collect()
     }
 
-    /// Nobody brings a database in the same apply.
+    /// Users do not create a database in the same apply.
     fn settles(&self) -> bool {
         false
     }
@@ -319,26 +321,26 @@ impl Companion for Databases {
     }
 }
 
-/// Returns the condition of a database; `secret` is where its credentials are, `template` what is to lead pods to it.
+/// Returns the condition of a database. `secret` has its credentials, `template` should be bound to it.
 fn ready(state: &CompanionState, secret: Option<&str>, template: &Value) -> Condition {
     condition::ready(&Databases, state, |database| {
         if !is_bound(database, secret, template) {
             let message = format!(
-                "{} is there, but no pod is led to it until the pod template changes (`kubectl rollout restart` is a \
-                 change), or by variables of its author's own",
+                "{} exists, but no pod is bound to it until the pod template changes (`kubectl rollout restart` is \
+                 enough) or its own variables name it",
                 name_of(database)
             );
             return Condition::new("DatabaseReady", "False", "PodsNotBound", message);
         }
         let Health { is_ready, reason, mut message, phase } = health(database);
         if let Some(secret) = secret.filter(|_| phase.is_none()) {
-            message = format!("{message} Until it makes the Secret {secret}, pods wait for that");
+            message = format!("{message}. Pods wait until it creates the Secret {secret}");
         }
         Condition::new("DatabaseReady", if is_ready { "True" } else { "False" }, &reason, message)
     })
 }
 
-/// Describes the database that is there.
+/// Returns the status of the existing database.
 fn described(state: &CompanionState) -> Option<DatabaseStatus> {
     let (found, phase) = match state {
         CompanionState::Ours(found)
@@ -352,17 +354,16 @@ fn described(state: &CompanionState) -> Option<DatabaseStatus> {
     Some(DatabaseStatus { kind, name: name_of(found), phase })
 }
 
-/// Returns what the policies say of databases, with the policy that wants them.
+/// Returns the database settings of the policies, with the policy that asks for databases.
 #[must_use]
 pub fn settings(effective: &Effective) -> Option<(&DatabaseSettings, &PolicyRef)> {
     effective.section().map(|(settings, policy)| (settings, policy))
 }
 
-/// Returns how a workload reaches the database that a policy gives it; none where no policy asks for one. `prior` is how it has
-/// been led to it so far.
+/// Returns how a workload reaches its database, or `None` if no policy asks for one. `prior` is the existing binding.
 ///
 /// # Errors
-/// Says why it can have none.
+/// Returns why it cannot have one.
 pub fn binding(
     workload: &Workload,
     recognised: &Recognised,
@@ -386,11 +387,11 @@ pub fn binding(
     Ok(Some(binding))
 }
 
-/// Sees that a provider has a database for a workload.
+/// Checks that a provider can create a database for a workload.
 fn can_be_had(workload: &Workload, provider: &dyn Provider, most: Option<usize>, facts: &Facts) -> Result<(), Problem> {
     let reference = workload.reference();
     if workload.has_generated_name() {
-        let message = "its name follows from the workload's, which `generateName` leaves open";
+        let message = "its name is derived from the workload's, which `generateName` leaves open";
         return Err(("NotBound", message.to_owned()));
     }
     if !provider.is_served(facts) {
@@ -403,8 +404,8 @@ fn can_be_had(workload: &Workload, provider: &dyn Provider, most: Option<usize>,
     most.map_or(Ok(()), |most| too_many(workload, provider, most, facts))
 }
 
-/// Returns the variables of the model server's container that its author sets, and that keep the database from being bound
-/// which a policy gives it: none where it is clear that another is meant.
+/// Returns the user's variables in the model server's container that prevent the binding to its database; none if they
+/// clearly mean another database.
 #[must_use]
 pub fn in_the_way(
     workload: &Workload,
@@ -423,52 +424,53 @@ pub fn in_the_way(
     }
 }
 
-/// Says why no further database is made in a namespace. One that is there stays, and whose pods are led to one already comes
-/// before others.
+/// Returns an error if a namespace may have no further database. Existing databases stay, and workloads whose pods are
+/// already bound take precedence.
 fn too_many(workload: &Workload, provider: &dyn Provider, most: usize, facts: &Facts) -> Result<(), Problem> {
     let (reference, namespace) = (workload.reference(), workload.namespace());
     let made = facts.databases_made_in(namespace);
     let is_there = || facts.databases_of(&reference).next().is_some();
     if made >= most && !is_there() {
-        let message = format!("namespace {namespace} has {made} databases, and the policy's most is {most}");
+        let message = format!("namespace {namespace} has {made} databases, and the policy allows at most {most}");
         return Err((TOO_MANY, message));
     }
     let (free, before) = (most.saturating_sub(made), facts.awaiting_beside(&reference));
-    let is_first = || is_there() || facts.awaiting.contains_key(&reference) || is_led_to(workload, provider, facts);
+    let is_first =
+        || is_there() || facts.awaiting.contains_key(&reference) || is_bound_to_own(workload, provider, facts);
     if before >= free && !is_first() {
         let message = format!(
-            "namespace {namespace} has {made} databases, the policy's most is {most}, and pods of others wait for theirs \
-             ({before})"
+            "namespace {namespace} has {made} databases, the policy allows at most {most}, and other workloads are \
+             waiting for theirs ({before})"
         );
         return Err((TOO_MANY, message));
     }
     Ok(())
 }
 
-/// Why a namespace has no place for another database, in one word.
+/// The reason if a namespace may have no further database.
 const TOO_MANY: &str = "TooManyDatabases";
 
-/// Tells whether the pods of a workload are led to its database, there or not.
-fn is_led_to(workload: &Workload, provider: &dyn Provider, facts: &Facts) -> bool {
+/// Returns whether the pods of a workload are bound to its database, even if that does not exist yet.
+fn is_bound_to_own(workload: &Workload, provider: &dyn Provider, facts: &Facts) -> bool {
     let Some(api) = provider.makes() else { return false };
     let Binding { name, secret, .. } = provider.binding(&workload.reference(), facts);
-    bound::leads_to(workload.template(), api, &name, workload.namespace(), Some(&secret))
+    bound::is_bound_to(workload.template(), api, &name, workload.namespace(), Some(&secret))
 }
 
-/// Who comes first where a namespace may have only so many databases.
+/// The precedence of a workload in a namespace with a limited number of databases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precedence {
-    /// There is nothing to wait for: the workload has its database, or wants none, or there may be any number.
+    /// The workload does not wait: it has its database, does not need one, or the number is not limited.
     #[default]
     Irrelevant,
-    /// The workload's pods are led to a database that is not there yet, and its namespace may have so many.
+    /// The workload's pods are bound to a database that does not exist yet. The value is the limit of the namespace.
     First(usize),
-    /// The workload's pods are led to none yet.
+    /// The workload's pods are not bound to a database yet.
     Later,
 }
 
 impl Precedence {
-    /// Tells whether a workload comes first, whose database is planned like this.
+    /// Returns the precedence of a workload with this planned database.
     pub(super) fn of(workload: &Workload, effective: &Effective, facts: &Facts, planned: &Wanted) -> Self {
         let bounded = settings(effective).and_then(|(settings, _)| Some((settings, settings.max_per_namespace?)));
         let Some((settings, most)) = bounded else { return Self::Irrelevant };
@@ -478,7 +480,7 @@ impl Precedence {
             return Self::Irrelevant;
         }
         let provider = settings.provider(&reference, facts);
-        if is_led_to(workload, provider, facts) { Self::First(most) } else { Self::Later }
+        if is_bound_to_own(workload, provider, facts) { Self::First(most) } else { Self::Later }
     }
 }
 
@@ -498,19 +500,19 @@ fn wanted(asked: &Asked) -> Wanted {
     }
 }
 
-/// Returns why a name cannot be taken: an object has it that was not made for this workload.
+/// Returns an error if an object with this name exists that was not created for this workload.
 pub(super) fn taken(api: &Api, name: &str, workload: &WorkloadRef, facts: &Facts) -> Option<Problem> {
     let found = facts.database(api.provider, &workload.namespace, name)?;
     let WorkloadRef { kind, name: of, .. } = workload;
     let (_, _, object) = api.kind;
     (!found.is_for(workload)).then(|| {
-        let message = format!("{object} {name} is there already and was not made by tidegate for {kind}/{of}");
+        let message = format!("{object} {name} already exists and was not created by Tidegate for {kind}/{of}");
         ("NameTaken", message)
     })
 }
 
-/// Returns the name of a workload's object: that of the one that was made for it, whatever that is called; else this name, or
-/// the spare one where the name is another workload's by right, as of earlier releases or of another team.
+/// Returns the name of a workload's object: that of the existing one, if any; otherwise `name`, or `spare` if the
+/// object of that name belongs to another workload, as those of earlier releases or other teams may.
 pub(super) fn object_name(
     api: &Api,
     name: String,
@@ -522,24 +524,24 @@ pub(super) fn object_name(
         return made.to_owned();
     }
     let found = facts.database(api.provider, &workload.namespace, &name);
-    // A name that fits neither is more likely this workload's, with its data, under an annotation that somebody has changed.
+    // If the name fits neither workload, it is more likely this one's, with an edited annotation, and has its data.
     let is_anothers = |(_, of): (&str, &str)| of == workload.name || names::is_cluster_of(&name, of);
     if found.and_then(Database::workload).is_some_and(is_anothers) { spare() } else { name }
 }
 
-/// Returns the name of the object that a provider has made for a workload; none where there is none. Of several, one of
-/// this name comes first.
+/// Returns the name of the object that a provider created for a workload, if any; the one with `name` if there are
+/// several.
 fn made<'f>(api: &Api, name: &str, workload: &WorkloadRef, facts: &'f Facts) -> Option<&'f str> {
     let of_provider = || facts.databases_of(workload).filter(|found| found.provider == api.provider);
     of_provider().find(|found| found.name == name).or_else(|| of_provider().next()).map(|found| found.name)
 }
 
-/// How many instances a database has where a policy does not say.
+/// The default number of instances of a database.
 const fn one() -> i32 {
     1
 }
 
-/// Tells whether a text can be the name of most objects.
+/// Returns whether a text is a valid name for most objects.
 fn is_dns_name(text: &str) -> bool {
     let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let is_label = |label: &str| {
@@ -585,16 +587,16 @@ mod tests {
     fn variables(env: &Value, provider: &str) -> Vec<(String, String)> {
         let (_, binding) = planned(&json!({"provider": provider}), &facts());
         let env: DatabaseEnv = serde_json::from_value(env.clone()).unwrap();
-        let told = |variable: Variable| {
+        let describe = |variable: Variable| {
             let key = &variable.source["valueFrom"]["secretKeyRef"]["key"];
             let value = variable.source["value"].as_str().map_or_else(|| format!("key {key}"), str::to_owned);
             (variable.name, value)
         };
-        binding.unwrap().variables(&env).into_iter().map(told).collect()
+        binding.unwrap().variables(&env).into_iter().map(describe).collect()
     }
 
     #[test]
-    fn an_address_is_put_together_after_what_it_is_put_together_from() {
+    fn puts_a_url_after_the_variables_that_it_refers_to() {
         insta::assert_debug_snapshot!(variables(&json!("url"), "zalando"), @r#"
         [
             (
@@ -617,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_put_together_from_the_variables_that_there_are() {
+    fn builds_a_url_from_the_configured_variables() {
         let mapping = json!({"A_URI": "uri", "B_USER": "user", "C_HOST": "host"});
         insta::assert_debug_snapshot!(variables(&mapping, "zalando"), @r#"
         [
@@ -642,7 +644,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_a_secret_has_needs_no_other_variable() {
+    fn a_url_from_a_secret_needs_no_other_variable() {
         insta::assert_debug_snapshot!(variables(&json!({"A_URI": "uri", "B_USER": "user"}), "cloudnative-pg"), @r#"
         [
             (
@@ -658,7 +660,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_stays_with_its_provider() {
+    fn keeps_the_provider_of_an_existing_database() {
         let (zalando, cloudnative_pg) = (DatabaseProvider::Zalando, DatabaseProvider::CloudNativePg);
         let with = |provider, name| with_database_of(provider, "ml", name, made_for("Deployment/api"));
         let there = [facts(), with(zalando, "acid-api"), with(cloudnative_pg, "db-api")];
@@ -681,7 +683,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_policy_no_longer_says_of_a_database_is_not_asked_of_it() {
+    fn keeps_a_database_whose_settings_are_gone() {
         let facts = with_database("ml", "search-api", made_for("Deployment/api"));
         let (Wanted::Object(object), Some(binding)) =
             planned(&json!({"provider": "cloudnative-pg", "zalando": null}), &facts)
@@ -693,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_are_made_than_a_namespace_may_have() {
+    fn limits_the_databases_of_a_namespace() {
         let at_most = |most: i32, facts: &Facts| {
             let planned = planned(&json!({"maxPerNamespace": most}), facts);
             assert_eq!(planned.1.is_some(), matches!(planned.0, Wanted::Object(_)));
@@ -706,8 +708,8 @@ mod tests {
         );
         assert_eq!(at_most(1, &others), "TooManyDatabases");
         assert_eq!(at_most(2, &others), "postgresql");
-        assert_eq!(at_most(0, &own), "postgresql", "it is there");
-        assert_eq!(at_most(1, &foreign), "postgresql", "tidegate did not make it");
+        assert_eq!(at_most(0, &own), "postgresql", "it exists");
+        assert_eq!(at_most(1, &foreign), "postgresql", "Tidegate did not create it");
         assert_eq!(at_most(1, &with_database("web", "acid-web", made_for("Deployment/web"))), "postgresql");
         assert_eq!(at_most(0, &facts()), "TooManyDatabases");
         let of_another_provider =
@@ -719,18 +721,18 @@ mod tests {
         assert_eq!(
             at_most(1, &awaited(&web, 1, facts())),
             "TooManyDatabases",
-            "another is led to its database already"
+            "another is already bound to its database"
         );
-        assert_eq!(at_most(2, &awaited(&web, 2, facts())), "postgresql", "there is a place for both");
+        assert_eq!(at_most(2, &awaited(&web, 2, facts())), "postgresql", "the limit allows both");
         assert_eq!(at_most(1, &awaited(&web, 0, facts())), "postgresql", "the other may have none");
-        assert_eq!(at_most(1, &awaited(&api, 1, facts())), "postgresql", "it is led to its own");
+        assert_eq!(at_most(1, &awaited(&api, 1, facts())), "postgresql", "it is bound to its own");
         assert_eq!(at_most(2, &awaited(&web, 2, others)), "postgresql", "the other has its own by now");
         let secret = json!({"provider": "secret", "maxPerNamespace": 0, "secret": {"name": "s", "keys": {"uri": "u"}}, "env": "url"});
         assert_eq!(kind(&planned(&secret, &facts())), "Secret");
     }
 
     #[test]
-    fn one_word_says_why_there_can_be_none() {
+    fn reports_the_reason_for_no_database() {
         let apis = Apis { zalando: false, ..Apis::all() };
         assert_eq!(kind(&planned(&json!({}), &Facts { apis, ..facts() })), "ProviderNotServed");
         let apis = Apis { cloudnative_pg: false, ..Apis::all() };

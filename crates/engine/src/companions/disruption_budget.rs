@@ -1,5 +1,5 @@
-//! The PodDisruptionBudget of a model server: a drain takes one pod at a time, since each takes minutes to load its model
-//! elsewhere.
+//! The PodDisruptionBudget of a model server. It limits a drain to one pod at a time, since each pod takes minutes to
+//! load its model elsewhere.
 //!
 //! <https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/pod-disruption-budget-v1/>
 
@@ -9,21 +9,21 @@ use serde_json::{Value, json};
 
 use super::companion::{Asked, Described, ObjectRef, Watched};
 use super::condition::{self, name_of};
-use super::plan::{CompanionPlan, CompanionState, Observed, deletions, is_ours, kept};
+use super::plan::{CompanionPlan, CompanionState, Observed, deletions, is_managed, kept};
 use super::{Companion, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, autoscaler, names, owner};
 use crate::api::{self, Condition, DisruptionBudgetStatus, ModelServerStatus};
 use crate::facts::{Facts, PodSelector, SharedMap};
 use crate::policy::{Effective, Merged, Parsed, Section, SettingsError, field};
 use crate::workload::{Workload, WorkloadRef};
 
-/// The PodDisruptionBudget of each model server.
+/// The settings of PodDisruptionBudgets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetSettings {
-    /// How many pods a drain may take at a time.
+    /// How many pods a drain may evict at a time.
     pub max_unavailable: i32,
 }
 
-/// The disruption budget, as a policy has it.
+/// The disruption budget companion.
 pub struct DisruptionBudget;
 
 impl Section for DisruptionBudget {
@@ -53,10 +53,10 @@ impl Companion for DisruptionBudget {
 
     fn around(&self, workload: &Workload, _: &Wanted, facts: &Facts) -> Vec<ObjectRef> {
         let (kind, name) = (workload.kind(), workload.name());
-        let ours = [names::disruption_budget(kind, name), names::former_disruption_budget(kind, name)];
+        let managed = [names::disruption_budget(kind, name), names::former_disruption_budget(kind, name)];
         let labels = &workload.template()["metadata"]["labels"];
         let for_its_pods = facts.budgets_for(workload.namespace(), labels).map(str::to_owned);
-        let all: BTreeSet<String> = ours.into_iter().chain(for_its_pods).collect();
+        let all: BTreeSet<String> = managed.into_iter().chain(for_its_pods).collect();
         all.into_iter().map(|name| ObjectRef { group: WATCHED.group, kind: WATCHED.kind, name }).collect()
     }
 
@@ -77,7 +77,7 @@ impl Companion for DisruptionBudget {
     }
 }
 
-/// The objects of the cluster: the rules ask whether one is for the pods of a workload.
+/// The budgets in the cluster. Rules check whether one selects the pods of a workload.
 static WATCHED: Watched = Watched {
     group: "policy",
     version: "v1",
@@ -92,7 +92,7 @@ static WATCHED: Watched = Watched {
     },
 };
 
-/// Describes the budget that is there.
+/// Returns the status of the existing budget.
 fn described(state: &CompanionState) -> Option<DisruptionBudgetStatus> {
     let (found, managed_by) = match state {
         CompanionState::Ours(found) | CompanionState::Unmanaged(found) => (found, MANAGER),
@@ -105,27 +105,26 @@ fn described(state: &CompanionState) -> Option<DisruptionBudgetStatus> {
 /// Returns the condition of a budget.
 fn ready(state: &CompanionState) -> Condition {
     if *state == CompanionState::Absent {
-        let message =
-            "no policy in `warn` or `enforce` asks for a disruption budget, or there is only one replica to guard";
+        let message = "no policy in `warn` or `enforce` asks for a disruption budget, or there is only one replica";
         return Condition::new("DisruptionBudgetReady", "True", "NotWanted", message);
     }
     condition::ready(&DisruptionBudget, state, |found| {
-        if lets_none_go(&found["spec"]) {
-            let message = format!("{} lets no pod go: nodes cannot be drained", name_of(found));
+        if allows_none(&found["spec"]) {
+            let message = format!("{} allows no evictions: nodes cannot be drained", name_of(found));
             return Condition::new("DisruptionBudgetReady", "False", "NoPodMayGo", message);
         }
         let pods = match found["spec"]["maxUnavailable"].as_i64() {
             Some(most @ 2..) => format!("{most} pods"),
             _ => "one pod".to_owned(),
         };
-        let message = format!("{} lets {pods} go at a time", name_of(found));
+        let message = format!("{} allows the eviction of {pods} at a time", name_of(found));
         Condition::new("DisruptionBudgetReady", "True", "Made", message)
     })
 }
 
-/// Tells whether a budget never lets a pod go, however many are ready.
+/// Returns whether a budget never allows an eviction, however many pods are ready.
 /// <https://kubernetes.io/docs/tasks/run-application/configure-pdb/#think-about-how-your-application-reacts-to-disruptions>
-fn lets_none_go(budget: &Value) -> bool {
+fn allows_none(budget: &Value) -> bool {
     let most = &budget["maxUnavailable"];
     *most == 0 || *most == "0" || *most == "0%" || budget["minAvailable"] == "100%"
 }
@@ -135,15 +134,15 @@ fn plan(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled
     let (kind, name) = (&workload.kind, &workload.name);
     let names = [names::disruption_budget(kind, name), names::former_disruption_budget(kind, name)];
     let has_our_name = |found: &Value| names.iter().any(|name| found["metadata"]["name"] == **name);
-    let (ours, others): (Vec<&Value>, Vec<&Value>) =
-        observed.of(&DisruptionBudget).iter().partition(|found| is_ours(found, workload) && has_our_name(found));
-    match (wanted, ours.first(), others.first()) {
-        // With two budgets for one pod the API server evicts it no more.
-        (_, _, Some(theirs)) => {
-            CompanionPlan { actions: deletions(ours), state: CompanionState::Theirs((*theirs).clone()) }
+    let (managed, others): (Vec<&Value>, Vec<&Value>) =
+        observed.of(&DisruptionBudget).iter().partition(|found| is_managed(found, workload) && has_our_name(found));
+    match (wanted, managed.first(), others.first()) {
+        // The API server does not evict a pod with two budgets.
+        (_, _, Some(user_managed)) => {
+            CompanionPlan { actions: deletions(managed), state: CompanionState::Theirs((*user_managed).clone()) }
         }
         (Wanted::Object(_), None, _) if !is_settled => {
-            CompanionState::Pending("it is made once it is clear that its author brings none".to_owned()).into()
+            CompanionState::Pending("it will be created unless the user creates one first".to_owned()).into()
         }
         (Wanted::Object(object), found, _) => kept(object, found.copied()),
         (_, Some(found), _) => CompanionState::Unmanaged((*found).clone()).into(),
@@ -151,13 +150,13 @@ fn plan(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled
     }
 }
 
-/// Returns what the policies say of disruption budgets.
+/// Returns the disruption budget settings of the policies.
 #[must_use]
 pub fn settings(effective: &Effective) -> Option<&BudgetSettings> {
     effective.section()
 }
 
-/// Plans the budget of a workload that may have two replicas or more. One of a single replica would say nothing.
+/// Plans the budget of a workload that may have two or more replicas. For a single replica, a budget has no use.
 fn wanted(workload: &Workload, effective: &Effective, facts: &Facts) -> Wanted {
     let Some(settings) = settings(effective) else { return Wanted::Nothing };
     let (_, most) = autoscaler::replicas(effective, workload, facts);
@@ -177,7 +176,7 @@ fn wanted(workload: &Workload, effective: &Effective, facts: &Facts) -> Wanted {
         },
         "spec": {
             "maxUnavailable": settings.max_unavailable,
-            // A pod that is not ready serves nobody: it is not to keep a node from being drained.
+            // A pod that is not ready serves no requests and must not block draining a node.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
             "selector": selector
         }
@@ -206,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn one_pod_goes_at_a_time() {
+    fn allows_one_eviction_at_a_time() {
         let Wanted::Object(object) = planned(&json!({"disruptionBudget": {}}), json!(2)) else { panic!("a budget") };
         insta::assert_json_snapshot!(object);
     }
 
     #[test]
-    fn what_has_and_will_have_one_replica_gets_none() {
+    fn skips_workloads_with_a_single_replica() {
         let plain = json!({"disruptionBudget": {}});
         assert!(!is_wanted(&plain, json!(1)) && !is_wanted(&plain, Value::Null) && !is_wanted(&plain, json!(0)));
         let scaled = json!({"disruptionBudget": {}, "autoscaling": {"maxReplicas": 4}});
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_switches_it_on_and_off() {
+    fn is_enabled_and_disabled_by_a_policy() {
         assert!(!is_wanted(&json!({}), json!(2)));
         assert!(!is_wanted(&json!({"disruptionBudget": {"enabled": false}}), json!(2)));
         let two = json!({"disruptionBudget": {"maxUnavailable": 2}});

@@ -1,60 +1,60 @@
-//! Names of companions. They are final: changing one would orphan what it names.
+//! Names of companions. They are final: changing one would orphan the object with that name.
 //!
-//! Each is a function of the kind and the name of a workload, and no two workloads have the same: the kind is told by a suffix,
-//! a name that ends as another kind's names do gets a digest, and so does one that has to be cut. What earlier releases made
-//! under another name keeps it: `former_*` are the names that they gave.
+//! Each is a function of the kind and name of a workload, and is unique: a suffix marks the kind, and a name that ends
+//! like another kind's, or has to be cut, gets a digest. Objects of earlier releases keep their names, which the
+//! `former_*` functions return.
 
 use serde_json::Value;
 
-use crate::digest;
+use crate::digest::{self, Digest};
 use crate::facts::SCALED_OBJECT;
 use crate::kind::{KINDS, Kind};
 
 const AUTOSCALER_SUFFIX: &str = "-tidegate";
 
-/// What KEDA puts before the name of a ScaledObject to name the HorizontalPodAutoscaler that it makes for it.
+/// The prefix that KEDA adds to the name of a ScaledObject to name its HorizontalPodAutoscaler.
 ///
 /// <https://keda.sh/docs/latest/reference/scaledobject-spec/#horizontalpodautoscalerconfig>
 const KEDA_PREFIX: &str = "keda-hpa-";
 
-/// The most characters in the name of an object.
+/// The maximum length of the name of an object.
 ///
 /// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names>
 const LONGEST: usize = 253;
 
-/// The most characters in the name of a ScaledObject, since KEDA makes a label of it.
+/// The maximum length of the name of a ScaledObject, since KEDA uses it as a label value.
 const LONGEST_SCALED_OBJECT: usize = 63;
 
-/// Returns the name of a workload's autoscaler: at most 253 characters, as the names of objects are. Workloads of
-/// one name and of different kinds each have their own.
+/// Returns the name of a workload's autoscaler, at most 253 characters. Workloads of different kinds with the same name
+/// each have their own.
 #[must_use]
 pub fn autoscaler(kind: &str, workload: &str) -> String {
     let suffix = AUTOSCALER_SUFFIX.to_owned() + suffix_of(kind);
     stem(workload, LONGEST - suffix.len(), starts_as_one_of_keda) + &suffix
 }
 
-/// Returns the name that earlier releases gave to a workload's autoscaler.
+/// Returns the name of earlier releases for a workload's autoscaler.
 #[must_use]
 pub fn former_autoscaler(kind: &str, workload: &str) -> String {
     let suffix = AUTOSCALER_SUFFIX.to_owned() + suffix_of(kind);
     former_stem(workload, LONGEST - suffix.len()) + &suffix
 }
 
-/// Returns the name of a workload's ScaledObject: at most 63 characters, since KEDA makes a label of it.
+/// Returns the name of a workload's ScaledObject: at most 63 characters, since KEDA uses it as a label value.
 #[must_use]
 pub fn scaled_object(kind: &str, workload: &str) -> String {
     let suffix = AUTOSCALER_SUFFIX.to_owned() + suffix_of(kind);
     stem(workload, LONGEST_SCALED_OBJECT - suffix.len(), ends_as_one_of_keda) + &suffix
 }
 
-/// Returns the name that earlier releases gave to a workload's ScaledObject.
+/// Returns the name of earlier releases for a workload's ScaledObject.
 #[must_use]
 pub fn former_scaled_object(kind: &str, workload: &str) -> String {
     let suffix = AUTOSCALER_SUFFIX.to_owned() + suffix_of(kind);
     former_stem(workload, LONGEST_SCALED_OBJECT - suffix.len()) + &suffix
 }
 
-/// Tells whether an autoscaler has the name that Tidegate gives to a workload's, or has given to it.
+/// Returns whether an autoscaler has the current or former name of a workload's.
 #[must_use]
 pub fn is_autoscaler_of(found: &Value, kind: &str, name: &str) -> bool {
     let (now, before) = if found["kind"] == SCALED_OBJECT {
@@ -73,13 +73,13 @@ pub fn disruption_budget(kind: &str, workload: &str) -> String {
     stem(workload, LONGEST - suffix.len(), never) + &suffix
 }
 
-/// Returns the name that earlier releases gave to a workload's PodDisruptionBudget.
+/// Returns the name of earlier releases for a workload's PodDisruptionBudget.
 #[must_use]
 pub fn former_disruption_budget(kind: &str, workload: &str) -> String {
     former_autoscaler(kind, workload)
 }
 
-/// Returns kind and name of the workload whose autoscaler has this name, if its name was not cut.
+/// Returns the kind and name of the workload whose autoscaler has this name, if the name was not cut.
 #[must_use]
 pub fn scaled_by(autoscaler: &str) -> Option<(&'static str, &str)> {
     KINDS
@@ -94,14 +94,14 @@ pub fn model_server(kind: &str, workload: &str) -> String {
     stem(workload, LONGEST - suffix.len(), if suffix.is_empty() { ends_as_a_kind } else { never }) + suffix
 }
 
-/// Returns the name that earlier releases gave to a workload's ModelServer.
+/// Returns the name of earlier releases for a workload's ModelServer.
 #[must_use]
 pub fn former_model_server(kind: &str, workload: &str) -> String {
     let suffix = suffix_of(kind);
     former_stem(workload, LONGEST - suffix.len()) + suffix
 }
 
-/// Returns the name of a workload's ModelServer where another workload's, which earlier releases made, has its name.
+/// Returns the name of a workload's ModelServer if another workload's, from an earlier release, has its usual name.
 #[must_use]
 pub fn spare_model_server(kind: &str, workload: &str) -> String {
     cut(workload, &spare(kind, workload), LONGEST)
@@ -111,129 +111,131 @@ fn suffix_of(kind: &str) -> &'static str {
     Kind::named(kind).map_or("", |known| known.suffix)
 }
 
-/// Returns the kinds that add something to the names of what is made for them. No suffix ends in another one, nor as a digest
-/// or `-tidegate` does.
+/// Returns the kinds that add a suffix to the names of their objects. No suffix ends with another one, a digest or
+/// `-tidegate`.
 fn with_suffix() -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().filter(|kind| !kind.suffix.is_empty())
 }
 
-/// Tells whether the name of a workload without a suffix ends as what is made for another kind does.
+/// Returns whether the name of a workload ends like that of an object for another kind.
 fn ends_as_a_kind(workload: &str) -> bool {
     with_suffix().any(|kind| workload.ends_with(kind.suffix))
 }
 
-/// Tells whether the name of a workload without a suffix ends as that of a cluster does for another kind.
+/// Returns whether the name of a workload ends like that of a cluster for another kind.
 fn ends_as_a_cluster(workload: &str) -> bool {
-    let is_of =
-        |(full, digest): (&str, &str)| with_suffix().any(|kind| digest == digest::of_text(&identity(kind.kind, full)));
+    let is_of = |(full, digest): (&str, Digest)| {
+        with_suffix().any(|kind| digest == digest::of_text(&identity(kind.kind, full)))
+    };
     ends_as_a_kind(workload) || digested(workload).is_some_and(is_of)
 }
 
-/// Tells whether a ScaledObject for this workload would have KEDA take the name of the autoscaler of a workload that is named
-/// after one of KEDA's, which has a digest for that.
+/// Returns whether KEDA's autoscaler for this workload's ScaledObject would have the name of the autoscaler, with a
+/// digest, of a workload that is named after one of KEDA's.
 fn ends_as_one_of_keda(workload: &str) -> bool {
     let for_keda = format!("{KEDA_PREFIX}{workload}");
     digested(&for_keda).is_some_and(|(full, digest)| digest == digest::of_text(full))
 }
 
-/// Tells whether the autoscaler of this workload would have the name of one that KEDA makes for a ScaledObject.
+/// Returns whether the autoscaler of this workload would have the name of one that KEDA creates for a ScaledObject.
 fn starts_as_one_of_keda(workload: &str) -> bool {
     workload.starts_with(KEDA_PREFIX)
 }
 
-/// Tells that no workload is named as what is made for others.
+/// Returns that no name is ambiguous.
 fn never(_: &str) -> bool {
     false
 }
 
-/// Tells whether a workload needs a digest in its name: it is named as what is made for others is, or as one that has a digest
-/// for that.
+/// Returns whether a workload needs a digest: its name is like that of another workload's object, or like one that has
+/// a digest for that reason.
 fn is_ambiguous(workload: &str, is_like_others: fn(&str) -> bool) -> bool {
     let has_its_digest =
-        |(full, digest): (&str, &str)| digest == digest::of_text(full) && is_ambiguous(full, is_like_others);
+        |(full, digest): (&str, Digest)| digest == digest::of_text(full) && is_ambiguous(full, is_like_others);
     is_like_others(workload) || digested(workload).is_some_and(has_its_digest)
 }
 
-/// Returns the two parts of a name that ends as one with a digest does.
-fn digested(name: &str) -> Option<(&str, &str)> {
-    let is_hexadecimal = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-    name.rsplit_once('-').filter(|(_, end)| end.len() == 8 && end.chars().all(is_hexadecimal))
+/// Returns the two parts of a name that ends like one with a digest.
+fn digested(name: &str) -> Option<(&str, Digest)> {
+    let (full, end) = name.rsplit_once('-')?;
+    Some((full, Digest::parse(end)?))
 }
 
-/// Returns a workload's name as part of another, of at most so many characters: as it is, or with a digest.
+/// Returns a workload's name as part of another, at most `room` characters long: unchanged, or with a digest.
 fn stem(workload: &str, room: usize, is_like_others: fn(&str) -> bool) -> String {
     let is_plain = workload.len() <= room && !is_ambiguous(workload, is_like_others) && !looks_cut(workload, room);
     if is_plain { workload.to_owned() } else { cut(workload, workload, room) }
 }
 
-/// Returns a workload's name as part of another, as earlier releases had it.
+/// Returns a workload's name as part of another, as in earlier releases.
 fn former_stem(workload: &str, room: usize) -> String {
     if workload.len() <= room { workload.to_owned() } else { cut(workload, workload, room) }
 }
 
-/// Tells whether a name may be another one that was cut to so many characters. The cut may have left out one separator
-/// before the digest.
+/// Returns whether a name may be another one cut to `length` characters. The cut may have removed a separator before
+/// the digest.
 fn looks_cut(name: &str, length: usize) -> bool {
     (name.len() == length || name.len() + 1 == length) && digested(name).is_some()
 }
 
-/// Returns what tells a workload from those of other kinds.
+/// Returns the identity of a workload, which includes its kind.
 fn identity(kind: &str, workload: &str) -> String {
     format!("{kind}/{workload}")
 }
 
-/// Returns what tells a workload from the one that has its name already.
+/// Returns the identity of a workload for its spare name.
 fn spare(kind: &str, workload: &str) -> String {
     format!("spare/{kind}/{workload}")
 }
 
-/// The most characters in the name of a PostgreSQL cluster of Zalando's operator, which makes a CronJob
-/// `logical-backup-<cluster>` of it (CronJob names have at most 52).
+/// The maximum length of the name of a PostgreSQL cluster of Zalando's operator, which creates a CronJob
+/// `logical-backup-<cluster>` (CronJob names have at most 52 characters).
 const LONGEST_POSTGRES: usize = 37;
 
-/// The most characters in the name of a cluster of CloudNativePG.
+/// The maximum length of the name of a CloudNativePG cluster.
 const LONGEST_CLOUDNATIVE_PG: usize = 50;
 
-/// What the names of clusters of CloudNativePG begin with, since they need a letter there.
+/// The prefix of the names of CloudNativePG clusters, which must start with a letter.
 const CLOUDNATIVE_PG_PREFIX: &str = "db-";
 
-/// Returns the name of a workload's PostgreSQL cluster: `<team>-<workload>` with the suffix of its kind, at most 37 characters,
-/// since the operator makes a CronJob `logical-backup-<cluster>` of it (CronJob names have at most 52). It is a DNS label, since
-/// Services are named by it. Where the workload's name cannot be kept as it is, a digest of it tells it from others.
+/// Returns the name of a workload's PostgreSQL cluster: `<team>-<workload>` with the suffix of its kind, at most 37
+/// characters, since the operator creates a CronJob `logical-backup-<cluster>` (CronJob names have at most 52). It is a
+/// DNS label, since Services are named after it. If the workload's name cannot be used unchanged, a digest makes it
+/// unique.
 #[must_use]
 pub fn postgres_cluster(team: &str, kind: &str, workload: &str) -> String {
     cluster(&format!("{team}-"), kind, workload, LONGEST_POSTGRES)
 }
 
-/// Returns the name of a workload's PostgreSQL cluster where another workload's has its name.
+/// Returns the name of a workload's PostgreSQL cluster if another workload's has its usual name.
 #[must_use]
 pub fn spare_postgres_cluster(team: &str, kind: &str, workload: &str) -> String {
     cut(&format!("{team}-{}", label(workload)), &spare(kind, workload), LONGEST_POSTGRES)
 }
 
-/// Returns the name of a workload's cluster for CloudNativePG: `db-<workload>` with the suffix of its kind, at most 50
-/// characters and a DNS label with a letter first, as the operator's webhook has it. Where the workload's name cannot be kept as it is, a digest of it tells
-/// it from others.
+/// Returns the name of a workload's CloudNativePG cluster: `db-<workload>` with the suffix of its kind, at most 50
+/// characters and a DNS label that starts with a letter, as the operator's webhook requires. If the workload's name
+/// cannot be used unchanged, a digest makes it unique.
 #[must_use]
 pub fn cloudnative_pg_cluster(kind: &str, workload: &str) -> String {
     cluster(CLOUDNATIVE_PG_PREFIX, kind, workload, LONGEST_CLOUDNATIVE_PG)
 }
 
-/// Returns the name of a workload's cluster for CloudNativePG where another workload's has its name.
+/// Returns the name of a workload's CloudNativePG cluster if another workload's has its usual name.
 #[must_use]
 pub fn spare_cloudnative_pg_cluster(kind: &str, workload: &str) -> String {
     cut(&format!("{CLOUDNATIVE_PG_PREFIX}{}", label(workload)), &spare(kind, workload), LONGEST_CLOUDNATIVE_PG)
 }
 
-/// Tells whether a cluster of this name may be that of a workload of this name, of whatever kind and team: earlier releases
-/// took neither into account.
+/// Returns whether a cluster with this name may belong to a workload with this name, of any kind and team: earlier
+/// releases ignored both.
 #[must_use]
 pub fn is_cluster_of(cluster: &str, workload: &str) -> bool {
     cluster.ends_with(&format!("-{}", label(workload)))
 }
 
-/// Returns the name of a cluster, whose length is bounded. The suffix of a kind is left out where there is no room for it, for
-/// operators ask for what the name begins with: then the digest is of the kind too.
+/// Returns the name of a cluster, at most `length` characters long. Operators require the prefix, so the suffix of the
+/// kind is left out if there is no room for it; the digest then includes the kind.
 fn cluster(prefix: &str, kind: &str, workload: &str, length: usize) -> String {
     let (suffix, label) = (suffix_of(kind), label(workload));
     let name = format!("{prefix}{label}{suffix}");
@@ -245,23 +247,23 @@ fn cluster(prefix: &str, kind: &str, workload: &str, length: usize) -> String {
     cut(&format!("{prefix}{label}"), &full, length)
 }
 
-/// Returns a workload's name with a dash for whatever a DNS label does not have.
+/// Returns a workload's name with characters that are invalid in a DNS label replaced by dashes.
 fn label(workload: &str) -> String {
     workload.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 
-/// Names that the operators keep for themselves, and those that PostgreSQL does.
+/// Names that the operators or PostgreSQL reserve.
 const RESERVED: [&str; 9] =
     ["admin", "cron_admin", "postgres", "standby", "pooler", "public", "none", "template0", "streaming_replica"];
 
-/// Tells whether an operator or PostgreSQL keeps a name for itself.
+/// Returns whether an operator or PostgreSQL reserves a name.
 #[must_use]
 pub fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name) || ["pg_", "cnpg_", "template"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Returns the name of a workload's database and of the role that owns it: what PostgreSQL takes without quotes, at
-/// most 63 characters.
+/// Returns the name of a workload's database and of the role that owns it: an identifier that needs no quotes in
+/// PostgreSQL, at most 63 characters.
 #[must_use]
 pub fn postgres_database(workload: &str) -> String {
     let name: String =
@@ -271,10 +273,10 @@ pub fn postgres_database(workload: &str) -> String {
     if name.len() <= 63 { name } else { cut(&name, workload, 63).replace('-', "_") }
 }
 
-/// Cuts a name and ends it in a digest of the full one.
+/// Cuts a name and appends a digest of the full one.
 fn cut(name: &str, full: &str, length: usize) -> String {
     let digest = digest::of_text(full);
-    let kept: String = name.chars().take(length - digest.len() - 1).collect();
+    let kept: String = name.chars().take(length - Digest::LENGTH - 1).collect();
     format!("{}-{digest}", kept.trim_end_matches(['-', '.', '_']))
 }
 
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stateful_set_and_a_deployment_of_one_name_have_their_own() {
+    fn names_differ_between_kinds() {
         assert_eq!(autoscaler("StatefulSet", "api"), "api-tidegate-statefulset");
         assert_eq!(model_server("StatefulSet", "api"), "api-statefulset");
         assert_eq!(scaled_by("api-tidegate-statefulset"), Some(("StatefulSet", "api")));
@@ -304,19 +306,19 @@ mod tests {
     }
 
     #[test]
-    fn a_deployment_that_is_named_as_a_stateful_sets_objects_are_has_its_own() {
+    fn names_of_deployments_that_end_like_another_kind_get_a_digest() {
         let digest = digest::of_text("api-statefulset");
         let digested = format!("api-statefulset-{digest}");
         assert_eq!(model_server("Deployment", "api-statefulset"), digested);
-        assert_ne!(model_server("Deployment", &digested), digested, "nor may one be named as that is");
+        assert_ne!(model_server("Deployment", &digested), digested, "a workload with that name is ambiguous too");
         assert_eq!(postgres_cluster("acid", "StatefulSet", "api"), "acid-api-statefulset");
         assert_eq!(postgres_cluster("acid", "Deployment", "api-statefulset"), format!("acid-{digested}"));
         assert_eq!(cloudnative_pg_cluster("StatefulSet", "api"), "db-api-statefulset");
-        assert_eq!(model_server("Deployment", "api-0123abcd"), "api-0123abcd", "of no other is this the digest");
+        assert_eq!(model_server("Deployment", "api-0123abcd"), "api-0123abcd", "it is not the digest of another name");
     }
 
     #[test]
-    fn a_cluster_keeps_its_teams_prefix_however_long_the_suffix_of_a_kind() {
+    fn keeps_the_team_prefix_of_a_cluster() {
         let (team, workload) = ("recommendations", "summarisation");
         let name = postgres_cluster(team, "StatefulSet", workload);
         assert!(name.starts_with("recommendations-summarisatio") && name.len() == 37, "{name}");
@@ -324,14 +326,14 @@ mod tests {
     }
 
     #[test]
-    fn what_keda_makes_for_one_workload_has_not_the_name_of_anothers_autoscaler() {
+    fn names_differ_from_those_of_kedas_autoscalers() {
         let of_keda = format!("keda-hpa-{}", scaled_object("Deployment", "api"));
         assert_eq!(former_autoscaler("Deployment", "keda-hpa-api"), of_keda);
         assert_ne!(autoscaler("Deployment", "keda-hpa-api"), of_keda);
     }
 
     #[test]
-    fn names_that_earlier_releases_gave_are_still_known() {
+    fn recognizes_the_names_of_earlier_releases() {
         assert_eq!(former_model_server("Deployment", "api-statefulset"), "api-statefulset");
         for kind in NAMES {
             assert_eq!(former_model_server(kind, "api"), model_server(kind, "api"));
@@ -342,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_suffixes_of_kinds_are_told_apart() {
+    fn suffixes_of_kinds_are_unambiguous() {
         let suffixes = || with_suffix().map(|kind| kind.suffix);
         for suffix in suffixes() {
             assert_eq!(suffixes().filter(|other| other.ends_with(suffix)).count(), 1, "{suffix} ends another");
@@ -353,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_would_fall_together_are_told_apart() {
+    fn names_that_would_collide_get_a_digest() {
         let (dotted, dashed) =
             (postgres_cluster("acid", "Deployment", "a.b"), postgres_cluster("acid", "Deployment", "a-b"));
         assert_eq!(dashed, "acid-a-b");

@@ -1,4 +1,4 @@
-//! What to do about the companions of one workload: a function of what is wanted and what is there.
+//! Plans the actions for the companions of one workload, from the desired and the observed state.
 
 use std::time::Duration;
 
@@ -8,35 +8,35 @@ use super::companion::ObjectRef;
 use super::{ALL, Companion, Companions, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, contains};
 use crate::workload::WorkloadRef;
 
-/// What exists around one workload.
+/// The observed objects of one workload.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The objects that matter for each companion, in the order of [`ALL`].
+    /// The objects that are relevant to each companion, in the order of [`ALL`].
     pub objects: Vec<Vec<Value>>,
-    /// Whether KEDA's own HorizontalPodAutoscaler scales it, on behalf of a ScaledObject or one that has just gone.
+    /// Whether a HorizontalPodAutoscaler of KEDA scales it, for a ScaledObject that exists or was just deleted.
     pub is_scaled_by_keda: bool,
-    /// What was last written about it.
+    /// Its ModelServer, as last written.
     pub model_server: Option<Value>,
-    /// The name of what is written about it.
+    /// The name of its ModelServer.
     pub model_server_name: String,
 }
 
 impl Observed {
-    /// Looks up what exists around a workload, by the names that companions give.
+    /// Looks up the objects that companions name.
     #[must_use]
     pub fn look_up(names: &[Vec<ObjectRef>], find: impl Fn(&ObjectRef) -> Option<Value>) -> Self {
         let objects = names.iter().map(|names| names.iter().filter_map(&find).collect()).collect();
         Self { objects, ..Self::default() }
     }
 
-    /// Returns the objects that matter for a companion.
+    /// Returns the objects that are relevant to a companion.
     #[must_use]
     pub fn of(&self, companion: &dyn Companion) -> &[Value] {
         self.objects.get(place(companion)).map_or(&[], Vec::as_slice)
     }
 }
 
-/// Returns the place of a companion in [`ALL`].
+/// Returns the index of a companion in [`ALL`].
 pub(super) fn place(companion: &dyn Companion) -> usize {
     ALL.iter().position(|known| known.name() == companion.name()).unwrap_or(ALL.len())
 }
@@ -44,68 +44,68 @@ pub(super) fn place(companion: &dyn Companion) -> usize {
 /// One change to the cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Makes an object that must not be there yet.
+    /// Creates an object that must not exist yet.
     Create(Value),
-    /// Applies an object by server-side apply under our field manager, taking back the fields in it and dropping those
-    /// that it had before.
+    /// Applies an object by server-side apply with Tidegate's field manager. This takes ownership of its fields and
+    /// removes those applied earlier.
     Apply(Value),
-    /// Adds fields to an object by a merge patch, and leaves all else as it is.
+    /// Adds fields to an object by a merge patch, and leaves others unchanged.
     Merge(Value),
-    /// Deletes an object of ours.
+    /// Deletes an object that Tidegate manages.
     Delete(Value),
 }
 
-/// What to do about each companion, and when to look again.
+/// The plan for all companions of a workload.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// What to do about each companion, in the order of [`ALL`].
+    /// The plan for each companion, in the order of [`ALL`].
     pub companions: Vec<CompanionPlan>,
-    /// When to look again although nothing may have changed.
+    /// When to reconcile again even if nothing has changed.
     pub again: Option<Duration>,
 }
 
-/// What to do about one companion, and how it stands once that is done.
+/// The actions for one companion, and its state after them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CompanionPlan {
-    /// What to do, in order.
+    /// The actions, in order.
     pub actions: Vec<Action>,
-    /// How it stands then.
+    /// The state after the actions.
     pub state: CompanionState,
 }
 
-/// How a companion stands.
+/// The state of a companion.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum CompanionState {
-    /// There is none, and none is wanted.
+    /// None exists, and none is wanted.
     #[default]
     Absent,
-    /// It is ours, and there or about to be.
+    /// Tidegate manages it; it exists or is about to be created.
     Ours(Value),
-    /// Somebody else's serves instead.
+    /// The user manages another one, which is used instead.
     Theirs(Value),
-    /// There is none: the workload's author says that something else takes its place.
+    /// None exists: the workload's author declines it by annotation.
     Declined,
-    /// None is wanted: the workload's author has another, or may have, as a sentence says. Ours, where there is one, is left as
-    /// it is.
+    /// None is wanted: the workload has, or may have, one of its own; the message says why. An existing one of Tidegate
+    /// is left unchanged.
     Elsewhere(Option<Value>, String),
-    /// It is somebody else's, and that is what is wanted.
+    /// The user manages it, as the policy asks for.
     External(Value),
-    /// It is ours, but no policy asks for it any more: it is left as it is.
+    /// Tidegate manages it, but no policy asks for it any more; it is left unchanged.
     Unmanaged(Value),
-    /// It is ours, and what the policy asks for instead cannot be had: it is left as it is.
+    /// Tidegate manages it, but what the policy now asks for cannot be created; it is left unchanged.
     Left(Value, &'static str, String),
-    /// It is ours, and a person has changed it: it is left as it is.
+    /// Tidegate manages it, but it was edited; it is left unchanged.
     Drifted(Value, String),
-    /// It is wanted, and waited for.
+    /// It is wanted, but not created yet.
     Pending(String),
-    /// It is wanted, but cannot be had.
+    /// It is wanted, but cannot be created.
     Impossible(&'static str, String),
-    /// The API server did not take what was to be done.
+    /// The API server refused an action.
     Refused(String),
 }
 
 impl CompanionPlan {
-    /// Tells whether an object is made that must not be there yet.
+    /// Returns whether an object is created that must not exist yet.
     #[must_use]
     pub fn creates(&self) -> bool {
         self.actions.iter().any(|action| matches!(action, Action::Create(_)))
@@ -119,16 +119,16 @@ impl From<CompanionState> for CompanionPlan {
 }
 
 impl Plan {
-    /// Returns what to do about a companion.
+    /// Returns the plan for a companion.
     ///
     /// # Panics
-    /// Never, of a plan that was made for all of them.
+    /// Never, for a plan that includes all companions.
     #[must_use]
     pub fn of(&self, companion: &dyn Companion) -> &CompanionPlan {
         &self.companions[place(companion)]
     }
 
-    /// Plans for one companion and nothing for the others.
+    /// Creates a plan for one companion, with no actions for the others.
     #[cfg(any(test, feature = "test-util"))]
     #[must_use]
     pub fn single(companion: &dyn Companion, plan: CompanionPlan) -> Self {
@@ -137,14 +137,14 @@ impl Plan {
         Self { companions, again: None }
     }
 
-    /// Returns each companion with what to do about it.
+    /// Returns each companion with its plan.
     pub fn each(&self) -> impl Iterator<Item = (&'static dyn Companion, &CompanionPlan)> {
         ALL.into_iter().zip(&self.companions)
     }
 }
 
-/// Plans the companions of a workload. `waited` is how long one that settles has been wanted without being there: the first one
-/// is made after `settle`, so that one of the author's own in the same apply wins.
+/// Plans the companions of a workload. `waited` is how long a companion with delayed creation has been missing. It is
+/// created after `settle`, so that one that the user creates in the same apply takes precedence.
 #[must_use]
 pub fn plan(
     workload: &WorkloadRef,
@@ -160,7 +160,7 @@ pub fn plan(
     Plan { companions, again: (is_awaited && !is_settled).then(|| settle.saturating_sub(waited)) }
 }
 
-/// Tells whether a companion that settles is wanted and not there at all.
+/// Returns whether a companion with delayed creation is wanted but does not exist.
 #[must_use]
 pub fn is_missing(wanted: &Companions, observed: &Observed) -> bool {
     let is_missing = |companion: &&dyn Companion| {
@@ -169,7 +169,8 @@ pub fn is_missing(wanted: &Companions, observed: &Observed) -> bool {
     ALL.iter().any(is_missing)
 }
 
-/// Keeps an object of ours as it is wanted, under the name that it has: an earlier release may have given it another.
+/// Plans to update an object of Tidegate to the desired state. It keeps its name, which may be that of an earlier
+/// release.
 pub(super) fn kept(wanted: &Value, found: Option<&Value>) -> CompanionPlan {
     let mut wanted = wanted.clone();
     if let Some(found) = found {
@@ -180,24 +181,24 @@ pub(super) fn kept(wanted: &Value, found: Option<&Value>) -> CompanionPlan {
     CompanionPlan { actions: if is_right { Vec::new() } else { vec![Action::Apply(wanted)] }, state }
 }
 
-/// Tells whether an object has the kind and the name of one that is wanted.
+/// Returns whether an object has the kind and name of a wanted one.
 pub(super) fn has_name_of(found: &Value, wanted: &Value) -> bool {
     found["kind"] == wanted["kind"] && found["metadata"]["name"] == wanted["metadata"]["name"]
 }
 
-/// Deletes objects, but for those that are on their way out already.
+/// Plans to delete objects, except those that are already being deleted.
 pub(super) fn deletions(objects: Vec<&Value>) -> Vec<Action> {
     let staying = objects.into_iter().filter(|object| object["metadata"]["deletionTimestamp"].is_null());
     staying.cloned().map(Action::Delete).collect()
 }
 
-/// Returns a text; an empty one where it is none.
+/// Returns a string, empty if the value is not one.
 pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Tells whether Tidegate made an object for this workload.
-pub(super) fn is_ours(object: &Value, workload: &WorkloadRef) -> bool {
+/// Returns whether Tidegate created an object for this workload.
+pub(super) fn is_managed(object: &Value, workload: &WorkloadRef) -> bool {
     let metadata = &object["metadata"];
     metadata["labels"][MANAGED_BY_LABEL] == MANAGER
         && metadata["annotations"][WORKLOAD_ANNOTATION] == format!("{}/{}", workload.kind, workload.name)
@@ -225,7 +226,7 @@ mod tests {
         WorkloadRef { namespace: "ns".into(), kind: "Deployment".into(), name: "api".into() }
     }
 
-    fn hpa(name: &str, ours: bool, max: i64) -> Value {
+    fn hpa(name: &str, managed: bool, max: i64) -> Value {
         let mut object = json!({
             "kind": "HorizontalPodAutoscaler",
             "metadata": {"name": name, "namespace": "ns"},
@@ -233,7 +234,7 @@ mod tests {
                 "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "api"}, "maxReplicas": max
             }
         });
-        if ours {
+        if managed {
             mark(&mut object);
         }
         object
@@ -244,24 +245,24 @@ mod tests {
         object["metadata"]["annotations"] = json!({WORKLOAD_ANNOTATION: "Deployment/api"});
     }
 
-    fn postgres(ours: bool, version: &str, users: &Value) -> Value {
+    fn postgres(managed: bool, version: &str, users: &Value) -> Value {
         let mut object = json!({
             "apiVersion": "acid.zalan.do/v1", "kind": "postgresql", "metadata": {"name": "acid-api", "namespace": "ns"},
             "spec": {"postgresql": {"version": version}, "users": users, "databases": {"api": "api"}}
         });
-        if ours {
+        if managed {
             mark(&mut object);
         }
         object
     }
 
-    /// A ScaledObject of KEDA.
-    fn scaled_object(name: &str, ours: bool) -> Value {
+    /// Returns a ScaledObject of KEDA.
+    fn scaled_object(name: &str, managed: bool) -> Value {
         let mut object = json!({
             "kind": "ScaledObject", "metadata": {"name": name, "namespace": "ns"},
             "spec": {"scaleTargetRef": {"name": "api"}, "maxReplicaCount": 4}
         });
-        if ours {
+        if managed {
             mark(&mut object);
         }
         object
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_autoscaler_waits_until_things_have_settled() {
+    fn delays_the_creation_of_an_autoscaler() {
         let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
         let early = scaled(wanted.clone(), vec![], Duration::from_secs(2));
         assert_eq!((early.take(&Autoscaling).actions, early.again), (vec![], Some(Duration::from_secs(3))));
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hand_edited_autoscaler_is_mended_and_a_right_one_left_alone() {
+    fn reverts_edits_to_an_autoscaler_and_leaves_a_correct_one_alone() {
         let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
         let edited = scaled(wanted.clone(), vec![hpa("api-tidegate", true, 99)], Duration::ZERO);
         assert_eq!(edited.take(&Autoscaling).actions, [Action::Apply(hpa("api-tidegate", true, 10))]);
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn an_autoscaler_that_means_the_same_is_left_alone() {
+    fn leaves_an_equivalent_autoscaler_alone() {
         let of = |value: Value, tolerance: Value| {
             let mut object = hpa("api-tidegate", true, 10);
             object["apiVersion"] = "autoscaling/v2".into();
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_means_the_same_has_not_drifted() {
+    fn equivalent_sizes_are_not_drift() {
         let of = |size: &str, cpu: &str| {
             let mut object = postgres(true, "17", &json!({"api": []}));
             object["spec"]["volume"] = json!({"size": size});
@@ -334,25 +335,25 @@ mod tests {
     }
 
     #[test]
-    fn ours_yields_to_the_authors() {
+    fn an_autoscaler_of_the_user_replaces_tidegates() {
         let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
-        let (ours, theirs) = (hpa("api-tidegate", true, 10), hpa("mine", false, 3));
-        let both = scaled(wanted.clone(), vec![ours.clone(), theirs.clone()], SETTLE);
-        let state = CompanionState::Theirs(theirs.clone());
-        assert_eq!(both.take(&Autoscaling), CompanionPlan { actions: vec![Action::Delete(ours)], state });
-        assert_eq!(scaled(wanted, vec![theirs], SETTLE).take(&Autoscaling).actions, []);
+        let (managed, user_managed) = (hpa("api-tidegate", true, 10), hpa("mine", false, 3));
+        let both = scaled(wanted.clone(), vec![managed.clone(), user_managed.clone()], SETTLE);
+        let state = CompanionState::Theirs(user_managed.clone());
+        assert_eq!(both.take(&Autoscaling), CompanionPlan { actions: vec![Action::Delete(managed)], state });
+        assert_eq!(scaled(wanted, vec![user_managed], SETTLE).take(&Autoscaling).actions, []);
     }
 
     #[test]
-    fn a_copy_of_ours_under_another_name_is_its_authors() {
+    fn a_copy_under_another_name_belongs_to_the_user() {
         let wanted = Wanted::Object(hpa("api-tidegate", true, 10));
-        let (ours, copy) = (hpa("api-tidegate", true, 10), hpa("copy", true, 10));
-        let both = scaled(wanted, vec![ours.clone(), copy.clone()], SETTLE).take(&Autoscaling);
-        assert_eq!(both, CompanionPlan { actions: vec![Action::Delete(ours)], state: CompanionState::Theirs(copy) });
+        let (managed, copy) = (hpa("api-tidegate", true, 10), hpa("copy", true, 10));
+        let both = scaled(wanted, vec![managed.clone(), copy.clone()], SETTLE).take(&Autoscaling);
+        assert_eq!(both, CompanionPlan { actions: vec![Action::Delete(managed)], state: CompanionState::Theirs(copy) });
     }
 
     #[test]
-    fn an_autoscaler_of_our_name_that_is_not_ours_is_not_taken() {
+    fn does_not_take_over_an_autoscaler_with_its_name() {
         let mut foreign = hpa("api-tidegate", false, 3);
         foreign["spec"]["scaleTargetRef"]["name"] = json!("other");
         let plan = scaled(Wanted::Object(hpa("api-tidegate", true, 10)), vec![foreign], SETTLE);
@@ -361,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_release_made_keeps_its_name() {
+    fn keeps_the_names_of_earlier_releases() {
         let workload = WorkloadRef { name: "keda-hpa-api".into(), ..workload() };
         let of = |name: &str, max: i64| {
             let mut object = hpa(name, true, max);
@@ -387,26 +388,29 @@ mod tests {
     }
 
     #[test]
-    fn a_scaled_object_of_the_authors_wins_over_either_of_ours() {
-        let theirs = scaled_object("mine", false);
-        for ours in [hpa("api-tidegate", true, 10), scaled_object("api-tidegate", true)] {
-            let course =
-                scaled(Wanted::Object(ours.clone()), vec![ours.clone(), theirs.clone()], SETTLE).take(&Autoscaling);
+    fn a_scaled_object_of_the_user_replaces_either_kind() {
+        let user_managed = scaled_object("mine", false);
+        for managed in [hpa("api-tidegate", true, 10), scaled_object("api-tidegate", true)] {
+            let planned = scaled(Wanted::Object(managed.clone()), vec![managed.clone(), user_managed.clone()], SETTLE)
+                .take(&Autoscaling);
             assert_eq!(
-                course,
-                CompanionPlan { actions: vec![Action::Delete(ours)], state: CompanionState::Theirs(theirs.clone()) }
+                planned,
+                CompanionPlan {
+                    actions: vec![Action::Delete(managed)],
+                    state: CompanionState::Theirs(user_managed.clone())
+                }
             );
         }
     }
 
     #[test]
-    fn engines_hand_over_one_after_the_other() {
+    fn deletes_the_autoscaler_of_one_engine_before_creating_the_other() {
         let (hpa, object) = (hpa("api-tidegate", true, 10), scaled_object("api-tidegate", true));
         for (from, to) in [(&hpa, &object), (&object, &hpa)] {
-            let course = scaled(Wanted::Object(to.clone()), vec![from.clone()], SETTLE);
-            assert_eq!(course.take(&Autoscaling).actions, [Action::Delete(from.clone())]);
-            assert!(matches!(course.take(&Autoscaling).state, CompanionState::Pending(_)));
-            assert_eq!(course.again, None, "its going is told by a watch");
+            let planned = scaled(Wanted::Object(to.clone()), vec![from.clone()], SETTLE);
+            assert_eq!(planned.take(&Autoscaling).actions, [Action::Delete(from.clone())]);
+            assert!(matches!(planned.take(&Autoscaling).state, CompanionState::Pending(_)));
+            assert_eq!(planned.again, None, "a watch reports its deletion");
             let then = scaled(Wanted::Object(to.clone()), vec![], SETTLE).take(&Autoscaling);
             assert_eq!(then.actions, [Action::Apply(to.clone())]);
         }
@@ -416,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keda_made_goes_before_an_autoscaler_is_made() {
+    fn waits_for_the_deletion_of_kedas_autoscaler() {
         let of = |wanted: &Value, autoscalers: Vec<Value>| {
             let wanted = Companions::with(&Autoscaling, Wanted::Object(wanted.clone()));
             let observed = Observed { objects: vec![autoscalers], is_scaled_by_keda: true, ..Observed::default() };
@@ -424,32 +428,36 @@ mod tests {
         };
         let object = scaled_object("api-tidegate", true);
         for wanted in [&hpa("api-tidegate", true, 10), &object] {
-            let course = of(wanted, vec![]);
-            assert!(course.actions.is_empty() && matches!(course.state, CompanionState::Pending(_)), "{course:?}");
+            let planned = of(wanted, vec![]);
+            assert!(planned.actions.is_empty() && matches!(planned.state, CompanionState::Pending(_)), "{planned:?}");
         }
-        assert_eq!(of(&object, vec![object.clone()]), CompanionState::Ours(object).into(), "it was made for ours");
+        assert_eq!(
+            of(&object, vec![object.clone()]),
+            CompanionState::Ours(object).into(),
+            "it belongs to Tidegate's ScaledObject"
+        );
     }
 
     #[test]
-    fn ours_goes_where_the_author_has_it_scaled_elsewhere() {
-        let ours = scaled_object("api-tidegate", true);
-        let course = scaled(Wanted::Declined, vec![ours.clone()], SETTLE).take(&Autoscaling);
-        assert_eq!(course, CompanionPlan { actions: vec![Action::Delete(ours)], state: CompanionState::Declined });
+    fn deletes_the_autoscaler_of_a_workload_that_declines_it() {
+        let managed = scaled_object("api-tidegate", true);
+        let planned = scaled(Wanted::Declined, vec![managed.clone()], SETTLE).take(&Autoscaling);
+        assert_eq!(planned, CompanionPlan { actions: vec![Action::Delete(managed)], state: CompanionState::Declined });
     }
 
     #[test]
-    fn what_cannot_be_had_instead_leaves_what_is_there() {
-        let ours = hpa("api-tidegate", true, 10);
+    fn keeps_an_autoscaler_that_cannot_be_replaced() {
+        let managed = hpa("api-tidegate", true, 10);
         let wanted = Wanted::Impossible { reason: "EngineNotServed", message: "no KEDA".into() };
-        let course = scaled(wanted, vec![ours.clone()], SETTLE).take(&Autoscaling);
-        assert_eq!(course, CompanionState::Left(ours, "EngineNotServed", "no KEDA".into()).into());
+        let planned = scaled(wanted, vec![managed.clone()], SETTLE).take(&Autoscaling);
+        assert_eq!(planned, CompanionState::Left(managed, "EngineNotServed", "no KEDA".into()).into());
     }
 
-    fn budget(name: &str, ours: bool, most: i64) -> Value {
+    fn budget(name: &str, managed: bool, most: i64) -> Value {
         let mut object = json!({
             "kind": "PodDisruptionBudget", "metadata": {"name": name, "namespace": "ns"}, "spec": {"maxUnavailable": most}
         });
-        if ours {
+        if managed {
             mark(&mut object);
         }
         object
@@ -462,47 +470,50 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_made_once_things_have_settled_and_kept_right() {
-        let ours = budget("api-tidegate", true, 1);
-        let wanted = || Wanted::Object(ours.clone());
+    fn creates_a_budget_after_the_delay_and_reverts_edits() {
+        let managed = budget("api-tidegate", true, 1);
+        let wanted = || Wanted::Object(managed.clone());
         assert!(matches!(guarded(wanted(), vec![], Duration::ZERO).state, CompanionState::Pending(_)));
-        assert_eq!(guarded(wanted(), vec![], SETTLE).actions, [Action::Apply(ours.clone())]);
-        assert_eq!(guarded(wanted(), vec![ours.clone()], Duration::ZERO).actions, []);
+        assert_eq!(guarded(wanted(), vec![], SETTLE).actions, [Action::Apply(managed.clone())]);
+        assert_eq!(guarded(wanted(), vec![managed.clone()], Duration::ZERO).actions, []);
         let edited = budget("api-tidegate", true, 3);
-        assert_eq!(guarded(wanted(), vec![edited], Duration::ZERO).actions, [Action::Apply(ours.clone())]);
+        assert_eq!(guarded(wanted(), vec![edited], Duration::ZERO).actions, [Action::Apply(managed.clone())]);
         assert_eq!(
-            guarded(Wanted::Nothing, vec![ours.clone()], SETTLE),
-            CompanionState::Unmanaged(ours.clone()).into()
+            guarded(Wanted::Nothing, vec![managed.clone()], SETTLE),
+            CompanionState::Unmanaged(managed.clone()).into()
         );
     }
 
     #[test]
-    fn a_budget_gives_way_to_the_authors() {
-        let (ours, theirs) = (budget("api-tidegate", true, 1), budget("mine", false, 2));
-        let both = guarded(Wanted::Object(ours.clone()), vec![ours.clone(), theirs.clone()], SETTLE);
+    fn a_budget_of_the_user_replaces_tidegates() {
+        let (managed, user_managed) = (budget("api-tidegate", true, 1), budget("mine", false, 2));
+        let both = guarded(Wanted::Object(managed.clone()), vec![managed.clone(), user_managed.clone()], SETTLE);
         assert_eq!(
             both,
-            CompanionPlan { actions: vec![Action::Delete(ours.clone())], state: CompanionState::Theirs(theirs) }
+            CompanionPlan {
+                actions: vec![Action::Delete(managed.clone())],
+                state: CompanionState::Theirs(user_managed)
+            }
         );
         let foreign = budget("api-tidegate", false, 2);
         assert_eq!(
-            guarded(Wanted::Object(ours), vec![foreign.clone()], SETTLE),
+            guarded(Wanted::Object(managed), vec![foreign.clone()], SETTLE),
             CompanionState::Theirs(foreign).into()
         );
     }
 
     #[test]
-    fn what_no_policy_asks_for_any_more_stays() {
-        let ours = hpa("api-tidegate", true, 10);
-        let plan = scaled(Wanted::Nothing, vec![ours.clone()], SETTLE);
-        assert_eq!(plan.take(&Autoscaling), CompanionState::Unmanaged(ours).into());
+    fn keeps_companions_that_no_policy_asks_for_any_more() {
+        let managed = hpa("api-tidegate", true, 10);
+        let plan = scaled(Wanted::Nothing, vec![managed.clone()], SETTLE);
+        assert_eq!(plan.take(&Autoscaling), CompanionState::Unmanaged(managed).into());
         let database = postgres(true, "17", &json!({"api": []}));
         let plan = stored(Wanted::Nothing, Some(database.clone()));
         assert_eq!(plan.take(&Databases), CompanionState::Unmanaged(database).into());
     }
 
     #[test]
-    fn a_database_is_created_once_and_then_only_added_to() {
+    fn creates_a_database_and_then_only_adds_to_it() {
         let wanted = postgres(true, "17", &json!({"api": []}));
         assert_eq!(
             stored(Wanted::Object(wanted.clone()), None).take(&Databases).actions,
@@ -517,33 +528,33 @@ mod tests {
     }
 
     #[test]
-    fn a_persons_change_to_a_database_is_told_and_not_reverted() {
+    fn reports_edits_to_a_database_without_reverting_them() {
         let wanted = Wanted::Object(postgres(true, "17", &json!({"api": []})));
         let database = stored(wanted, Some(postgres(true, "18", &json!({"api": []})))).take(&Databases);
         assert_eq!(database.actions, []);
-        let CompanionState::Drifted(_, told) = database.state else { panic!("the change is told") };
-        assert_eq!(told, r#"spec.postgresql is {"version":"18"}, the policy has {"version":"17"}"#);
+        let CompanionState::Drifted(_, message) = database.state else { panic!("the edit is reported") };
+        assert_eq!(message, r#"spec.postgresql is {"version":"18"}, the policy has {"version":"17"}"#);
     }
 
     #[test]
-    fn a_secret_that_is_there_already_is_left_to_whoever_made_it() {
+    fn does_not_manage_an_existing_secret() {
         let secret = json!({"kind": "Secret", "metadata": {"name": "s"}});
         let plan = stored(Wanted::Theirs(secret.clone()), None);
         assert_eq!(plan.take(&Databases), CompanionState::External(secret).into());
     }
 
     #[test]
-    fn where_the_author_has_another_ours_is_left_as_it_is() {
+    fn keeps_the_database_of_a_workload_that_uses_another() {
         let elsewhere = |found: Option<Value>| stored(Wanted::Elsewhere("PGHOST".to_owned()), found).take(&Databases);
         let is = |found: Option<Value>| CompanionState::Elsewhere(found, "PGHOST".to_owned()).into();
-        let (ours, theirs) = (postgres(true, "17", &json!({})), postgres(false, "17", &json!({})));
+        let (managed, user_managed) = (postgres(true, "17", &json!({})), postgres(false, "17", &json!({})));
         assert_eq!(elsewhere(None), is(None));
-        assert_eq!(elsewhere(Some(ours.clone())), is(Some(ours)));
-        assert_eq!(elsewhere(Some(theirs)), is(None));
+        assert_eq!(elsewhere(Some(managed.clone())), is(Some(managed)));
+        assert_eq!(elsewhere(Some(user_managed)), is(None));
     }
 
     #[test]
-    fn somebody_elses_database_is_never_adopted() {
+    fn never_adopts_an_existing_database() {
         let wanted = Wanted::Object(postgres(true, "17", &json!({"api": []})));
         let database = stored(wanted, Some(postgres(false, "17", &json!({})))).take(&Databases);
         assert_eq!(database.actions, []);

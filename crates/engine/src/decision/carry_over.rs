@@ -1,8 +1,8 @@
-//! What an update keeps: nobody's pods restart because a policy changed.
+//! Carries injected values over to an update, so that no pods restart because a policy changed.
 //!
-//! What the receipt says is ours is taken out of the old and the new template; what is left is the user's part. While
-//! that stays the same, the injected values stay too, byte for byte. Once it changes, the pods restart anyway, and
-//! everything of ours is computed afresh from today's policies.
+//! The fields in the receipt are removed from the old and the new template; the rest is the user's part. While that
+//! stays the same, the injected values stay too, byte for byte. Once it changes, the pods restart anyway, and all
+//! injected values are computed again from the current policies.
 
 use serde_json::Value;
 
@@ -13,19 +13,20 @@ use crate::api::ADOPTED_ANNOTATION;
 use crate::digest;
 use crate::workload::{FieldPath, Workload, complete_probe};
 
-/// What becomes of the template of a request.
+/// How to continue with the template of a request.
 pub(super) enum Template {
-    /// It was here before Tidegate, or before it was a model server, and is not changed now: it is left alone.
+    /// The workload existed before Tidegate, or before it was a model server, and its template is not changed: inject
+    /// nothing.
     Unmanaged,
-    /// It is exactly what was admitted with this receipt.
+    /// The template is the one that was admitted with this receipt: keep it.
     Kept(Receipt),
-    /// The user's part is as before: the template as it was, with the old injected values.
+    /// The user's part is unchanged: use the old template, with the old injected values.
     Restored(Value, Receipt),
-    /// The user's part is new: the template with everything of ours taken out.
+    /// The user's part has changed: inject into this template, from which injected values have been removed.
     Fresh(Value),
 }
 
-/// Returns what becomes of the template of a request.
+/// Returns how to continue with the template of a request.
 pub(super) fn template_of(operation: Operation, new: &Subject, old: Option<&Subject>) -> Template {
     let kept = |receipt: Option<Receipt>| {
         receipt.or_else(|| adopted(&new.workload)).map_or(Template::Unmanaged, Template::Kept)
@@ -41,7 +42,7 @@ pub(super) fn template_of(operation: Operation, new: &Subject, old: Option<&Subj
     if template == template_before && receipt == before {
         return kept(before.cloned());
     }
-    // `kubectl rollout undo` brings back the annotations of the ReplicaSet together with its template.
+    // `kubectl rollout undo` restores the annotations of the ReplicaSet together with its template.
     if let Some(receipt) = receipt.filter(|receipt| before.is_some() && receipt.fits(template)) {
         return Template::Kept(receipt.clone());
     }
@@ -57,40 +58,41 @@ pub(super) fn template_of(operation: Operation, new: &Subject, old: Option<&Subj
     Template::Fresh(users_now)
 }
 
-/// Returns the receipt of a workload that somebody has adopted: it was here before Tidegate, and is kept as it is.
+/// Returns the receipt of an adopted workload: it existed before Tidegate, and is kept as it is.
 fn adopted(workload: &Workload) -> Option<Receipt> {
     let is_adopted = workload.annotation(ADOPTED_ANNOTATION) == Some("true");
     is_adopted.then(|| Receipt::empty(workload.template()))
 }
 
-/// Tells the author of an update why nothing is injected into a workload that was here before.
+/// Returns a note why nothing is injected into a workload that existed before Tidegate.
 pub(super) fn unmanaged(workload: &Workload) -> String {
     format!(
-        "{} {} was not admitted by tidegate: nothing is injected until its pod template changes \
-         (`kubectl rollout restart` is a change), nor anything made beside it until then or `tidegate adopt`",
+        "{} {} was not admitted by tidegate: nothing is injected and no companions are created until its pod template \
+         changes; run `kubectl rollout restart` to inject, or `tidegate adopt` to create companions only",
         workload.kind(),
         workload.name()
     )
 }
 
-/// Returns the template without what the receipts say is Tidegate's and which nobody has declared since.
+/// Returns the template without the values that Tidegate injected, by the receipts, and that no user has declared
+/// since.
 fn users_part(subject: &Subject, receipts: &[Option<&Receipt>]) -> Value {
     let Subject { workload, ownership, .. } = subject;
     let mut template = workload.template().clone();
-    let entries: Vec<Entry> = receipts.iter().flatten().flat_map(|receipt| receipt.entries()).collect();
+    let entries: Vec<&Entry> = receipts.iter().flatten().flat_map(|receipt| receipt.entries()).collect();
     if entries.is_empty() {
         return template;
     }
     let pod = &mut template["spec"];
-    let is_ours = |entry: &&Entry| entry.is_in(workload.pod_spec()) && !ownership.is_set_by_author(&entry.path);
-    let ours: Vec<&Entry> = entries.iter().filter(is_ours).collect();
+    let is_injected = |entry: &&&Entry| entry.is_in(workload.pod_spec()) && !ownership.is_set_by_author(&entry.path);
+    let injected: Vec<&Entry> = entries.iter().filter(is_injected).copied().collect();
     let keep = |path: &FieldPath| ownership.is_set_by_author(path);
-    for entry in &ours {
+    for entry in &injected {
         entry.path.remove(pod, &keep);
     }
-    // The author's own probe in place of an injected one: the API server fills in what went with that, after the receipt is
-    // written.
-    for entry in &ours {
+    // If the user replaced an injected probe, set the defaults that were removed with it: the API server would set them
+    // only after the receipt is signed.
+    for entry in &injected {
         complete_probe(pod, &entry.path);
     }
     template
@@ -108,7 +110,7 @@ mod tests {
     use crate::policy::PolicyRef;
     use crate::testing::with_container;
 
-    /// The Deployment with a limit that was injected, and its receipt.
+    /// Returns a Deployment with an injected limit and its receipt.
     fn admitted(limit: &str) -> Value {
         let mut object = with_container(&json!({"resources": {"limits": {"cpu": limit}}}));
         let injection = Injection {
@@ -146,10 +148,10 @@ mod tests {
         template_of(request.operation, &Subject::new(request.workload), old.as_ref())
     }
 
-    /// What becomes of an update, as a word and the container that comes out.
+    /// Returns the variant of `Template` for an update, and the container in it.
     fn update(old: &Value, new: &Value) -> (&'static str, Value) {
         let (workload, old) = (Workload::view(new).unwrap(), Workload::view(old).unwrap());
-        told(&Request {
+        variant(&Request {
             operation: Operation::Update,
             workload,
             old: Some(old),
@@ -158,7 +160,7 @@ mod tests {
         })
     }
 
-    fn told(request: &Request) -> (&'static str, Value) {
+    fn variant(request: &Request) -> (&'static str, Value) {
         let (word, mut template) = match template(request) {
             Template::Unmanaged => ("unmanaged", request.workload.template().clone()),
             Template::Kept(_) => ("kept", request.workload.template().clone()),
@@ -173,15 +175,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_before_tidegate_is_left_alone_until_it_changes() {
+    fn injects_nothing_into_existing_workloads_until_they_change() {
         let old = with_container(&json!({}));
         assert_eq!(update(&old, &old).0, "unmanaged");
         assert_eq!(update(&old, &changed(old.clone(), "image", json!("api:2"))).0, "fresh");
-        // What is empty is no change.
+        // An empty field is not a change.
         assert_eq!(update(&old, &changed(old.clone(), "resources", json!({}))).0, "unmanaged");
     }
 
-    /// The Deployment as it is when somebody adopts it.
+    /// Returns a Deployment that has just been adopted.
     fn adopted_now() -> Value {
         let mut object = with_container(&json!({}));
         object["metadata"]["annotations"] = json!({crate::api::ADOPTED_ANNOTATION: "true"});
@@ -189,50 +191,50 @@ mod tests {
     }
 
     #[test]
-    fn what_is_adopted_is_kept_as_it_is_with_a_receipt_of_nothing() {
+    fn keeps_an_adopted_workload_with_an_empty_receipt() {
         let (before, adopted) = (with_container(&json!({})), adopted_now());
         assert_eq!(update(&before, &adopted), ("kept", bare()));
         let workload = Workload::view(&adopted).unwrap();
         let (user, now) = (User::default(), Timestamp::UNIX_EPOCH);
         let observed = Request { operation: Operation::Observe, workload, old: None, user, now };
-        assert_eq!(told(&observed).0, "kept", "also where no webhook was there to write the receipt");
+        assert_eq!(variant(&observed).0, "kept", "also if the webhook wrote no receipt");
         let Template::Kept(receipt) = template(&observed) else { panic!("it is kept") };
-        assert!(receipt.entries().is_empty() && receipt.fits(workload.template()));
+        assert!(receipt.entries().next().is_none() && receipt.fits(workload.template()));
         let mut refused = adopted.clone();
         refused["metadata"]["annotations"][crate::api::ADOPTED_ANNOTATION] = "false".into();
         assert_eq!(update(&before, &refused).0, "unmanaged");
     }
 
     #[test]
-    fn what_was_adopted_gets_what_it_lacks_with_its_next_change() {
+    fn injects_into_an_adopted_workload_with_its_next_change() {
         let adopted = adopted_now();
         assert_eq!(update(&adopted, &changed(adopted.clone(), "image", json!("api:2"))).0, "fresh");
     }
 
     #[test]
-    fn who_is_left_alone_is_told_what_to_do() {
+    fn the_note_on_an_existing_workload_says_what_to_do() {
         let object = with_container(&json!({}));
-        let told = unmanaged(&Workload::view(&object).unwrap());
+        let note = unmanaged(&Workload::view(&object).unwrap());
         assert!(
-            told.starts_with("Deployment api was not admitted by tidegate") && told.contains("rollout restart"),
-            "{told}"
+            note.starts_with("Deployment api was not admitted by tidegate") && note.contains("rollout restart"),
+            "{note}"
         );
     }
 
     #[test]
-    fn what_was_admitted_is_kept_as_it_is() {
+    fn keeps_an_unchanged_template() {
         let old = admitted("1");
         assert_eq!(update(&old, &old), ("kept", container(&mut old.clone()).take()));
     }
 
     #[test]
-    fn an_earlier_revision_comes_back_with_its_own_receipt() {
+    fn keeps_an_earlier_revision_with_its_receipt() {
         let (now, earlier) = (admitted("1"), admitted("2"));
         assert_eq!(update(&now, &earlier), ("kept", container(&mut earlier.clone()).take()));
     }
 
     #[test]
-    fn what_a_put_leaves_out_is_put_back() {
+    fn restores_injected_values_and_the_receipt() {
         let old = admitted("1");
         let stored = container(&mut old.clone()).take();
         assert_eq!(update(&old, &with_container(&json!({}))), ("restored", stored.clone()));
@@ -240,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn a_change_takes_out_what_is_ours() {
+    fn removes_injected_values_on_a_change() {
         let old = admitted("1");
         let (word, container) = update(&old, &changed(old.clone(), "image", json!("api:2")));
         assert_eq!((word, container), ("fresh", json!({"name": "api", "image": "api:2"})));
     }
 
     #[test]
-    fn what_is_applied_as_it_was_read_is_still_ours() {
+    fn removes_injected_values_that_are_applied_as_they_were_read() {
         let old = admitted("1");
         let mut dumped = changed(old.clone(), "image", json!("api:2"));
         dumped["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] =
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_somebody_changed_is_theirs() {
+    fn keeps_values_that_the_user_changed() {
         let old = admitted("1");
         let limit = json!({"limits": {"cpu": "3"}});
         let (word, container) = update(&old, &changed(old.clone(), "resources", limit.clone()));
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_somebody_declared_is_theirs_even_where_it_is_the_same() {
+    fn keeps_values_that_the_user_declared_even_if_equal() {
         let mut new = changed(admitted("1"), "image", json!("api:2"));
         let applied = without_receipt(new.clone()).to_string();
         new["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = applied.into();
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_means_nothing_on_what_was_never_admitted() {
+    fn ignores_a_receipt_on_a_workload_that_was_never_admitted() {
         let old = with_container(&json!({}));
         assert_eq!(update(&old, &admitted("1")), ("fresh", bare()));
         let same = without_receipt(admitted("1"));
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_for_another_template_is_not_believed() {
+    fn ignores_a_receipt_for_another_template() {
         let old = admitted("1");
         let mut new = changed(old.clone(), "resources", json!({"limits": {"cpu": "2"}}));
         new["metadata"]["annotations"] = admitted("3")["metadata"]["annotations"].clone();
@@ -290,13 +292,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_new_objects_own_receipt_names_is_ours_too() {
+    fn removes_values_in_the_receipt_of_the_new_object() {
         let earlier = changed(admitted("2"), "image", json!("api:2"));
         assert_eq!(update(&admitted("1"), &earlier), ("fresh", json!({"name": "api", "image": "api:2"})));
     }
 
     #[test]
-    fn a_variable_that_somebody_declared_without_a_value_stays() {
+    fn keeps_a_variable_that_the_user_declared_without_a_value() {
         let injection = Injection {
             path: FieldPath::new(["containers", "api", "env", "PGHOST", "value"]),
             value: "db".into(),
@@ -313,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_something_admitted_is_begun_afresh() {
+    fn removes_injected_values_from_a_copy() {
         let object = admitted("1");
         let workload = Workload::view(&object).unwrap();
         let request = Request {
@@ -323,11 +325,11 @@ mod tests {
             user: User::named("jane"),
             now: Timestamp::UNIX_EPOCH,
         };
-        assert_eq!(told(&request), ("fresh", bare()));
+        assert_eq!(variant(&request), ("fresh", bare()));
     }
 
     #[test]
-    fn a_probe_that_takes_the_place_of_ours_is_left_as_the_api_server_stores_it() {
+    fn completes_a_probe_that_replaces_an_injected_one() {
         let probe = |handler: Value| {
             let pod = json!({"containers": [{"name": "api", "readinessProbe": handler}]});
             json!({"spec": {"template": {"spec": pod}}})

@@ -1,4 +1,4 @@
-//! What is injected into a pod template where its author left it out.
+//! Injects fields that are missing from a pod template.
 
 mod database;
 mod pod;
@@ -15,14 +15,14 @@ use crate::policy::{Effective, PolicyRef};
 use crate::runtimes::{Recognised, Recognition};
 use crate::workload::{FieldOwnership, FieldPath, PriorBinding, Workload};
 
-/// One value to inject where there is none.
+/// A value to inject into an absent field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Injection {
-    /// Where it goes, from the pod spec.
+    /// The path of the field, from the pod spec.
     pub path: FieldPath,
-    /// What goes there; the fields of an object go there one by one.
+    /// The value; the fields of an object are injected one by one.
     pub value: Value,
-    /// Who says so.
+    /// The policy that injects it.
     pub policy: PolicyRef,
 }
 
@@ -39,19 +39,19 @@ impl Injector {
     }
 }
 
-/// The pod template with what was injected.
+/// The pod template with injected fields.
 pub(super) struct Fresh {
     pub(super) template: Value,
     pub(super) receipt: Receipt,
-    /// What was recognised in the workload; none where that may have changed with the template.
+    /// What was recognised in the workload; none if the injected variables may have changed that.
     pub(super) recognition: Option<Recognition>,
-    /// What the author should know.
+    /// Notes for the user.
     pub(super) notes: Vec<String>,
 }
 
-/// Injects all that today's policies say into the user's part of a workload's pod template, and writes the receipt. `prior` is
-/// how the workload was bound to its database before.
-pub(super) fn afresh(
+/// Injects the fields of the current policies into the user's part of a workload's pod template, and creates the
+/// receipt. `prior` is how the workload was bound to its database before.
+pub(super) fn into_template(
     asked: &Subject,
     mut template: Value,
     effective: &Effective,
@@ -65,7 +65,7 @@ pub(super) fn afresh(
     let (injections, notes) = target.injections(prior);
     let mut receipt = Receipt::from_injections(&injections);
     let recognition = Some(recognition).filter(|_| !injections.iter().any(Injection::is_variable));
-    // Backwards, for each new list item goes to the head of its list.
+    // In reverse, because each new item is inserted at the head of its list.
     for injection in injections.into_iter().rev() {
         injection.path.set(&mut template["spec"], injection.value);
     }
@@ -74,16 +74,16 @@ pub(super) fn afresh(
 }
 
 impl Injection {
-    /// Returns whether it sets a variable of a container, by which that may run something else.
+    /// Returns whether it sets a variable of a container, which may change what the container runs.
     fn is_variable(&self) -> bool {
         self.path.segments().get(2).is_some_and(|list| list == "env")
     }
 }
 
-/// A pod template to inject into, and what decides about that.
+/// A pod template to inject into, with the policies and facts.
 struct Target<'a> {
     workload: Workload<'a>,
-    /// What its author declared.
+    /// The fields that users have declared.
     ownership: &'a FieldOwnership<'a>,
     recognised: Recognised<'a>,
     effective: &'a Effective,
@@ -91,12 +91,12 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Returns what to inject, and what the author should know.
+    /// Returns the injections, and notes for the user.
     fn injections(&self, prior: &PriorBinding) -> (Vec<Injection>, Vec<String>) {
         let Self { workload, ownership, recognised, effective, facts } = self;
         let (mut injector, mut notes) = (Injector::default(), Vec::new());
-        // A path would lead to another container, or to none; the API server refuses such a pod anyway.
-        if !workload.names_tell_containers() {
+        // Paths name containers, so their names must be unique; the API server refuses other pods anyway.
+        if !workload.has_unique_container_names() {
             return (injector.injections, notes);
         }
         for (class, defaults) in effective.container_defaults() {
@@ -135,7 +135,7 @@ mod tests {
         let (policies, workload) = (policies(&[("serving", spec)]), Workload::view(object).unwrap());
         let effective = policies.resolve(&workload, &facts()).unwrap();
         let (asked, template) = (Subject::new(workload), workload.template().clone());
-        let mut fresh = afresh(&asked, template, &effective, &facts(), &PriorBinding::default());
+        let mut fresh = into_template(&asked, template, &effective, &facts(), &PriorBinding::default());
         (fresh.template["spec"].take(), fresh.receipt)
     }
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_stand_at_the_head_in_their_order() {
+    fn injects_variables_at_the_head_in_order() {
         let (pod, _) = injected(&with_container(&json!({"env": [{"name": "A"}]})), database());
         let names: Vec<&str> = pod["containers"][0]["env"]
             .as_array()
@@ -161,21 +161,21 @@ mod tests {
     }
 
     #[test]
-    fn the_receipt_has_every_injected_field_and_nothing_else() {
+    fn the_receipt_holds_the_injected_fields_only() {
         let (_, receipt) = injected(&with_container(&json!({"resources": {"limits": {"cpu": "2"}}})), limits());
-        let paths: Vec<String> = receipt.entries().iter().map(|entry| entry.path.to_string()).collect();
+        let paths: Vec<String> = receipt.entries().map(|entry| entry.path.to_string()).collect();
         assert_eq!(paths, ["containers/api/resources/limits/memory"]);
-        assert_eq!(injected(&with_container(&json!({})), json!({})).1.entries(), []);
+        assert_eq!(injected(&with_container(&json!({})), json!({})).1.entries().count(), 0);
     }
 
     #[test]
-    fn containers_that_names_do_not_tell_get_nothing() {
+    fn injects_nothing_if_container_names_are_not_unique() {
         let twins = json!([{"name": "a", "image": "a:1"}, {"name": "a", "image": "b:1"}]);
         assert_eq!(injected(&deployment(&twins), limits()).0["containers"], twins);
     }
 
     #[test]
-    fn a_pod_that_is_not_there_is_not_made_up() {
+    fn injects_nothing_without_a_pod_template() {
         let object = json!({"metadata": {"labels": {crate::testing::LABEL: "model-server"}}});
         assert_eq!(injected(&object, limits()).0, Value::Null);
     }

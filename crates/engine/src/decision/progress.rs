@@ -1,4 +1,4 @@
-//! The progress deadline: a rollout is not given up while a model loads.
+//! The progress deadline: a rollout must not fail while a model loads.
 //!
 //! <https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#progress-deadline-seconds>
 
@@ -10,18 +10,19 @@ use super::subject::Subject;
 use crate::policy::Effective;
 use crate::workload::{PROGRESS_DEADLINE, Workload};
 
-/// What a rollout takes beside the start of its containers: scheduling, pulling images.
-const BESIDE: i64 = 60;
+/// Seconds that a rollout takes in addition to the start of its containers: scheduling, pulling images.
+const ROLLOUT_OVERHEAD: i64 = 60;
 
-/// Returns the change of a workload to a progress deadline.
+/// Returns the change of the progress deadline of a workload.
 pub(super) fn set(seconds: i64) -> PatchOperation {
     let path = PointerBuf::from_tokens(["spec", "progressDeadlineSeconds"]);
     PatchOperation::Add(AddOperation { path, value: seconds.into() })
 }
 
-/// Returns the deadline that a workload with this template needs, where it has a shorter one that is not its author's.
+/// Returns the deadline that a workload with this template needs, if it has a shorter one that the user did not set.
 ///
-/// It restarts nothing, so no receipt is needed: what is exactly as long as the old template needed is Tidegate's.
+/// A change restarts no pods, so the receipt does not hold it: a deadline that equals what the old template needed was
+/// set by Tidegate.
 pub(super) fn deadline(
     asked: &Subject,
     old: Option<&Workload>,
@@ -36,16 +37,16 @@ pub(super) fn deadline(
     let written = workload.progress_deadline();
     let is_default = written.is_none_or(|seconds| seconds == PROGRESS_DEADLINE)
         && !asked.ownership.is_declared(&["spec", "progressDeadlineSeconds"]);
-    let is_ours = || written.is_some() && old.and_then(self::needed) == written;
-    (written.unwrap_or(PROGRESS_DEADLINE) < needed && (is_default || is_ours())).then_some(needed)
+    let is_injected = || written.is_some() && old.and_then(self::needed) == written;
+    (written.unwrap_or(PROGRESS_DEADLINE) < needed && (is_default || is_injected())).then_some(needed)
 }
 
-/// Returns the deadline that a workload needs, where the API server's is too short.
+/// Returns the deadline that a workload needs, if the default of the API server is too short.
 fn needed(workload: &Workload) -> Option<i64> {
     let windows = workload.long_running().filter_map(|container| container.probe("startupProbe"));
     let longest = windows.map(|probe| i64::try_from(probe.window()).unwrap_or(i64::MAX)).max()?;
-    // The API server takes no more than an i32.
-    let needed = longest.saturating_add(BESIDE).min(i32::MAX.into());
+    // The field is an int32.
+    let needed = longest.saturating_add(ROLLOUT_OVERHEAD).min(i32::MAX.into());
     (needed > PROGRESS_DEADLINE).then_some(needed)
 }
 
@@ -59,13 +60,13 @@ mod tests {
     use crate::facts::User;
     use crate::testing::{facts, policies, with_container};
 
-    /// The deadline that comes out of a Deployment whose container may take so long to start.
+    /// Returns the deadline of a Deployment after a request, and the Deployment.
     fn after(budget: &str, written: Option<i64>, old: Option<&Value>) -> (Option<i64>, Value) {
         let mut object = with_container(&json!({"ports": [{"containerPort": 80}]}));
         object["metadata"]["managedFields"] = json!([]);
         object["spec"]["progressDeadlineSeconds"] = written.into();
         if old.is_some() {
-            // Else everything stays as it was.
+            // Without a change, nothing is injected.
             object["spec"]["template"]["spec"]["containers"][0]["image"] = json!("registry.example.com/api:2");
         }
         let policies =
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_is_given_the_start_up_budget_and_a_minute() {
+    fn the_deadline_is_the_startup_budget_and_a_minute() {
         assert_eq!(after("20m", Some(600), None).0, Some(1260));
         assert_eq!(after("20m", None, None).0, Some(1260));
         assert_eq!(after("9m", Some(600), None).0, Some(600));
@@ -88,13 +89,13 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_wrote_stays() {
+    fn keeps_a_deadline_of_the_user() {
         assert_eq!(after("20m", Some(900), None).0, Some(900));
         assert_eq!(after("20m", Some(3600), None).0, Some(3600));
     }
 
     #[test]
-    fn ours_follows_a_longer_budget_and_is_never_cut() {
+    fn extends_its_own_deadline_but_never_shortens_it() {
         let (_, old) = after("20m", Some(600), None);
         let mut changed = old.clone();
         changed["spec"]["template"]["spec"]["containers"][0]["startupProbe"]["failureThreshold"] = json!(1);

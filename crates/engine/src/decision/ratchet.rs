@@ -1,111 +1,120 @@
-//! What becomes of findings: refused, warned of or recorded; and what an update did not make worse only warns.
+//! Turns findings into a verdict: refused, warned of, recorded or exempted. An update is not refused for a violation
+//! that existed before; it is only warned of.
 
 use std::fmt;
 
 use k8s_openapi::jiff::Timestamp;
+use serde::{Serialize, Serializer};
 
 use super::subject::Subject;
 use crate::api::Enforcement;
 use crate::policy::{ActiveRule, Context, Exception, Finding};
 
-/// A finding of a rule, as strict as the policies make it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A finding of a rule, with its enforcement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
     /// The rule's id.
     pub rule: String,
-    /// The policy that is strictest about the rule.
+    /// The policy with the strictest enforcement of the rule.
     pub policy: String,
-    /// How strict it is.
+    /// The enforcement.
     pub enforcement: Enforcement,
-    /// What was found, and where.
+    /// The finding.
+    #[serde(flatten)]
     pub finding: Finding,
 }
 
-/// What the rules say of a workload.
+/// The result of the rules for a workload.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// What the workload is refused for.
+    /// Violations that the workload is refused for.
     pub violations: Vec<Violation>,
-    /// Violations that are only warned of: by their enforcement, or for an update did not make them.
+    /// Violations that are only warned of: by their enforcement, or because they existed before the update.
     pub warned: Vec<Violation>,
-    /// Violations that are only recorded: their policy is in audit.
+    /// Violations that are only recorded: their enforcement is `audit`.
     pub recorded: Vec<Violation>,
-    /// Violations that an exception excuses.
-    pub excused: Vec<Excused>,
-    /// What the author is warned of, in the order of the rules.
+    /// Violations that an exception exempts the workload from.
+    pub exempted: Vec<Exempted>,
+    /// Warnings for the user, in the order of the rules.
     pub warnings: Vec<Warning>,
 }
 
-/// A violation that an exception excuses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Excused {
+/// A violation that an exception exempts the workload from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Exempted {
     /// The violation.
+    #[serde(flatten)]
     pub violation: Violation,
     /// The exception's name, in the workload's namespace.
     pub exception: String,
-    /// Why it was made.
+    /// The reason of the exception.
     pub reason: String,
-    /// When it counts no more.
+    /// When the exception ends.
+    #[serde(serialize_with = "serialize_time")]
     pub until: Timestamp,
 }
 
-/// What the author of a workload is warned of.
+fn serialize_time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+/// A warning for the user who applies a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// A rule is violated that only warns.
+    /// A violation of a rule that only warns.
     Violation(Violation),
-    /// A rule is violated as it was before the update.
+    /// A violation that existed before the update.
     Existing(Violation),
-    /// A rule is violated, and an exception excuses that.
-    Excused(Excused),
+    /// A violation that an exception exempts the workload from.
+    Exempted(Exempted),
 }
 
 impl Verdict {
-    /// Tells whether the workload may be stored.
+    /// Returns whether the workload is allowed.
     #[must_use]
     pub fn allows(&self) -> bool {
         self.violations.is_empty()
     }
 }
 
-/// Runs the rules over a workload, which may have been stored before in another state.
+/// Checks a workload; `old` is its stored state, for an update.
 pub(super) fn check(context: &Context, old: Option<&Subject>) -> Verdict {
-    let mut judged = Verdict::default();
+    let mut verdict = Verdict::default();
     let found = violations(context, |_| true);
     if found.is_empty() {
-        return judged;
+        return verdict;
     }
     let before = old.map(|old| violations_before(context, old, &found)).unwrap_or_default();
     let exceptions: Vec<&Exception> = context.policies.exceptions_for(&context.workload).collect();
     for violation in found {
-        if let Some(excused) = excused(&violation, &exceptions, context) {
-            // What is only recorded is no business of its author's, excused or not.
+        if let Some(exempted) = exempted(&violation, &exceptions, context) {
+            // Users are not warned of violations that are only recorded.
             if violation.enforcement > Enforcement::Audit {
-                judged.warnings.push(Warning::Excused(excused.clone()));
+                verdict.warnings.push(Warning::Exempted(exempted.clone()));
             }
-            judged.excused.push(excused);
+            verdict.exempted.push(exempted);
             continue;
         }
         let existing = !violation.finding.not_evaluated && before.iter().any(|old| old.is_same(&violation));
         match violation.enforcement {
             Enforcement::Enforce if existing => {
-                judged.warnings.push(Warning::Existing(violation.clone()));
-                judged.warned.push(violation);
+                verdict.warnings.push(Warning::Existing(violation.clone()));
+                verdict.warned.push(violation);
             }
-            Enforcement::Enforce => judged.violations.push(violation),
+            Enforcement::Enforce => verdict.violations.push(violation),
             Enforcement::Warn => {
-                judged.warnings.push(Warning::Violation(violation.clone()));
-                judged.warned.push(violation);
+                verdict.warnings.push(Warning::Violation(violation.clone()));
+                verdict.warned.push(violation);
             }
-            Enforcement::Audit => judged.recorded.push(violation),
+            Enforcement::Audit => verdict.recorded.push(violation),
             Enforcement::Off => {}
         }
     }
-    judged
+    verdict
 }
 
-/// Returns what the rules that found something find in the workload as it is stored. Others are not asked: what their
-/// expressions would cost is saved.
+/// Returns the violations of the stored workload. Only rules with a finding are run, to save the cost of the
+/// expressions of the others.
 fn violations_before(context: &Context, old: &Subject, found: &[Violation]) -> Vec<Violation> {
     let workload = old.workload;
     let before = Context {
@@ -121,23 +130,23 @@ fn violations_before(context: &Context, old: &Subject, found: &[Violation]) -> V
     violations(&before, |rule| found.iter().any(|violation| violation.rule == rule))
 }
 
-/// Returns a violation as excused, where an exception does so.
-fn excused(violation: &Violation, exceptions: &[&Exception], context: &Context) -> Option<Excused> {
+/// Returns the exemption from a violation, if an exception grants one.
+fn exempted(violation: &Violation, exceptions: &[&Exception], context: &Context) -> Option<Exempted> {
     let limits = context.effective.exceptions();
-    let excusing = exceptions.iter().find(|exception| exception.excuses(&violation.rule, context.now, limits))?;
-    Some(Excused {
+    let exception = exceptions.iter().find(|exception| exception.exempts(&violation.rule, context.now, limits))?;
+    Some(Exempted {
         violation: violation.clone(),
-        exception: excusing.name.clone(),
-        reason: excusing.reason.clone(),
-        until: excusing.until(limits),
+        exception: exception.name.clone(),
+        reason: exception.reason.clone(),
+        until: exception.until(limits),
     })
 }
 
-/// Returns what the rules find that are asked, each thing once, as strictly as any rule has it.
-fn violations(context: &Context, is_asked: impl Fn(&str) -> bool) -> Vec<Violation> {
+/// Returns the violations of the selected rules. If several policies find the same, the strictest enforcement counts.
+fn violations(context: &Context, is_selected: impl Fn(&str) -> bool) -> Vec<Violation> {
     let mut violations: Vec<Violation> = Vec::new();
-    let judging = |active: &&ActiveRule| active.rule.concerns() == context.membership && is_asked(active.rule.id());
-    for ActiveRule { rule, enforcement, policy } in context.effective.rules().iter().filter(judging) {
+    let applies = |active: &&ActiveRule| active.rule.concerns() == context.membership && is_selected(active.rule.id());
+    for ActiveRule { rule, enforcement, policy } in context.effective.rules().iter().filter(applies) {
         for finding in rule.check(context) {
             let (rule, policy) = (rule.id().to_owned(), policy.to_string());
             let violation = Violation { rule, policy, enforcement: *enforcement, finding };
@@ -152,7 +161,7 @@ fn violations(context: &Context, is_asked: impl Fn(&str) -> bool) -> Vec<Violati
 }
 
 impl Violation {
-    /// Tells whether both say the same of the same field of the same container, wherever that stands in its list.
+    /// Returns whether both are the same finding in the same field of the same container, wherever that is in its list.
     fn is_same(&self, other: &Self) -> bool {
         let parts = |of: &Self| {
             let Finding { container, field, found, .. } = &of.finding;
@@ -162,7 +171,7 @@ impl Violation {
     }
 }
 
-/// Writes in one line what was found, and where.
+/// Writes the violation in one line.
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Finding { place, found, expected, .. } = &self.finding;
@@ -170,11 +179,11 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Writes in one line what was found, and what excuses it.
-impl fmt::Display for Excused {
+/// Writes the violation and its exception in one line.
+impl fmt::Display for Exempted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { violation, exception, reason, until } = self;
-        write!(f, "{violation} (excused by ServingException {exception} until {until}: {reason})")
+        write!(f, "{violation} (exempted by ServingException {exception} until {until}: {reason})")
     }
 }
 
@@ -182,8 +191,8 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Violation(violation) => write!(f, "{violation}"),
-            Self::Existing(violation) => write!(f, "{violation} (as before this update, so it is admitted)"),
-            Self::Excused(excused) => write!(f, "{excused}"),
+            Self::Existing(violation) => write!(f, "{violation} (existed before this update, so it is allowed)"),
+            Self::Exempted(exempted) => write!(f, "{exempted}"),
         }
     }
 }
@@ -210,7 +219,7 @@ mod tests {
         decide(&request, &policies(&[("serving", spec.clone())]), &facts())
     }
 
-    /// How many violations are refused, and how many only warned of, in an update of containers.
+    /// Returns the numbers of violations and warnings of an update of containers.
     fn counts(old: &Value, new: &Value) -> (usize, usize) {
         let spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
         let decision = decided(&spec, &deployment(old), &deployment(new));
@@ -222,26 +231,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_violated_before_is_told_to_have_been() {
+    fn marks_existing_violations_in_warnings() {
         let spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
         let object = deployment(&json!([container("a", "x:latest")]));
-        let told =
+        let warnings =
             decided(&spec, &object, &object).verdict.warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
         let place = "spec.template.spec.containers[0].image";
-        let expected = "a tag that is never moved, or a digest (as before this update, so it is admitted)";
-        assert_eq!(told, [format!("floating-tag: {place}: `x:latest`; expected {expected}")]);
+        let expected = "a tag that is never moved, or a digest (existed before this update, so it is allowed)";
+        assert_eq!(warnings, [format!("floating-tag: {place}: `x:latest`; expected {expected}")]);
     }
 
     #[test]
-    fn what_was_violated_before_is_warned_of() {
+    fn warns_of_existing_violations() {
         let old = json!([container("a", "x:latest")]);
         assert_eq!(counts(&old, &old), (0, 1));
         let moved = json!([container("b", "y:1"), container("a", "x:latest")]);
-        assert_eq!(counts(&old, &moved), (0, 1), "wherever it stands");
+        assert_eq!(counts(&old, &moved), (0, 1), "at another index");
     }
 
     #[test]
-    fn what_gets_worse_is_refused() {
+    fn refuses_new_violations() {
         let old = json!([container("a", "x:latest")]);
         let refused = (1, 0);
         assert_eq!(counts(&json!([container("a", "x:1")]), &old), refused);
@@ -252,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_several_policies_find_is_told_once_as_the_strictest_has_it() {
+    fn reports_a_finding_of_several_policies_once_with_the_strictest_enforcement() {
         let object = deployment(&json!([container("a", "x:blue")]));
         let workload = Workload::view(&object).unwrap();
         let request = Request {
@@ -307,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_old_object_is_judged_by_todays_policies() {
+    fn checks_the_old_object_with_the_current_policies() {
         let (old, new) =
             (json!([container("a", "x:latest")]), json!([container("a", "x:latest"), container("b", "y:1")]));
         let warn = json!({"enforcement": "warn"});
@@ -325,20 +334,20 @@ mod tests {
     }
 
     #[test]
-    fn more_strictness_does_not_refuse_what_is_there() {
+    fn allows_existing_violations_of_a_stricter_policy() {
         let object = deployment(&json!([container("a", "x:latest")]));
         let decision = decided(&json!({"resources": {"bounds": {"cpu": {"max": "1"}}}}), &object, &object);
         assert!(decision.verdict.allows());
     }
 
     #[test]
-    fn each_policy_gives_a_rule_its_own_parameters_and_strictness() {
+    fn each_policy_has_its_own_parameters_and_enforcement_of_a_rule() {
         let tags = |enforcement: &str, tag: &str| {
             let own = json!({"enforcement": "off"});
             json!({"enforcement": enforcement, "rules": {"floating-tag": {"params": {"tags": [tag]}}, "missing-memory-limit": own}})
         };
         let set = policies(&[("a", tags("warn", "blue")), ("b", tags("enforce", "green"))]);
-        let judged = |image: &str| {
+        let verdict = |image: &str| {
             let object = deployment(&json!([container("a", image)]));
             let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
             decide(
@@ -348,16 +357,16 @@ mod tests {
             )
             .verdict
         };
-        let counts = |image: &str| (judged(image).violations.len(), judged(image).warnings.len());
+        let counts = |image: &str| (verdict(image).violations.len(), verdict(image).warnings.len());
         assert_eq!(
             [counts("x:blue"), counts("x:green"), counts("x:latest"), counts("x:1")],
             [(0, 1), (1, 0), (1, 0), (0, 0)]
         );
-        assert_eq!(judged("x:latest").violations[0].policy, "b");
+        assert_eq!(verdict("x:latest").violations[0].policy, "b");
     }
 
-    /// Judges a new Deployment with a floating tag, under a policy and an exception, on a day of January 1970.
-    fn excused(policy: &Value, exception: &Value, day: i64) -> Verdict {
+    /// Checks a new Deployment with a floating tag, with a policy and an exception, on a day of January 1970.
+    fn verdict(policy: &Value, exception: &Value, day: i64) -> Verdict {
         let mut object = deployment(&json!([container("a", "x:latest")]));
         object["metadata"]["labels"]["team"] = "search".into();
         let mut spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
@@ -377,50 +386,51 @@ mod tests {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "the tests read better")]
-    fn is_excused(policy: Value, exception: Value, day: i64) -> bool {
-        let verdict = excused(&policy, &exception, day);
-        assert_eq!(verdict.excused.len() + verdict.violations.len(), 1);
+    fn is_exempted(policy: Value, exception: Value, day: i64) -> bool {
+        let verdict = verdict(&policy, &exception, day);
+        assert_eq!(verdict.exempted.len() + verdict.violations.len(), 1);
         verdict.allows()
     }
 
     #[test]
-    fn an_exception_excuses_until_it_expires() {
-        assert!(is_excused(json!({}), json!({}), 1) && is_excused(json!({}), json!({}), 9));
-        assert!(!is_excused(json!({}), json!({}), 10) && !is_excused(json!({}), json!({}), 11));
-        let told: Vec<String> = excused(&json!({}), &json!({}), 1).warnings.iter().map(ToString::to_string).collect();
+    fn an_exception_ends_when_it_expires() {
+        assert!(is_exempted(json!({}), json!({}), 1) && is_exempted(json!({}), json!({}), 9));
+        assert!(!is_exempted(json!({}), json!({}), 10) && !is_exempted(json!({}), json!({}), 11));
+        let warnings: Vec<String> =
+            verdict(&json!({}), &json!({}), 1).warnings.iter().map(ToString::to_string).collect();
         assert_eq!(
-            told,
+            warnings,
             [
-                "floating-tag: spec.template.spec.containers[0].image: `x:latest`; expected a tag that is never moved, or a \
-             digest (excused by ServingException pilot until 1970-01-10T00:00:00Z: a pilot)"
+                "floating-tag: spec.template.spec.containers[0].image: `x:latest`; expected a tag that is never moved, or \
+             a digest (exempted by ServingException pilot until 1970-01-10T00:00:00Z: a pilot)"
             ]
         );
     }
 
     #[test]
-    fn what_is_only_recorded_is_excused_without_a_word() {
+    fn exempts_from_recorded_violations_without_a_warning() {
         for policy in [json!({"enforcement": "audit"}), json!({"rules": {"floating-tag": {"enforcement": "audit"}}})] {
-            let verdict = excused(&policy, &json!({}), 1);
-            assert_eq!((verdict.warnings, verdict.recorded.len(), verdict.excused.len()), (vec![], 0, 1), "{policy}");
+            let verdict = verdict(&policy, &json!({}), 1);
+            assert_eq!((verdict.warnings, verdict.recorded.len(), verdict.exempted.len()), (vec![], 0, 1), "{policy}");
         }
     }
 
     #[test]
-    fn an_exception_is_for_its_workloads_and_rules_alone() {
+    fn an_exception_applies_to_its_workloads_and_rules_only() {
         let named = |names: Value| json!({"workloads": {"names": names}});
         let labelled = |team: &str| json!({"workloads": {"names": [], "selector": {"matchLabels": {"team": team}}}});
-        assert!(!is_excused(json!({}), named(json!(["web"])), 1));
-        assert!(is_excused(json!({}), labelled("search"), 1) && !is_excused(json!({}), labelled("maps"), 1));
-        assert!(!is_excused(json!({}), json!({"rules": ["privileged-container"]}), 1));
+        assert!(!is_exempted(json!({}), named(json!(["web"])), 1));
+        assert!(is_exempted(json!({}), labelled("search"), 1) && !is_exempted(json!({}), labelled("maps"), 1));
+        assert!(!is_exempted(json!({}), json!({"rules": ["privileged-container"]}), 1));
     }
 
     #[test]
-    fn a_policy_bounds_what_exceptions_may_do() {
+    fn a_policy_limits_exceptions() {
         let never = json!({"exceptions": {"never": ["floating-tag"]}});
-        assert!(!is_excused(never, json!({}), 1));
+        assert!(!is_exempted(never, json!({}), 1));
         let short = json!({"exceptions": {"maxDuration": "48h"}});
-        assert!(is_excused(short.clone(), json!({}), 2) && !is_excused(short, json!({}), 3));
+        assert!(is_exempted(short.clone(), json!({}), 2) && !is_exempted(short, json!({}), 3));
         let long = json!({"exceptions": {"maxDuration": "4800h"}});
-        assert!(is_excused(long.clone(), json!({}), 9) && !is_excused(long, json!({}), 10));
+        assert!(is_exempted(long.clone(), json!({}), 9) && !is_exempted(long, json!({}), 10));
     }
 }

@@ -1,4 +1,4 @@
-//! One state of a workload in a request, with what is read from it: each thing once, and only when it is asked for.
+//! One state of a workload in a request, with values that are computed from it once, on first use.
 
 use std::cell::OnceCell;
 
@@ -7,10 +7,10 @@ use crate::policy::Effective;
 use crate::runtimes::Recognition;
 use crate::workload::{FieldOwnership, FieldPath, PriorBinding, Workload};
 
-/// A workload as it is sent, or as it is stored.
+/// A workload as it is submitted, or as it is stored.
 pub(super) struct Subject<'a> {
     pub(super) workload: Workload<'a>,
-    /// What people declared of it.
+    /// The fields that users have declared.
     pub(super) ownership: FieldOwnership<'a>,
     receipt: OnceCell<Option<Receipt>>,
     prior: OnceCell<PriorBinding>,
@@ -28,24 +28,24 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// Returns the receipt that is on it.
+    /// Returns its receipt.
     pub(super) fn receipt(&self) -> Option<&Receipt> {
         self.receipt.get_or_init(|| Receipt::read(&self.workload)).as_ref()
     }
 
-    /// Returns how its receipt says that it is bound to its database.
+    /// Returns its database binding, by its receipt.
     pub(super) fn prior(&self) -> &PriorBinding {
         self.prior.get_or_init(|| receipt::prior_binding(self.receipt(), &self.workload))
     }
 
-    /// Returns which of its containers is the model server, and what that runs.
+    /// Returns which of its containers is the model server, and what it runs.
     pub(super) fn recognition(&self, effective: &Effective) -> &Recognition {
         self.recognition.get_or_init(|| effective.runtimes().recognise(&self.workload))
     }
 }
 
-/// Returns what the receipt of an object says was injected, as far as the object has it so.
+/// Returns the fields that were injected, by the receipt, and still have the injected value.
 fn injected(workload: &Workload) -> Vec<FieldPath> {
-    let entries = Receipt::read(workload).map(|receipt| receipt.entries()).unwrap_or_default();
-    entries.into_iter().filter(|entry| entry.is_in(workload.pod_spec())).map(|entry| entry.path).collect()
+    let Some(receipt) = Receipt::read(workload) else { return Vec::new() };
+    receipt.entries().filter(|entry| entry.is_in(workload.pod_spec())).map(|entry| entry.path.clone()).collect()
 }

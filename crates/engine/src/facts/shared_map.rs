@@ -1,5 +1,4 @@
-//! A map of which many copies can be had at next to no cost: they share their entries, and a change copies only the few
-//! entries that stand beside the one that changes.
+//! A map that is cheap to clone: clones share their entries, and a change copies only the entries of one shard.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, hash_map};
@@ -11,27 +10,27 @@ use std::ops::Index;
 use std::slice;
 use std::sync::Arc;
 
-/// How many entries a shard is to have: so many are copied with a change while somebody holds a copy of the map.
+/// The target number of entries of a shard, which a change copies while a clone of the map exists.
 const SHARD: usize = 64;
 
 /// A hash map whose clones share their entries.
 ///
-/// Whoever holds a clone goes on seeing what was there when it was made.
+/// Later changes are not visible in a clone.
 pub struct SharedMap<K, V> {
-    /// Each holds the entries whose keys have its place for a hash.
+    /// The entries, by the hash of their keys.
     shards: Arc<Vec<Shard<K, V>>>,
 }
 
 type Shard<K, V> = Arc<HashMap<K, V>>;
 
 impl<K, V> SharedMap<K, V> {
-    /// Returns how many entries there are.
+    /// Returns the number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.len()).sum()
     }
 
-    /// Tells whether there are no entries.
+    /// Returns whether there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.shards.iter().all(|shard| shard.is_empty())
@@ -52,7 +51,7 @@ impl<K, V> SharedMap<K, V> {
         self.iter().map(|(_, value)| value)
     }
 
-    /// Forgets all entries.
+    /// Removes all entries.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -67,7 +66,7 @@ impl<K: Hash + Eq, V> SharedMap<K, V> {
         self.shards.get(self.place(key))?.get(key)
     }
 
-    /// Tells whether a key is there.
+    /// Returns whether a key exists.
     pub fn contains_key<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -75,7 +74,7 @@ impl<K: Hash + Eq, V> SharedMap<K, V> {
         self.get(key).is_some()
     }
 
-    /// Returns the place of the shard that a key belongs to.
+    /// Returns the index of the shard of a key.
     fn place<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
@@ -85,7 +84,7 @@ impl<K: Hash + Eq, V> SharedMap<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
-    /// Sets the value of a key, and returns the one that it had.
+    /// Sets the value of a key, and returns the old one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         self.make_room(&key);
         self.shard(&key).insert(key, value)
@@ -96,12 +95,12 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        // What is not there is no reason to copy anything.
+        // Nothing is copied for a key that does not exist.
         self.get(key)?;
         self.shard(key).remove(key)
     }
 
-    /// Returns the value of a key, to change it.
+    /// Returns a mutable reference to the value of a key.
     pub fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
@@ -110,31 +109,32 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
         self.shard(key).get_mut(key)
     }
 
-    /// Returns the entry of a key, to change it or to make one.
+    /// Returns the entry of a key, to change or create it.
     pub fn entry(&mut self, key: K) -> hash_map::Entry<'_, K, V> {
         self.make_room(&key);
         self.shard(&key).entry(key)
     }
 
-    /// Returns all values, to change them.
+    /// Returns mutable references to all values.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         Arc::make_mut(&mut self.shards).iter_mut().flat_map(|shard| Arc::make_mut(shard).values_mut())
     }
 
-    /// Removes the entries for which this does not hold.
-    pub fn retain(&mut self, mut stays: impl FnMut(&K, &mut V) -> bool) {
+    /// Keeps only the entries for which the function returns true.
+    pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         for shard in Arc::make_mut(&mut self.shards) {
-            Arc::make_mut(shard).retain(&mut stays);
+            Arc::make_mut(shard).retain(&mut keep);
         }
     }
 
-    /// Returns the shard of a key, as nobody else holds it.
+    /// Returns the shard of a key, copied if a clone of the map shares it.
     fn shard<Q: Hash + ?Sized>(&mut self, key: &Q) -> &mut HashMap<K, V> {
         let place = self.place(key);
         Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[place])
     }
 
-    /// Makes more shards where that of a key is full: not for keys that fall into one shard by ill will.
+    /// Doubles the number of shards if that of a key is full, unless only that one is, as with keys chosen for equal
+    /// hashes.
     fn make_room(&mut self, key: &K) {
         let shards = self.shards.len();
         let is_full = |shard: &Shard<K, V>| shard.len() >= SHARD * 2 && self.len() >= shards * SHARD;
@@ -184,7 +184,7 @@ impl<K: Hash + Eq + Borrow<Q>, V, Q: Hash + Eq + ?Sized> Index<&Q> for SharedMap
     type Output = V;
 
     fn index(&self, key: &Q) -> &V {
-        self.get(key).expect("the key is there")
+        self.get(key).expect("the key exists")
     }
 }
 
@@ -236,7 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_what_a_plain_map_holds_and_copies_stay_as_they_were(changes in changes()) {
+        fn behaves_like_a_hash_map_and_clones_do_not_change(changes in changes()) {
             let (mut shared, mut plain) = (SharedMap::default(), HashMap::new());
             let mut copies = Vec::new();
             for change in changes {
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_copies_only_what_stands_beside_it() {
+    fn a_change_copies_one_shard() {
         let mut map: SharedMap<u32, u32> = (0..10_000).map(|key| (key, key)).collect();
         let copy = map.clone();
         map.insert(7, 0);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_copied_for() {
+    fn missing_keys_copy_nothing() {
         let mut map: SharedMap<u32, u32> = [(1, 1)].into();
         let copy = map.clone();
         assert_eq!((map.remove(&2), map.get_mut(&3)), (None, None));

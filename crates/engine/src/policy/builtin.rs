@@ -1,15 +1,15 @@
-//! What comes with Tidegate. It is handed in when a policy is compiled: policies know what a rule and a section are, not which
-//! there are.
+//! The built-in rules and sections. They are passed in when a policy is compiled, so that policies do not depend on
+//! particular ones.
 
 use std::fmt;
 
 use super::{Rule, Section};
 
-/// What comes with Tidegate.
+/// The built-in rules and sections.
 pub struct Builtin {
-    /// The rules, in the order in which their findings are reported.
+    /// The rules, in the order in which findings are reported.
     pub rules: &'static [&'static dyn Rule],
-    /// The sections of a policy that are read by what they are for.
+    /// The sections of a policy that their own module reads.
     pub sections: &'static [&'static dyn Section],
 }
 

@@ -1,4 +1,4 @@
-//! From a `ServingPolicy` as it is written to a policy that is ready to decide.
+//! Compiles a `ServingPolicy` into a [`Policy`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,23 +22,24 @@ use crate::cel::Budget;
 use crate::kind::NAMES;
 use crate::quantity::Quantity;
 
-/// Why a policy cannot be put in force.
+/// Why a policy is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     /// It has no name.
     #[error("the policy has no metadata.name")]
     Unnamed,
-    /// A rule of the schema does not hold.
+    /// The spec violates a validation rule of the schema.
     #[error("spec.{field}: {message}")]
     Schema {
         /// The field.
         field: String,
-        /// What the rule says.
+        /// The message of the validation rule.
         message: String,
     },
-    /// The name of a resource or label is none that Kubernetes has.
+    /// A resource or label has an invalid name.
     #[error(
-        "{field}: `{name}` is no name that Kubernetes takes there: at most 63 letters, digits, `-`, `_` and `.`, after a DNS name and `/` or not"
+        "{field}: invalid name `{name}`: must be at most 63 letters, digits, `-`, `_` and `.`, with an optional DNS \
+         prefix and `/`"
     )]
     Name {
         /// The field.
@@ -46,8 +47,8 @@ pub enum PolicyError {
         /// What was written.
         name: String,
     },
-    /// A quantity is below zero.
-    #[error("spec.resources.{field}: {quantity} of {resource} is below zero")]
+    /// A quantity is negative.
+    #[error("spec.resources.{field}: {resource} must not be negative, found {quantity}")]
     Negative {
         /// Where.
         field: String,
@@ -56,16 +57,16 @@ pub enum PolicyError {
         /// What was written.
         quantity: String,
     },
-    /// A selector does not make sense.
-    #[error("spec.match.{field} is no label selector")]
+    /// A selector is invalid.
+    #[error("spec.match.{field}: invalid label selector")]
     Selector {
-        /// Which of the two.
+        /// The field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         source: ParseExpressionError,
     },
     /// A default request is above the default limit.
-    #[error("spec.resources.{class}: the default request {request} of {resource} is above its default limit {limit}")]
+    #[error("spec.resources.{class}: the default {resource} request {request} is above the default limit {limit}")]
     RequestAboveLimit {
         /// `cpu` or `gpu`.
         class: &'static str,
@@ -76,18 +77,18 @@ pub enum PolicyError {
         /// The default limit.
         limit: String,
     },
-    /// A bound excludes everything.
-    #[error("spec.resources.bounds: the min {min} of {resource} is above its max {max}")]
+    /// The bounds allow no value.
+    #[error("spec.resources.bounds: the {resource} min {min} is above its max {max}")]
     EmptyBound {
         /// The resource.
         resource: String,
-        /// The least.
+        /// The minimum.
         min: String,
-        /// The most.
+        /// The maximum.
         max: String,
     },
-    /// A default breaks a bound of its own policy, so that everything without the field would be refused.
-    #[error("spec.resources.{class}.{of}: the default {default} of {resource} is out of the policy's own bounds")]
+    /// A default is outside the bounds of its own policy, so every workload without the field would be refused.
+    #[error("spec.resources.{class}.{of}: the default {resource} {default} is outside the policy's own bounds")]
     DefaultOutOfBounds {
         /// `cpu` or `gpu`.
         class: &'static str,
@@ -98,10 +99,10 @@ pub enum PolicyError {
         /// The default.
         default: String,
     },
-    /// What is to be injected or made makes no sense.
+    /// The settings for injection or companions are invalid.
     #[error("spec.{0}")]
     Settings(SettingsError),
-    /// What is laid over the policy in an environment makes no sense.
+    /// The settings of an environment are invalid.
     #[error("environment {environment}")]
     Environment {
         /// Its name.
@@ -109,29 +110,29 @@ pub enum PolicyError {
         /// Why.
         source: Box<PolicyError>,
     },
-    /// There is no such rule.
-    #[error("spec.rules: there is no rule `{0}`; `tidegate explain` lists the rules")]
+    /// A rule does not exist.
+    #[error("spec.rules.{0}: unknown rule; `tidegate explain` lists the rules")]
     UnknownRule(String),
-    /// A rule cannot do with its parameters.
+    /// The parameters of a rule are invalid.
     #[error("spec.rules.{rule}.params: {problem}")]
     Parameters {
         /// The rule.
         rule: String,
-        /// What is wrong with them.
+        /// The problem.
         problem: String,
     },
-    /// A rule of the policy's own makes no sense.
+    /// A custom rule is invalid.
     #[error("spec.customRules[{index}] ({rule}): {problem}")]
     CustomRule {
         /// Which.
         index: usize,
         /// Its id.
         rule: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A rule that there is not is to be never excepted.
-    #[error("spec.exceptions.never: there is no rule `{0}`; `tidegate explain` lists the rules")]
+    /// A rule in `exceptions.never` does not exist.
+    #[error("spec.exceptions.never: unknown rule `{0}`; `tidegate explain` lists the rules")]
     UnknownNever(String),
 }
 
@@ -139,7 +140,7 @@ impl Policy {
     /// Compiles a policy.
     ///
     /// # Errors
-    /// Says which field does not make sense, and why.
+    /// Returns an error with the invalid field and the reason.
     pub fn compile(policy: &ServingPolicy, builtin: &'static Builtin) -> Result<Self, PolicyError> {
         let spec = &policy.spec;
         let name = policy.metadata.name.as_deref().ok_or(PolicyError::Unnamed)?;
@@ -169,7 +170,7 @@ impl Policy {
 }
 
 impl Selection {
-    /// Compiles what a policy says of the workloads that it is for.
+    /// Compiles the selectors of a policy.
     pub(super) fn compile(spec: &ServingPolicySpec) -> Result<Self, PolicyError> {
         let chosen = spec.match_.clone().unwrap_or_default();
         Ok(Self {
@@ -180,7 +181,7 @@ impl Selection {
     }
 }
 
-/// Returns the kinds that a policy is for: all that there are, where it names none.
+/// Returns the kinds that a policy applies to; all supported kinds if it lists none.
 fn kinds(written: &[WorkloadKind]) -> BTreeSet<String> {
     if written.is_empty() {
         return NAMES.map(str::to_owned).into();
@@ -197,12 +198,12 @@ fn exception_limits(policy: &str, spec: &ServingPolicySpec, builtin: &Builtin) -
     let longest = written.max_duration.map(|longest| SignedDuration::try_from(Duration::from(longest)));
     Ok(ExceptionLimits {
         never: written.never.iter().map(|id| (id.clone(), policy.to_owned())).collect(),
-        // Longer than a signed duration can say is no bound.
+        // A duration longer than a signed one can hold is not a limit.
         longest: longest.and_then(Result::ok),
     })
 }
 
-/// Lays what is said of an environment over the rest of a policy.
+/// Overlays the settings of an environment on a policy.
 fn overlaid(spec: &ServingPolicySpec, overlay: &Environment) -> ServingPolicySpec {
     let mut whole = json(&ServingPolicySpec { environments: BTreeMap::new(), ..spec.clone() });
     json_patch::merge(&mut whole, &json(overlay));
@@ -247,7 +248,7 @@ impl Variant {
     }
 }
 
-/// Sees that what a policy says makes sense by itself.
+/// Checks that the settings of a policy are valid on their own.
 fn check_settings(settings: &Value, builtin: &Builtin) -> Result<(), PolicyError> {
     let policy = PolicyRef { name: "".into(), generation: 0 };
     let (_, problems) =
@@ -340,20 +341,20 @@ fn check_name(field: &'static str, name: &str) -> Result<(), PolicyError> {
 }
 
 impl Bound {
-    /// Tells whether a quantity lies within the bound.
+    /// Returns whether a quantity is within the bound.
     #[must_use]
     pub fn allows(&self, quantity: &Quantity) -> bool {
         self.min.as_ref().is_none_or(|min| quantity >= min) && self.max.as_ref().is_none_or(|max| quantity <= max)
     }
 }
 
-/// Compiles the policy's own rules, within what all of them may cost together in all environments.
+/// Compiles the custom rules within a budget that all environments share.
 fn custom(spec: &ServingPolicySpec, builtin: &Builtin, budget: &Budget) -> Result<Vec<Arc<dyn Rule>>, PolicyError> {
     let mut rules: Vec<Arc<dyn Rule>> = Vec::new();
     for (index, written) in spec.custom_rules.iter().enumerate() {
         let failed = |problem: String| PolicyError::CustomRule { index, rule: written.id.clone(), problem };
         if rules.iter().any(|known| known.id() == written.id) {
-            return Err(failed("it is there twice".to_owned()));
+            return Err(failed("another custom rule has the same id".to_owned()));
         }
         let mut written = written.clone();
         let params = spec.rules.get(&written.id).and_then(|settings| settings.params.clone());
@@ -364,7 +365,7 @@ fn custom(spec: &ServingPolicySpec, builtin: &Builtin, budget: &Budget) -> Resul
     Ok(rules)
 }
 
-/// Returns the built-in rules that are given parameters, with them.
+/// Returns the built-in rules that the policy sets parameters for.
 fn configured(
     policy: &str,
     spec: &ServingPolicySpec,
@@ -396,9 +397,9 @@ mod tests {
     use crate::BUILTIN;
     use crate::testing::{chain, policy};
 
-    /// What is said of a policy that does not make sense.
-    fn complaint(spec: &Value) -> String {
-        let error = Policy::compile(&policy("serving", spec), &BUILTIN).expect_err("this policy does not make sense");
+    /// Returns the error for an invalid policy.
+    fn error(spec: &Value) -> String {
+        let error = Policy::compile(&policy("serving", spec), &BUILTIN).expect_err("this policy is invalid");
         chain(&error)
     }
 
@@ -407,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn every_complaint_names_the_field_and_what_is_wrong_with_it() {
+    fn errors_name_the_field_and_the_problem() {
         let resources = |resources: Value| json!({"resources": resources});
         let metric = |metric: Value| json!({"autoscaling": {"metrics": [metric]}});
         let keda = |keda: Value| json!({"autoscaling": {"engine": "keda", "keda": keda}});
@@ -441,46 +442,46 @@ mod tests {
             json!({"exceptions": {"never": ["no-latest"]}}),
             json!({"environments": {"prod": {"autoscaling": {"minReplicas": 20}}}}),
         ];
-        insta::assert_snapshot!(specs.iter().map(complaint).collect::<Vec<_>>().join("\n"), @"
-        spec.match.selector.matchExpressions[0]: operator is one of In, NotIn, Exists, DoesNotExist
-        spec.match.namespaceSelector is no label selector: failed to parse value as expression: Expected values for In operator, got none
-        spec.resources.cpu: the default request 2Gi of memory is above its default limit 1G
-        spec.resources.bounds: the min 2 of cpu is above its max 1500m
-        spec.resources.gpu.limits: the default 17 of cpu is out of the policy's own bounds
-        spec.resources.cpu.requests: the default 1m of cpu is out of the policy's own bounds
-        spec.autoscaling: minReplicas is not above maxReplicas
-        spec.autoscaling: minReplicas 0 needs a metric that is there without pods: of type Object or External, or engine keda
-        spec.autoscaling.minReplicas: minReplicas is at least 0
-        spec.autoscaling.behavior.scaleUp.stabilizationWindowSeconds: it is a number between 0 and 3600
+        insta::assert_snapshot!(specs.iter().map(error).collect::<Vec<_>>().join("\n"), @"
+        spec.match.selector.matchExpressions[0]: operator must be one of In, NotIn, Exists, DoesNotExist
+        spec.match.namespaceSelector: invalid label selector: failed to parse value as expression: Expected values for In operator, got none
+        spec.resources.cpu: the default memory request 2Gi is above the default limit 1G
+        spec.resources.bounds: the cpu min 2 is above its max 1500m
+        spec.resources.gpu.limits: the default cpu 17 is outside the policy's own bounds
+        spec.resources.cpu.requests: the default cpu 1m is outside the policy's own bounds
+        spec.autoscaling: minReplicas must not be above maxReplicas
+        spec.autoscaling: minReplicas 0 needs a metric that exists without pods (type Object or External), or engine keda
+        spec.autoscaling.minReplicas: minReplicas must be at least 0
+        spec.autoscaling.behavior.scaleUp.stabilizationWindowSeconds: must be a number between 0 and 3600
         spec.autoscaling.metrics[0].resource: `target.type` is missing
         spec.autoscaling.keda: engine keda needs serverAddress, the URL of Prometheus
-        spec.autoscaling.keda.serverAddress: serverAddress begins with http:// or https://
-        spec.autoscaling.keda: minReplicas 0 needs a query, for what waits in front of the pods, at a gateway or an ingress: a server without pods has no queue that would bring it back
-        spec.disruptionBudget.maxUnavailable: maxUnavailable is at least 1: zero keeps nodes from being drained
-        spec.resources.cpu.requests: -1 of cpu is below zero
-        spec.resources: `my cpu` is no name that Kubernetes takes there: at most 63 letters, digits, `-`, `_` and `.`, after a DNS name and `/` or not
-        spec.resources.bounds: `/cpu` is no name that Kubernetes takes there: at most 63 letters, digits, `-`, `_` and `.`, after a DNS name and `/` or not
-        spec.match: `a b` is no name that Kubernetes takes there: at most 63 letters, digits, `-`, `_` and `.`, after a DNS name and `/` or not
-        spec.probes.startupBudget: startupBudget lies between 10s and 24h
+        spec.autoscaling.keda.serverAddress: serverAddress must begin with http:// or https://
+        spec.autoscaling.keda: minReplicas 0 needs a query for requests that wait in front of the pods, at a gateway or an ingress: a server without pods has no queue of its own
+        spec.disruptionBudget.maxUnavailable: maxUnavailable must be at least 1: zero keeps nodes from being drained
+        spec.resources.cpu.requests: cpu must not be negative, found -1
+        spec.resources: invalid name `my cpu`: must be at most 63 letters, digits, `-`, `_` and `.`, with an optional DNS prefix and `/`
+        spec.resources.bounds: invalid name `/cpu`: must be at most 63 letters, digits, `-`, `_` and `.`, with an optional DNS prefix and `/`
+        spec.match: invalid name `a b`: must be at most 63 letters, digits, `-`, `_` and `.`, with an optional DNS prefix and `/`
+        spec.probes.startupBudget: startupBudget must be between 10s and 24h
         spec.database.zalando: missing field `teamId`; provider zalando needs teamId, version and volume
-        spec.database.zalando.secretName: secretName has both {username} and {cluster}
-        spec.rules: there is no rule `no-latest`; `tidegate explain` lists the rules
+        spec.database.zalando.secretName: secretName must have both {username} and {cluster}
+        spec.rules.no-latest: unknown rule; `tidegate explain` lists the rules
         spec.rules.privileged-container.params: the rule takes no parameters; found a
         spec.rules.floating-tag.params: unknown field `tag`, expected `tags`
-        spec.exceptions.never: there is no rule `no-latest`; `tidegate explain` lists the rules
-        environment prod: spec.autoscaling: minReplicas 20 and maxReplicas 10 do not go together; 0 <= minReplicas <= maxReplicas
+        spec.exceptions.never: unknown rule `no-latest`; `tidegate explain` lists the rules
+        environment prod: spec.autoscaling: minReplicas 20 and maxReplicas 10: must be 0 <= minReplicas <= maxReplicas
         ");
     }
 
     #[test]
-    fn a_policy_without_a_name_is_none() {
+    fn rejects_a_policy_without_a_name() {
         let mut policy = policy("", &json!({}));
         policy.metadata.name = None;
         assert_eq!(Policy::compile(&policy, &BUILTIN).unwrap_err().to_string(), "the policy has no metadata.name");
     }
 
     #[test]
-    fn near_misses_make_sense() {
+    fn accepts_valid_edge_cases() {
         let specs = [
             json!({}),
             json!({"resources": {"cpu": {"requests": {"cpu": "500m"}, "limits": {"cpu": "0.5"}}}}),
@@ -497,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_allows_its_ends() {
+    fn bounds_are_inclusive() {
         let bound = |min: Option<&str>, max: Option<&str>| Bound {
             min: min.map(|min| min.parse().unwrap()),
             max: max.map(|max| max.parse().unwrap()),

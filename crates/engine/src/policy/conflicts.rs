@@ -1,5 +1,5 @@
-//! Policies that can be for one workload: what they disagree on, and what makes no sense of them together. It is found when
-//! a policy is applied, not by the author of a workload.
+//! Conflicts between policies that can apply to the same workload. They are reported when a policy is applied, before a
+//! workload's author runs into them.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,40 +9,40 @@ use kube::core::Expression;
 use super::{Effective, Policy, PolicySet, Variant};
 use crate::api::Enforcement;
 
-/// What there is to say of a policy beside the others.
+/// The conflicts of a policy with others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyConflicts {
-    /// Settings about which it and another of its priority disagree, a sentence each.
+    /// A message for each setting on which it disagrees with another policy of the same priority.
     pub conflicts: BTreeSet<String>,
-    /// What it and others say together that would have workloads refused for what their authors did not write, a sentence
-    /// each.
+    /// A message for each combination of settings that would have workloads refused for something that their authors
+    /// did not write.
     pub contradictions: BTreeSet<String>,
 }
 
 impl PolicyConflicts {
-    /// Looks at two policies together.
+    /// Returns the conflicts between two policies.
     #[must_use]
     pub fn between(one: &Policy, other: &Policy) -> Self {
-        let mut meeting = Self::default();
-        if !one.may_meet(other) {
-            return meeting;
+        let mut found = Self::default();
+        if !one.may_overlap(other) {
+            return found;
         }
         let (first, second) = if order(one, other).is_le() { (one, other) } else { (other, one) };
         for (of_first, of_second) in together(first, second) {
             let effective = Effective::merge(&[(first, of_first), (second, of_second)]);
-            meeting.conflicts.extend(effective.conflicts().iter().map(ToString::to_string));
-            meeting.contradictions.extend(effective.contradictions().iter().cloned());
+            found.conflicts.extend(effective.conflicts().iter().map(ToString::to_string));
+            found.contradictions.extend(effective.contradictions().iter().cloned());
         }
-        meeting
+        found
     }
 
-    /// Tells whether there is nothing to say.
+    /// Returns whether there are no conflicts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.conflicts.is_empty() && self.contradictions.is_empty()
     }
 
-    /// Adds what there is to say of another meeting.
+    /// Adds other conflicts.
     pub fn extend(&mut self, other: Self) {
         self.conflicts.extend(other.conflicts);
         self.contradictions.extend(other.contradictions);
@@ -50,53 +50,54 @@ impl PolicyConflicts {
 }
 
 impl PolicySet {
-    /// Looks at a policy beside all others of the set.
+    /// Returns the conflicts of a policy with all others in the set.
     #[must_use]
     pub fn beside(&self, policy: &Policy) -> PolicyConflicts {
-        let mut meeting = PolicyConflicts::default();
+        let mut found = PolicyConflicts::default();
         for other in self.policies.iter().filter(|other| other.reference.name != policy.reference.name) {
-            meeting.extend(PolicyConflicts::between(policy, other));
+            found.extend(PolicyConflicts::between(policy, other));
         }
-        meeting
+        found
     }
 }
 
-/// Compares policies by which comes first: by priority, the highest first, then by name. Of one name, as files and the
-/// cluster may have them, the older generation comes first.
+/// Compares policies by precedence: the highest priority first, then by name. If files and the cluster have a policy
+/// with the same name, the older generation comes first.
 pub(super) fn order(one: &Policy, other: &Policy) -> Ordering {
     let key = |policy: &Policy| (Reverse(policy.priority), policy.reference.generation);
     let ((first, generation), (second, of_other)) = (key(one), key(other));
     first.cmp(&second).then_with(|| one.reference.name.cmp(&other.reference.name)).then(generation.cmp(&of_other))
 }
 
-/// Returns the variants of two policies that are in force in one namespace, as far as labels tell.
+/// Returns the pairs of variants of two policies that can be active in the same namespace, judging by labels.
 fn together<'p>(one: &'p Policy, other: &'p Policy) -> Vec<(&'p Variant, &'p Variant)> {
-    let others = || other.variants.iter().filter(in_force);
-    let pairs = one.variants.iter().filter(in_force).flat_map(|variant| others().map(move |other| (variant, other)));
+    let others = || other.variants.iter().filter(is_active);
+    let pairs = one.variants.iter().filter(is_active).flat_map(|variant| others().map(move |other| (variant, other)));
     let share_one = |(variant, of_other): &(&Variant, &Variant)| {
         let requirements = one.namespaces_of(variant).into_iter().chain(other.namespaces_of(of_other));
-        can_hold(requirements.chain([Expression::Exists(NAME_LABEL.to_owned())]))
+        is_satisfiable(requirements.chain([Expression::Exists(NAME_LABEL.to_owned())]))
     };
     pairs.filter(share_one).collect()
 }
 
-/// The label that the API server gives each namespace: its name.
+/// The label that the API server sets to the name of each namespace.
 ///
 /// <https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-metadata-name>
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-fn in_force(variant: &&Variant) -> bool {
+fn is_active(variant: &&Variant) -> bool {
     variant.enforcement > Enforcement::Off
 }
 
 impl Policy {
-    /// Tells whether one workload can be under both policies, as far as its kind and its own labels tell.
-    fn may_meet(&self, other: &Self) -> bool {
+    /// Returns whether both policies can apply to the same workload, judging by its kind and labels.
+    fn may_overlap(&self, other: &Self) -> bool {
         let selectors = [&self.selection.selector, &other.selection.selector];
-        !self.selection.kinds.is_disjoint(&other.selection.kinds) && can_hold(selectors.into_iter().cloned().flatten())
+        !self.selection.kinds.is_disjoint(&other.selection.kinds)
+            && is_satisfiable(selectors.into_iter().cloned().flatten())
     }
 
-    /// Returns what the labels of a namespace are to be for one of the policy's variants to be in force in it.
+    /// Returns the requirements on the labels of a namespace for one of the policy's variants to be active in it.
     fn namespaces_of(&self, variant: &Variant) -> Vec<Expression> {
         let key = self.environment_label.clone();
         let in_environment = match &variant.environment {
@@ -107,31 +108,31 @@ impl Policy {
     }
 }
 
-/// Tells whether there are labels for which all requirements hold.
-fn can_hold(requirements: impl IntoIterator<Item = Expression>) -> bool {
+/// Returns whether any labels satisfy all requirements.
+fn is_satisfiable(requirements: impl IntoIterator<Item = Expression>) -> bool {
     let mut labels: BTreeMap<String, Label> = BTreeMap::new();
     for requirement in requirements {
         let (key, wanted) = Label::from_requirement(requirement);
         labels.entry(key).or_default().also(wanted);
     }
-    labels.values().all(Label::can_be)
+    labels.values().all(Label::is_satisfiable)
 }
 
-/// What requirements say of one label.
+/// The requirements on one label.
 #[derive(Debug, Default)]
 struct Label {
-    /// Whether it must be there.
+    /// Whether it must exist.
     is_required: bool,
-    /// Whether it must not be there.
+    /// Whether it must not exist.
     is_refused: bool,
-    /// The values that it may have; none where any will do.
+    /// The values that it may have; `None` if any value is accepted.
     accepted: Option<BTreeSet<String>>,
     /// The values that it must not have.
     refused: BTreeSet<String>,
 }
 
 impl Label {
-    /// Reads one requirement.
+    /// Converts one requirement.
     fn from_requirement(requirement: Expression) -> (String, Self) {
         use Expression::{DoesNotExist, Equal, Exists, In, NotEqual, NotIn};
         let accept = |values| Self { is_required: true, accepted: Some(values), ..Self::default() };
@@ -146,7 +147,7 @@ impl Label {
         }
     }
 
-    /// Adds what another requirement says.
+    /// Adds another requirement.
     fn also(&mut self, other: Self) {
         self.is_required |= other.is_required;
         self.is_refused |= other.is_refused;
@@ -157,8 +158,9 @@ impl Label {
         };
     }
 
-    /// Tells whether the label can be as it is to be. Of the values that nothing is said of there is always another one.
-    fn can_be(&self) -> bool {
+    /// Returns whether the label can satisfy its requirements. If any value is accepted, there is always one that is
+    /// not refused.
+    fn is_satisfiable(&self) -> bool {
         let has_value = self.accepted.as_ref().is_none_or(|accepted| !accepted.is_subset(&self.refused));
         !(self.is_required && self.is_refused) && has_value
     }
@@ -171,7 +173,7 @@ mod tests {
     use super::*;
     use crate::testing::policies;
 
-    /// What there is to say of the first policy beside the others.
+    /// Returns the conflicts of the first policy with the others.
     fn beside(specs: &[(&str, Value)]) -> PolicyConflicts {
         let set = policies(specs);
         let first = set.policies().iter().find(|policy| *policy.reference.name == *specs[0].0).unwrap();
@@ -193,15 +195,15 @@ mod tests {
     }
 
     #[test]
-    fn policies_of_one_priority_that_disagree_are_told() {
-        let meeting = beside(&[("b", max(2, &json!({}))), ("a", max(1, &json!({})))]);
-        insta::assert_snapshot!(meeting.conflicts.into_iter().collect::<Vec<_>>().join("\n"), @"policies a and b, both of priority 0, disagree on autoscaling.maxReplicas: 1 of a is used, not 2 of b; give one of them a higher priority");
+    fn reports_policies_of_the_same_priority_that_disagree() {
+        let found = beside(&[("b", max(2, &json!({}))), ("a", max(1, &json!({})))]);
+        insta::assert_snapshot!(found.conflicts.into_iter().collect::<Vec<_>>().join("\n"), @"policies a and b, both of priority 0, disagree on autoscaling.maxReplicas: 1 from a is used, not 2 from b; give one of them a higher priority");
         assert!(!disagree(&json!({"priority": 1}), &json!({})));
         assert!(!disagree(&max(1, &json!({})), &max(1, &json!({}))));
     }
 
     #[test]
-    fn policies_that_cannot_meet_do_not_disagree() {
+    fn ignores_policies_that_cannot_apply_together() {
         let (search, ads) = (json!({"matchLabels": {"team": "search"}}), json!({"matchLabels": {"team": "ads"}}));
         assert!(disagree(&selecting(&search), &json!({})) && disagree(&selecting(&search), &selecting(&search)));
         assert!(!disagree(&selecting(&search), &selecting(&ads)));
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn requirements_that_exclude_each_other_only_together_are_seen() {
+    fn detects_requirements_that_are_unsatisfiable_in_combination() {
         let selector = |requirements: Value| selecting(&json!({"matchExpressions": requirements}));
         let of = |operator: &str, values: Value| json!({"key": "team", "operator": operator, "values": values});
         let (two, not_search) = (of("In", json!(["search", "ads"])), of("NotIn", json!(["search"])));
@@ -238,11 +240,11 @@ mod tests {
         let ads = of("In", json!(["ads", "maps"]));
         assert!(!disagree(&selector(json!([two, ads])), &selector(json!([of("In", json!(["search", "maps"]))]))));
         let nothing = selector(json!([two, of("In", json!(["maps"]))]));
-        assert!(!disagree(&nothing, &json!({})), "a selector that fits nothing");
+        assert!(!disagree(&nothing, &json!({})), "a selector that matches nothing");
     }
 
     #[test]
-    fn a_namespace_has_its_name_for_a_label() {
+    fn considers_the_name_label_of_namespaces() {
         let namespaces = |operator: &str, values: Value| {
             let name = json!({"key": "kubernetes.io/metadata.name", "operator": operator, "values": values});
             json!({"match": {"namespaceSelector": {"matchExpressions": [name]}}})
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_are_in_an_environment_only_where_their_namespaces_are() {
+    fn considers_only_environments_that_the_namespace_selector_allows() {
         let of = |stage: &Value, more: &Value| {
             let mut spec = json!({"environment": {"namespaceLabel": "stage"}, "match": {"namespaceSelector": stage}});
             json_patch::merge(&mut spec, more);
@@ -264,26 +266,26 @@ mod tests {
         let differ =
             |one: &Value, other: &Value| !beside(&[("a", one.clone()), ("b", other.clone())]).conflicts.is_empty();
         let (prod, dev) = (json!({"matchLabels": {"stage": "prod"}}), json!({"matchLabels": {"stage": "dev"}}));
-        // They disagree in dev alone, where only one of them is.
+        // They disagree only in dev, where only one of them applies.
         let in_dev = json!({"environments": {"dev": max(3), "prod": max(4)}});
         assert!(!differ(&of(&prod, &in_dev), &of(&json!({}), &json!({"environments": {"dev": max(5)}}))));
         assert!(differ(&of(&dev, &in_dev), &of(&json!({}), &json!({"environments": {"dev": max(5)}}))));
-        // What one says where nothing is said of the environment does not hold in prod, of which it knows.
+        // The base settings of a policy do not apply in prod, which it lists.
         let (mut base, mut other) = (in_dev.clone(), json!({"environments": {"prod": max(4)}}));
         json_patch::merge(&mut base, &max(1));
         json_patch::merge(&mut other, &max(2));
         assert!(!differ(&of(&prod, &base), &of(&json!({}), &other)));
         assert!(differ(&of(&json!({}), &base), &of(&json!({}), &other)), "elsewhere they disagree");
-        // A label of its own tells one of them its environment.
+        // One of them uses another label for the environment.
         let mut by_tier = of(&prod, &json!({"environments": {"gold": max(7)}}));
         by_tier["environment"] = json!({"namespaceLabel": "tier"});
         assert!(differ(&by_tier, &of(&json!({}), &in_dev)), "a namespace of prod may be gold");
         by_tier["match"] = json!({"namespaceSelector": {"matchLabels": {"tier": "silver"}}});
-        assert!(!differ(&by_tier, &of(&json!({}), &in_dev)), "gold is none of its namespaces");
+        assert!(!differ(&by_tier, &of(&json!({}), &in_dev)), "it does not apply to gold namespaces");
     }
 
     #[test]
-    fn a_policy_that_is_off_in_an_environment_disagrees_with_none_there() {
+    fn ignores_a_policy_that_is_off_in_the_environment() {
         let bound = json!({"resources": {"bounds": {"memory": {"max": "1Gi"}}}});
         let mut off = max(1, &json!({"environments": {"dev": {"enforcement": "off"}}}));
         json_patch::merge(&mut off, &bound);
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_may_disagree_in_one_environment_only() {
+    fn reports_policies_that_disagree_in_one_environment() {
         let prod = |max: i32| json!({"environments": {"prod": {"autoscaling": {"maxReplicas": max}}}});
         assert!(!beside(&[("a", prod(3)), ("b", prod(4))]).conflicts.is_empty());
         assert!(beside(&[("a", prod(3)), ("b", prod(3))]).conflicts.is_empty());
@@ -302,15 +304,15 @@ mod tests {
     }
 
     #[test]
-    fn a_default_out_of_the_bounds_of_another_policy_is_told() {
+    fn reports_a_default_outside_the_bounds_of_another_policy() {
         let default = json!({"resources": {"cpu": {"limits": {"memory": "2Gi"}}}});
         let bound = |more: Value| {
             let mut spec = json!({"resources": {"bounds": {"memory": {"max": "1Gi"}}}});
             json_patch::merge(&mut spec, &more);
             spec
         };
-        let meeting = beside(&[("a", default.clone()), ("b", bound(json!({})))]);
-        insta::assert_snapshot!(meeting.contradictions.into_iter().collect::<Vec<_>>().join("\n"), @"the default limit 2Gi of memory for class cpu, which policy a sets, is out of the bounds that policy b sets: what says nothing of it would be refused");
+        let found = beside(&[("a", default.clone()), ("b", bound(json!({})))]);
+        insta::assert_snapshot!(found.contradictions.into_iter().collect::<Vec<_>>().join("\n"), @"the default memory limit 2Gi for class cpu, set by policy a, is outside the bounds set by policy b: workloads without their own value would be refused");
         for milder in [
             json!({"enforcement": "warn"}),
             json!({"rules": {"resources-out-of-bounds": {"enforcement": "warn"}}}),

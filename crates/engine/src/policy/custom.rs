@@ -1,4 +1,4 @@
-//! Rules that a policy brings itself, as expressions in CEL.
+//! Custom rules of a policy, written as CEL expressions.
 
 use std::cell::{OnceCell, RefCell};
 use std::sync::{Arc, LazyLock};
@@ -15,7 +15,7 @@ use crate::workload::{Workload, completed};
 /// The most variables that a rule may have.
 const MAX_VARIABLES: usize = 32;
 
-/// A rule in CEL.
+/// A custom rule.
 #[derive(Clone, Debug)]
 pub struct CustomRule {
     id: String,
@@ -30,19 +30,19 @@ pub struct CustomRule {
 /// Why a custom rule cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CustomRuleError {
-    /// A built-in rule has its name.
-    #[error("there is a built-in rule of that name")]
+    /// A built-in rule has the same id.
+    #[error("a built-in rule has the same id")]
     BuiltIn,
-    /// A variable is no name, or is there twice.
-    #[error("variables: `{0}` is no name, or is there twice")]
+    /// The name of a variable is invalid or declared twice.
+    #[error("variables: `{0}` is not a valid name or is declared twice")]
     Name(String),
     /// There are too many variables.
-    #[error("variables: the most is {MAX_VARIABLES}")]
+    #[error("variables: at most {MAX_VARIABLES} are allowed")]
     TooMany,
-    /// Nothing says what is wrong.
-    #[error("it has neither message nor messageExpression")]
+    /// The rule has no message.
+    #[error("message or messageExpression is required")]
     NoMessage,
-    /// An expression makes no sense.
+    /// An expression is invalid.
     #[error("{field}: {source}")]
     Expression {
         /// Which.
@@ -53,10 +53,10 @@ pub enum CustomRuleError {
 }
 
 impl CustomRule {
-    /// Compiles a rule, within what all rules of its policy may cost together.
+    /// Compiles a rule, within a budget that all rules of its policy share.
     ///
     /// # Errors
-    /// Says which field makes no sense, and why.
+    /// Returns an error with the invalid field and the reason.
     pub fn compile(written: &api::CustomRule, builtin: &Builtin, budget: &Budget) -> Result<Self, CustomRuleError> {
         if builtin.rule(&written.id).is_some() {
             return Err(CustomRuleError::BuiltIn);
@@ -83,13 +83,13 @@ impl CustomRule {
         })
     }
 
-    /// Returns what is wrong, if anything is. It says nothing where the budget has been spent on the way.
-    fn judge(&self, mut variables: Variables, budget: &Budget) -> Option<String> {
+    /// Returns a message if the rule is violated. It returns `None` if the budget runs out on the way.
+    fn evaluate(&self, mut variables: Variables, budget: &Budget) -> Option<String> {
         let problems = share(&self.variables, &mut variables, budget);
         match self.expression.evaluate(&variables, budget) {
             Ok(Outcome::Bool(true)) => None,
             Ok(Outcome::Bool(false)) => Some(self.message(&variables, budget)),
-            Ok(_) => Some("the expression gives no bool".to_owned()),
+            Ok(_) => Some("the expression does not return a bool".to_owned()),
             Err(_) if budget.is_spent() => None,
             Err(problem) => {
                 let because = problems.first().map(|problem| format!(" ({problem})")).unwrap_or_default();
@@ -101,54 +101,54 @@ impl CustomRule {
     fn message(&self, variables: &Variables, budget: &Budget) -> String {
         let evaluated = self.message_expression.as_ref().map(|expression| expression.evaluate(variables, budget));
         match evaluated {
-            // An empty text says nothing, and neither does one of several lines in Kubernetes' own policies.
+            // Kubernetes' own policies ignore an empty message, and one of several lines; here, the lines are joined.
             Some(Ok(Outcome::String(text))) if !text.trim().is_empty() => text.lines().collect::<Vec<_>>().join(" "),
             _ => self.message.clone().unwrap_or_else(|| "the expression is false".to_owned()),
         }
     }
 }
 
-/// The budget was used up before a rule was evaluated.
+/// The budget ran out before a rule was evaluated.
 struct Spent;
 
-/// What the custom rules of all policies cost while one request is judged.
+/// The cost of evaluating the custom rules of all policies for one request.
 #[derive(Debug, Default)]
 pub struct Costs {
     budget: Budget,
-    /// How many steps each rule has taken, in the order in which they were evaluated.
+    /// The number of steps that each rule took, in the order of evaluation.
     of_rules: RefCell<Vec<(String, i64)>>,
 }
 
 impl Costs {
-    /// Evaluates a rule with what is left of the budget, and returns what is wrong, if anything is.
+    /// Evaluates a rule with the remaining budget, and returns a message if it is violated.
     fn charge(&self, rule: &CustomRule, variables: Variables) -> Result<Option<String>, Spent> {
         let before = self.budget.spent();
-        let found = rule.judge(variables, &self.budget);
+        let found = rule.evaluate(variables, &self.budget);
         self.of_rules.borrow_mut().push((rule.id.clone(), self.budget.spent() - before));
         if found.is_none() && self.budget.is_spent() { Err(Spent) } else { Ok(found) }
     }
 
-    /// Tells why rules were not evaluated: what may be spent, and which rule has spent most of it.
-    fn told(&self) -> String {
+    /// Returns why rules were not evaluated: the limit, and the rule that used most of it.
+    fn summary(&self) -> String {
         let of_rules = self.of_rules.borrow();
         let most = Budget::STEPS;
-        // The first of equals, so that the answer is always the same.
-        let dearest = of_rules.iter().reduce(|dearest, next| if next.1 > dearest.1 { next } else { dearest });
-        let dearest = dearest.map(|(rule, steps)| format!(", of which `{rule}` took {steps}")).unwrap_or_default();
-        format!("not evaluated: the custom rules used up the {most} steps that one request may take{dearest}")
+        // The first of several equal ones, so that the result is deterministic.
+        let costliest = of_rules.iter().reduce(|costliest, next| if next.1 > costliest.1 { next } else { costliest });
+        let costliest = costliest.map(|(rule, steps)| format!(", of which `{rule}` took {steps}")).unwrap_or_default();
+        format!("not evaluated: the custom rules used up the {most} steps allowed for one request{costliest}")
     }
 }
 
-/// What custom rules read of one state of a workload: they share what it costs.
+/// The input of custom rules for one state of a workload, with the cost that they share.
 #[derive(Debug)]
 pub struct Expressions<'a> {
     costs: &'a Costs,
-    /// What they are given, in the form in which they read it: made once, and only where there are custom rules.
+    /// The variables that they read: created once, and only if there are custom rules.
     given: OnceCell<Variables>,
 }
 
 impl<'a> Expressions<'a> {
-    /// Evaluates at these costs.
+    /// Creates an empty input that adds to these costs.
     #[must_use]
     pub fn new(costs: &'a Costs) -> Self {
         Self { costs, given: OnceCell::new() }
@@ -166,7 +166,7 @@ impl<'a> Expressions<'a> {
     }
 }
 
-/// Compiles variables in their order, and gives the samples what they come to.
+/// Compiles variables in order, and adds their values to the samples.
 fn compiled(
     written: &[api::CustomVariable],
     samples: &mut [Variables],
@@ -193,8 +193,8 @@ fn compiled(
     Ok(variables)
 }
 
-/// Evaluates variables and adds them to what expressions are given. Returns why some give nothing: that matters only where
-/// they are used.
+/// Evaluates variables and adds them to those that expressions can use. Returns the errors; they matter only if the
+/// variable is used.
 fn share(variables: &[(String, Expression)], given: &mut Variables, budget: &Budget) -> Vec<String> {
     let mut problems = Vec::new();
     for (name, expression) in variables {
@@ -221,15 +221,15 @@ impl Rule for CustomRule {
         match costs.charge(self, with_params(variables, &self.params)) {
             Ok(None) => Vec::new(),
             Ok(Some(found)) => vec![finding.found(found).expected(format!("`{}`", self.expression))],
-            Err(Spent) => vec![finding.found(costs.told()).expected(CHEAPER).not_evaluated()],
+            Err(Spent) => vec![finding.found(costs.summary()).expected(CHEAPER).not_evaluated()],
         }
     }
 }
 
-/// What to do about rules that cost too much.
+/// How to fix rules that cost too much.
 const CHEAPER: &str = "custom rules that take fewer steps (fewer nested loops), or shorter lists in the workload";
 
-/// What expressions are told of a request.
+/// The variables of a request that expressions can use.
 struct Asked {
     object: Value,
     old_object: Value,
@@ -250,7 +250,7 @@ fn asked(context: &Context) -> Asked {
     }
 }
 
-/// Returns a workload as the API server sends it: much is there although nothing was said of it, which a file does not have.
+/// Returns a workload as the API server sends it, with default values that a file does not have.
 fn as_sent(workload: &Workload) -> Value {
     completed(workload.to_json())
 }
@@ -281,8 +281,8 @@ fn with_params(mut variables: Variables, params: &Value) -> Variables {
     variables
 }
 
-/// Workloads that expressions are tried on before they are used: one that has much of what there can be, one that has
-/// little. A field whose type varies (a port by number or name) is left out.
+/// Sample workloads that expressions are tried on when they are compiled: one with many fields, one with few. Fields of
+/// varying type (a port by number or name) are left out.
 static SAMPLES: LazyLock<[Asked; 2]> = LazyLock::new(|| {
     let container = json!({
         "name": "server", "image": "registry.example.com/server:1", "command": ["serve"], "args": ["--port", "8080"],
@@ -338,7 +338,7 @@ mod tests {
         CustomRule::compile(&serde_json::from_value(written.clone()).unwrap(), &BUILTIN, &Budget::default())
     }
 
-    /// What is said of a Deployment with one container under custom rules.
+    /// Returns the violations of custom rules by a Deployment with one container.
     fn refused(rules: &Value, more: &Value) -> Vec<String> {
         let mut spec = json!({"customRules": rules, "resources": {"cpu": {"limits": {"memory": "1Gi"}}}});
         json_patch::merge(&mut spec, more);
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_says_what_is_wrong() {
+    fn reports_the_message_of_a_rule() {
         let team = json!({"id": "missing-team-label", "expression": "has(object.metadata.labels.team)",
             "message": "every model server names its team", "field": "metadata.labels.team"});
         insta::assert_snapshot!(refused(&json!([team]), &json!({})).join("\n"), @"missing-team-label: metadata.labels.team: every model server names its team; expected `has(object.metadata.labels.team)`");
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_sees_what_was_injected_and_all_the_variables() {
+    fn exposes_the_injected_workload_and_all_variables() {
         let rules = json!([{"id": "all", "message": "no",
             "variables": [
                 {"name": "first", "expression": "object.spec.template.spec.containers[0]"},
@@ -379,37 +379,37 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_made_and_what_cannot_be_evaluated_is_told() {
+    fn builds_messages_and_reports_evaluation_errors() {
         let rules = json!([
             {"id": "made", "expression": "object.metadata.name == 'other'",
                 "messageExpression": "'%s is not other'.format([object.metadata.name])"},
-            {"id": "failing", "expression": "object.metadata.annotations.team == 'a'", "message": "not told"},
+            {"id": "failing", "expression": "object.metadata.annotations.team == 'a'", "message": "unused"},
             {"id": "of-a-variable", "variables": [{"name": "team", "expression": "object.metadata.annotations.team"}],
-                "expression": "variables.team == 'a'", "message": "not told"},
-            {"id": "without", "expression": "object.metadata.name == 'other'", "message": "told instead",
+                "expression": "variables.team == 'a'", "message": "unused"},
+            {"id": "without", "expression": "object.metadata.name == 'other'", "message": "fallback",
                 "messageExpression": "object.metadata.annotations.team"}
         ]);
         insta::assert_snapshot!(refused(&rules, &json!({})).join("\n"), @"
         made: spec: api is not other; expected `object.metadata.name == 'other'`
-        failing: spec: the expression cannot be evaluated: there is no `annotations`; expected `object.metadata.annotations.team == 'a'`
-        of-a-variable: spec: the expression cannot be evaluated: there is no `team` (variables.team: there is no `annotations`); expected `variables.team == 'a'`
-        without: spec: told instead; expected `object.metadata.name == 'other'`
+        failing: spec: the expression cannot be evaluated: `annotations` not found; expected `object.metadata.annotations.team == 'a'`
+        of-a-variable: spec: the expression cannot be evaluated: `team` not found (variables.team: `annotations` not found); expected `variables.team == 'a'`
+        without: spec: fallback; expected `object.metadata.name == 'other'`
         ");
     }
 
-    /// Rules that are true of few arguments, whatever those are, at a cost that grows with their number.
+    /// Rules that are always true, at a cost that grows with the number of arguments.
     fn costly(rules: usize) -> Value {
         let expression = "variables.args.all(a, variables.args.all(b, variables.args.all(c, a + b + c != '')))";
         let args = "object.spec.template.spec.containers[0].args";
         let of = |rule: usize| {
-            json!({"id": format!("costly-{rule}"), "message": "not told", "expression": expression,
+            json!({"id": format!("costly-{rule}"), "message": "unused", "expression": expression,
                 "variables": [{"name": "args", "expression": args}]})
         };
         (0..rules).map(of).collect()
     }
 
-    /// What is said of a Deployment with so many arguments, and perhaps without a team, that had so many before.
-    fn judged(rules: &Value, (args, team): (usize, bool), before: Option<(usize, bool)>) -> Verdict {
+    /// Evaluates a Deployment with so many arguments, and optionally a team, that had `before` as its state.
+    fn evaluated(rules: &Value, (args, team): (usize, bool), before: Option<(usize, bool)>) -> Verdict {
         let off = json!({"enforcement": "off"});
         let object = |(args, team): (usize, bool)| {
             let args: Vec<String> = (0..args).map(|arg| format!("--a{arg}")).collect();
@@ -428,37 +428,45 @@ mod tests {
     }
 
     #[test]
-    fn all_rules_of_a_request_share_what_they_may_cost() {
-        let verdict = judged(&costly(60), (30, true), None);
+    fn rules_share_the_budget_of_a_request() {
+        let verdict = evaluated(&costly(60), (30, true), None);
         let (refused, warned) = (verdict.violations, verdict.warned);
         let not_evaluated = |found: &Violation| found.finding.found.starts_with("not evaluated: ");
         assert!(refused.iter().chain(&warned).all(not_evaluated));
         assert!((30..59).contains(&refused.len()), "{} of 60 were not evaluated", refused.len());
         assert_eq!(warned.iter().map(|found| &*found.rule).collect::<Vec<_>>(), ["costly-29"], "as strict as the rule");
         let Finding { found, expected, .. } = &refused[0].finding;
-        let told = "not evaluated: the custom rules used up the 5000000 steps that one request may take, of which `costly-0` took ";
-        assert!(found.starts_with(told), "{found}");
+        let prefix = "not evaluated: the custom rules used up the 5000000 steps allowed for one request, of which \
+                      `costly-0` took ";
+        assert!(found.starts_with(prefix), "{found}");
         assert_eq!(expected, CHEAPER);
     }
 
     #[test]
-    fn what_was_not_evaluated_is_not_taken_for_what_was_so_before() {
+    fn refuses_rules_that_were_not_evaluated_on_update() {
         let team = json!({"id": "team", "expression": "has(object.metadata.labels.team)", "message": "no team"});
         let mut rules = costly(30);
         rules.as_array_mut().unwrap().push(team);
         let refused = |new: (usize, bool), old: (usize, bool)| {
-            let violations = judged(&rules, new, Some(old)).violations;
+            let violations = evaluated(&rules, new, Some(old)).violations;
             violations.into_iter().map(|found| found.rule).collect::<Vec<_>>()
         };
         assert_eq!(refused((2, false), (2, true)), ["team"]);
-        assert_eq!(refused((2, false), (2, false)), [""; 0], "it was so before");
-        assert_eq!(refused((2, false), (30, false)), [""; 0], "only what was found is looked at again");
-        let unjudged = refused((30, false), (30, false));
-        assert!(unjudged.contains(&"team".to_owned()) && unjudged.contains(&"costly-28".to_owned()), "{unjudged:?}");
+        assert_eq!(refused((2, false), (2, false)), [""; 0], "it was violated before");
+        assert_eq!(
+            refused((2, false), (30, false)),
+            [""; 0],
+            "only rules with findings are evaluated on the old state"
+        );
+        let not_evaluated = refused((30, false), (30, false));
+        assert!(
+            not_evaluated.contains(&"team".to_owned()) && not_evaluated.contains(&"costly-28".to_owned()),
+            "{not_evaluated:?}"
+        );
     }
 
     #[test]
-    fn all_rules_of_a_policy_share_what_compiling_them_may_cost() {
+    fn rules_share_the_budget_of_compiling_a_policy() {
         let list = format!("[{}]", (0..30).map(|item| item.to_string()).collect::<Vec<_>>().join(","));
         let expression = format!("{list}.all(a, {list}.all(b, {list}.all(c, a + b + c >= 0)))");
         let rule = |id: usize| json!({"id": format!("r{id}"), "expression": expression, "message": "m"});
@@ -468,45 +476,45 @@ mod tests {
             crate::policy::Policy::compile(&policy, &BUILTIN).map(drop).map_err(|error| error.to_string())
         };
         assert_eq!(compiled(1), Ok(()));
-        let told = compiled(100).unwrap_err();
+        let error = compiled(100).unwrap_err();
         let problem =
-            "the policy's expressions take more than 5000000 steps together to read, and to try on a small workload";
-        assert!(told.ends_with(problem), "{told}");
+            "the policy's expressions together take more than 5000000 steps to parse and to try on a small workload";
+        assert!(error.ends_with(problem), "{error}");
     }
 
     #[test]
-    fn what_makes_no_sense_is_told_with_its_place() {
-        let told = |more: Value| {
+    fn errors_name_the_field() {
+        let error = |more: Value| {
             let mut written = json!({"id": "a-rule", "expression": "true", "message": "m"});
             json_patch::merge(&mut written, &more);
             rule(&written).map(drop).unwrap_err().to_string()
         };
         let variable = |name: &str, expression: &str| json!({"variables": [{"name": name, "expression": expression}]});
         let problems = [
-            told(json!({"id": "floating-tag"})),
-            told(json!({"message": null})),
-            told(json!({"expression": "object.metadata.name"})),
-            told(json!({"expression": "objects.metadata.name == 'a'"})),
-            told(json!({"expression": "variables.a == 1 +"})),
-            told(json!({"expression": "object.spec.replicas > '1'"})),
-            told(json!({"messageExpression": "object.spec.replicas"})),
-            told(variable("a-b", "1")),
-            told(variable("a", "variable.b")),
-            told(variable("a", "variables.a + 1")),
-            told(json!({"expression": "variables.team == 'a'"})),
+            error(json!({"id": "floating-tag"})),
+            error(json!({"message": null})),
+            error(json!({"expression": "object.metadata.name"})),
+            error(json!({"expression": "objects.metadata.name == 'a'"})),
+            error(json!({"expression": "variables.a == 1 +"})),
+            error(json!({"expression": "object.spec.replicas > '1'"})),
+            error(json!({"messageExpression": "object.spec.replicas"})),
+            error(variable("a-b", "1")),
+            error(variable("a", "variable.b")),
+            error(variable("a", "variables.a + 1")),
+            error(json!({"expression": "variables.team == 'a'"})),
         ];
         insta::assert_snapshot!(problems.join("\n"), @"
-        there is a built-in rule of that name
-        it has neither message nor messageExpression
-        expression: it gives a string, not a bool
-        expression: there is no variable `objects`; the variables are object, oldObject, request, namespaceObject, params, variables
-        expression: it cannot be read: Syntax error: mismatched input '<EOF>', at line 1 column 19
-        expression: its types do not go together: an operator or function does not go with what it is given
-        messageExpression: it gives an int, not a string
-        variables: `a-b` is no name, or is there twice
-        variables.a: there is no variable `variable`; the variables are object, oldObject, request, namespaceObject, params, variables
-        variables.a: there is no variable `variables.a`; a variable is declared before it is used
-        expression: there is no variable `variables.team`; a variable is declared before it is used
+        a built-in rule has the same id
+        message or messageExpression is required
+        expression: must return a bool, not a string
+        expression: unknown variable `objects`; the variables are object, oldObject, request, namespaceObject, params, variables
+        expression: cannot be parsed: Syntax error: mismatched input '<EOF>', at line 1 column 19
+        expression: type error: no matching overload of an operator or function
+        messageExpression: must return a string, not an int
+        variables: `a-b` is not a valid name or is declared twice
+        variables.a: unknown variable `variable`; the variables are object, oldObject, request, namespaceObject, params, variables
+        variables.a: unknown variable `variables.a`; variables must be declared before they are used
+        expression: unknown variable `variables.team`; variables must be declared before they are used
         ");
         assert!(rule(&json!({"id": "a", "expression": "true", "message": "m"})).is_ok());
     }

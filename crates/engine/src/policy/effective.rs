@@ -1,4 +1,4 @@
-//! The policies that a workload is under, as one.
+//! The merged policies of a workload.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -10,30 +10,30 @@ use super::{ExceptionLimits, Parsed, Policy, PolicyRef, Rule, Variant};
 use crate::api::{Bound, Enforcement};
 use crate::runtimes::Runtimes;
 
-/// One policy, as it is in one environment.
+/// A policy and the variant of it that applies.
 #[derive(Clone, Debug)]
 pub struct Selected {
     /// Its name and generation.
     pub policy: PolicyRef,
-    /// The environment that is laid over it; none where it says nothing of the workload's.
+    /// The environment whose settings overlay it, or `None` if it does not list the workload's environment.
     pub environment: Option<String>,
-    /// How strict it is there.
+    /// Its enforcement in that environment.
     pub enforcement: Enforcement,
 }
 
-/// A rule as strict as the policies make it, with the parameters that they give it.
+/// A rule with the enforcement and parameters that the policies set.
 #[derive(Clone)]
 pub struct ActiveRule {
     /// The rule.
     pub rule: Arc<dyn Rule>,
-    /// How strict it is.
+    /// Its enforcement.
     pub enforcement: Enforcement,
-    /// The policy that is strictest about it.
+    /// The policy with the strictest enforcement of it.
     pub policy: Arc<str>,
 }
 
-/// The policies that are for one workload, as one. A setting comes from the policy with the highest priority that has it,
-/// then from the first by name; the rules of all apply, the strictest enforcement wins.
+/// The merged policies of one workload. A setting comes from the policy with the highest priority that has it, then
+/// from the first by name. The rules of all policies apply, with the strictest enforcement.
 pub struct Effective {
     selected: Vec<Selected>,
     merged: Merged,
@@ -42,13 +42,13 @@ pub struct Effective {
     bounds: Vec<(Arc<str>, BTreeMap<String, Bound>)>,
     rules: Vec<ActiveRule>,
     exceptions: ExceptionLimits,
-    /// None where only those count that come with Tidegate.
+    /// `None` if there are only the built-in runtimes.
     runtimes: Option<Runtimes>,
     has_custom_rules: bool,
 }
 
 impl Effective {
-    /// Makes one of policies, in the order of their precedence, each with its variant for the environment.
+    /// Merges policies, given in order of precedence, each with its variant for the environment.
     pub(super) fn merge(policies: &[(&Policy, &Variant)]) -> Self {
         let layers = policies.iter().filter(|(_, variant)| variant.enforcement >= Enforcement::Warn);
         let merged = Merged::of(layers.map(|(policy, variant)| Layer {
@@ -58,7 +58,7 @@ impl Effective {
         }));
         let sections = policies.first().map_or(&[][..], |(policy, _)| policy.builtin.sections);
         let (settings, problems) = Settings::read(&merged, sections);
-        let problems = problems.iter().map(|problem| format!("the policies together make no sense: {problem}"));
+        let problems = problems.iter().map(|problem| format!("the combined policies are invalid: {problem}"));
         let mut effective = Self {
             selected: policies.iter().map(|(policy, variant)| selected(policy, variant)).collect(),
             contradictions: problems.collect(),
@@ -78,7 +78,8 @@ impl Effective {
         effective
     }
 
-    /// Tells of defaults that a bound refuses: whoever says nothing would be refused for what was injected.
+    /// Returns a message for each default outside a bound: workloads without their own value would be refused for the
+    /// injected one.
     fn defaults_out_of_bounds(&self) -> Vec<String> {
         let refuses = |policy: &str| {
             let refusing = self.rules.iter().filter(|active| active.enforcement == Enforcement::Enforce);
@@ -91,18 +92,18 @@ impl Effective {
                 given.into_iter().filter_map(move |(of, given)| Some((class, resource, of, given?)))
             })
         });
-        let told = defaults.flat_map(|(class, resource, of, (default, from))| {
-            let broken = self.bounds(resource).filter(|(bound, policy)| !bound.allows(default) && refuses(policy));
-            broken.map(move |(_, of_policy)| {
+        let messages = defaults.flat_map(|(class, resource, of, (default, from))| {
+            let violated = self.bounds(resource).filter(|(bound, policy)| !bound.allows(default) && refuses(policy));
+            violated.map(move |(_, of_policy)| {
                 format!(
-                    "the default {of} {default} of {resource} for class {}, which policy {} sets, is out of the bounds \
-                     that policy {of_policy} sets: what says nothing of it would be refused",
+                    "the default {resource} {of} {default} for class {}, set by policy {}, is outside the bounds set \
+                     by policy {of_policy}: workloads without their own value would be refused",
                     class.name(),
                     from.name
                 )
             })
         });
-        told.collect()
+        messages.collect()
     }
 
     /// Returns the policies.
@@ -117,31 +118,31 @@ impl Effective {
         self.selected.iter().map(|selected| selected.policy.name.to_string()).collect()
     }
 
-    /// Returns all settings, with where each comes from.
+    /// Returns all settings with their sources.
     #[must_use]
     pub fn merged(&self) -> &Merged {
         &self.merged
     }
 
-    /// Returns the settings about which policies of one priority disagree.
+    /// Returns the settings on which policies of the same priority disagree.
     #[must_use]
     pub fn conflicts(&self) -> &[Conflict] {
         self.merged.conflicts()
     }
 
-    /// Returns what makes no sense of the policies together, a sentence each.
+    /// Returns a message for each invalid combination of settings.
     #[must_use]
     pub fn contradictions(&self) -> &[String] {
         &self.contradictions
     }
 
-    /// Returns conflicts and contradictions, a sentence each.
+    /// Returns the messages of all conflicts and contradictions.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         self.conflicts().iter().map(Conflict::to_string).chain(self.contradictions.iter().cloned()).collect()
     }
 
-    /// Tells whether anything is injected: a policy in audit changes nothing.
+    /// Returns whether anything is injected. A policy in `audit` changes nothing.
     #[must_use]
     pub fn injects(&self) -> bool {
         self.selected.iter().any(|selected| selected.enforcement >= Enforcement::Warn)
@@ -152,13 +153,13 @@ impl Effective {
         self.settings.resources.iter().map(|(class, defaults)| (*class, defaults))
     }
 
-    /// Returns how probes are injected, with the policy that says so.
+    /// Returns how probes are injected, with the policy that sets this.
     #[must_use]
     pub fn probes(&self) -> Option<(&ProbeSettings, &PolicyRef)> {
         self.settings.probes.as_ref().map(|(settings, policy)| (settings, policy))
     }
 
-    /// Returns what else is injected into pods, with the policy that says so.
+    /// Returns what else is injected into pods, with the policy that sets this.
     #[must_use]
     pub fn pod(&self) -> Option<(&PodSettings, &PolicyRef)> {
         self.settings.pod.as_ref().map(|(settings, policy)| (settings, policy))
@@ -170,31 +171,31 @@ impl Effective {
         self.runtimes.as_ref().unwrap_or_else(|| Runtimes::shipped())
     }
 
-    /// Returns a part of the policies that is read by what it is for; none where they say nothing of it.
+    /// Returns a parsed section of the policies, or `None` if no policy has it.
     #[must_use]
     pub fn section<T: Any>(&self) -> Option<&T> {
         self.settings.sections.iter().find_map(Parsed::get)
     }
 
-    /// Returns the bounds that hold for a resource, with the names of the policies that set them.
+    /// Returns the bounds of a resource, with the names of the policies that set them.
     pub fn bounds<'s>(&'s self, resource: &'s str) -> impl Iterator<Item = (&'s Bound, &'s str)> + 's {
         self.bounds.iter().filter_map(move |(policy, bounds)| Some((bounds.get(resource)?, &**policy)))
     }
 
-    /// Returns every bound with the policy that sets it and the resource that it is for.
+    /// Returns every bound with its policy and resource.
     pub fn all_bounds(&self) -> impl Iterator<Item = (&str, &str, &Bound)> {
         self.bounds.iter().flat_map(|(policy, bounds)| {
             bounds.iter().map(move |(resource, bound)| (&**policy, resource.as_str(), bound))
         })
     }
 
-    /// Returns what exceptions may do: all that every policy lets them.
+    /// Returns the limits on exceptions: those of all policies combined.
     #[must_use]
     pub fn exceptions(&self) -> &ExceptionLimits {
         &self.exceptions
     }
 
-    /// Tells whether rules that policies bring themselves apply: to judge by them may take long.
+    /// Returns whether custom rules apply. Evaluating them may take long.
     #[must_use]
     pub fn has_custom_rules(&self) -> bool {
         self.has_custom_rules
@@ -207,7 +208,7 @@ impl Effective {
     }
 }
 
-/// The rule that holds workloads to the bounds.
+/// The rule that enforces the bounds.
 const OUT_OF_BOUNDS: &str = "resources-out-of-bounds";
 
 fn limits(policies: &[(&Policy, &Variant)]) -> ExceptionLimits {
@@ -226,8 +227,8 @@ fn selected(policy: &Policy, variant: &Variant) -> Selected {
     }
 }
 
-/// Returns the rules that apply: each once, as strict as the strictest policy about it; but for each policy that
-/// gives it parameters with those, as strict as that policy; then each policy's own.
+/// Returns the rules that apply. Each built-in rule appears once, with the strictest enforcement, and once more for
+/// each policy that sets parameters, with the enforcement of that policy. The custom rules follow.
 fn active(policies: &[(&Policy, &Variant)]) -> Vec<ActiveRule> {
     let mut active = Vec::new();
     let builtin = policies.first().map_or(&[][..], |(policy, _)| policy.builtin.rules);
@@ -235,7 +236,7 @@ fn active(policies: &[(&Policy, &Variant)]) -> Vec<ActiveRule> {
         let of = |(policy, variant): &(&Policy, &Variant)| {
             (variant.enforcement_of(*rule), Arc::clone(&policy.reference.name))
         };
-        // The first of equals, so that the answer does not depend on how many agree.
+        // The first of several equal ones, so that the result does not depend on how many agree.
         let plainly = policies.iter().filter(|(_, variant)| !variant.configured.contains_key(rule.id()));
         let strictest = plainly.map(of).reduce(|best, next| if next.0 > best.0 { next } else { best });
         let plain = strictest.map(|(enforcement, policy)| ActiveRule { rule: Arc::new(*rule), enforcement, policy });
@@ -256,7 +257,7 @@ fn active(policies: &[(&Policy, &Variant)]) -> Vec<ActiveRule> {
     active.retain(|active| active.enforcement > Enforcement::Off);
     active
 }
-/// Returns the runtimes of policies before those that come with Tidegate.
+/// Returns the runtimes of the policies, followed by the built-in ones.
 fn runtimes(policies: &[(&Policy, &Variant)]) -> Option<Runtimes> {
     let own: Vec<_> = policies.iter().flat_map(|(policy, _)| policy.runtimes.iter().cloned()).collect();
     (!own.is_empty()).then(|| Runtimes::with(own))

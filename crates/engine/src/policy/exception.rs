@@ -1,4 +1,4 @@
-//! Exceptions: who may break which rules, and until when.
+//! Exceptions: which workloads may violate which rules, and until when.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +10,14 @@ use super::{Builtin, text_map};
 use crate::api::ServingException;
 use crate::workload::Workload;
 
-/// An exception that is ready to be asked.
+/// A compiled exception.
 #[derive(Debug)]
 pub struct Exception {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Why it was made.
+    /// Why it exists.
     pub reason: String,
     names: BTreeSet<String>,
     selector: Option<Selector>,
@@ -26,40 +26,40 @@ pub struct Exception {
     expires: Timestamp,
 }
 
-/// Why an exception cannot be put in force.
+/// Why an exception is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ExceptionError {
     /// It has no name or no namespace.
     #[error("the exception has no metadata.name or no metadata.namespace")]
     Unnamed,
-    /// It is for nobody.
-    #[error("spec.workloads: an exception names workloads, or selects them by label")]
-    ForNobody,
-    /// Its selector does not make sense.
-    #[error("spec.workloads.selector is no label selector")]
+    /// It selects no workloads.
+    #[error("spec.workloads: names or selector is required")]
+    NoWorkloads,
+    /// Its selector is invalid.
+    #[error("spec.workloads.selector: invalid label selector")]
     Selector(#[source] ParseExpressionError),
 }
 
-/// What the policies of a workload let exceptions do.
+/// The limits that the policies of a workload set for exceptions.
 #[derive(Clone, Debug, Default)]
 pub struct ExceptionLimits {
-    /// The rules that are never excepted, each with the policy that says so.
+    /// The rules that allow no exceptions, each with the policy that sets this.
     pub(super) never: BTreeMap<String, String>,
-    /// The longest that an exception counts from when it was made.
+    /// The maximum lifetime of an exception, counted from its creation.
     pub(super) longest: Option<SignedDuration>,
 }
 
 impl Exception {
-    /// Compiles an exception. A rule that there is not is left to itself: it may be one of a policy's own.
+    /// Compiles an exception. Unknown rules are accepted, since they may be custom rules of a policy.
     ///
     /// # Errors
-    /// Says which field does not make sense.
+    /// Returns an error with the invalid field.
     pub fn compile(written: &ServingException) -> Result<Self, ExceptionError> {
         let (metadata, spec) = (&written.metadata, &written.spec);
         let named = metadata.namespace.clone().zip(metadata.name.clone());
         let (namespace, name) = named.ok_or(ExceptionError::Unnamed)?;
         if spec.workloads.names.is_empty() && spec.workloads.selector.is_none() {
-            return Err(ExceptionError::ForNobody);
+            return Err(ExceptionError::NoWorkloads);
         }
         let selector = spec.workloads.selector.clone().map(label_selector).transpose();
         Ok(Self {
@@ -74,7 +74,7 @@ impl Exception {
         })
     }
 
-    /// Tells whether the exception is for a workload of its namespace.
+    /// Returns whether the exception applies to a workload of its namespace.
     #[must_use]
     pub fn is_for(&self, workload: &Workload) -> bool {
         let labels = || workload.labels().map(text_map).unwrap_or_default();
@@ -82,13 +82,13 @@ impl Exception {
             || self.selector.as_ref().is_some_and(|selector| selector.matches(&labels()))
     }
 
-    /// Tells whether the exception excuses violations of a rule at a time.
+    /// Returns whether the exception exempts a workload from a rule at a given time.
     #[must_use]
-    pub fn excuses(&self, rule: &str, now: Timestamp, limits: &ExceptionLimits) -> bool {
+    pub fn exempts(&self, rule: &str, now: Timestamp, limits: &ExceptionLimits) -> bool {
         self.rules.contains(rule) && !limits.never.contains_key(rule) && now < self.until(limits)
     }
 
-    /// Returns when the exception counts no more.
+    /// Returns when the exception ends.
     #[must_use]
     pub fn until(&self, limits: &ExceptionLimits) -> Timestamp {
         let longest = self.created.zip(limits.longest).and_then(|(created, longest)| created.checked_add(longest).ok());
@@ -100,12 +100,12 @@ impl Exception {
         self.rules.iter().map(String::as_str)
     }
 
-    /// Returns the rules that it names and that are not built in.
+    /// Returns the rules that it names that are not built in.
     pub fn unknown_rules<'e>(&'e self, builtin: &'e Builtin) -> impl Iterator<Item = &'e str> {
         self.rules().filter(|id| builtin.rule(id).is_none())
     }
 
-    /// Returns when the exception expires by itself.
+    /// Returns when the exception expires, regardless of any limits.
     #[must_use]
     pub fn expires(&self) -> Timestamp {
         self.expires

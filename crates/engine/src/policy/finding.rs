@@ -1,33 +1,34 @@
-//! What a rule finds.
+//! The findings of rules.
 
 use json_patch::jsonptr::PointerBuf;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::kind;
 use crate::workload::{Container, Workload, items};
 
-/// One place where a workload gets something wrong, with what to write instead.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// One violation in a workload, with how to fix it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Finding {
-    /// The field, as a person would write it: `spec.template.spec.containers[0].image`.
+    /// The path of the field, such as `spec.template.spec.containers[0].image`.
     pub place: String,
-    /// The container that it is about; empty where it is about the workload.
+    /// The container with the violation; empty if it is in the workload itself.
     pub container: String,
-    /// The field within the container, whatever place that has in a list.
+    /// The field within the container, independent of the container's index.
     pub field: String,
-    /// What is there.
+    /// What was found.
     pub found: String,
-    /// What should be.
+    /// What was expected.
     pub expected: String,
     /// YAML to paste at `place` or above it.
     pub fix: String,
-    /// Whether the rule could not be evaluated: then nothing tells whether it was so before an update.
+    /// Whether the rule could not be evaluated. It is then unknown whether it was violated before an update.
     pub not_evaluated: bool,
 }
 
 impl Finding {
-    /// Returns the place in an object as a JSON pointer. What is missing there is pointed at all the same, so far as there is
-    /// something that it would be in.
+    /// Returns the place in an object as a JSON pointer. A missing field has a pointer too.
     ///
     /// <https://www.rfc-editor.org/rfc/rfc6901>
     #[must_use]
@@ -59,7 +60,7 @@ impl Finding {
         Self { place, container: name, field: field.to_owned(), ..Self::default() }
     }
 
-    /// Starts a finding about an item of a container's list, by its name: what is injected moves the others.
+    /// Starts a finding about an item of a container's list, by name: injection changes the indexes.
     pub(crate) fn of_item(container: &Container, list: &str, name: &str) -> Self {
         Self::in_container(container, &format!("{list}[{name}]"))
     }
@@ -75,7 +76,7 @@ impl Finding {
         Self::in_pod(workload, &format!("volumes[{name}].{field}"))
     }
 
-    /// Starts a finding about a field of an object beside the workload, such as `HorizontalPodAutoscaler/api`.
+    /// Starts a finding about a field of another object, such as `HorizontalPodAutoscaler/api`.
     pub(crate) fn beside(object: &str, field: &str) -> Self {
         Self::at(format!("{object} {field}"))
     }
@@ -97,7 +98,7 @@ impl Finding {
     }
 }
 
-/// Takes the first step of a place, which is a field or, in brackets, an item by its place, name or key; returns what is left.
+/// Splits off the first step of a path: a field or, in brackets, an item by index, name or key. Returns the rest.
 fn step<'p>(at: &Value, place: &'p str) -> (String, &'p str) {
     let place = place.strip_prefix('.').unwrap_or(place);
     if let Some((inside, next)) = place.strip_prefix('[').and_then(|place| place.split_once(']')) {
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_pointed_at() {
+    fn converts_places_to_json_pointers() {
         let container = json!({"name": "api", "env": [{"name": "A"}, {"name": "B.C"}],
             "resources": {"limits": {"nvidia.com/gpu": 1}}});
         let object = json!({"metadata": {"annotations": {"tidegate.dev/runtime": "vllm"}},

@@ -1,5 +1,5 @@
-//! The settings of several policies as one: each comes from the policy with the highest priority that has it, then from
-//! the first by name.
+//! Merges the settings of several policies. Each setting comes from the policy with the highest priority that has it,
+//! then from the first by name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::PolicyRef;
 use crate::quantity::fields::Fields;
 
-/// What one policy says, on its way into the whole.
+/// The settings of one policy, to be merged.
 #[derive(Clone, Copy)]
 pub(super) struct Layer<'p> {
     pub(super) policy: &'p PolicyRef,
@@ -17,7 +17,7 @@ pub(super) struct Layer<'p> {
     pub(super) settings: &'p Value,
 }
 
-/// The settings of several policies as one.
+/// The merged settings of several policies.
 #[derive(Clone, Debug, Default)]
 pub struct Merged {
     values: Value,
@@ -25,33 +25,33 @@ pub struct Merged {
     conflicts: Vec<Conflict>,
 }
 
-/// Two policies of one priority that say different things of one field.
+/// Two policies of the same priority that set a field differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The field, such as `autoscaling.maxReplicas`.
     pub field: String,
     /// The priority of both.
     pub priority: i32,
-    /// The policy whose value is used, for it comes first by name, and the value.
+    /// The policy that comes first by name, and its value, which is used.
     pub used: (PolicyRef, Value),
     /// The other policy and its value.
     pub other: (PolicyRef, Value),
 }
 
-/// Objects that are taken or left as one: their fields mean nothing alone.
+/// Objects that are not merged field by field.
 const WHOLE: [&str; 2] = ["autoscaling.behavior", "database.env"];
 
 impl Merged {
-    /// Merges layers, those that come first before the others.
+    /// Merges layers in order of precedence.
     pub(super) fn of<'p>(layers: impl IntoIterator<Item = Layer<'p>>) -> Self {
         let mut merged = Self { values: Value::Object(Map::new()), ..Self::default() };
         for layer in layers {
-            merged.lay(layer, &mut Vec::new(), layer.settings);
+            merged.add(layer, &mut Vec::new(), layer.settings);
         }
         merged
     }
 
-    fn lay(&mut self, layer: Layer, path: &mut Vec<String>, value: &Value) {
+    fn add(&mut self, layer: Layer, path: &mut Vec<String>, value: &Value) {
         let fields = value.as_object().filter(|_| !WHOLE.contains(&path.join(".").as_str()));
         let set = self.sources.get(path).cloned();
         if set.is_none() {
@@ -62,7 +62,7 @@ impl Merged {
         if let Some(fields) = fields {
             for (name, value) in fields {
                 path.push(name.clone());
-                self.lay(layer, path, value);
+                self.add(layer, path, value);
                 path.pop();
             }
         } else if let Some((first, priority)) = set {
@@ -87,14 +87,14 @@ impl Merged {
         &self.values
     }
 
-    /// Returns the policy that a setting comes from; for an object, the first that has any of it.
+    /// Returns the policy that a setting comes from; for an object, the first policy that has it.
     #[must_use]
     pub fn source(&self, path: &[&str]) -> Option<&PolicyRef> {
         let path: Vec<String> = path.iter().map(|&field| field.to_owned()).collect();
         self.sources.get(&path).map(|(policy, _)| policy)
     }
 
-    /// Returns each setting that is no object by itself, with its field and the policy that it comes from.
+    /// Returns each setting that is not merged field by field, with its field and the policy that it comes from.
     pub fn settings(&self) -> impl Iterator<Item = (String, &Value, &PolicyRef)> {
         self.sources.iter().filter_map(|(path, (policy, _))| {
             let value = path.iter().fold(&self.values, |place, field| &place[field]);
@@ -103,7 +103,7 @@ impl Merged {
         })
     }
 
-    /// Returns the fields about which policies of one priority disagree.
+    /// Returns the fields on which policies of the same priority disagree.
     #[must_use]
     pub fn conflicts(&self) -> &[Conflict] {
         &self.conflicts
@@ -116,8 +116,8 @@ impl fmt::Display for Conflict {
         let (used, other) = (&used.name, &other.name);
         write!(
             f,
-            "policies {used} and {other}, both of priority {priority}, disagree on {field}: {value} of {used} is used, not \
-             {otherwise} of {other}; give one of them a higher priority"
+            "policies {used} and {other}, both of priority {priority}, disagree on {field}: {value} from {used} is \
+             used, not {otherwise} from {other}; give one of them a higher priority"
         )
     }
 }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn each_field_comes_from_the_first_that_has_it() {
+    fn takes_each_field_from_the_first_policy() {
         let merged = merged(&[
             ("a", 5, json!({"autoscaling": {"maxReplicas": 20}})),
             ("b", 0, json!({"autoscaling": {"maxReplicas": 10, "minReplicas": 2}, "probes": {}})),
@@ -155,12 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn policies_that_say_nothing_come_to_nothing() {
+    fn merges_no_policies_to_an_empty_object() {
         assert_eq!(*merged(&[]).values(), json!({}));
     }
 
     #[test]
-    fn a_list_and_a_behavior_are_taken_as_a_whole() {
+    fn does_not_merge_lists_or_behavior() {
         let with =
             |seconds: u32| json!({"autoscaling": {"metrics": [seconds], "behavior": {"scaleDown": {"s": seconds}}}});
         let merged = merged(&[("a", 1, with(1)), ("b", 0, with(2))]);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_the_same_is_no_conflict() {
+    fn equal_values_in_different_notation_do_not_conflict() {
         let with = |value: Value, tolerance: Value| {
             let target = json!({"type": "AverageValue", "averageValue": value});
             let metrics = json!([{"type": "Pods", "pods": {"metric": {"name": "waiting"}, "target": target}}]);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_and_a_mapping_for_one_field_go_together() {
+    fn accepts_a_string_and_a_mapping_for_one_field() {
         let env = |env: Value| json!({"database": {"env": env}});
         let (word, mapping) = (env(json!("libpq")), env(json!({"DB_URL": "uri"})));
         assert_eq!(*merged(&[("a", 1, word.clone()), ("b", 0, mapping.clone())]).values(), word);
@@ -190,17 +190,15 @@ mod tests {
     }
 
     #[test]
-    fn equals_that_disagree_are_a_conflict() {
+    fn reports_conflicts_between_policies_of_the_same_priority() {
         let max = |max: i32| json!({"autoscaling": {"maxReplicas": max}});
         let conflicts = |layers: &[(&str, i32, Value)]| -> Vec<String> {
             merged(layers).conflicts().iter().map(ToString::to_string).collect()
         };
         assert_eq!(
             conflicts(&[("a", 3, max(1)), ("b", 3, max(2))]),
-            [
-                "policies a and b, both of priority 3, disagree on autoscaling.maxReplicas: 1 of a is used, not 2 of b; give one \
-              of them a higher priority"
-            ]
+            ["policies a and b, both of priority 3, disagree on autoscaling.maxReplicas: 1 from a is used, not 2 \
+              from b; give one of them a higher priority"]
         );
         assert!(conflicts(&[("a", 3, max(1)), ("b", 3, max(1))]).is_empty(), "they agree");
         assert!(conflicts(&[("a", 4, max(1)), ("b", 3, max(2))]).is_empty(), "one comes first");

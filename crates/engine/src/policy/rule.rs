@@ -1,4 +1,4 @@
-//! What a rule is, and what it reads.
+//! The trait of rules, and their input.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,41 +12,41 @@ use crate::facts::{Facts, User};
 use crate::runtimes::Recognised;
 use crate::workload::{FieldOwnership, PriorBinding, Workload};
 
-/// One thing that a model server can get wrong.
+/// A check of model servers.
 pub trait Rule: fmt::Debug + Send + Sync {
-    /// Returns the name of what was found, such that "allow floating-tag" reads as English. It never changes.
+    /// Returns the id, which names the problem (`floating-tag`) and never changes.
     fn id(&self) -> &str;
 
-    /// Returns the source of the rule, whose front page explains it; empty for a policy's own.
+    /// Returns the source code of the rule, whose module documentation explains it; empty for custom rules.
     fn source(&self) -> &'static str {
         ""
     }
 
-    /// Returns how strict the rule is where no policy says.
+    /// Returns the default enforcement.
     fn enforcement(&self) -> Enforcement {
         Enforcement::Enforce
     }
 
-    /// Returns the rule with parameters, as a policy gives them.
+    /// Returns the rule with the parameters of a policy.
     ///
     /// # Errors
-    /// Says what is wrong with them, in a sentence that follows their place.
+    /// Returns a message, to be printed after the path of the parameters.
     fn with_params(&self, params: &Map<String, Value>) -> Result<Arc<dyn Rule>, String> {
         let given: Vec<&str> = params.keys().map(String::as_str).collect();
         Err(format!("the rule takes no parameters; found {}", given.join(", ")))
     }
 
-    /// Returns the rule as the other settings of a policy have it; none where they say nothing of it.
+    /// Returns the rule as configured by other settings of a policy, or `None` if they do not configure it.
     fn for_policy(&self, _policy: &str, _spec: &ServingPolicySpec) -> Option<Arc<dyn Rule>> {
         None
     }
 
-    /// Returns which workloads the rule judges.
+    /// Returns which workloads the rule checks.
     fn concerns(&self) -> Membership {
         Membership::Member
     }
 
-    /// Returns every place where the workload gets it wrong.
+    /// Returns all violations of the workload.
     fn check(&self, context: &Context) -> Vec<Finding>;
 }
 
@@ -80,44 +80,44 @@ impl<R: Rule + ?Sized> Rule for &'static R {
     }
 }
 
-/// Whether a workload is a model server, as far as labels say.
+/// Whether a workload is a model server, according to its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Membership {
-    /// It is one.
+    /// It is a model server.
     Member,
-    /// It was one until this update.
+    /// It was a model server until this update.
     Leaving,
-    /// It is none, and was none.
+    /// It is not a model server and was not one before.
     Never,
 }
 
-/// What a rule reads.
+/// The input of a rule.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// Whether the workload is being made.
+    /// Whether the workload is being created.
     pub is_new: bool,
     /// Whether the workload is a model server.
     pub membership: Membership,
     /// The workload as it would be stored.
     pub workload: Workload<'a>,
-    /// The workload as it is stored, for an update.
+    /// For an update, the workload as stored.
     pub old: Option<Workload<'a>>,
-    /// All policies, and which workloads are model servers at all.
+    /// All policies, and the labels that select model servers.
     pub policies: &'a PolicySet,
-    /// The policies that are for the workload.
+    /// The merged policies of the workload.
     pub effective: &'a Effective,
     /// What is known of the cluster.
     pub facts: &'a Facts,
     /// The model server's container and runtime.
     pub recognised: &'a Recognised<'a>,
-    /// How its database was bound so far.
+    /// The existing binding to its database.
     pub prior: &'a PriorBinding,
     /// What its author declared.
     pub ownership: &'a FieldOwnership<'a>,
-    /// Who asks.
+    /// The user who sent the request.
     pub user: User<'a>,
-    /// When it is judged.
+    /// The time of evaluation.
     pub now: Timestamp,
-    /// What custom rules share.
+    /// The input that custom rules share.
     pub expressions: &'a Expressions<'a>,
 }

@@ -1,5 +1,5 @@
-//! What the schema of a `ServingPolicy` demands beyond types. The API server evaluates the same rules when a policy is
-//! applied; here they hold for policies from files, and for those that were stored before a rule came.
+//! Evaluates the validation rules in the schema of `ServingPolicy`. The API server does so when a policy is applied;
+//! this covers policies from files, and those stored before a rule was added.
 
 use std::sync::LazyLock;
 
@@ -11,12 +11,12 @@ use super::PolicyError;
 use crate::api::ServingPolicy;
 
 static SPEC: LazyLock<CompiledSchema> = LazyLock::new(|| {
-    let definition = serde_json::to_value(ServingPolicy::crd()).expect("a definition is plain data");
+    let definition = serde_json::to_value(ServingPolicy::crd()).expect("a CRD is serializable");
     let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
-    compile_schema(definition.pointer(schema).expect("the definition has a schema for the spec"))
+    compile_schema(definition.pointer(schema).expect("the CRD has a schema for the spec"))
 });
 
-/// Checks a spec against the rules in its schema.
+/// Checks a spec against the validation rules in its schema.
 pub(super) fn check(spec: &Value) -> Result<(), PolicyError> {
     let Err(errors) = Validator::new().validate_compiled(&SPEC, spec, None) else { return Ok(()) };
     let error = errors.into_vec().into_iter().next();
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_rule_of_the_schema_can_be_evaluated() {
+    fn evaluates_every_validation_rule() {
         fn rules(schema: &Value) -> usize {
             let own = schema["x-kubernetes-validations"].as_array().map_or(0, Vec::len);
             let fields = schema["properties"].as_object().into_iter().flatten().map(|(_, field)| rules(field));

@@ -1,4 +1,4 @@
-//! Parts of a policy that are for something which policies know nothing of, such as a companion: they are read by that.
+//! Sections of a policy that another module parses, such as those of companions.
 
 use std::any::Any;
 use std::fmt;
@@ -10,35 +10,35 @@ use serde_json::Value;
 use super::Merged;
 use crate::api::ServingPolicySpec;
 
-/// Reads a part of a policy.
+/// Parses a section of a policy.
 pub trait Section: Sync {
-    /// Checks what one policy writes, before anything is merged.
+    /// Checks the section of a single policy, before it is merged.
     ///
     /// # Errors
-    /// Says which field is invalid, and why: what follows `spec.`.
+    /// Returns the invalid field and the reason, without the leading `spec.`.
     fn check(&self, _written: &ServingPolicySpec) -> Result<(), SettingsError> {
         Ok(())
     }
 
-    /// Reads the part from merged settings; none where nothing is said.
+    /// Parses the section from merged settings; `None` if it is not set.
     ///
     /// # Errors
-    /// Says which field is invalid, and why.
+    /// Returns the invalid field and the reason.
     fn read(&self, merged: &Merged) -> Result<Option<Parsed>, SettingsError>;
 }
 
-/// A part of a policy that has been read.
+/// A parsed section of a policy.
 #[derive(Clone)]
 pub struct Parsed(Arc<dyn Any + Send + Sync>);
 
 impl Parsed {
-    /// Keeps a part that was read.
+    /// Wraps a parsed section.
     #[must_use]
     pub fn new<T: Any + Send + Sync>(settings: T) -> Self {
         Self(Arc::new(settings))
     }
 
-    /// Returns the part, where it is of this type.
+    /// Returns the section if it has this type.
     #[must_use]
     pub fn get<T: Any>(&self) -> Option<&T> {
         self.0.downcast_ref()
@@ -51,12 +51,12 @@ impl fmt::Debug for Parsed {
     }
 }
 
-/// Which field of a policy's settings is invalid, and why.
+/// The invalid field of a policy's settings, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(pub String);
 
-/// Reads one field; it was typed before, so what cannot be read is not there.
+/// Reads one field. The types were checked before, so a field that cannot be read is not set.
 #[must_use]
 pub fn field<T: DeserializeOwned>(object: &Value, name: &str) -> Option<T> {
     T::deserialize(object.get(name)?).ok()

@@ -1,4 +1,4 @@
-//! What policies have injected and made, parsed and with every default filled in.
+//! The settings for injection and companions, parsed and with defaults filled in.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use crate::api::ProbeSource;
 use crate::quantity::Quantity;
 use crate::workload::Container;
 
-/// All that policies have injected and made.
+/// The settings for injection and companions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     pub(super) resources: BTreeMap<Class, Defaults>,
     pub(super) probes: Option<(ProbeSettings, PolicyRef)>,
     pub(super) pod: Option<(PodSettings, PolicyRef)>,
-    /// What is read by what it is for.
+    /// The sections that other modules parse.
     pub(super) sections: Vec<Parsed>,
 }
 
-/// The class of a container, by what it computes on.
+/// The class of a container, by the hardware that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// Without a GPU.
@@ -37,7 +37,7 @@ impl Class {
         if container.has_gpu() { Self::Gpu } else { Self::Cpu }
     }
 
-    /// Returns its name, which is its field in a policy.
+    /// Returns its name, which is also its field in a policy.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -57,41 +57,41 @@ pub struct Defaults {
 /// The default request and limit of one resource.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestAndLimit {
-    /// The default request, and who says so.
+    /// The default request and its policy.
     pub request: Option<(Quantity, PolicyRef)>,
-    /// The default limit, and who says so.
+    /// The default limit and its policy.
     pub limit: Option<(Quantity, PolicyRef)>,
 }
 
 /// How probes are injected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProbeSettings {
-    /// Whether they are.
+    /// Whether they are injected.
     pub inject: bool,
-    /// How long a model server may take to start; none where its runtime says.
+    /// How long a model server may take to start; `None` for the default of its runtime.
     pub startup_budget: Option<Duration>,
 }
 
-/// What else is injected into pods.
+/// Other settings that are injected into pods.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent switch")]
 pub struct PodSettings {
-    /// Whether they are given time to stop.
+    /// Whether pods get time to stop.
     pub graceful_shutdown: bool,
-    /// Whether rollouts are given time to start.
+    /// Whether rollouts get time to start.
     pub progress_deadline: bool,
-    /// How much memory there is at most at `/dev/shm`; none where there is to be none.
+    /// The size limit of `/dev/shm`; `None` if no volume is mounted there.
     pub shared_memory: Option<Quantity>,
-    /// Whether variables of Services are kept from a runtime that they confuse.
+    /// Whether Service variables are disabled for runtimes that misread them.
     pub disable_service_links: bool,
-    /// Whether they are spread over zones.
+    /// Whether pods are spread over zones.
     pub topology_spread: bool,
-    /// Whether they tolerate the taint of GPU nodes.
+    /// Whether pods tolerate the taint of GPU nodes.
     pub gpu_toleration: bool,
 }
 
 impl Settings {
-    /// Reads merged settings. What is invalid is left out, and returned.
+    /// Parses merged settings. Invalid sections are left out, and their errors returned.
     pub(super) fn read(merged: &Merged, sections: &[&dyn Section]) -> (Self, Vec<SettingsError>) {
         let read: Vec<_> = sections.iter().map(|section| section.read(merged)).collect();
         let problems = read.iter().filter_map(|read| read.as_ref().err().cloned()).collect();

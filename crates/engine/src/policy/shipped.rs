@@ -1,6 +1,6 @@
 //! The policies that come with Tidegate.
 
-/// Each by its name, with its text.
+/// The name and text of each.
 pub const SHIPPED: [(&str, &str); 4] = [
     ("serving", include_str!("../../../../policies/serving.yaml")),
     ("baseline", include_str!("../../../../policies/baseline.yaml")),

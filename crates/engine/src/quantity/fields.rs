@@ -1,14 +1,14 @@
-//! Which fields of objects are quantities, or numbers that may be written as texts: two objects are compared by what they
-//! mean, for the API server writes `1000m` back as `1`. A text elsewhere is no quantity, whatever it looks like.
+//! The fields of objects that are quantities, or numbers that may be strings. Objects are compared by the meaning of
+//! these, because the API server stores `1000m` as `1`. Strings in other fields are never quantities.
 
 use serde_json::Value;
 
 use super::Quantity;
 
-/// What the values of some fields mean.
+/// Returns whether two values of a field mean the same.
 type Same = fn(&Value, &Value) -> bool;
 
-/// The way to some fields, `*` for any item of a list and any field, and what their values mean.
+/// A path to fields, with `*` for any list item or field, and how to compare their values.
 type Field = (&'static str, Same);
 
 /// The fields of a kind.
@@ -85,7 +85,7 @@ const OF_POD: &[Field] = &[
     ("overhead.*", is_same_quantity),
     ("volumes.*.emptyDir.sizeLimit", is_same_quantity),
     ("volumes.*.ephemeral.volumeClaimTemplate.spec.resources.*.*", is_same_quantity),
-    // Of probes and of what runs after the start and before the stop.
+    // Probes, `postStart` and `preStop`.
     ("containers.*.*.httpGet.port", is_same_number),
     ("containers.*.*.tcpSocket.port", is_same_number),
     ("containers.*.lifecycle.*.httpGet.port", is_same_number),
@@ -96,12 +96,12 @@ const OF_POD: &[Field] = &[
     ("initContainers.*.lifecycle.*.tcpSocket.port", is_same_number),
 ];
 
-/// The fields below a place in an object whose values are compared by what they mean, each by the way to it.
+/// The fields of an object that are compared by meaning, as paths from a position in it.
 #[derive(Clone, Debug, Default)]
 pub struct Fields(Vec<Field>);
 
 impl Fields {
-    /// Returns those of an object, by its kind; none where that is not known.
+    /// Returns the fields of an object, by its kind; none if the kind is unknown.
     #[must_use]
     pub fn for_object(object: &Value) -> Self {
         let text = |field: &str| object[field].as_str().unwrap_or_default();
@@ -109,30 +109,30 @@ impl Fields {
         Self::for_kind(group, text("kind"))
     }
 
-    /// Returns those of a kind; none where that is not known.
+    /// Returns the fields of a kind; none if it is unknown.
     #[must_use]
     pub fn for_kind(group: &str, kind: &str) -> Self {
         let found = KINDS.iter().find(|(of, name, _)| (*of, *name) == (group, kind));
         Self(found.map(|(_, _, fields)| fields.to_vec()).unwrap_or_default())
     }
 
-    /// Returns those of the spec of a pod.
+    /// Returns the fields of a pod's spec.
     #[must_use]
     pub fn for_pod() -> Self {
         Self(OF_POD.to_vec())
     }
 
-    /// Returns those below a field, or an item of a list.
+    /// Returns the fields below a field or list item.
     #[must_use]
     pub fn below(&self, field: &str) -> Self {
-        let step = |(way, same): &Field| {
-            let (first, rest) = way.split_once('.').unwrap_or((way, ""));
+        let step = |(path, same): &Field| {
+            let (first, rest) = path.split_once('.').unwrap_or((path, ""));
             (first == "*" || first == field).then_some((rest, *same))
         };
-        Self(self.0.iter().filter(|(way, _)| !way.is_empty()).filter_map(step).collect())
+        Self(self.0.iter().filter(|(path, _)| !path.is_empty()).filter_map(step).collect())
     }
 
-    /// Tells whether everything that is wanted is there; what else is there does not matter.
+    /// Returns whether `found` contains all of `wanted`; it may contain more.
     #[must_use]
     pub fn contain(&self, found: &Value, wanted: &Value) -> bool {
         match (found, wanted) {
@@ -144,19 +144,19 @@ impl Fields {
                 found.len() == wanted.len()
                     && found.iter().zip(wanted).all(|(found, wanted)| below.contain(found, wanted))
             }
-            _ => found == wanted || self.0.iter().any(|(way, same)| way.is_empty() && same(found, wanted)),
+            _ => found == wanted || self.0.iter().any(|(path, same)| path.is_empty() && same(found, wanted)),
         }
     }
 
-    /// Tells whether two values mean the same.
+    /// Returns whether two values mean the same.
     #[must_use]
     pub fn are_same(&self, one: &Value, other: &Value) -> bool {
         self.contain(one, other) && self.contain(other, one)
     }
 }
 
-/// Tells whether a value says nothing, so that the API server leaves its field out. Most empty objects say something, such as
-/// an empty selector.
+/// Returns whether the API server omits a field with this value. It keeps most empty objects, such as an empty
+/// selector, which have a meaning.
 fn is_left_out(field: &str, value: &Value) -> bool {
     match value {
         Value::String(text) => text.is_empty(),
@@ -166,12 +166,12 @@ fn is_left_out(field: &str, value: &Value) -> bool {
     }
 }
 
-/// Tells whether two values are one quantity.
+/// Returns whether two values are the same quantity.
 fn is_same_quantity(one: &Value, other: &Value) -> bool {
     matches!((Quantity::from_json(one), Quantity::from_json(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Tells whether two values are one number, as a text or not. A percentage is none.
+/// Returns whether two values are the same number, as a string or not. A percentage is not a number.
 fn is_same_number(one: &Value, other: &Value) -> bool {
     let number = |value: &Value| value.as_i64().or_else(|| value.as_str()?.parse().ok());
     number(one).is_some_and(|one| number(other) == Some(one))
@@ -187,8 +187,8 @@ mod tests {
         json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": spec})
     }
 
-    /// Tells whether an autoscaler that is found with one spec has all of the other.
-    fn is_there(found: &Value, wanted: &Value) -> bool {
+    /// Returns whether an autoscaler with one spec contains all of the other.
+    fn contains(found: &Value, wanted: &Value) -> bool {
         Fields::for_object(&hpa(wanted)).contain(&hpa(found), &hpa(wanted))
     }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn quantities_are_compared_by_what_they_mean() {
+    fn compares_quantities_by_value() {
         for (found, wanted) in [
             (json!("5"), json!(5)),
             (json!("1"), json!("1000m")),
@@ -205,18 +205,18 @@ mod tests {
             (json!("1k"), json!(1000)),
         ] {
             let of = |value: &Value| pods(&json!({"type": "AverageValue", "averageValue": value}));
-            assert!(is_there(&of(&found), &of(&wanted)), "{found} {wanted}");
+            assert!(contains(&of(&found), &of(&wanted)), "{found} {wanted}");
         }
         let tolerance = |value: Value| json!({"behavior": {"scaleUp": {"tolerance": value}}});
-        assert!(is_there(&tolerance(json!("50m")), &tolerance(json!(0.05))));
-        assert!(!is_there(&tolerance(json!("50m")), &tolerance(json!(0.06))));
-        assert!(!is_there(&tolerance(json!("50m")), &tolerance(json!("five"))));
+        assert!(contains(&tolerance(json!("50m")), &tolerance(json!(0.05))));
+        assert!(!contains(&tolerance(json!("50m")), &tolerance(json!(0.06))));
+        assert!(!contains(&tolerance(json!("50m")), &tolerance(json!("five"))));
     }
 
     #[test]
-    fn a_text_that_looks_like_a_quantity_is_none_elsewhere() {
+    fn compares_other_strings_literally() {
         let named = |name: &str| json!({"metrics": [{"type": "Pods", "pods": {"metric": {"name": name}}}]});
-        assert!(is_there(&named("1"), &named("1")) && !is_there(&named("1"), &named("1000m")));
+        assert!(contains(&named("1"), &named("1")) && !contains(&named("1"), &named("1000m")));
         let annotated = |value: &str| json!({"metadata": {"annotations": {"averageValue": value}}});
         assert!(!Fields::for_object(&hpa(&json!({}))).contain(&annotated("1"), &annotated("1000m")));
         let size = |kind: &str, size: &str| json!({"apiVersion": "example.com/v1", "kind": kind, "spec": {"volume": {"size": size}}});
@@ -225,22 +225,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_is_not_looked_at_and_what_is_empty_says_nothing() {
+    fn ignores_fields_that_are_not_wanted_and_omitted_values() {
         let found = json!({"minReplicas": 1, "maxReplicas": 4});
-        assert!(is_there(&found, &json!({"maxReplicas": 4})));
-        assert!(is_there(&found, &json!({"metrics": []})) && !is_there(&found, &json!({"selector": {}})));
-        assert!(is_there(&json!({"selector": {}}), &json!({"selector": {"matchLabels": {}, "matchExpressions": []}})));
-        assert!(!is_there(&found, &json!({"maxReplicas": 5})) && !is_there(&found, &json!({"other": 0})));
+        assert!(contains(&found, &json!({"maxReplicas": 4})));
+        assert!(contains(&found, &json!({"metrics": []})) && !contains(&found, &json!({"selector": {}})));
+        assert!(contains(&json!({"selector": {}}), &json!({"selector": {"matchLabels": {}, "matchExpressions": []}})));
+        assert!(!contains(&found, &json!({"maxReplicas": 5})) && !contains(&found, &json!({"other": 0})));
     }
 
     #[test]
-    fn numbers_of_budgets_and_ports_may_be_texts() {
+    fn numbers_of_budgets_and_ports_may_be_strings() {
         let budget = |most: Value| json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "spec": {"maxUnavailable": most}});
-        let is_there = |found: Value, wanted: Value| {
+        let contains = |found: Value, wanted: Value| {
             Fields::for_object(&budget(wanted.clone())).contain(&budget(found), &budget(wanted))
         };
         assert!(
-            is_there(json!("1"), json!(1)) && !is_there(json!("1%"), json!(1)) && !is_there(json!(10), json!("10%"))
+            contains(json!("1"), json!(1)) && !contains(json!("1%"), json!(1)) && !contains(json!(10), json!("10%"))
         );
         let port = |port: Value| json!({"containers": [{"readinessProbe": {"httpGet": {"port": port}}}]});
         assert!(Fields::for_pod().are_same(&port(json!(80)), &port(json!("80"))));
@@ -248,10 +248,10 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_found_step_by_step() {
+    fn descends_field_by_field() {
         let below =
             Fields::for_pod().below("containers").below("server").below("resources").below("limits").below("cpu");
         assert!(below.are_same(&json!("1"), &json!(1)) && below.below("more").0.is_empty());
-        assert!(!Fields::for_pod().are_same(&json!("1"), &json!(1)), "a way to a quantity is none");
+        assert!(!Fields::for_pod().are_same(&json!("1"), &json!(1)), "a parent of a quantity is not a quantity");
     }
 }

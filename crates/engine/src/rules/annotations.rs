@@ -1,4 +1,4 @@
-//! Rules about what authors ask for by annotations.
+//! Rules about Tidegate's annotations on workloads.
 
 mod distance;
 mod out_of_bounds;

@@ -19,15 +19,15 @@ pub use value_target_on_queue::ValueTargetOnQueue;
 use crate::facts::{Autoscaler, Metric};
 use crate::policy::{Context, Finding};
 
-/// Returns the autoscalers of the workload that are not Tidegate's: what that makes is the policy's business.
-fn authors<'c>(context: &Context<'c>) -> impl Iterator<Item = &'c Autoscaler> + use<'c> {
+/// Returns the autoscalers of the workload that Tidegate does not manage: the policy determines those that it does.
+fn unmanaged<'c>(context: &Context<'c>) -> impl Iterator<Item = &'c Autoscaler> + use<'c> {
     let of_workload = context.facts.autoscalers_of(&context.workload.reference());
     of_workload.iter().filter(|autoscaler| !autoscaler.ours)
 }
 
-/// Returns the metrics of those autoscalers, each with its place there.
-fn authors_metrics<'c>(context: &Context<'c>) -> impl Iterator<Item = (&'c Autoscaler, usize, &'c Metric)> + use<'c> {
-    authors(context).flat_map(|autoscaler| {
+/// Returns the metrics of those autoscalers, each with its index.
+fn unmanaged_metrics<'c>(context: &Context<'c>) -> impl Iterator<Item = (&'c Autoscaler, usize, &'c Metric)> + use<'c> {
+    unmanaged(context).flat_map(|autoscaler| {
         autoscaler.metrics.iter().enumerate().map(move |(index, metric)| (autoscaler, index, metric))
     })
 }

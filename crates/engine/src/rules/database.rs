@@ -9,7 +9,7 @@ pub use variable_overridden::DatabaseVariableOverridden;
 use crate::companions;
 use crate::policy::Context;
 
-/// Returns the variables that keep the model server from being bound to the database that a policy gives it.
+/// Returns the variables that prevent the model server from being bound to its database.
 fn in_the_way(context: &Context) -> Vec<String> {
     let Context { workload, recognised, effective, facts, prior, .. } = context;
     companions::database::in_the_way(workload, recognised, effective, facts, prior)

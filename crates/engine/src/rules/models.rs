@@ -9,27 +9,27 @@ pub use unpinned_model_revision::UnpinnedModelRevision;
 use super::{added, snippet};
 use crate::policy::Finding;
 use crate::runtimes::Recognised;
-use crate::workload::{Container, Told};
+use crate::workload::{Container, Lookup};
 
 /// A model that a server downloads from a hub.
 struct OnHub<'a> {
     container: &'a Container<'a>,
     name: &'a str,
-    /// Whether its revision is named.
+    /// Whether its revision is fixed.
     is_pinned: bool,
-    /// The flag that names one.
+    /// The flag that sets a revision.
     flag: Option<&'a str>,
-    /// The variable that names one.
+    /// The variable that sets a revision.
     variable: Option<&'a str>,
-    /// The list that the server's words stand in.
+    /// The field with the server's arguments.
     words: &'static str,
 }
 
 impl OnHub<'_> {
-    /// Starts a finding about it. What it should be is the rule's to say.
+    /// Starts a finding about it, without the expectation, which depends on the rule.
     fn finding(&self) -> Finding {
-        let finding =
-            Finding::in_container(self.container, self.words).found(format!("`{}` in whatever revision", self.name));
+        let finding = Finding::in_container(self.container, self.words)
+            .found(format!("`{}` without a fixed revision", self.name));
         finding.fix(match (self.flag, self.variable) {
             (_, Some(variable)) => snippet(&serde_json::json!({"env": [{"name": variable, "value": "<commit>"}]})),
             (Some(flag), None) => added(self.container, &format!("{flag}=<commit>")),
@@ -38,7 +38,7 @@ impl OnHub<'_> {
     }
 }
 
-/// Returns the model that a server downloads from a hub, where the runtime can be told a revision of it.
+/// Returns the model that a server downloads from a hub, if the runtime accepts a revision.
 fn model_on_hub<'a>(recognised: &'a Recognised<'a>) -> Option<OnHub<'a>> {
     let (container, runtime) = recognised.known()?;
     let source = &runtime.model;
@@ -46,14 +46,14 @@ fn model_on_hub<'a>(recognised: &'a Recognised<'a>) -> Option<OnHub<'a>> {
         return None;
     }
     let by_flag = recognised.words.value_of_any(&source.flags);
-    let by_place = || source.after.as_deref().map_or(Told::No, |word| recognised.words.after(word));
+    let by_place = || source.after.as_deref().map_or(Lookup::Absent, |word| recognised.words.after(word));
     let by_env = || recognised.words.env_of_any(&source.env);
-    let name = by_flag.or_else(by_place).or_else(by_env).yes().filter(|name| is_on_hub(name))?;
-    // A branch moves; what cannot be told is not known to.
+    let name = by_flag.or_else(by_place).or_else(by_env).found().filter(|name| is_on_hub(name))?;
+    // A branch moves. An unknown revision is not known to move.
     let is_pinned = match recognised.words.given(&source.revision.flags, &source.revision.env) {
-        Told::Yes(revision) => !is_branch(revision),
-        Told::Unknown(_) => true,
-        Told::No => false,
+        Lookup::Found(revision) => !is_branch(revision),
+        Lookup::Unknown(_) => true,
+        Lookup::Absent => false,
     };
     Some(OnHub {
         container,
@@ -65,27 +65,28 @@ fn model_on_hub<'a>(recognised: &'a Recognised<'a>) -> Option<OnHub<'a>> {
     })
 }
 
-/// Tells whether a revision is a branch by its name, or none at all.
+/// Returns whether a revision is empty or has the name of a branch.
 fn is_branch(revision: &str) -> bool {
     matches!(revision, "" | "main" | "master" | "HEAD")
 }
 
-/// Tells whether a model's name is `owner/name`: neither a path nor an address.
+/// Returns whether a model's name is `owner/name`, rather than a path or URL.
 fn is_on_hub(name: &str) -> bool {
     let mut parts = name.split('/');
     let is_part = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains([':', '$']);
     matches!((parts.next(), parts.next(), parts.next()), (Some(owner), Some(name), None) if is_part(owner) && is_part(name))
 }
 
-/// Tells whether a server runs code that comes with its model.
+/// Returns whether a server runs code that is part of its model.
 fn runs_remote_code(recognised: &Recognised) -> bool {
     let Some(runtime) = recognised.runtime else { return false };
     let given = &runtime.model.remote_code;
     let is_off = |value: &str| matches!(value.to_lowercase().as_str(), "false" | "0" | "");
     let words = &recognised.words;
-    let by_flag = |flag: &String| words.has(flag) == Told::Yes(()) && !words.value(flag).yes().is_some_and(is_off);
+    let by_flag =
+        |flag: &String| words.has(flag) == Lookup::Found(()) && !words.value(flag).found().is_some_and(is_off);
     given.flags.iter().any(by_flag)
-        || given.env.iter().filter_map(|name| words.env(name).yes()).any(|value| !is_off(value))
+        || given.env.iter().filter_map(|name| words.env(name).found()).any(|value| !is_off(value))
 }
 
 #[cfg(test)]
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_on_a_hub_is_told_from_a_path() {
+    fn distinguishes_models_on_a_hub_from_paths() {
         assert!(is_on_hub("meta-llama/Llama-3.1-8B") && is_on_hub("a/b.c"));
         for other in ["/models/a", "./a/b", "s3://a/b", "gpt2", "a/b/c", "a/", "$(MODEL)/b", "gs://a"] {
             assert!(!is_on_hub(other), "{other}");

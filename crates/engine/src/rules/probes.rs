@@ -25,10 +25,10 @@ use crate::policy::{Context, Finding};
 use crate::runtimes::{Endpoint, Handler};
 use crate::workload::{Container, Probe};
 
-/// How long, in seconds, a startup probe waits between two questions.
+/// The period of a startup probe in seconds.
 const PERIOD: u64 = 10;
 
-/// Finds a probe that is not there although it is known how to ask.
+/// Finds a missing probe for a known endpoint.
 fn missing(context: &Context, field: &str, handler: impl Fn(&Endpoint) -> &Handler, failures: u64) -> Vec<Finding> {
     let Some(container) = context.recognised.container else { return Vec::new() };
     if container.probe(field).is_some() {
@@ -47,20 +47,20 @@ fn missing(context: &Context, field: &str, handler: impl Fn(&Endpoint) -> &Handl
     vec![finding.expected("a probe").fix(snippet(&json!({field: probe})))]
 }
 
-/// How long, in seconds, the model server may take to start: as the policy says, else as its runtime does.
+/// Returns how long, in seconds, the model server may take to start, according to the policy or else its runtime.
 fn startup_budget(context: &Context) -> Option<u64> {
-    let policys = context.effective.probes().and_then(|(settings, _)| settings.startup_budget);
-    let runtimes = || context.recognised.runtime.map(|runtime| runtime.startup_budget.into());
-    policys.or_else(runtimes).map(|budget| budget.as_secs())
+    let of_policy = context.effective.probes().and_then(|(settings, _)| settings.startup_budget);
+    let of_runtime = || context.recognised.runtime.map(|runtime| runtime.startup_budget.into());
+    of_policy.or_else(of_runtime).map(|budget| budget.as_secs())
 }
 
-/// How many failures of a startup probe fill the start-up budget.
+/// Returns how many failures of a startup probe the start-up budget allows.
 fn startup_failures(context: &Context) -> u64 {
     const FIVE_MINUTES: u64 = 300;
     startup_budget(context).unwrap_or(FIVE_MINUTES).div_ceil(PERIOD).max(1)
 }
 
-/// Returns the liveness probe that kills the model server while it loads, and how long loading may take.
+/// Returns the liveness probe that kills the model server while it is loading, and how long loading may take.
 fn liveness_kills<'c>(context: &Context<'c>) -> Option<(&'c Container<'c>, Probe<'c>, u64)> {
     let container = context.recognised.container.as_ref()?;
     let liveness = container.probe("livenessProbe").filter(|_| container.probe("startupProbe").is_none())?;

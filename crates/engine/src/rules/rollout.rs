@@ -1,4 +1,4 @@
-//! Rules about how pods come, go and are spread.
+//! Rules about how pods are rolled out, stopped and spread.
 
 mod gpu_surge_deadlock;
 mod grace_period_too_short;

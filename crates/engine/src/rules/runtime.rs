@@ -1,4 +1,4 @@
-//! Rules about traps of single runtimes.
+//! Rules about pitfalls of particular runtimes.
 
 mod loopback_server;
 mod service_link_collision;

@@ -1,5 +1,5 @@
-//! Where and how a model server can be probed. The workload is asked first; a preset only fills in what it leaves open,
-//! for a wrong port restarts a healthy server.
+//! How a model server can be probed. The workload's own settings take precedence over the preset, because probes of a
+//! wrong port restart a healthy server.
 
 use std::time::Duration;
 
@@ -7,48 +7,48 @@ use serde_json::Value;
 
 use super::recognise;
 use crate::api::{Given, Port, Runtime, RuntimeProbe};
-use crate::workload::{CommandLine, Container, Told};
+use crate::workload::{CommandLine, Container, Lookup};
 
 /// How long a model server of an unknown runtime may take to start.
 const UNKNOWN_STARTUP_BUDGET: Duration = Duration::from_mins(5);
 
-/// Port names by which Kubernetes, Istio and Knative users mark the port that serves.
+/// Names that Kubernetes, Istio and Knative users give to the port that serves.
 const SERVING_PORT_NAMES: [&str; 6] = ["http", "http1", "http2", "h2c", "https", "web"];
 
-/// Where and how a model server can be probed.
+/// How a model server can be probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The port that serves.
     pub port: u16,
-    /// How to ask whether it has started.
+    /// How to check whether it has started.
     pub startup: Handler,
-    /// How to ask whether it can answer now.
+    /// How to check whether it is ready.
     pub readiness: Handler,
-    /// How to ask whether it must be restarted.
+    /// How to check whether it must be restarted.
     pub liveness: Handler,
     /// How long it may take to start.
     pub startup_budget: Duration,
 }
 
-/// How a probe asks.
+/// The handler of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Handler {
-    /// By an HTTP GET.
+    /// An HTTP GET request.
     Http {
         /// The path.
         path: String,
         /// `HTTP` or `HTTPS`.
         scheme: &'static str,
     },
-    /// By opening a connection.
+    /// A TCP connection.
     Tcp,
 }
 
 /// Returns the endpoint of a known runtime.
 pub(super) fn of_runtime(container: &Container, runtime: &Runtime, words: &CommandLine) -> Result<Endpoint, String> {
     let without_http = without_http(runtime, words);
-    if let Told::Yes(word) = without_http {
-        return Err(format!("`{word}` says that it serves no HTTP; write probes where it needs some"));
+    if let Lookup::Found(word) = without_http {
+        return Err(format!("`{word}` means that it does not serve HTTP; set its probes if it needs any"));
     }
     let (port, speaks_http) = port_of_runtime(container, runtime, words)?;
     certain(without_http)?;
@@ -70,40 +70,38 @@ pub(super) fn of_runtime(container: &Container, runtime: &Runtime, words: &Comma
     })
 }
 
-/// Returns the word by which a process says that it serves no HTTP.
-pub(super) fn without_http<'r>(runtime: &'r Runtime, words: &CommandLine) -> Told<&'r str> {
-    let said = |word: &'r String| words.has(word).map(|()| word.as_str());
-    let all: Vec<Told<&str>> = runtime.without_http.iter().map(said).collect();
-    let known = all.iter().find(|told| matches!(told, Told::Yes(_))).cloned();
-    known.unwrap_or_else(|| Told::first(all))
+/// Returns the argument that means that a process does not serve HTTP.
+pub(super) fn without_http<'r>(runtime: &'r Runtime, words: &CommandLine) -> Lookup<&'r str> {
+    let has = |word: &'r String| words.has(word).map(|()| word.as_str());
+    let all: Vec<Lookup<&str>> = runtime.without_http.iter().map(has).collect();
+    let known = all.iter().find(|lookup| matches!(lookup, Lookup::Found(_))).cloned();
+    known.unwrap_or_else(|| Lookup::first(all))
 }
 
-/// Returns what a server is told, where that is certain.
-fn certain<T>(told: Told<T>) -> Result<Option<T>, String> {
-    told.certain().map_err(|what| {
-        format!(
-            "it cannot be told {what}, so it is not known where and how it serves; write its words out, or the probes"
-        )
+/// Returns a setting of a server, if it is certain.
+fn certain<T>(found: Lookup<T>) -> Result<Option<T>, String> {
+    found.known().map_err(|what| {
+        format!("it is unknown {what}, and so is its port; write its arguments literally, or set its probes")
     })
 }
 
-/// Tells whether something is given to a runtime, by flag or variable, whatever its value.
+/// Returns whether a flag or variable is set, whatever its value.
 fn is_given(given: &Given, words: &CommandLine) -> Result<bool, String> {
     let by_env = given.env.iter().any(|name| words.has_env(name));
     Ok(by_env || certain(words.has_any(&given.flags))?.is_some())
 }
 
-/// Returns the path that a probe asks for; none where a connection says it all.
+/// Returns the path of a probe; none for a TCP probe.
 fn path(probe: &RuntimeProbe, has_api_key: bool) -> Option<&str> {
     probe.path_with_api_key.as_deref().filter(|_| has_api_key).or(probe.path.as_deref())
 }
 
-/// Returns the endpoint of an unknown runtime, where its port can be told.
+/// Returns the endpoint of an unknown runtime, if its port is known.
 pub(super) fn unknown(container: &Container) -> Result<Endpoint, String> {
     let port = probed_port(container).or_else(|| named_port(container)).or_else(|| only_port(container));
     let port = port.ok_or_else(|| {
         format!(
-            "it declares {} TCP ports and it cannot be told which one serves; name one `http` or write the probes",
+            "it declares {} TCP ports, and it is unknown which one serves; name one of them `http`, or set its probes",
             container.tcp_ports().count()
         )
     })?;
@@ -116,9 +114,9 @@ pub(super) fn unknown(container: &Container) -> Result<Endpoint, String> {
     })
 }
 
-/// The port that a probe of the author's asks, a flag or variable sets, a name marks, or that is the only one; else the
-/// runtime's own; and whether it speaks HTTP. A flag or variable that is there but cannot be read is no reason to look further:
-/// what comes next would be a guess against what its author wrote.
+/// Returns the port of the first of these: an existing probe, a flag or variable, a port name, the only port, the
+/// runtime's default; and whether it serves HTTP. A flag or variable with an unknown value is an error: to try the next
+/// source could contradict the author.
 fn port_of_runtime(container: &Container, runtime: &Runtime, words: &CommandLine) -> Result<(u16, bool), String> {
     if let Some(port) = probed_port(container) {
         return Ok((port, true));
@@ -126,7 +124,7 @@ fn port_of_runtime(container: &Container, runtime: &Runtime, words: &CommandLine
     let Port { flags, env, image_env, addresses, tcp_flags, default } = &runtime.port;
     let read = |what: &str, value: Option<&str>| {
         value.and_then(|value| value.parse().ok()).ok_or_else(|| {
-            format!("its port is given by `{what}`, which cannot be read; write the number, or the probes")
+            format!("its port is set by `{what}`, which is not a port number; write the number, or set its probes")
         })
     };
     if let Some((flag, value)) = by_flag(flags, words)? {
@@ -134,26 +132,26 @@ fn port_of_runtime(container: &Container, runtime: &Runtime, words: &CommandLine
     }
     let of_image = image_env.iter().filter(|_| recognise::is_default(container));
     if let Some(name) = env.iter().chain(of_image).find(|name| words.has_env(name)) {
-        return Ok((read(name, words.env(name).yes())?, true));
+        return Ok((read(name, words.env(name).found())?, true));
     }
     if let Some(name) = addresses.iter().find(|name| words.has_env(name)) {
-        let address = words.env(name).yes().map(|address| port_of_address(address, *default));
+        let address = words.env(name).found().map(|address| port_of_address(address, *default));
         return Ok((read(name, address.as_deref())?, true));
     }
     if let Some((flag, value)) = by_flag(tcp_flags, words)? {
         return Ok((read(&format!("{flag} {value}"), Some(value))?, false));
     }
-    // A runtime without a port of its own serves on none unless it is told to, whatever ports are declared.
+    // A runtime without a default port serves only if a port is set, whatever ports are declared.
     let default = default.ok_or_else(|| {
         let flags = flags.join(" or ");
-        format!("{} serves on no port unless it is told one: give it {flags}, or write the probes", runtime.name)
+        format!("{} has no default port; set {flags}, or set its probes", runtime.name)
     })?;
     Ok((named_port(container).or_else(|| only_port(container)).unwrap_or(default), true))
 }
 
-/// Returns the first of several flags that has a value, and that.
+/// Returns the first of several flags that has a value, and the value.
 fn by_flag<'w>(flags: &'w [String], words: &'w CommandLine) -> Result<Option<(&'w String, &'w str)>, String> {
-    certain(Told::first(flags.iter().map(|flag| words.value(flag).map(|value| (flag, value)))))
+    certain(Lookup::first(flags.iter().map(|flag| words.value(flag).map(|value| (flag, value)))))
 }
 
 /// Returns the port in an address such as `0.0.0.0:11434`, `http://0.0.0.0` or `localhost`.
@@ -175,7 +173,7 @@ fn probed_port(container: &Container) -> Option<u16> {
     handlers.into_iter().find_map(|port| number_of(container, port))
 }
 
-/// The number of a port that is given by number or by name.
+/// Returns the number of a port that is set by number or name.
 fn number_of(container: &Container, port: &Value) -> Option<u16> {
     match port {
         Value::Number(number) => u16::try_from(number.as_u64()?).ok(),
@@ -223,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_comes_from_the_workload_first() {
+    fn ports_of_the_workload_take_precedence() {
         assert_eq!(vllm(&json!({})).port, 8000);
         assert_eq!(vllm(&json!({"ports": [{"containerPort": 9000}]})).port, 9000);
         let two = json!([{"containerPort": 9000}, {"containerPort": 9001, "name": "http"}]);
@@ -234,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_string_is_read_like_arguments() {
+    fn reads_shell_commands_like_arguments() {
         let shell = json!({"name": "m", "image": "python:3.12", "command": ["/bin/sh", "-c"],
             "args": ["vllm serve org/model --port 9000 --ssl-keyfile /tls/key"]});
         let endpoint = endpoint(&shell).unwrap();
@@ -242,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_cannot_be_read_is_not_guessed() {
+    fn does_not_guess_unknown_ports() {
         let port = |args: Value, env: Value| {
             let container = json!({"name": "m", "image": "vllm/vllm-openai:v1", "args": args, "env": env,
                 "ports": [{"containerPort": 8000}]});
@@ -252,13 +250,13 @@ mod tests {
         assert_eq!(port(json!(["--port", "$(PORT)"]), known.clone()), Ok(9000));
         assert_eq!(port(json!(["--port=$(PORT)"]), known), Ok(9000));
         for args in [json!(["--port", "$(PORT)"]), json!(["--port", "http"]), json!(["--port=99999"])] {
-            let told = port(args.clone(), nothing.clone()).unwrap_err();
-            assert!(told.contains("cannot be read"), "{args}: {told}");
+            let error = port(args.clone(), nothing.clone()).unwrap_err();
+            assert!(error.contains("is not a port number"), "{args}: {error}");
         }
     }
 
     #[test]
-    fn a_server_that_wants_a_key_is_asked_what_needs_none() {
+    fn probes_of_a_server_with_an_api_key_need_no_key() {
         assert_eq!(vllm(&json!({})).readiness, http("/v1/models", "HTTP"));
         assert_eq!(vllm(&json!({"args": ["--api-key", "x"]})).readiness, http("/health", "HTTP"));
         assert_eq!(vllm(&json!({"env": [{"name": "VLLM_API_KEY", "valueFrom": {}}]})).startup, http("/health", "HTTP"));

@@ -1,25 +1,26 @@
-//! By what a runtime is recognised.
+//! Matches containers against the descriptions of runtimes.
 
 use crate::api::{Recognise, Runtime};
-use crate::workload::{CommandLine, Container, Image};
+use crate::workload::{CommandLine, Container, Environment, Image};
 
-/// What a container runs, taken apart once for all runtimes.
+/// A container's image and commands, parsed once for all runtimes.
 pub(super) struct Run<'a> {
-    container: Container<'a>,
+    environment: Environment,
     image: Parts<'a>,
-    /// Whether it runs what its image says.
+    /// Whether it runs the image's own command.
     is_default: bool,
     commands: Vec<CommandLine>,
 }
 
 impl<'a> Run<'a> {
     pub(super) fn of(container: &Container<'a>) -> Self {
-        let commands = CommandLine::commands_of(container);
-        Self { container: *container, image: Parts::of(container.image()), is_default: is_default(container), commands }
+        let environment = Environment::new(container);
+        let commands = CommandLine::commands_of(container, &environment);
+        Self { environment, image: Parts::of(container.image()), is_default: is_default(container), commands }
     }
 
-    /// Returns the words of the server where a runtime is run. What is run says more than the image: the server's image is also
-    /// used to load models and to measure.
+    /// Returns the server's command line if the container runs a runtime. Commands take precedence over the image: a
+    /// server's image is also used to load models and to benchmark.
     pub(super) fn server(&self, runtime: &Runtime) -> Option<CommandLine> {
         let recognise = &runtime.recognise;
         let is_named = self.image.are_named(recognise);
@@ -27,11 +28,11 @@ impl<'a> Run<'a> {
             let commands: Vec<CommandLine> = self.commands.iter().map(|words| words.behind(program)).collect();
             return self.among(recognise, &commands, true);
         }
-        // A command that is given, and is none of a server's, may do anything.
+        // A command that is set, and is not a server's, may do anything.
         self.among(recognise, &self.commands, is_named && (self.is_default || self.commands.is_empty()))
     }
 
-    /// Finds the server among commands; in a server's own image the only command is one, unless it is a tool.
+    /// Finds the server among commands. In a server's own image, any command is the server unless one is a tool.
     fn among(&self, recognise: &Recognise, commands: &[CommandLine], is_named: bool) -> Option<CommandLine> {
         let serves = |words: &CommandLine| {
             let place = recognise.commands.iter().find_map(|command| words.run(command))?;
@@ -42,21 +43,22 @@ impl<'a> Run<'a> {
         }
         let is_tool = |words: &CommandLine| words.program().is_some_and(|program| is_tool(recognise, program));
         let is_server = is_named && !commands.iter().any(is_tool);
-        is_server.then(|| CommandLine::joined(commands, &self.container).with_operand(0))
+        is_server.then(|| CommandLine::joined(commands, &self.environment).with_operand(0))
     }
 
-    /// Returns all words.
+    /// Returns the whole command line.
     pub(super) fn words(self) -> CommandLine {
-        CommandLine::joined(&self.commands, &self.container)
+        CommandLine::joined(&self.commands, &self.environment)
     }
 }
 
-/// Tells whether a container runs what its image says.
+/// Returns whether a container runs the image's own command.
 pub(super) fn is_default(container: &Container) -> bool {
     container.field("command").is_null()
 }
 
-/// Tells whether a program comes with a runtime: its servers' own with other words behind it, or another module of theirs.
+/// Returns whether a program comes with a runtime: a server's program with other arguments, or another module of its
+/// package.
 fn is_tool(recognise: &Recognise, program: &str) -> bool {
     let servers = recognise.commands.iter().filter_map(|command| command.split(' ').next());
     let package = |name: &str| name.split_once('.').map(|(package, _)| package.to_owned());
@@ -65,12 +67,12 @@ fn is_tool(recognise: &Recognise, program: &str) -> bool {
     recognise.tools.iter().any(|tool| tool == program) || known.any(|is_known| is_known)
 }
 
-/// Tells whether an image is one of a runtime's own.
+/// Returns whether an image is one of a runtime's own.
 pub(super) fn is_named(recognise: &Recognise, image: Image) -> bool {
     Parts::of(image).are_named(recognise)
 }
 
-/// An image's repository, part by part, the last one first; and its tag.
+/// The parts of an image's repository, last first, and its tag.
 struct Parts<'a> {
     repository: Vec<&'a str>,
     tag: Option<&'a str>,
@@ -85,9 +87,13 @@ impl<'a> Parts<'a> {
         recognise.images.iter().any(|pattern| self.are_like(pattern)) && self.tag_fits(recognise)
     }
 
-    /// Tells whether a pattern names the last parts of the repository.
+    /// Returns whether a pattern matches the last parts of the repository.
     fn are_like(&self, pattern: &str) -> bool {
         let Some((found, above)) = self.repository.split_first() else { return false };
+        // A fast check that excludes most patterns before they are parsed.
+        if !pattern.ends_with('*') && !pattern.ends_with(found) {
+            return false;
+        }
         let (folders, last) = pattern.rsplit_once('/').unwrap_or(("", pattern));
         let last_fits = last.strip_suffix('*').map_or(*found == last, |prefix| found.starts_with(prefix));
         let mut above = above.iter();
@@ -96,13 +102,13 @@ impl<'a> Parts<'a> {
 
     fn tag_fits(&self, recognise: &Recognise) -> bool {
         recognise.tags.iter().all(|pattern| match pattern.strip_prefix('!') {
-            Some(refused) => !self.tag.is_some_and(|tag| is_like(refused, tag)),
+            Some(excluded) => !self.tag.is_some_and(|tag| is_like(excluded, tag)),
             None => self.tag.is_some_and(|tag| is_like(pattern, tag)),
         })
     }
 }
 
-/// Tells whether a text is like a pattern with a `*` at either end, or none.
+/// Returns whether a text matches a pattern, which may have a `*` at either end.
 fn is_like(pattern: &str, text: &str) -> bool {
     match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
         (Some(end), _) => text.ends_with(end),

@@ -1,34 +1,25 @@
-//! What the author of a workload asks for by annotations on it.
+//! The requests that annotations of a workload make.
 
 use super::Workload;
 use crate::api::{AUTOSCALING_ANNOTATION, DATABASE_ANNOTATION, MAX_REPLICAS_ANNOTATION, MIN_REPLICAS_ANNOTATION};
 
-/// What the author of a workload asks for. A policy says how much of it is granted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Annotations<'a> {
-    /// The least number of replicas.
-    pub min_replicas: Requested<'a, i32>,
-    /// The most replicas.
-    pub max_replicas: Requested<'a, i32>,
-    /// Whether there is to be a database.
-    pub database: Requested<'a, bool>,
-    /// Whether something other than Tidegate scales the workload.
-    pub scaled_elsewhere: Requested<'a, bool>,
-}
+/// The requests in the annotations of a workload. The policy limits what is granted.
+#[derive(Clone, Copy, Debug)]
+pub struct Annotations<'a>(Workload<'a>);
 
-/// One annotation, read.
+/// The value of an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requested<'a, T> {
-    /// It is not there.
+    /// The annotation is absent.
     Unsaid,
-    /// It says this.
+    /// A valid value.
     Said(T),
-    /// It says this, which means nothing.
+    /// An invalid value.
     Unclear(&'a str),
 }
 
 impl<T: Copy> Requested<'_, T> {
-    /// Returns what is asked for, where that is clear.
+    /// Returns the value, if it is valid.
     #[must_use]
     pub fn said(&self) -> Option<T> {
         match self {
@@ -39,32 +30,55 @@ impl<T: Copy> Requested<'_, T> {
 }
 
 impl<'a> Annotations<'a> {
-    /// Reads the annotations of a workload.
+    /// Returns the annotations of a workload.
     #[must_use]
-    pub fn read(workload: &Workload<'a>) -> Self {
-        let at_least = |least: i32| move |text: &str| text.parse().ok().filter(|count| *count >= least);
-        Self {
-            min_replicas: read(workload, MIN_REPLICAS_ANNOTATION, at_least(0)),
-            max_replicas: read(workload, MAX_REPLICAS_ANNOTATION, at_least(1)),
-            database: read(workload, DATABASE_ANNOTATION, |text| match text {
-                "true" => Some(true),
-                "none" => Some(false),
-                _ => None,
-            }),
-            scaled_elsewhere: read(workload, AUTOSCALING_ANNOTATION, |text| (text == "external").then_some(true)),
-        }
+    pub fn new(workload: &Workload<'a>) -> Self {
+        Self(*workload)
     }
 
-    /// Tells whether something other than Tidegate scales the workload.
+    /// Returns the requested minimum number of replicas.
+    #[must_use]
+    pub fn min_replicas(&self) -> Requested<'a, i32> {
+        self.read(MIN_REPLICAS_ANNOTATION, |text| at_least(0, text))
+    }
+
+    /// Returns the requested maximum number of replicas.
+    #[must_use]
+    pub fn max_replicas(&self) -> Requested<'a, i32> {
+        self.read(MAX_REPLICAS_ANNOTATION, |text| at_least(1, text))
+    }
+
+    /// Returns whether a database is requested.
+    #[must_use]
+    pub fn database(&self) -> Requested<'a, bool> {
+        self.read(DATABASE_ANNOTATION, |text| match text {
+            "true" => Some(true),
+            "none" => Some(false),
+            _ => None,
+        })
+    }
+
+    /// Returns the annotation that says whether something other than Tidegate scales the workload.
+    #[must_use]
+    pub fn scaled_elsewhere(&self) -> Requested<'a, bool> {
+        self.read(AUTOSCALING_ANNOTATION, |text| (text == "external").then_some(true))
+    }
+
+    /// Returns whether something other than Tidegate scales the workload.
     #[must_use]
     pub fn is_scaled_elsewhere(&self) -> bool {
-        self.scaled_elsewhere.said() == Some(true)
+        self.scaled_elsewhere().said() == Some(true)
+    }
+
+    fn read<T>(&self, key: &str, meaning: impl Fn(&str) -> Option<T>) -> Requested<'a, T> {
+        let Some(text) = self.0.annotation(key) else { return Requested::Unsaid };
+        meaning(text).map_or(Requested::Unclear(text), Requested::Said)
     }
 }
 
-fn read<'a, T>(workload: &Workload<'a>, key: &str, meaning: impl Fn(&str) -> Option<T>) -> Requested<'a, T> {
-    let Some(text) = workload.annotation(key) else { return Requested::Unsaid };
-    meaning(text).map_or(Requested::Unclear(text), Requested::Said)
+/// Parses a number of replicas with a minimum.
+fn at_least(least: i32, text: &str) -> Option<i32> {
+    text.parse().ok().filter(|count| *count >= least)
 }
 
 #[cfg(test)]
@@ -78,24 +92,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_clear_is_told_from_what_is_not() {
+    fn tells_valid_from_invalid_values() {
         let object = annotated(&json!({MIN_REPLICAS_ANNOTATION: "2", MAX_REPLICAS_ANNOTATION: "many",
             DATABASE_ANNOTATION: "none"}));
-        let annotations = Annotations::read(&Workload::view(&object).unwrap());
+        let annotations = Annotations::new(&Workload::view(&object).unwrap());
         assert_eq!(
-            (annotations.min_replicas, annotations.max_replicas),
+            (annotations.min_replicas(), annotations.max_replicas()),
             (Requested::Said(2), Requested::Unclear("many"))
         );
-        assert_eq!((annotations.database, annotations.scaled_elsewhere), (Requested::Said(false), Requested::Unsaid));
-        assert_eq!((annotations.min_replicas.said(), annotations.max_replicas.said()), (Some(2), None));
+        assert_eq!(
+            (annotations.database(), annotations.scaled_elsewhere()),
+            (Requested::Said(false), Requested::Unsaid)
+        );
+        assert_eq!((annotations.min_replicas().said(), annotations.max_replicas().said()), (Some(2), None));
     }
 
     #[test]
-    fn nobody_asks_for_no_replicas_at_most() {
+    fn the_maximum_must_not_be_zero() {
         let read = |text: &str| {
             let object = annotated(&json!({MIN_REPLICAS_ANNOTATION: text, MAX_REPLICAS_ANNOTATION: text}));
-            let annotations = Annotations::read(&Workload::view(&object).unwrap());
-            (annotations.min_replicas.said(), annotations.max_replicas.said())
+            let annotations = Annotations::new(&Workload::view(&object).unwrap());
+            (annotations.min_replicas().said(), annotations.max_replicas().said())
         };
         assert_eq!((read("0"), read("1")), ((Some(0), None), (Some(1), Some(1))));
         assert!(["-1", "1.5", ""].iter().all(|text| read(text) == (None, None)));

@@ -1,5 +1,6 @@
-//! A workload as the API server sends it to webhooks: with what it fills in where nothing is said, and without what says nothing.
-//! What comes from a file has neither. `tests/cel.rs` and `tests/generated.rs` hold this to a real API server.
+//! Completes a workload as the API server does before it calls webhooks: it sets defaults of absent fields and removes
+//! empty fields. A manifest in a file has neither. `tests/cel.rs` and `tests/generated.rs` compare this with a real API
+//! server.
 //!
 //! The `SetDefaults_…` of <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/apis/apps/v1/defaults.go> and
 //! <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/apis/core/v1/defaults.go>.
@@ -11,12 +12,12 @@ use super::defaults::{GRACE_PERIOD, PROGRESS_DEADLINE, complete};
 use crate::kind::{Defaults, Kind};
 use crate::quantity::Quantity;
 
-/// Fills in what the API server does, and leaves out what it leaves out.
+/// Sets the defaults that the API server sets, and removes the fields that it removes.
 #[must_use]
 pub fn completed(mut object: Value) -> Value {
     let kind = Kind::from_object(&object);
     let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return object };
-    leave_out_nothing(spec);
+    remove_empty(spec);
     fill(spec, &json!({"replicas": 1, "revisionHistoryLimit": 10}));
     let status = match kind.defaults {
         Defaults::Deployment => deployment(spec),
@@ -32,7 +33,7 @@ pub fn completed(mut object: Value) -> Value {
     object
 }
 
-/// Fills in fields that are absent. What is no object is left alone.
+/// Sets absent fields of an object. Other values are not changed.
 fn fill(place: &mut Value, defaults: &Value) {
     let (Some(fields), Some(defaults)) = (place.as_object_mut(), defaults.as_object()) else { return };
     for (name, default) in defaults {
@@ -43,24 +44,24 @@ fn fill(place: &mut Value, defaults: &Value) {
     }
 }
 
-/// Fills in fields of a field that is an object.
+/// Sets absent fields of an object in a field.
 fn fill_in(place: &mut Value, field: &str, defaults: &Value) {
     if let Some(field) = place.get_mut(field) {
         fill(field, defaults);
     }
 }
 
-/// Fills in what a Deployment has, and returns its status before there are pods.
+/// Sets the defaults of a Deployment, and returns its status before there are pods.
 fn deployment(spec: &mut Value) -> Value {
-    leave_out(spec, &[("paused", json!(false)), ("minReadySeconds", json!(0))]);
+    remove_zero(spec, &[("paused", json!(false)), ("minReadySeconds", json!(0))]);
     fill(spec, &json!({"progressDeadlineSeconds": PROGRESS_DEADLINE}));
     rolling_update(spec, "strategy", &json!({"maxSurge": "25%", "maxUnavailable": "25%"}));
     json!({})
 }
 
-/// Fills in what a StatefulSet has, and returns its status before there are pods.
+/// Sets the defaults of a StatefulSet, and returns its status before there are pods.
 fn stateful_set(spec: &mut Value) -> Value {
-    leave_out(spec, &[("minReadySeconds", json!(0))]);
+    remove_zero(spec, &[("minReadySeconds", json!(0))]);
     let kept = "persistentVolumeClaimRetentionPolicy";
     fill(spec, &json!({kept: {}, "podManagementPolicy": "OrderedReady", "serviceName": ""}));
     fill_in(spec, kept, &json!({"whenDeleted": "Retain", "whenScaled": "Retain"}));
@@ -89,7 +90,7 @@ fn rolling_update(spec: &mut Value, field: &str, defaults: &Value) {
 
 fn pod(pod: &mut Value) {
     let switches = ["hostNetwork", "hostPID", "hostIPC"].map(|switch| (switch, json!(false)));
-    leave_out(pod, &switches);
+    remove_zero(pod, &switches);
     let scheduled =
         json!({"dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default-scheduler"});
     fill(pod, &scheduled);
@@ -111,8 +112,8 @@ fn container(container: &mut Value) {
     let is_latest = image.tag().map_or(image.digest().is_none() && !image.text().is_empty(), |tag| tag == "latest");
     let pull = if is_latest { "Always" } else { "IfNotPresent" };
     let switches = ["stdin", "stdinOnce", "tty"].map(|switch| (switch, json!(false)));
-    leave_out(container, &switches);
-    leave_out(container, &[("workingDir", json!(""))]);
+    remove_zero(container, &switches);
+    remove_zero(container, &[("workingDir", json!(""))]);
     let message = json!({"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"});
     fill(container, &message);
     fill(container, &json!({"imagePullPolicy": pull, "resources": {}}));
@@ -120,10 +121,10 @@ fn container(container: &mut Value) {
     items_mut(container, "ports").for_each(|port| fill(port, &json!({"protocol": "TCP"})));
     items_mut(container, "env").for_each(variable);
     let shared = [("readOnly", json!(false)), ("subPath", json!(""))];
-    items_mut(container, "volumeMounts").for_each(|mount| leave_out(mount, &shared));
+    items_mut(container, "volumeMounts").for_each(|mount| remove_zero(mount, &shared));
     for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
         if let Some(probe) = container.get_mut(probe) {
-            leave_out(probe, &[("initialDelaySeconds", json!(0))]);
+            remove_zero(probe, &[("initialDelaySeconds", json!(0))]);
             complete(probe);
         }
     }
@@ -135,19 +136,19 @@ fn container(container: &mut Value) {
 }
 
 fn variable(variable: &mut Value) {
-    leave_out(variable, &[("value", json!(""))]);
+    remove_zero(variable, &[("value", json!(""))]);
     let Some(source) = variable.get_mut("valueFrom") else { return };
     fill_in(source, "fieldRef", &json!({"apiVersion": "v1"}));
     fill_in(source, "resourceFieldRef", &json!({"divisor": "0"}));
     if let Some(divisor) = source.pointer_mut("/resourceFieldRef/divisor") {
-        as_written_back(divisor);
+        canonicalize(divisor);
     }
 }
 
 /// The kinds of volumes whose files have a mode.
 const WITH_MODE: [&str; 4] = ["configMap", "downwardAPI", "projected", "secret"];
 
-/// The mode of their files: `0644`.
+/// The default mode of their files, `0644`.
 const MODE: u32 = 420;
 
 fn volume(volume: &mut Value) {
@@ -160,41 +161,41 @@ fn volume(volume: &mut Value) {
     }
     fill_in(volume, "hostPath", &json!({"type": ""}));
     if let Some(claim) = volume.get_mut("persistentVolumeClaim") {
-        leave_out(claim, &[("readOnly", json!(false))]);
+        remove_zero(claim, &[("readOnly", json!(false))]);
     }
     if let Some(limit) = volume.pointer_mut("/emptyDir/sizeLimit") {
-        as_written_back(limit);
+        canonicalize(limit);
     }
     let Some(projected) = volume.get_mut("projected") else { return };
     let lasting = json!({"expirationSeconds": 3600});
     items_mut(projected, "sources").for_each(|source| fill_in(source, "serviceAccountToken", &lasting));
 }
 
-/// Writes requests and limits as the API server does: `0.5Gi` as `512Mi`, and numbers as text.
+/// Writes requests and limits in canonical form: `0.5Gi` as `512Mi`, and numbers as strings.
 fn amounts(resources: &mut Value) {
     for of in ["requests", "limits"] {
         let amounts = resources.get_mut(of).and_then(Value::as_object_mut);
-        amounts.into_iter().flat_map(Map::values_mut).for_each(as_written_back);
+        amounts.into_iter().flat_map(Map::values_mut).for_each(canonicalize);
     }
 }
 
-fn as_written_back(amount: &mut Value) {
+fn canonicalize(amount: &mut Value) {
     if let Ok(quantity) = Quantity::from_json(amount) {
         *amount = quantity.to_string().into();
     }
 }
 
-/// Lists that are there although there is nothing in them.
+/// Lists that are kept if they are empty.
 const KEPT_LISTS: [&str; 2] = ["containers", "nodeSelectorTerms"];
 
-/// Maps that are not there if there is nothing in them. Other objects without a field may say something.
+/// Maps that are removed if they are empty. Other empty objects may have a meaning.
 const MAPS: [&str; 7] = ["annotations", "labels", "limits", "matchLabels", "nodeSelector", "overhead", "requests"];
 
-/// Leaves out fields without a value, empty lists and empty maps, however deep they are.
-fn leave_out_nothing(value: &mut Value) {
+/// Removes null fields, empty lists and empty maps, at any depth.
+fn remove_empty(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            fields.values_mut().for_each(leave_out_nothing);
+            fields.values_mut().for_each(remove_empty);
             fields.retain(|name, value| match value {
                 Value::Null => false,
                 Value::Array(items) => !items.is_empty() || KEPT_LISTS.contains(&name.as_str()),
@@ -202,15 +203,15 @@ fn leave_out_nothing(value: &mut Value) {
                 _ => true,
             });
         }
-        Value::Array(items) => items.iter_mut().for_each(leave_out_nothing),
+        Value::Array(items) => items.iter_mut().for_each(remove_empty),
         _ => {}
     }
 }
 
-/// Leaves out fields that have the value which says nothing of them.
-fn leave_out(place: &mut Value, nothing: &[(&str, Value)]) {
+/// Removes fields that have their zero value.
+fn remove_zero(place: &mut Value, zero_values: &[(&str, Value)]) {
     let Some(fields) = place.as_object_mut() else { return };
-    for (name, value) in nothing {
+    for (name, value) in zero_values {
         if fields.get(*name) == Some(value) {
             fields.remove(*name);
         }
@@ -227,7 +228,7 @@ mod tests {
     use crate::kind::NAMES;
 
     #[test]
-    fn what_is_complete_stays_as_it_is() {
+    fn does_not_change_a_completed_workload() {
         for kind in NAMES {
             let container = json!({"name": "a", "image": "a", "readinessProbe": {"httpGet": {"port": 80}}});
             let pod = json!({"containers": [container], "volumes": [{"name": "v"}, {"name": "h", "hostPath": {"path": "/"}}]});
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_said_stays() {
+    fn keeps_fields_that_are_set() {
         let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0}});
         let pod = json!({"containers": [{"name": "a", "image": "a:1", "imagePullPolicy": "Never"}]});
         let spec = json!({"replicas": 0, "strategy": strategy, "template": {"spec": pod}});
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_policy_goes_by_the_tag() {
+    fn the_pull_policy_depends_on_the_tag() {
         let of = |image: &str| {
             let pod = json!({"containers": [{"name": "a", "image": image}]});
             let object = completed(json!({"kind": "Deployment", "spec": {"template": {"spec": pod}}}));
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_otherwise_is_left_as_it_is() {
+    fn does_not_change_fields_of_other_types() {
         let words = json!({"strategy": "x", "updateStrategy": "x", "persistentVolumeClaimRetentionPolicy": 1,
             "volumeClaimTemplates": ["x", null, {"spec": {"resources": "x"}}], "template": {"spec": {
                 "resources": 1, "volumes": ["x", null, {"configMap": "x", "projected": {"sources": ["x"]}}],
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_workload_is_left_alone() {
+    fn does_not_change_other_objects() {
         for object in [json!({"kind": "Deployment"}), json!({"spec": null}), json!({"spec": []})] {
             assert_eq!(completed(object.clone()), object);
         }

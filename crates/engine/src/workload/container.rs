@@ -1,4 +1,4 @@
-//! One container of a pod template.
+//! A container of a pod template.
 
 use serde_json::Value;
 
@@ -42,13 +42,13 @@ impl<'a> Container<'a> {
         self.value["name"].as_str().unwrap_or_default()
     }
 
-    /// Returns the list that the container stands in: `containers` or `initContainers`.
+    /// Returns the list that the container is in: `containers` or `initContainers`.
     #[must_use]
     pub fn list(&self) -> &'static str {
         self.list
     }
 
-    /// Returns one of the container's fields; null where it is absent.
+    /// Returns a field of the container; null if it is absent.
     #[must_use]
     pub fn field(&self, name: &str) -> &'a Value {
         &self.value[name]
@@ -60,31 +60,31 @@ impl<'a> Container<'a> {
         Image::new(self.value["image"].as_str().unwrap_or_default())
     }
 
-    /// Returns the place of one of the container's fields, as a person would write it.
+    /// Returns the path of a field of the container, such as `spec.template.spec.containers[0].image`.
     #[must_use]
     pub fn place(&self, field: &str) -> String {
         format!("{}.spec.{}[{}].{field}", kind::place(self.template), self.list, self.index)
     }
 
-    /// Tells whether this is an init container that keeps running beside the others.
+    /// Returns whether this is an init container that keeps running (a sidecar).
     #[must_use]
     pub fn is_restartable(&self) -> bool {
         self.value["restartPolicy"] == "Always"
     }
 
-    /// Returns a request (`of` = `requests`) or limit (`limits`) where it is set and can be read.
+    /// Returns a request (`of` = `requests`) or limit (`limits`) if it is set and valid.
     #[must_use]
     pub fn resource(&self, of: &str, name: &str) -> Option<Quantity> {
         Quantity::from_json(self.value["resources"][of].get(name)?).ok()
     }
 
-    /// Tells whether a request or limit is set, readable or not.
+    /// Returns whether a request or limit is set, valid or not.
     #[must_use]
     pub fn has_resource(&self, of: &str, name: &str) -> bool {
         !self.value["resources"][of][name].is_null()
     }
 
-    /// Tells whether the container asks for a GPU, by an extended resource or by a resource claim.
+    /// Returns whether the container requests a GPU, by an extended resource or by a resource claim.
     #[must_use]
     pub fn has_gpu(&self) -> bool {
         let resources = &self.value["resources"];
@@ -96,7 +96,7 @@ impl<'a> Container<'a> {
         claims || extended("limits") || extended("requests")
     }
 
-    /// Returns the name of the extended resource that is its GPU, where it asks for one by that.
+    /// Returns the name of the extended resource by which it requests a GPU.
     #[must_use]
     pub fn gpu_resource(&self) -> Option<&'a str> {
         let of = |of: &str| {
@@ -106,25 +106,25 @@ impl<'a> Container<'a> {
         of("limits").or_else(|| of("requests"))
     }
 
-    /// Tells whether it runs the script of a shell.
+    /// Returns whether it runs a shell script.
     #[must_use]
     pub fn runs_script(&self) -> bool {
         command_line::is_script(self)
     }
 
-    /// Returns the entry of an environment variable, however its value is given.
+    /// Returns the entry of an environment variable, from any source.
     #[must_use]
     pub fn env(&self, name: &str) -> Option<&'a Value> {
         self.value["env"].as_array()?.iter().find(|entry| entry["name"] == name)
     }
 
-    /// Returns one of the container's probes, where it says how to ask.
+    /// Returns a probe of the container, if it has a handler.
     #[must_use]
     pub fn probe(&self, field: &str) -> Option<Probe<'a>> {
-        Probe::of(&self.value[field])
+        Probe::new(&self.value[field])
     }
 
-    /// Returns the container's ports that speak TCP, with their names.
+    /// Returns the names and numbers of the container's TCP ports.
     pub fn tcp_ports(&self) -> impl Iterator<Item = (Option<&'a str>, u16)> + use<'a> {
         let ports = self.value["ports"].as_array().map_or(&[][..], Vec::as_slice);
         ports.iter().filter(|port| port["protocol"].as_str().is_none_or(|protocol| protocol == "TCP")).filter_map(
@@ -136,7 +136,7 @@ impl<'a> Container<'a> {
     }
 }
 
-/// Tells whether an extended resource is a GPU or another accelerator.
+/// Returns whether an extended resource is a GPU or another accelerator.
 pub(crate) fn is_gpu(resource: &str) -> bool {
     GPU_RESOURCES.iter().any(|known| {
         let is_prefix = known.ends_with(['-', '/']);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mig_slice_is_a_gpu_and_a_zero_gpu_is_none() {
+    fn detects_gpu_requests() {
         assert!(container(&json!({"resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}})).has_gpu());
         assert!(container(&json!({"resources": {"claims": [{"name": "gpu"}]}})).has_gpu());
         assert!(!container(&json!({"resources": {"limits": {"nvidia.com/gpu": "0"}}})).has_gpu());
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_tcp_ports_count() {
+    fn returns_tcp_ports_only() {
         let value =
             json!({"ports": [{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 8080, "name": "http"}]});
         assert_eq!(container(&value).tcp_ports().collect::<Vec<_>>(), [(Some("http"), 8080)]);

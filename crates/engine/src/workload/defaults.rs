@@ -1,26 +1,26 @@
-//! What the API server fills in where nothing is said.
+//! Defaults that the API server sets.
 
 use serde_json::Value;
 use smol_str::SmolStr;
 
 use super::FieldPath;
 
-/// After how many seconds without progress a rollout counts as failed, and how many a pod has to stop, where nothing is said.
+/// The default progress deadline of a Deployment, in seconds.
 ///
 /// `SetDefaults_Deployment` and `SetDefaults_PodSpec` of
 /// <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/apis/apps/v1/defaults.go>
 pub const PROGRESS_DEADLINE: i64 = 600;
 
-/// See [`PROGRESS_DEADLINE`].
+/// The default termination grace period of a pod, in seconds; see [`PROGRESS_DEADLINE`] for the source.
 pub const GRACE_PERIOD: i64 = 30;
 
 const PROBES: [&str; 3] = ["startupProbe", "readinessProbe", "livenessProbe"];
 
-/// What the API server takes as the handler of a probe.
+/// The handlers of probes.
 const HANDLERS: [&str; 4] = ["httpGet", "tcpSocket", "exec", "grpc"];
 
-/// Fills in what is missing in the probe that a path leads into, as the API server is about to: so what is stored is
-/// known beforehand. A probe without a handler is left as it is.
+/// Sets the defaults of the probe that a path is in, as the API server will do, so that the stored template is known
+/// beforehand. A probe without a handler is not changed.
 ///
 /// `SetDefaults_Probe` and `SetDefaults_HTTPGetAction` of
 /// <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/apis/core/v1/defaults.go>
@@ -32,7 +32,7 @@ pub(crate) fn complete_probe(pod_spec: &mut Value, path: &FieldPath) {
     probe.set(pod_spec, found);
 }
 
-/// Fills in what is missing in a probe.
+/// Sets the defaults of a probe.
 pub(super) fn complete(probe: &mut Value) {
     if !has_handler(probe) {
         return;
@@ -57,7 +57,7 @@ fn fill(place: &mut Value, field: &str, default: Value) {
     }
 }
 
-/// Tells whether a probe says how to ask.
+/// Returns whether a probe has a handler.
 pub(crate) fn has_handler(probe: &Value) -> bool {
     HANDLERS.iter().any(|handler| !probe[handler].is_null())
 }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_probe_lacks_is_filled_in() {
+    fn sets_the_defaults_of_a_probe() {
         let wanted = json!({"tcpSocket": {"port": 1}, "timeoutSeconds": 1, "periodSeconds": 7, "successThreshold": 1,
             "failureThreshold": 3});
         assert_eq!(completed(&json!({"tcpSocket": {"port": 1}, "periodSeconds": 7})), wanted);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_without_a_handler_is_left_as_it_is() {
+    fn does_not_change_a_probe_without_a_handler() {
         let bare = json!({"periodSeconds": 7});
         assert_eq!(completed(&bare), bare);
     }

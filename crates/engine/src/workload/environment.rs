@@ -1,4 +1,4 @@
-//! The environment of a container, and what the kubelet makes of references to it before anything runs.
+//! The environment of a container, and the expansion of references to it by the kubelet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,34 +9,36 @@ use super::text::Text;
 /// A variable of the environment, or of a shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Variable {
-    /// Its value; none where it is not set.
+    /// Its value; none if it is not set.
     pub(super) value: Option<Text>,
-    /// Whether the programs that are run see it; none where that cannot be told.
+    /// Whether it is exported to programs; none if that is unknown.
     pub(super) is_exported: Option<bool>,
 }
 
 impl Variable {
-    /// Returns a variable of the environment.
+    /// Returns an exported variable.
     pub(super) fn exported(value: Text) -> Self {
         Self { value: Some(value), is_exported: Some(true) }
     }
 }
 
-/// Variables by their names.
+/// Variables by name.
 pub(super) type Variables = BTreeMap<String, Variable>;
 
 /// The environment of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Environment {
-    /// The variables that it names.
+pub struct Environment {
+    /// The variables in `env`.
     pub(super) variables: Arc<Variables>,
-    /// Whether any other variable may be set as well.
+    /// Whether other variables may be set as well.
     pub(super) may_have_more: bool,
 }
 
 impl Environment {
-    /// Reads the variables of a container: a value may refer to those before it, and of two of a name the last one counts.
-    pub(super) fn of(container: &Container) -> Self {
+    /// Returns the environment of a container: a value may refer to earlier variables, and the last of several entries
+    /// counts.
+    #[must_use]
+    pub fn new(container: &Container) -> Self {
         let may_have_more = super::items(container.field("envFrom")).next().is_some();
         let mut known = Self { variables: Arc::default(), may_have_more };
         for entry in super::items(container.field("env")) {
@@ -49,14 +51,13 @@ impl Environment {
         known
     }
 
-    /// Returns the words of a container.
+    /// Returns the command and arguments of a container.
     pub(super) fn words(&self, container: &Container) -> Vec<Text> {
         let texts = ["command", "args"].into_iter().flat_map(|field| super::items(container.field(field)));
         texts.filter_map(|word| word.as_str()).map(|word| self.expanded(word)).collect()
     }
 
-    /// Puts the values of variables in the place of `$(NAME)`, as the kubelet does. What names no variable stays as it is,
-    /// and `$$` is one `$` that begins no reference.
+    /// Expands `$(NAME)` as the kubelet does. References to unknown names are kept, and `$$` is an escaped `$`.
     ///
     /// <https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/>
     fn expanded(&self, word: &str) -> Text {
@@ -89,7 +90,7 @@ impl Environment {
     }
 }
 
-/// Tells whether a text refers to a variable by `$(NAME)`, for which the kubelet puts its value.
+/// Returns whether a text refers to a variable by `$(NAME)`, which the kubelet expands.
 pub(crate) fn refers_to(text: &str, name: &str) -> bool {
     let variables = Variables::from([(name.to_owned(), Variable::exported(Text::default()))]);
     let environment = Environment { variables: Arc::new(variables), may_have_more: false };
@@ -110,12 +111,12 @@ mod tests {
         ]});
         json_patch::merge(&mut value, more);
         let container = Container::new("/spec/template", "containers", 0, &value);
-        Environment::of(&container).words(&container).remove(0)
+        Environment::new(&container).words(&container).remove(0)
     }
 
     #[test]
-    fn references_are_resolved_where_the_value_is_written_out() {
-        let told = |word: &str| argument(word, &json!({})).told().map(str::to_owned);
+    fn expands_references_to_literal_values() {
+        let known = |word: &str| argument(word, &json!({})).as_known().map(str::to_owned);
         for (word, expected) in [
             ("--port=$(PORT)", "--port=9000"),
             ("$(PORT)$(OTHER)-$", "900090000-$"),
@@ -123,16 +124,16 @@ mod tests {
             ("$$$(PORT)", "$9000"),
             ("$(MISSING) $PORT $(PORT $(", "$(MISSING) $PORT $(PORT $("),
         ] {
-            assert_eq!(told(word).as_deref(), Some(expected), "{word}");
+            assert_eq!(known(word).as_deref(), Some(expected), "{word}");
         }
-        assert_eq!((told("$(SECRET)"), told("$(MADE)")), (None, None));
-        assert_eq!(argument("a$(MADE)", &json!({})).begin(), "ax");
+        assert_eq!((known("$(SECRET)"), known("$(MADE)")), (None, None));
+        assert_eq!(argument("a$(MADE)", &json!({})).known_start(), "ax");
     }
 
     #[test]
-    fn a_variable_that_is_not_named_may_be_among_those_from_elsewhere() {
+    fn other_variables_may_be_set_by_env_from() {
         let from = json!({"envFrom": [{"configMapRef": {"name": "c"}}]});
-        assert_eq!(argument("$(MISSING)", &from).told(), None);
-        assert_eq!(argument("$(PORT)", &from).told(), Some("9000"));
+        assert_eq!(argument("$(MISSING)", &from).as_known(), None);
+        assert_eq!(argument("$(PORT)", &from).as_known(), Some("9000"));
     }
 }

@@ -1,4 +1,4 @@
-//! Who wrote a field: what people declared stays theirs, even where it happens to equal what Tidegate would inject.
+//! Ownership of fields: a field that a user has declared is the user's, even if its value equals the injected one.
 
 use std::cell::OnceCell;
 
@@ -11,30 +11,31 @@ use crate::kind;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What people declared of one workload, by client-side and by server-side apply. It is read once, when it is first asked for.
+/// The fields of a workload that users have declared, by client-side or server-side apply. They are read once, on first
+/// use.
 ///
-/// Updates do not count: a value that was changed by one differs from the injected value. Nor does it count as declared
-/// what somebody only copied: who applies an object as `kubectl get -o yaml` shows it has the injected values and the receipt in it.
+/// Fields set by updates do not count: their values differ from the injected ones. Copied fields do not count either:
+/// the output of `kubectl get -o yaml`, if applied, contains the injected values and the receipt.
 pub struct FieldOwnership<'a> {
     workload: Workload<'a>,
     injected: Injected,
     last_applied: OnceCell<Option<Value>>,
-    /// What was only copied, by the annotation and by each applier.
+    /// The copied fields, in the annotation and by each manager.
     copied: OnceCell<(Vec<FieldPath>, Vec<Vec<FieldPath>>)>,
 }
 
-/// Returns what the receipt of an object names and the object has.
+/// Returns the injected fields of an object.
 type Injected = fn(&Workload) -> Vec<FieldPath>;
 
 impl<'a> FieldOwnership<'a> {
-    /// Will read the `last-applied-configuration` annotation and the managed fields of a workload. `injected` returns what the
-    /// receipt of an object names and the object has.
+    /// Returns the field ownership of a workload, from its `last-applied-configuration` annotation and its managed
+    /// fields. `injected` returns the fields that were injected, by the receipt, and still have the injected value.
     #[must_use]
     pub fn new(workload: Workload<'a>, injected: Injected) -> Self {
         Self { workload, injected, last_applied: OnceCell::new(), copied: OnceCell::new() }
     }
 
-    /// Returns whether somebody declared the value at a path of the pod spec.
+    /// Returns whether a user has declared the value at a path in the pod spec.
     #[must_use]
     pub fn is_set_by_author(&self, path: &FieldPath) -> bool {
         let (by_annotation, by_appliers) = self.copied();
@@ -50,12 +51,12 @@ impl<'a> FieldOwnership<'a> {
                 .any(|(fields, copied)| owns(fields, template, path) && !copied.contains(path))
     }
 
-    /// Returns whether somebody declared a field that the API server fills in where nobody does; its path is from the object.
+    /// Returns whether a user has declared a field that has a default; the path is from the object.
     #[must_use]
     pub fn is_declared(&self, path: &[&str]) -> bool {
         let is_in = |object: &Value| !path.iter().fold(object, |value, field| &value[*field]).is_null();
         let applied = self.last_applied();
-        // A manifest as its author wrote it: the API server notes who manages what, and fills in what is not said, later.
+        // A manifest from a file: the API server sets managed fields and defaults later.
         if applied.is_none() && self.workload.metadata("managedFields").is_null() {
             return is_in(self.workload.object());
         }
@@ -64,7 +65,7 @@ impl<'a> FieldOwnership<'a> {
         applied.is_some_and(is_in) || self.appliers().any(is_managed)
     }
 
-    /// Returns what was applied last, client-side.
+    /// Returns the object that was last applied by client-side apply.
     fn last_applied(&self) -> Option<&Value> {
         let parsed = || serde_json::from_str(self.workload.annotation(LAST_APPLIED)?).ok();
         self.last_applied.get_or_init(parsed).as_ref()
@@ -82,25 +83,25 @@ impl<'a> FieldOwnership<'a> {
         })
     }
 
-    /// Returns the fields of those who applied the workload by server-side apply.
+    /// Returns the fields of each manager that used server-side apply.
     fn appliers(&self) -> impl Iterator<Item = &'a Value> + use<'a> {
         let managers = self.workload.metadata("managedFields").as_array().map_or(&[][..], Vec::as_slice);
         managers.iter().filter(|manager| manager["operation"] == "Apply").map(|manager| &manager["fieldsV1"])
     }
 }
 
-/// Tells whether a set of managed fields has the receipt.
+/// Returns whether managed fields contain the receipt.
 fn owns_receipt(fields: &Value) -> bool {
     !fields["f:metadata"]["f:annotations"][format!("f:{RECEIPT_ANNOTATION}")].is_null()
 }
 
-/// Tells whether a set of managed fields has a path below the spec of a pod template.
+/// Returns whether managed fields contain a path in the spec of a pod template.
 ///
 /// The format is `fieldsV1` of
 /// <https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>.
 fn owns(fields: &Value, template: &str, path: &FieldPath) -> bool {
-    let way = kind::fields(template).chain(["spec"]);
-    let mut place = way.fold(fields, |place, field| &place[format!("f:{field}")]);
+    let pod_spec = kind::fields(template).chain(["spec"]);
+    let mut place = pod_spec.fold(fields, |place, field| &place[format!("f:{field}")]);
     let mut list = "";
     for segment in path.segments() {
         let Some(below) = place.get(format!("f:{segment}")).or_else(|| item(place, list, segment)) else {
@@ -117,7 +118,7 @@ fn owns(fields: &Value, template: &str, path: &FieldPath) -> bool {
 /// Lists that have one owner as a whole (`x-kubernetes-list-type: atomic`).
 const ATOMIC: [&str; 1] = ["tolerations"];
 
-/// Returns what is managed of an item of a list, which may have further fields in its key.
+/// Returns the managed fields of a list item, whose key may have further fields.
 fn item<'a>(fields: &'a Value, list: &str, key: &str) -> Option<&'a Value> {
     let begin = format!("k:{{\"{}\":{}", key_field(list), Value::from(key));
     let ends = |name: &str| name.strip_prefix(&begin).is_some_and(|rest| rest.starts_with(['}', ',']));
@@ -139,12 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_copied_with_its_receipt_is_not_declared() {
+    fn copied_fields_are_not_declared() {
         let pod = json!({"containers": [{"name": "api", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]});
         let applied = json!({"spec": {"template": {"spec": pod}}});
         let dumped = json!({"metadata": {"annotations": {LAST_APPLIED: applied.to_string()}}});
-        let authors = FieldOwnership::new(Workload::view(&dumped).unwrap(), |_| vec![limit("cpu")]);
-        assert!(!authors.is_set_by_author(&limit("cpu")) && authors.is_set_by_author(&limit("memory")));
+        let ownership = FieldOwnership::new(Workload::view(&dumped).unwrap(), |_| vec![limit("cpu")]);
+        assert!(!ownership.is_set_by_author(&limit("cpu")) && ownership.is_set_by_author(&limit("memory")));
         let limits = json!({"f:cpu": {}, "f:memory": {}});
         let mut fields = json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"api\"}":
             {"f:resources": {"f:limits": limits}}}}}}});
@@ -152,23 +153,23 @@ mod tests {
             let object = json!({"metadata": {"managedFields": [{"operation": "Apply", "fieldsV1": fields}]}});
             FieldOwnership::new(Workload::view(&object).unwrap(), |_| vec![limit("cpu")]).is_set_by_author(path)
         };
-        assert!(of(&fields, &limit("cpu")), "an author may declare what is injected too");
+        assert!(of(&fields, &limit("cpu")), "a user may declare an injected field");
         fields["f:metadata"]["f:annotations"] = json!({format!("f:{RECEIPT_ANNOTATION}"): {}});
         assert!(!of(&fields, &limit("cpu")) && of(&fields, &limit("memory")));
     }
 
     #[test]
-    fn a_declared_field_is_its_authors() {
+    fn fields_of_client_side_apply_are_declared() {
         let applied = json!({"spec": {"template": {"spec": {"containers": [
             {"name": "api", "resources": {"limits": {"cpu": "1"}}}]}}}});
         let object = json!({"metadata": {"annotations": {LAST_APPLIED: applied.to_string()}}});
-        let authors = FieldOwnership::new(Workload::view(&object).unwrap(), nothing);
-        assert!(authors.is_set_by_author(&limit("cpu")));
-        assert!(!authors.is_set_by_author(&limit("memory")));
+        let ownership = FieldOwnership::new(Workload::view(&object).unwrap(), nothing);
+        assert!(ownership.is_set_by_author(&limit("cpu")));
+        assert!(!ownership.is_set_by_author(&limit("memory")));
     }
 
     #[test]
-    fn an_applied_field_is_its_authors_and_an_updated_one_is_not_told() {
+    fn fields_of_server_side_apply_are_declared_but_not_those_of_updates() {
         let fields = json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"api\"}":
             {"f:resources": {"f:limits": {"f:cpu": {}}}}}}}}});
         let object = json!({"metadata": {"managedFields": [{"operation": "Apply", "fieldsV1": fields}]}});

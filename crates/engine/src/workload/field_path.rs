@@ -1,11 +1,11 @@
-//! Paths into a pod spec that name list items by their key, as Kubernetes merges them, so that they survive reordering.
+//! Paths in a pod spec, which name list items by their merge key, so that they are valid in any order.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
-/// Returns the field by which the items of a list are told apart, for the lists that Tidegate adds to.
+/// Returns the merge key of a list, for the lists that Tidegate injects into.
 ///
 /// The patch merge keys of <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/>.
 #[must_use]
@@ -24,12 +24,12 @@ pub fn key_of(list: &str) -> Option<&'static str> {
 pub struct FieldPath(Vec<SmolStr>);
 
 impl FieldPath {
-    /// Makes a path of its segments.
+    /// Creates a path from its segments.
     pub fn new<S: Into<SmolStr>>(segments: impl IntoIterator<Item = S>) -> Self {
         Self(segments.into_iter().map(Into::into).collect())
     }
 
-    /// Returns the path one segment further down.
+    /// Returns the path with a segment appended.
     #[must_use]
     pub fn join(&self, segment: &str) -> Self {
         let mut segments = Vec::with_capacity(self.0.len() + 1);
@@ -58,8 +58,8 @@ impl FieldPath {
         })
     }
 
-    /// Sets the value at the path, making what is missing on the way; a new list item goes to the head of its list. The
-    /// fields of an object are set one by one, beside those that are there.
+    /// Sets the value at the path and creates missing parents; new list items are inserted at the head. An object is
+    /// merged into an existing one.
     pub fn set(&self, root: &mut Value, value: Value) {
         let mut place = root;
         let mut list = "";
@@ -73,8 +73,8 @@ impl FieldPath {
         put(place, value);
     }
 
-    /// Removes the value at the path and what is left empty above it: an item of which only the key remains, an object
-    /// or list with nothing in it. An item that `keep` says is somebody's own stays.
+    /// Removes the value at the path and parents that become empty: objects, lists, and items with only a key. Items
+    /// for which `keep` returns true are kept.
     pub fn remove(&self, root: &mut Value, keep: &dyn Fn(&FieldPath) -> bool) {
         remove(root, "", &self.0, &mut Vec::new(), keep);
     }
@@ -86,12 +86,12 @@ impl fmt::Display for FieldPath {
     }
 }
 
-/// The field by which the items of a list are told apart, `name` where nothing else is known.
+/// Returns the merge key of a list, by default `name`.
 pub(super) fn key_field(list: &str) -> &'static str {
     key_of(list).unwrap_or("name")
 }
 
-/// Tells whether an item of a list has this key.
+/// Returns whether an item of a list has this key.
 fn has_key(item: &Value, list: &str, key: &str) -> bool {
     item[key_field(list)] == *key
 }
@@ -104,18 +104,18 @@ fn item_mut<'v>(items: &'v mut Vec<Value>, list: &str, key: &str) -> &'v mut Val
     &mut items[index]
 }
 
-/// Returns a field of an object, null where it was absent. What is no object becomes one.
-pub(crate) fn child<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
+/// Returns a field of an object; null if it was absent. Other values are replaced by an object.
+fn child<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
-    let Value::Object(map) = value else { unreachable!("made an object above") };
-    // Looking first spares a copy of the name for each field that is there.
+    let Value::Object(map) = value else { unreachable!("replaced by an object above") };
+    // The check avoids a copy of the name of an existing field.
     if map.contains_key(field) { &mut map[field] } else { map.entry(field).or_insert(Value::Null) }
 }
 
-/// Puts a value at a place; the fields of an object one by one, beside those that are there.
-pub(crate) fn put(place: &mut Value, value: Value) {
+/// Sets a value; an object is merged into an existing one.
+fn put(place: &mut Value, value: Value) {
     match (place, value) {
         (Value::Object(there), Value::Object(mut fields)) => there.append(&mut fields),
         (place, value) => *place = value,
@@ -147,9 +147,9 @@ fn remove(
         Value::Array(items) => {
             if let Some(index) = items.iter().position(|item| has_key(item, list, segment)) {
                 remove(&mut items[index], segment, rest, above, keep);
-                // Tidegate adds variables and volumes, but never a container: one with nothing but a name is its author's.
-                let is_ours = !matches!(list, "containers" | "initContainers");
-                if is_ours && has_only_key(&items[index], list) && !keep(&FieldPath(above.clone())) {
+                // Tidegate never injects a container: one with only a name is the user's.
+                let is_removable = !matches!(list, "containers" | "initContainers");
+                if is_removable && has_only_key(&items[index], list) && !keep(&FieldPath(above.clone())) {
                     items.remove(index);
                 }
             }
@@ -185,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    fn nobodys(_: &FieldPath) -> bool {
+    fn keep_none(_: &FieldPath) -> bool {
         false
     }
 
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_on_the_way_is_made() {
+    fn creates_missing_parents() {
         let mut pod = json!({"containers": [{"name": "a"}, {"name": "b", "env": [{"name": "X", "value": "1"}]}]});
         path("containers/b/env/PGHOST/value").set(&mut pod, json!("db"));
         path("containers/a/resources/limits/cpu").set(&mut pod, json!("1"));
@@ -204,24 +204,24 @@ mod tests {
     }
 
     #[test]
-    fn removing_leaves_nothing_empty_behind() {
+    fn removes_empty_parents() {
         let mut pod = json!({"containers": [{"name": "a", "env": [{"name": "PGHOST", "value": "db"}],
             "resources": {"limits": {"cpu": "1"}}}]});
-        path("containers/a/env/PGHOST/value").remove(&mut pod, &nobodys);
-        path("containers/a/resources/limits/cpu").remove(&mut pod, &nobodys);
+        path("containers/a/env/PGHOST/value").remove(&mut pod, &keep_none);
+        path("containers/a/resources/limits/cpu").remove(&mut pod, &keep_none);
         assert_eq!(pod, json!({"containers": [{"name": "a"}]}));
     }
 
     #[test]
-    fn a_neighbour_keeps_its_parents() {
+    fn keeps_parents_with_other_fields() {
         let mut pod =
             json!({"containers": [{"name": "a", "readinessProbe": {"httpGet": {"path": "/"}, "tcpSocket": {}}}]});
-        path("containers/a/readinessProbe/httpGet/path").remove(&mut pod, &nobodys);
+        path("containers/a/readinessProbe/httpGet/path").remove(&mut pod, &keep_none);
         assert_eq!(pod["containers"][0]["readinessProbe"], json!({"tcpSocket": {}}));
     }
 
     #[test]
-    fn each_list_has_a_key_of_its_own() {
+    fn each_list_has_its_own_key() {
         let mut pod = json!({"containers": [{"name": "a", "volumeMounts": [{"mountPath": "/data", "name": "d"}]}]});
         let bare = pod.clone();
         let mount = FieldPath::new(["containers", "a", "volumeMounts", "/dev/shm", "name"]);
@@ -234,13 +234,13 @@ mod tests {
             json!([{"topologyKey": "topology.kubernetes.io/zone", "maxSkew": 1}])
         );
         assert_eq!(mount.get(&pod), Some(&json!("shm")));
-        mount.remove(&mut pod, &nobodys);
-        spread.remove(&mut pod, &nobodys);
+        mount.remove(&mut pod, &keep_none);
+        spread.remove(&mut pod, &keep_none);
         assert_eq!(pod, bare);
     }
 
     #[test]
-    fn an_item_that_somebody_wrote_stays() {
+    fn keeps_items_of_the_user() {
         let mut pod = json!({"containers": [{"name": "a", "env": [{"name": "PGHOST", "value": "db"}]}]});
         path("containers/a/env/PGHOST/value").remove(&mut pod, &|path: &FieldPath| path.segments().len() == 4);
         assert_eq!(pod["containers"][0]["env"], json!([{"name": "PGHOST"}]));

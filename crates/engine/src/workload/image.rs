@@ -1,15 +1,15 @@
 //! Image references.
 
-/// The tags that registries and builds move from one image to the next.
+/// Tags that usually move to newer images.
 const MOVING_TAGS: &[&str] = &["latest", "main", "master", "nightly", "stable", "edge", "dev"];
 
-/// What stands in the place of an image that another webhook fills in.
+/// The placeholder for an image that another webhook sets.
 ///
 /// <https://istio.io/latest/docs/setup/additional-setup/gateway/#deploying-a-gateway>
 const INJECTED: &str = "auto";
 
-/// Tells whether a tag is given to one image after the other: `latest`, `nightly-gpu`, `cpu-latest`; one with a number in it
-/// is of one day or version, unless it is the latest.
+/// Returns whether a tag moves to newer images: `latest`, `nightly-gpu`, `cpu-latest`. A tag with a number is of one
+/// day or version, unless it contains `latest`.
 fn is_moving(tag: &str) -> bool {
     let has_number = tag.contains(|c: char| c.is_ascii_digit());
     tag.split('-').any(|part| part == "latest" || (!has_number && MOVING_TAGS.contains(&part)))
@@ -24,7 +24,7 @@ pub struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// Wraps a reference as it stands in a container.
+    /// Wraps the reference of a container.
     #[must_use]
     pub fn new(text: &'a str) -> Self {
         Self { text }
@@ -46,7 +46,7 @@ impl<'a> Image<'a> {
         }
     }
 
-    /// Returns the repository with what Docker leaves out of it: `busybox` is `docker.io/library/busybox`.
+    /// Returns the repository with the defaults of Docker: `busybox` is `docker.io/library/busybox`.
     #[must_use]
     pub fn full_repository(&self) -> String {
         const HUB: &str = "docker.io";
@@ -75,7 +75,7 @@ impl<'a> Image<'a> {
         self.text.split_once('@').map(|(_, digest)| digest)
     }
 
-    /// Tells whether the same reference can name another image tomorrow.
+    /// Returns whether the reference may name another image later.
     #[must_use]
     pub fn is_floating(&self) -> bool {
         self.digest().is_none() && self.tag().is_none_or(is_moving) && self.text != INJECTED
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_and_a_digest_are_told_apart() {
+    fn parses_tag_and_digest() {
         let image = Image::new("registry.example.com:5000/api:1.2@sha256:0f1e");
         assert_eq!((image.repository(), image.tag()), ("registry.example.com:5000/api", Some("1.2")));
         assert_eq!(image.digest(), Some("sha256:0f1e"));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn variants_of_moving_tags_move_too() {
+    fn detects_variants_of_moving_tags() {
         for text in ["a:latest-gpu", "a:cpu-latest", "a:nightly-cuda", "a:main", "a:cu124-latest"] {
             assert!(Image::new(text).is_floating(), "{text}");
         }

@@ -1,4 +1,5 @@
-//! Parses an object without what is long in it and never read: who manages which fields, server-side apply aside.
+//! Parses an object without managed fields that are never read, which are long: only those of server-side apply are
+//! kept.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,8 +9,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// An object as the API server sends it. Of `metadata.managedFields` only the entries of server-side apply are kept, with
-/// what [`FieldOwnership`](super::FieldOwnership) reads of them.
+/// An object as the API server sends it. Of `metadata.managedFields` only the entries of server-side apply are kept,
+/// with what [`FieldOwnership`](super::FieldOwnership) reads of them.
 #[derive(Debug)]
 pub struct Sent(pub Value);
 
@@ -19,7 +20,7 @@ impl<'de> Deserialize<'de> for Sent {
     }
 }
 
-/// The parts of an object on the way to its managed fields.
+/// The objects that contain the managed fields.
 #[derive(Clone, Copy)]
 enum Part {
     Object,
@@ -55,7 +56,7 @@ impl<'de> Visitor<'de> for Part {
     }
 }
 
-/// One entry of `metadata.managedFields`.
+/// An entry of `metadata.managedFields`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Manager<'a> {
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_who_applied_are_kept_of_the_managers() {
+    fn keeps_the_managed_fields_of_server_side_apply_only() {
         let object = json!({"metadata": {"name": "api", "managedFields": [
             {"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {}}},
             {"manager": "kube-controller-manager", "operation": "Update", "fieldsV1": {"f:status": {}}},
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_otherwise_is_not_read() {
+    fn refuses_other_types() {
         for text in ["null", "[]", "\"text\"", r#"{"metadata":null}"#, r#"{"metadata":{"managedFields":{"a":1}}}"#] {
             assert!(parse(text).is_err(), "{text}");
         }

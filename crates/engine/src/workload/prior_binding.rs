@@ -4,45 +4,44 @@ use std::collections::BTreeSet;
 
 use super::{Container, Workload, items};
 
-/// How a workload has been led to its database so far: what was injected for that is not its author's.
+/// How a workload has been bound to its database before, and which variables were injected rather than set by the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PriorBinding {
-    /// The variables in its pod template that were injected, by container and name.
+    /// The injected variables in its pod template, by container and name.
     pub(crate) injected: BTreeSet<(String, String)>,
-    /// Whether it is led to it at all.
-    pub(crate) holds: bool,
-    /// The author's own variables beside which it is.
-    pub(crate) beside: BTreeSet<String>,
+    /// Whether it is bound.
+    pub(crate) is_bound: bool,
+    /// The user's variables that it has as well.
+    pub(crate) user_variables: BTreeSet<String>,
 }
 
 impl PriorBinding {
-    /// Returns how a workload is led to its database, by the containers and names of the variables that were injected into
-    /// it.
+    /// Returns how a workload is bound to its database, by the containers and names of its injected variables.
     #[must_use]
-    pub fn by(injected: BTreeSet<(String, String)>, workload: &Workload) -> Self {
+    pub fn new(injected: BTreeSet<(String, String)>, workload: &Workload) -> Self {
         if injected.is_empty() {
             return Self::default();
         }
         let named = |(container, name): (&Container, &str)| (container.name().to_owned(), name.to_owned());
         let all: Vec<_> = workload.all_containers().collect();
         let variables = all.iter().flat_map(|container| names(container).map(move |name| (container, name)));
-        let beside =
+        let user_variables =
             variables.filter(|variable| !injected.contains(&named(*variable))).map(|(_, name)| name.to_owned());
-        Self { beside: beside.collect(), injected, holds: true }
+        Self { user_variables: user_variables.collect(), injected, is_bound: true }
     }
 
-    /// Returns the same for a pod template from which all that was injected has been taken out: what is in it now is its
-    /// author's.
+    /// Returns the same for a pod template from which injected fields have been removed: all variables in it are the
+    /// user's.
     #[must_use]
-    pub fn before(self) -> Self {
+    pub fn without_injected(self) -> Self {
         Self { injected: BTreeSet::new(), ..self }
     }
 
-    /// Returns what holds for a workload that is made: where a database was made for one of its name before, it is led to
-    /// that again.
+    /// Returns the prior binding of a created workload: it is bound again if a database was created for its name
+    /// before.
     #[must_use]
-    pub fn again(is_there: bool) -> Self {
-        Self { holds: is_there, ..Self::default() }
+    pub fn recreated(exists: bool) -> Self {
+        Self { is_bound: exists, ..Self::default() }
     }
 }
 

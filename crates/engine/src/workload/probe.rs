@@ -1,10 +1,10 @@
-//! One probe of a container.
+//! A probe of a container.
 
 use serde_json::Value;
 
 use super::has_handler;
 
-/// A probe that says how to ask.
+/// A probe with a handler.
 ///
 /// <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#Probe>
 #[derive(Clone, Copy, Debug)]
@@ -13,38 +13,38 @@ pub struct Probe<'a> {
 }
 
 impl<'a> Probe<'a> {
-    /// Returns the probe in a field of a container; none where nobody says how to ask.
-    pub(super) fn of(value: &'a Value) -> Option<Self> {
+    /// Returns the probe in a field of a container; none if it has no handler.
+    pub(super) fn new(value: &'a Value) -> Option<Self> {
         has_handler(value).then_some(Self { value })
     }
 
-    /// Returns the path that it asks for; none where it asks otherwise than by HTTP.
+    /// Returns the path of an HTTP probe.
     #[must_use]
     pub fn path(&self) -> Option<&'a str> {
         let get = self.value["httpGet"].as_object()?;
         Some(get.get("path").and_then(Value::as_str).unwrap_or("/"))
     }
 
-    /// Tells whether it only opens a connection.
+    /// Returns whether it only opens a TCP connection.
     #[must_use]
     pub fn is_tcp(&self) -> bool {
         self.value["tcpSocket"].is_object()
     }
 
-    /// Returns how it asks: its one handler, by the field that has it.
+    /// Returns its handler and the field that holds it.
     #[must_use]
     pub fn handler(&self) -> Option<(&'static str, &'a Value)> {
         let fields = ["httpGet", "tcpSocket", "exec", "grpc"];
         fields.into_iter().map(|field| (field, &self.value[field])).find(|(_, handler)| !handler.is_null())
     }
 
-    /// Returns how long, in seconds, it waits for an answer.
+    /// Returns its timeout in seconds.
     #[must_use]
     pub fn timeout(&self) -> u64 {
         self.seconds("timeoutSeconds", 1)
     }
 
-    /// Returns how long after the container's start, in seconds, it gives up: nothing shorter is waited for.
+    /// Returns the seconds after the container's start until it fails for good, at the earliest.
     #[must_use]
     pub fn window(&self) -> u64 {
         let (period, failures) = (self.seconds("periodSeconds", 10), self.seconds("failureThreshold", 3));
@@ -63,14 +63,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_said_is_as_the_api_server_has_it() {
+    fn absent_fields_have_the_defaults_of_the_api_server() {
         let value = json!({"httpGet": {"port": 1}});
-        let probe = Probe::of(&value).unwrap();
+        let probe = Probe::new(&value).unwrap();
         assert_eq!((probe.path(), probe.timeout(), probe.window(), probe.is_tcp()), (Some("/"), 1, 30, false));
         let value =
             json!({"tcpSocket": {"port": 1}, "initialDelaySeconds": 5, "periodSeconds": 2, "failureThreshold": 4});
-        let probe = Probe::of(&value).unwrap();
+        let probe = Probe::new(&value).unwrap();
         assert_eq!((probe.path(), probe.window(), probe.is_tcp()), (None, 13, true));
-        assert!(Probe::of(&json!({"periodSeconds": 2})).is_none());
+        assert!(Probe::new(&json!({"periodSeconds": 2})).is_none());
     }
 }

@@ -1,6 +1,6 @@
-//! Names of workloads.
+//! References to workloads.
 
-/// Names a workload: what an autoscaler points at.
+/// A reference to a workload, as in the target of an autoscaler.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkloadRef {
     /// Its namespace.

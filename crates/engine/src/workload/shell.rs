@@ -1,7 +1,7 @@
-//! The commands of a shell script, as far as they can be told without running it.
+//! The commands that a shell script runs, as far as they are known without running it.
 //!
-//! A script is parsed by `rable`, and followed from its beginning as a shell would: what is known of its variables is put into
-//! its words, and what a branch decides is not known. Nothing is guessed: words that cannot be told are said to be unknown.
+//! A script is parsed by `rable` and interpreted from its beginning: known variables are expanded, and what depends on
+//! a branch is unknown. Nothing is guessed: words that depend on unknown values are marked as unknown.
 //!
 //! <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/V3_chap02.html>
 
@@ -23,34 +23,35 @@ use super::command_line::CommandLine;
 use super::environment::Environment;
 use super::text::Word;
 
-/// The stack on which a script is parsed and followed: each bracket and operator may take some of it.
+/// The size of the stack for parsing and interpreting a script, which are recursive.
 const STACK: usize = 256 << 20;
 
-/// The longest script that is parsed.
-const LONGEST: usize = 64 << 10;
+/// The maximum length of a script.
+const MAX_LENGTH: usize = 64 << 10;
 
-/// How many substitutions and sums a script may have: parsing them within each other takes ever longer.
-const MOST_SUBSTITUTIONS: usize = 64;
+/// The maximum number of substitutions and arithmetic expansions in a script: the time to parse nested ones grows
+/// fast.
+const MAX_SUBSTITUTIONS: usize = 64;
 
-/// How much is done for the scripts of a container: some time of a second.
+/// The maximum number of steps for the scripts of a container, which take less than a second.
 const FUEL: usize = 1 << 18;
 
-/// The kinds of shells that do not do the same.
+/// The kinds of shells whose behavior differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shell {
-    /// `sh`, which may be any of them.
+    /// `sh`, which may be any of the others.
     Sh,
-    /// Those that know what POSIX says and little else.
+    /// Shells with little more than POSIX requires: `dash`, `ash`.
     Dash,
     /// Bash.
     Bash,
-    /// The Z shell, which splits no variables.
+    /// Zsh, which does not split variables.
     Zsh,
 }
 
 impl Shell {
-    /// Returns the shell that a program is.
-    pub(super) fn of(program: &str) -> Option<Self> {
+    /// Returns the kind of shell of a program.
+    pub(super) fn from_program(program: &str) -> Option<Self> {
         match bare(program) {
             "sh" => Some(Self::Sh),
             "dash" | "ash" => Some(Self::Dash),
@@ -61,7 +62,7 @@ impl Shell {
     }
 }
 
-/// How much may still be done.
+/// The number of remaining steps.
 struct Fuel(usize);
 
 impl Fuel {
@@ -74,7 +75,7 @@ impl Fuel {
     }
 }
 
-/// Returns the commands of the script that a shell is called with, in their order.
+/// Returns the commands of the script that a shell is called with, in order.
 pub(super) fn commands(words: &[Word], invocation: &Invocation, environment: &Environment) -> Vec<CommandLine> {
     stacker::grow(STACK, || {
         let mut walk = walk::Walk::new(environment);
@@ -83,11 +84,11 @@ pub(super) fn commands(words: &[Word], invocation: &Invocation, environment: &En
     })
 }
 
-/// Parses a script, where that takes no longer than it may.
+/// Parses a script; none if it is too long, has too many substitutions, or is invalid.
 fn parse(script: &str) -> Option<Vec<Node>> {
     let begins = ["$(", "<(", ">(", "((", "`"];
     let substitutions: usize = begins.iter().map(|begin| script.matches(begin).count()).sum();
-    if script.len() > LONGEST || substitutions > MOST_SUBSTITUTIONS {
+    if script.len() > MAX_LENGTH || substitutions > MAX_SUBSTITUTIONS {
         return None;
     }
     catch_unwind(|| rable::parse(script, false)).ok()?.ok()
@@ -106,24 +107,24 @@ mod tests {
     use super::*;
     use crate::workload::text::Text;
 
-    fn told(script: &str) -> Vec<CommandLine> {
-        let words: Vec<Word> = ["sh", "-c", script].map(|word| Word::of(Text::known(word))).into();
-        let invocation = Invocation::of(&words).unwrap();
+    fn commands_of(script: &str) -> Vec<CommandLine> {
+        let words: Vec<Word> = ["sh", "-c", script].map(|word| Word::new(Text::known(word))).into();
+        let invocation = Invocation::find(&words).unwrap();
         commands(&words, &invocation, &Environment::default())
     }
 
-    /// Repeats a text until it is as long as any script that is parsed.
+    /// Repeats a text up to the maximum length of a script.
     fn long(text: &str) -> String {
-        text.repeat(LONGEST / text.len())
+        text.repeat(MAX_LENGTH / text.len())
     }
 
-    /// Sets as many variables, each with this behind its name.
+    /// Returns assignments of numbered variables, each with `behind` after its name.
     fn numbered(variables: usize, behind: &str) -> String {
         (0..variables).flat_map(|number| ["A".to_owned(), number.to_string(), behind.to_owned()]).collect()
     }
 
     #[test]
-    fn no_script_takes_for_ever() {
+    fn limits_the_time_for_any_script() {
         let nested = |begin: &str, end: &str, times: usize| format!("{}a{}", begin.repeat(times), end.repeat(times));
         for script in [
             nested("(", ")", 400),
@@ -159,16 +160,16 @@ mod tests {
             long("'\"\\"),
             long("a") + "a",
         ] {
-            // What took for ever would never come here; what is made of a script is bounded as well.
-            assert!(told(&script).len() <= FUEL, "{}", &script[..script.len().min(80)]);
+            // The number of commands is limited as well as the time.
+            assert!(commands_of(&script).len() <= FUEL, "{}", &script[..script.len().min(80)]);
         }
     }
 
     #[test]
-    fn what_cannot_be_read_is_unknown() {
+    fn the_commands_of_an_invalid_script_are_unknown() {
         for script in ["a '", "if a", "a $(", ")", &(long("a") + "a")] {
-            let told = told(script);
-            assert_eq!((told.len(), told[0].known()), (1, None), "{}", &script[..script.len().min(80)]);
+            let commands = commands_of(script);
+            assert_eq!((commands.len(), commands[0].known()), (1, None), "{}", &script[..script.len().min(80)]);
         }
     }
 }

@@ -3,9 +3,9 @@
 /// A part of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// It is this.
+    /// Known text.
     Known(String),
-    /// It may be anything; this is how it is written.
+    /// Unknown text, as it is written in the source.
     Unknown(String),
 }
 
@@ -14,23 +14,23 @@ pub(super) enum Piece {
 pub(super) struct Text(Vec<Piece>);
 
 impl Text {
-    /// Returns a text that is known.
+    /// Returns a known text.
     pub(super) fn known(text: impl Into<String>) -> Self {
         let text = text.into();
         Self(if text.is_empty() { Vec::new() } else { vec![Piece::Known(text)] })
     }
 
-    /// Returns a text of which nothing is known but how it is written.
+    /// Returns an unknown text, as it is written in the source.
     pub(super) fn unknown(written: impl Into<String>) -> Self {
         Self(vec![Piece::Unknown(written.into())])
     }
 
-    /// Adds a character that is known.
+    /// Appends a known character.
     pub(super) fn push(&mut self, c: char) {
         self.push_str(c.encode_utf8(&mut [0; 4]));
     }
 
-    /// Adds what is known.
+    /// Appends known text.
     pub(super) fn push_str(&mut self, text: &str) {
         match self.0.last_mut() {
             Some(Piece::Known(known)) => known.push_str(text),
@@ -39,12 +39,12 @@ impl Text {
         }
     }
 
-    /// Adds what may be anything.
+    /// Appends unknown text.
     pub(super) fn push_unknown(&mut self, written: &str) {
         self.0.push(Piece::Unknown(written.to_owned()));
     }
 
-    /// Adds another text.
+    /// Appends another text.
     pub(super) fn append(&mut self, other: &Self) {
         for piece in &other.0 {
             match piece {
@@ -54,13 +54,13 @@ impl Text {
         }
     }
 
-    /// Returns each part.
+    /// Returns the parts.
     pub(super) fn pieces(&self) -> impl Iterator<Item = &Piece> {
         self.0.iter()
     }
 
-    /// Returns the text, where all of it is known.
-    pub(super) fn told(&self) -> Option<&str> {
+    /// Returns the text, if all of it is known.
+    pub(super) fn as_known(&self) -> Option<&str> {
         match self.0.as_slice() {
             [] => Some(""),
             [Piece::Known(text)] => Some(text),
@@ -68,15 +68,15 @@ impl Text {
         }
     }
 
-    /// Returns what is known of its beginning.
-    pub(super) fn begin(&self) -> &str {
+    /// Returns the known beginning.
+    pub(super) fn known_start(&self) -> &str {
         match self.0.first() {
             Some(Piece::Known(text)) => text,
             _ => "",
         }
     }
 
-    /// Returns the text with what is unknown as it is written.
+    /// Returns the text, with unknown parts as they are written in the source.
     pub(super) fn written(&self) -> String {
         let written = |piece: &Piece| match piece {
             Piece::Known(text) | Piece::Unknown(text) => text.clone(),
@@ -84,15 +84,15 @@ impl Text {
         self.0.iter().map(written).collect()
     }
 
-    /// Returns the text as a variable's value that is written like this: what is unknown of it is called so.
-    pub(super) fn called(&self, written: &str) -> Self {
+    /// Returns the text as the value of a reference; an unknown value is written as that reference.
+    pub(super) fn as_written(&self, written: &str) -> Self {
         match self.0.as_slice() {
             [Piece::Unknown(_)] => Self::unknown(written),
             _ => self.clone(),
         }
     }
 
-    /// Returns how long the text is, as far as it is known.
+    /// Returns the length, with unknown parts as they are written.
     pub(super) fn len(&self) -> usize {
         let len = |piece: &Piece| match piece {
             Piece::Known(text) | Piece::Unknown(text) => text.len(),
@@ -101,47 +101,47 @@ impl Text {
     }
 }
 
-/// What stands in the place of a word.
+/// The kind of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// One word.
     One,
-    /// One word that is a value or an operand, and no flag.
+    /// One word that is a value or an operand, not a flag.
     Value,
     /// Any number of words.
     Several,
-    /// Nothing: it is not sure that the command is run like this, or at all.
+    /// No word: the command may be run differently, or not at all.
     Doubt,
 }
 
 /// A word of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Word {
-    /// What it is.
+    /// The text.
     pub(super) text: Text,
-    /// What stands in its place.
+    /// The kind.
     pub(super) kind: Kind,
 }
 
 impl Word {
     /// Returns one word.
-    pub(super) fn of(text: Text) -> Self {
+    pub(super) fn new(text: Text) -> Self {
         Self { text, kind: Kind::One }
     }
 
-    /// Returns a doubt, in words that follow "it cannot be told".
+    /// Returns a doubt; its text follows "it is unknown".
     pub(super) fn doubt(of: &str) -> Self {
         Self { text: Text::unknown(of), kind: Kind::Doubt }
     }
 
-    /// Tells whether it stands for any number of words, or makes all of them doubtful.
+    /// Returns whether it may be any number of words, or a doubt.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.kind, Kind::Several | Kind::Doubt)
     }
 
-    /// Returns the word, where it is one and all of it is known.
-    pub(super) fn told(&self) -> Option<&str> {
-        self.text.told().filter(|_| !self.is_open())
+    /// Returns the text, if it is one word and all of it is known.
+    pub(super) fn as_known(&self) -> Option<&str> {
+        self.text.as_known().filter(|_| !self.is_open())
     }
 }
 
@@ -150,22 +150,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_known_of_a_text_is_kept_together() {
+    fn joins_known_parts() {
         let mut text = Text::known("--po");
         text.append(&Text::known("rt"));
-        assert_eq!((text.told(), text.len()), (Some("--port"), 6));
+        assert_eq!((text.as_known(), text.len()), (Some("--port"), 6));
         text.push('=');
         text.push_unknown("$PORT");
         text.push_str("0");
-        assert_eq!((text.told(), text.begin()), (None, "--port="));
+        assert_eq!((text.as_known(), text.known_start()), (None, "--port="));
         assert_eq!(text.written(), "--port=$PORT0");
-        assert_eq!((Text::known("").told(), Text::unknown("$A").begin()), (Some(""), ""));
+        assert_eq!((Text::known("").as_known(), Text::unknown("$A").known_start()), (Some(""), ""));
     }
 
     #[test]
-    fn only_one_word_is_told() {
+    fn several_words_and_doubts_are_not_known() {
         let word = |kind| Word { text: Text::known("a"), kind };
-        assert_eq!([Kind::One, Kind::Value].map(|kind| word(kind).told().is_some()), [true, true]);
-        assert_eq!([Kind::Several, Kind::Doubt].map(|kind| word(kind).told().is_some()), [false, false]);
+        assert_eq!([Kind::One, Kind::Value].map(|kind| word(kind).as_known().is_some()), [true, true]);
+        assert_eq!([Kind::Several, Kind::Doubt].map(|kind| word(kind).as_known().is_some()), [false, false]);
     }
 }

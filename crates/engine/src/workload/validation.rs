@@ -1,4 +1,4 @@
-//! Sees that the fields which Tidegate reads have the types that Kubernetes gives them.
+//! Checks that the fields that Tidegate reads have the types of the Kubernetes API.
 
 use std::fmt::Write as _;
 
@@ -7,27 +7,27 @@ use serde_json::Value;
 use crate::kind::{self, Kind};
 use crate::quantity::Quantity;
 
-/// A field whose type is not the one that Kubernetes gives it.
+/// A field of a wrong type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place} is {found}, but Kubernetes has {expected} there")]
+#[error("{place}: expected {expected}, found {found}")]
 pub struct ValidationError {
     place: String,
     expected: &'static str,
     found: &'static str,
 }
 
-/// What a field must be where it is neither absent nor null.
+/// The type of a field that is neither absent nor null.
 enum Shape {
     Text,
     Number,
-    Truth,
-    /// A quantity: text, or a number as it may stand in YAML.
+    Boolean,
+    /// A quantity: a string, or a number as in YAML.
     Quantity,
-    /// A list of items of one shape.
+    /// A list of items of one type.
     List(&'static Shape),
-    /// An object with these fields, and others that do not matter.
+    /// An object with these fields; others are not checked.
     Object(&'static [(&'static str, Shape)]),
-    /// An object whose every value has one shape.
+    /// An object whose values have one type.
     Map(&'static Shape),
 }
 
@@ -79,7 +79,7 @@ const CONTAINER: Shape = Shape::Object(&[
     ("startupProbe", PROBE),
     ("readinessProbe", PROBE),
     ("livenessProbe", PROBE),
-    ("securityContext", Shape::Object(&[("privileged", Shape::Truth)])),
+    ("securityContext", Shape::Object(&[("privileged", Shape::Boolean)])),
 ]);
 
 const RESOURCES: Shape = Shape::Object(&[
@@ -95,7 +95,7 @@ const PROBE: Shape = Shape::Object(&[
     ("grpc", Shape::Object(&[])),
 ]);
 
-/// Checks a whole workload of a kind.
+/// Checks a workload of a kind.
 pub(super) fn check(object: &Value, kind: &Kind) -> Result<(), ValidationError> {
     if !object.is_object() {
         return Err(WORKLOAD.error(object, &[]));
@@ -104,15 +104,15 @@ pub(super) fn check(object: &Value, kind: &Kind) -> Result<(), ValidationError> 
     kind.templates.iter().try_for_each(|pointer| check_at(object, kind::fields(pointer), &mut Vec::new()))
 }
 
-/// Checks the pod template at the end of a way, and that there are objects on the way.
+/// Checks the pod template at a path, and that there are objects along the path.
 fn check_at<'v>(
     value: &'v Value,
-    mut way: impl Iterator<Item = &'static str>,
+    mut path: impl Iterator<Item = &'static str>,
     place: &mut Vec<Step<'v>>,
 ) -> Result<(), ValidationError> {
-    let Some(field) = way.next() else { return TEMPLATE.check(value, place) };
+    let Some(field) = path.next() else { return TEMPLATE.check(value, place) };
     Shape::Object(&[]).check(value, place)?;
-    below(place, Step::Field(field), |place| check_at(&value[field], way, place))
+    below(place, Step::Field(field), |place| check_at(&value[field], path, place))
 }
 
 /// Checks a pod template.
@@ -120,7 +120,7 @@ pub(super) fn check_template(template: &Value) -> Result<(), ValidationError> {
     TEMPLATE.check(template, &mut Vec::new())
 }
 
-/// A step on the way to a field.
+/// A segment of the path to a field.
 enum Step<'s> {
     Field(&'s str),
     Item(usize),
@@ -132,10 +132,10 @@ impl Shape {
             (_, Value::Null)
             | (Self::Text, Value::String(_))
             | (Self::Number, Value::Number(_))
-            | (Self::Truth, Value::Bool(_)) => Ok(()),
+            | (Self::Boolean, Value::Bool(_)) => Ok(()),
             (Self::Quantity, _) if Quantity::from_json(value).is_ok() => Ok(()),
             (Self::List(item), Value::Array(items)) => items.iter().enumerate().try_for_each(|(index, value)| {
-                // A null is no item: unlike an absent field, it has no default.
+                // A null item is invalid: unlike an absent field, it has no default.
                 if value.is_null() {
                     return Err(item.error(value, &with(place, Step::Item(index))));
                 }
@@ -154,7 +154,7 @@ impl Shape {
 
     fn error(&self, value: &Value, place: &[Step]) -> ValidationError {
         let found = match (self, value) {
-            (Self::Quantity, Value::String(_) | Value::Number(_)) => "unreadable",
+            (Self::Quantity, Value::String(_) | Value::Number(_)) => "an invalid value",
             _ => name_of(value),
         };
         ValidationError { place: written(place), expected: self.name(), found }
@@ -164,7 +164,7 @@ impl Shape {
         match self {
             Self::Text => "a string",
             Self::Number => "a number",
-            Self::Truth => "true or false",
+            Self::Boolean => "a boolean",
             Self::Quantity => "a quantity",
             Self::List(_) => "a list",
             Self::Object(_) | Self::Map(_) => "an object",
@@ -200,7 +200,7 @@ fn written(place: &[Step]) -> String {
 fn name_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
-        Value::Bool(_) => "true or false",
+        Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
         Value::String(_) => "a string",
         Value::Array(_) => "a list",
@@ -219,49 +219,48 @@ mod tests {
         check(object, Kind::from_object(object))
     }
 
-    fn complaint(object: &Value) -> String {
+    fn error_of(object: &Value) -> String {
         checked(object).expect_err("this object has a wrong type").to_string()
     }
 
     #[test]
-    fn the_first_wrong_type_is_named_by_its_place() {
+    fn reports_the_first_field_of_a_wrong_type() {
         let object =
             json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "b", "env": "X=1"}]}}}});
-        assert_eq!(
-            complaint(&object),
-            "spec.template.spec.containers[1].env is a string, but Kubernetes has a list there"
-        );
+        assert_eq!(error_of(&object), "spec.template.spec.containers[1].env: expected a list, found a string");
     }
 
     #[test]
-    fn every_template_of_a_kind_is_looked_at_and_what_is_on_the_way_to_it() {
+    fn checks_every_template_of_a_kind_and_the_objects_around_it() {
         let kind = Kind { templates: &["/spec/leader/template", "/spec/worker/template"], ..KINDS[0] };
-        let complaint = |worker: Value| {
+        let checked = |worker: Value| {
             let leader = json!({"template": {"spec": {"containers": [{"name": "a"}]}}});
             check(&json!({"spec": {"leader": leader, "worker": worker}}), &kind).map_err(|error| error.to_string())
         };
-        assert_eq!((complaint(json!(null)), complaint(json!({"template": {"spec": {}}}))), (Ok(()), Ok(())));
-        let told = |place: &str| Err(format!("{place}, but Kubernetes has an object there"));
-        assert_eq!(complaint(json!("x")), told("spec.worker is a string"));
-        assert_eq!(complaint(json!({"template": {"spec": []}})), told("spec.worker.template.spec is a list"));
+        assert_eq!((checked(json!(null)), checked(json!({"template": {"spec": {}}}))), (Ok(()), Ok(())));
+        let error = |place: &str, found: &str| Err(format!("{place}: expected an object, found {found}"));
+        assert_eq!(checked(json!("x")), error("spec.worker", "a string"));
+        assert_eq!(checked(json!({"template": {"spec": []}})), error("spec.worker.template.spec", "a list"));
     }
 
     #[test]
     fn a_null_container_is_not_an_absent_one() {
         let object = json!({"spec": {"template": {"spec": {"containers": [null]}}}});
-        assert_eq!(complaint(&object), "spec.template.spec.containers[0] is null, but Kubernetes has an object there");
+        assert_eq!(error_of(&object), "spec.template.spec.containers[0]: expected an object, found null");
         assert_eq!(checked(&json!({"spec": {"template": {"spec": {"containers": null}}}})), Ok(()));
     }
 
     #[test]
-    fn a_quantity_that_cannot_be_read_is_told() {
+    fn reports_invalid_quantities() {
         let limit = |memory: Value| {
             let resources = json!({"limits": {"memory": memory}});
             json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "resources": resources}]}}}})
         };
         let place = "spec.template.spec.containers[0].resources.limits.memory";
-        for (memory, found) in [(json!("lots"), "unreadable"), (json!(""), "unreadable"), (json!([]), "a list")] {
-            assert_eq!(complaint(&limit(memory)), format!("{place} is {found}, but Kubernetes has a quantity there"));
+        for (memory, found) in
+            [(json!("lots"), "an invalid value"), (json!(""), "an invalid value"), (json!([]), "a list")]
+        {
+            assert_eq!(error_of(&limit(memory)), format!("{place}: expected a quantity, found {found}"));
         }
         for memory in [json!("1Gi"), json!(1_000_000), json!(0.5), json!(null)] {
             assert_eq!(checked(&limit(memory)), Ok(()));
@@ -269,8 +268,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_at_all_is_refused() {
-        assert_eq!(complaint(&json!([])), "the object is a list, but Kubernetes has an object there");
-        assert_eq!(complaint(&json!(null)), "the object is null, but Kubernetes has an object there");
+    fn refuses_other_values_than_objects() {
+        assert_eq!(error_of(&json!([])), "the object: expected an object, found a list");
+        assert_eq!(error_of(&json!(null)), "the object: expected an object, found null");
     }
 }

@@ -13,8 +13,8 @@ use crate::facts::Metric;
 use crate::quantity::fields::Fields;
 use crate::workload::Container;
 
-/// Sees that a HorizontalPodAutoscaler can be had, without planning one: each admission asks.
-pub(super) fn can_be_had(scaling: &Scaling) -> Result<(), Problem> {
+/// Checks that a HorizontalPodAutoscaler can be created, without planning one, since each admission does this.
+pub(super) fn check(scaling: &Scaling) -> Result<(), Problem> {
     usable_metrics(scaling).map(drop)
 }
 
@@ -40,15 +40,15 @@ pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
     }
     let digest = digest::of_value(&object["spec"]);
     let annotations = &mut object["metadata"]["annotations"];
-    // KEDA's webhook refuses a ScaledObject for a workload that has an HPA, unless the HPA says that it yields:
+    // KEDA's webhook refuses a ScaledObject for a workload with an HPA, unless the HPA allows it:
     // https://keda.sh/docs/latest/concepts/admission-webhooks/
     annotations["validations.keda.sh/hpa-ownership"] = "false".into();
-    // What a policy says no longer is told only by what was applied before.
-    annotations[APPLIED_ANNOTATION] = digest.into();
+    // Settings that were removed from a policy are detected only by comparing with what was applied before.
+    annotations[APPLIED_ANNOTATION] = digest.to_string().into();
     Ok(object)
 }
 
-/// Returns the metrics that the autoscaler has, and whether the model server's queue is among them.
+/// Returns the metrics of the autoscaler, and whether the model server's queue is among them.
 fn usable_metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), Problem> {
     let (metrics, has_queue) = metrics(scaling).map_err(|message| ("NoSuitableMetric", message))?;
     if scaling.settings.replicas(scaling.workload).0 == 0 {
@@ -57,10 +57,10 @@ fn usable_metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), Problem> {
     Ok((metrics, has_queue))
 }
 
-/// Sees that the API server takes zero as the least number of replicas, and that something tells when one is needed.
+/// Checks that the API server accepts zero replicas, and that a metric exists without pods.
 fn can_scale_to_zero(scaling: &Scaling, metrics: &[Value]) -> Result<(), Problem> {
     if !scaling.apis.hpa_scale_to_zero {
-        let message = "the API server takes minReplicas 0 from Kubernetes 1.37 on; engine keda scales to zero before";
+        let message = "the API server accepts minReplicas 0 from Kubernetes 1.37 on; before, use engine keda";
         return Err(("ScaleToZeroNotServed", message.to_owned()));
     }
     if !metrics.iter().any(|metric| metric["type"] == "Object" || metric["type"] == "External") {
@@ -70,8 +70,8 @@ fn can_scale_to_zero(scaling: &Scaling, metrics: &[Value]) -> Result<(), Problem
     Ok(())
 }
 
-/// Returns the metrics that suit the model server and are served, and whether its queue is among them. A metric of one
-/// container names it, and a GPU server is not scaled on its CPU or memory, which say little of its load.
+/// Returns the suitable metrics that are served, and whether the queue is among them. A container metric without a
+/// container gets the model server's. A GPU server is not scaled on CPU or memory, which say little about its load.
 fn metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), String> {
     let has_gpu = scaling.has_gpu();
     let suitable = scaling.settings.metrics.iter().filter(|metric| !has_gpu || !is_resource(metric));
@@ -80,29 +80,30 @@ fn metrics(scaling: &Scaling) -> Result<(Vec<Value>, bool), String> {
     let queue = scaling.settings.queue.as_ref().filter(|_| has_gpu || metrics.is_empty());
     let queue = queue.map(|settings| queue_metric(scaling, settings)).transpose();
     let (queue, without) = queue.map_or_else(|why| (None, Some(why)), |queue| (queue, None));
-    // A policy may name the queue itself, and write its target otherwise.
+    // A policy may list the queue itself, with its target in another notation.
     let of_metric =
         Fields::for_kind("autoscaling", "HorizontalPodAutoscaler").below("spec").below("metrics").below("*");
     let is_queue = |metric: &Value| queue.as_ref().is_some_and(|queue| of_metric.are_same(metric, queue));
     if !metrics.iter().any(is_queue) {
         metrics.extend(queue.clone());
     }
-    let (usable, useless): (Vec<Value>, Vec<Value>) =
-        metrics.into_iter().partition(|metric| lack(scaling, metric).is_none());
+    let (usable, unusable): (Vec<Value>, Vec<Value>) =
+        metrics.into_iter().partition(|metric| missing(scaling, metric).is_none());
     if !usable.is_empty() {
         let has_queue = usable.iter().any(is_queue);
         return Ok((usable, has_queue));
     }
-    let lacking = useless.first().and_then(|metric| lack(scaling, metric));
+    let lacking = unusable.first().and_then(|metric| missing(scaling, metric));
     Err(lacking.or(without).unwrap_or_else(|| {
-        "the policy names no metric that suits this model server: CPU and memory say little of the load of a GPU server"
+        "the policy has no metric that suits this model server: CPU and memory say little about the load of a GPU \
+         server"
             .to_owned()
     }))
 }
 
-/// Says what a metric needs and does not have. An autoscaler that has the metric already keeps it: adapters are restarted, and
-/// a request may come from a `LimitRange`.
-fn lack(scaling: &Scaling, metric: &Value) -> Option<String> {
+/// Returns what a metric needs but lacks. An existing autoscaler keeps its metrics: adapters restart, and a request may
+/// come from a `LimitRange`.
+fn missing(scaling: &Scaling, metric: &Value) -> Option<String> {
     let metric = Metric::read(metric);
     let has = |known: &Metric| (&known.kind, &known.name) == (&metric.kind, &metric.name);
     if scaling.existing.is_some_and(|existing| existing.metrics.iter().any(has)) {
@@ -116,7 +117,7 @@ fn lack(scaling: &Scaling, metric: &Value) -> Option<String> {
             let mut without = scaling.workload.without_request(name);
             let container = without.find(|container| metric.needs_request_of(container.name()))?.name();
             return Some(format!(
-                "container {container} requests no {name}, with which the metric `{name}` compares its use"
+                "container {container} has no {name} request, which the metric `{name}` compares usage with"
             ));
         }
     };
@@ -125,11 +126,11 @@ fn lack(scaling: &Scaling, metric: &Value) -> Option<String> {
     })
 }
 
-/// Returns the metric of how many requests wait for each pod.
+/// Returns the metric of waiting requests per pod.
 fn queue_metric(scaling: &Scaling, settings: &QueueSettings) -> Result<Value, String> {
     let name = match &settings.metric {
         Some(name) => name.clone(),
-        // What comes before the colon is a prefix to Prometheus, and no part of a name to Kubernetes.
+        // A Prometheus name may have a prefix with a colon, which a Kubernetes name may not.
         None => scaling.queue()?.replace(':', "_"),
     };
     let target = json!({"type": "AverageValue", "averageValue": settings.average_value.to_string()});
@@ -145,13 +146,13 @@ fn completed(metric: &Map<String, Value>, container: Option<&Container>) -> Resu
     let Some(of_container) = metric.get_mut("containerResource") else { return Ok(metric) };
     if of_container["container"].is_null() {
         let container =
-            container.ok_or("it cannot be told which container is the model server, whose use is to be measured")?;
+            container.ok_or("it is unknown which container is the model server, whose usage is to be measured")?;
         of_container["container"] = container.name().into();
     }
     Ok(metric)
 }
 
-/// Names a HorizontalPodAutoscaler.
+/// Returns a reference to a HorizontalPodAutoscaler.
 pub(super) fn object_ref(name: String) -> ObjectRef {
     ObjectRef { group: "autoscaling", kind: "HorizontalPodAutoscaler", name }
 }
@@ -165,7 +166,7 @@ mod tests {
     use crate::testing::{deployment, facts, policies, reference, scaled, with_container};
     use crate::workload::Workload;
 
-    /// A Deployment that requests what is measured.
+    /// Returns a Deployment with a request for the measured resource.
     fn plain() -> Value {
         with_container(&json!({"resources": {"requests": {"cpu": "1"}}}))
     }
@@ -184,8 +185,8 @@ mod tests {
         Scaling::of(&workload, &recognised, &effective, facts).map_or(Wanted::Nothing, |scaling| scaling.wanted())
     }
 
-    /// The reason and the message of what cannot be had.
-    fn told(wanted: Wanted) -> String {
+    /// Returns the reason and message for an autoscaler that cannot be created.
+    fn problem(wanted: Wanted) -> String {
         match wanted {
             Wanted::Impossible { reason, message } => format!("{reason}: {message}"),
             other => panic!("{other:?}"),
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_autoscaler_of_a_plain_model_server() {
+    fn plans_the_autoscaler_of_a_plain_model_server() {
         let scale_down = json!({"scaleDown": {"stabilizationWindowSeconds": 600}});
         let autoscaling = json!({"minReplicas": 2, "maxReplicas": 4, "metrics": [cpu()], "behavior": scale_down});
         let Wanted::Object(object) = planned(&plain(), &autoscaling) else { panic!("there should be an autoscaler") };
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_autoscaler_that_is_there_is_kept_whatever_the_replicas() {
+    fn keeps_an_existing_autoscaler_whatever_the_replicas() {
         let mut object = plain();
         object["spec"]["replicas"] = json!(50);
         let of = |facts: &Facts| planned_in(&object, &json!({"metrics": [cpu()]}), facts);
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_that_compares_with_a_request_needs_one() {
+    fn requires_a_request_for_metrics_that_compare_with_it() {
         let of = |target: &str, kind: &str| {
             let mut source = json!({"name": "cpu", "target": {"type": target}});
             source["target"][if target == "Utilization" { "averageUtilization" } else { "averageValue" }] =
@@ -297,29 +298,31 @@ mod tests {
         let (bare, whole) = (with_container(&json!({})), with_container(&requests));
         let planned = |object: &Value, metrics: Value| planned(object, &json!({"metrics": metrics}));
         for kind in ["Resource", "ContainerResource"] {
-            let why = told(planned(&bare, json!([of("Utilization", kind)])));
+            let why = problem(planned(&bare, json!([of("Utilization", kind)])));
             assert_eq!(
                 why,
-                "NoSuitableMetric: container api requests no cpu, with which the metric `cpu` compares its use"
+                "NoSuitableMetric: container api has no cpu request, which the metric `cpu` compares usage with"
             );
             assert!(matches!(planned(&bare, json!([of("AverageValue", kind)])), Wanted::Object(_)));
             assert!(matches!(planned(&whole, json!([of("Utilization", kind)])), Wanted::Object(_)));
         }
-        // The other one does; and with `Resource` all containers count.
+        // The other container has one; with `Resource`, all containers count.
         let (sidecar, limit) = (json!({"name": "b", "image": "b:1"}), json!({"limits": {"cpu": "1"}}));
         let mut two = deployment(&json!([{"name": "api", "image": "a:1", "resources": limit}, sidecar]));
         two["metadata"]["annotations"] = json!({"tidegate.dev/container": "api"});
         assert!(matches!(planned(&two, json!([of("Utilization", "ContainerResource")])), Wanted::Object(_)));
-        assert!(told(planned(&two, json!([of("Utilization", "Resource")]))).contains("container b requests no cpu"));
+        assert!(
+            problem(planned(&two, json!([of("Utilization", "Resource")]))).contains("container b has no cpu request")
+        );
         let Wanted::Object(object) = planned(&bare, json!([of("Utilization", "Resource"), queue()])) else {
-            panic!("one of them works")
+            panic!("one of them is usable")
         };
         assert_eq!(object["spec"]["metrics"], json!([queue()]));
     }
 
     #[test]
-    fn an_autoscaler_keeps_a_metric_that_it_has() {
-        // The request may come from a LimitRange, which is not known here.
+    fn keeps_the_metrics_of_an_existing_autoscaler() {
+        // The request may come from a LimitRange, which is unknown here.
         let mut facts = scaled(1, 10);
         let metric = Metric::read(&cpu());
         facts.autoscalers.get_mut(&reference()).unwrap()[0].metrics = vec![metric];
@@ -327,24 +330,24 @@ mod tests {
         assert!(matches!(planned, Wanted::Object(_)));
     }
 
-    /// A vLLM server on a GPU.
+    /// Returns a vLLM server on a GPU.
     fn vllm() -> Value {
         let gpu = json!({"limits": {"nvidia.com/gpu": 1}});
         with_container(&json!({"image": "vllm/vllm-openai:v0.11.0", "resources": gpu}))
     }
 
     #[test]
-    fn a_gpu_server_is_scaled_on_its_queue_and_as_slowly_as_it_starts() {
+    fn scales_a_gpu_server_on_its_queue_with_slow_behavior() {
         let autoscaling = json!({"metrics": [cpu()], "queue": {}});
         let Wanted::Object(object) = planned(&vllm(), &autoscaling) else { panic!("an autoscaler") };
         insta::assert_json_snapshot!(object["spec"]);
         let Wanted::Object(object) = planned(&plain(), &autoscaling) else { panic!("an autoscaler") };
-        assert_eq!(object["spec"]["metrics"][0]["type"], "ContainerResource", "no GPU server");
+        assert_eq!(object["spec"]["metrics"][0]["type"], "ContainerResource", "not a GPU server");
         assert_eq!(object["spec"]["behavior"], Value::Null);
     }
 
     #[test]
-    fn the_queue_is_called_as_the_adapter_has_it() {
+    fn uses_the_adapters_name_for_the_queue() {
         let queue = json!({"queue": {"metric": "waiting", "averageValue": "500m"}, "behavior": {"scaleUp": {}}});
         let Wanted::Object(object) = planned(&gpu(), &queue) else { panic!("an autoscaler") };
         let pods = &object["spec"]["metrics"][0]["pods"];
@@ -353,26 +356,26 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_a_gpu_is_scaled_on_its_queue_where_the_policy_has_no_other_metric() {
+    fn scales_a_cpu_server_on_its_queue_without_other_metrics() {
         let tei = with_container(&json!({"image": "ghcr.io/huggingface/text-embeddings-inference:cpu-1.8"}));
         let Wanted::Object(object) = planned(&tei, &json!({"queue": {}})) else { panic!("an autoscaler") };
         assert_eq!(object["spec"]["metrics"][0]["pods"]["metric"]["name"], "te_queue_size");
     }
 
     #[test]
-    fn a_queue_that_nobody_tells_of_is_none() {
+    fn requires_a_runtime_that_reports_its_queue() {
         let sglang = |args: Value| {
             with_container(&json!({"image": "lmsysorg/sglang:v0.5.0", "args": args,
             "command": ["python3", "-m", "sglang.launch_server"], "resources": {"limits": {"nvidia.com/gpu": 1}}}))
         };
         let queue = json!({"metrics": [cpu()], "queue": {}});
-        let silent = told(planned(&sglang(json!([])), &queue));
-        assert_eq!(silent, "NoSuitableMetric: it tells how many requests wait only with the flag --enable-metrics");
+        let silent = problem(planned(&sglang(json!([])), &queue));
+        assert_eq!(silent, "NoSuitableMetric: it reports waiting requests only with the flag --enable-metrics");
         assert!(matches!(planned(&sglang(json!(["--enable-metrics"])), &queue), Wanted::Object(_)));
-        let unknown = told(planned(&gpu(), &queue));
+        let unknown = problem(planned(&gpu(), &queue));
         assert_eq!(
             unknown,
-            "NoSuitableMetric: it runs an unknown runtime, of which no metric is known that tells how many requests wait"
+            "NoSuitableMetric: it runs an unknown runtime, which has no known metric for waiting requests"
         );
     }
 
@@ -382,16 +385,16 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_whose_api_is_not_served_is_left_out_and_told_where_it_is_the_only_one() {
+    fn omits_metrics_that_are_not_served() {
         let (plain, served) = (plain(), without_adapter());
         assert_eq!(
-            told(planned_in(&vllm(), &json!({"queue": {}}), &served)),
+            problem(planned_in(&vllm(), &json!({"queue": {}}), &served)),
             "NoSuitableMetric: the cluster does not serve custom.metrics.k8s.io, which the metric \
              `vllm_num_requests_waiting` needs: install a metrics adapter"
         );
         let external = json!({"type": "External", "external": {"metric": {"name": "jobs"},
             "target": {"type": "AverageValue", "averageValue": "5"}}});
-        let message = told(planned_in(&plain, &json!({"metrics": [external]}), &served));
+        let message = problem(planned_in(&plain, &json!({"metrics": [external]}), &served));
         assert!(message.contains("external.metrics.k8s.io, which the metric `jobs` needs"), "{message}");
         let Wanted::Object(object) = planned_in(&plain, &json!({"metrics": [queue(), cpu()]}), &served) else {
             panic!("CPU is served")
@@ -400,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_that_the_autoscaler_has_stays_while_the_adapter_is_away() {
+    fn keeps_a_metric_while_the_adapter_is_unavailable() {
         let mut facts = scaled(1, 10);
         facts.apis = without_adapter().apis;
         let wanted = |facts: &Facts| planned_in(&vllm(), &json!({"metrics": [queue()]}), facts);
@@ -410,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn no_replica_is_kept_where_the_api_server_takes_that() {
+    fn scales_to_zero_if_the_api_server_accepts_it() {
         let external = json!({"type": "External", "external": {"metric": {"name": "jobs"},
             "target": {"type": "AverageValue", "averageValue": "5"}}});
         let autoscaling = json!({"minReplicas": 0, "metrics": [external, cpu()]});
@@ -418,8 +421,8 @@ mod tests {
         let Wanted::Object(made) = planned(&object, &autoscaling) else { panic!("an autoscaler") };
         assert_eq!(made["spec"]["minReplicas"], 0);
         let old = Facts { apis: Apis { hpa_scale_to_zero: false, ..Apis::all() }, ..facts() };
-        insta::assert_snapshot!(told(planned_in(&object, &autoscaling, &old)), @"ScaleToZeroNotServed: the API server takes minReplicas 0 from Kubernetes 1.37 on; engine keda scales to zero before");
-        let unserved = told(planned_in(&object, &autoscaling, &without_adapter()));
+        insta::assert_snapshot!(problem(planned_in(&object, &autoscaling, &old)), @"ScaleToZeroNotServed: the API server accepts minReplicas 0 from Kubernetes 1.37 on; before, use engine keda");
+        let unserved = problem(planned_in(&object, &autoscaling, &without_adapter()));
         assert_eq!(
             unserved,
             "NoSuitableMetric: minReplicas 0 needs a metric of type Object or External that is served"
@@ -427,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_of_one_container_is_of_the_model_server() {
+    fn completes_a_container_metric_with_the_model_server() {
         let mut other = cpu();
         other["containerResource"]["container"] = "proxy".into();
         let found = metrics(&plain(), &json!([cpu(), other, queue()])).unwrap();
@@ -436,17 +439,17 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_a_policy_names_in_other_words_is_there_once() {
+    fn does_not_duplicate_a_queue_in_another_notation() {
         let mut written = queue();
         written["pods"]["target"]["averageValue"] = json!(5);
         let autoscaling = json!({"metrics": [written], "queue": {"metric": "queue", "averageValue": "5000m"}});
         let Wanted::Object(object) = planned(&gpu(), &autoscaling) else { panic!("an autoscaler") };
         assert_eq!(object["spec"]["metrics"], json!([written]));
-        assert!(object["spec"]["behavior"]["scaleDown"].is_object(), "it is scaled as suits a queue");
+        assert!(object["spec"]["behavior"]["scaleDown"].is_object(), "it has the behavior for a queue");
     }
 
     #[test]
-    fn what_is_null_in_a_policy_says_nothing() {
+    fn ignores_nulls_in_a_policy() {
         let mut written = queue();
         written["pods"]["metric"]["selector"] = Value::Null;
         let behavior = json!({"scaleUp": null, "scaleDown": {"selectPolicy": null, "tolerance": 0.05}});
@@ -459,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_server_is_not_scaled_on_its_cpu() {
+    fn does_not_scale_a_gpu_server_on_cpu() {
         let target = json!({"type": "Utilization", "averageUtilization": 50});
         let resource = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
         assert_eq!(metrics(&gpu(), &json!([cpu(), resource])), Err("NoSuitableMetric"));
@@ -467,14 +470,14 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_cannot_be_told_cannot_be_measured() {
+    fn requires_a_known_model_server_container() {
         let two = deployment(&json!([{"name": "a", "image": "a:1"}, {"name": "b", "image": "b:1"}]));
         assert_eq!(metrics(&two, &json!([cpu()])), Err("NoSuitableMetric"));
         assert_eq!(metrics(&two, &json!([queue()])), Ok(json!([queue()])));
     }
 
     #[test]
-    fn more_replicas_than_the_policy_allows_are_not_stopped_at_once() {
+    fn refuses_an_autoscaler_that_would_stop_replicas() {
         let with = |replicas: i64| {
             let mut object = plain();
             object["spec"]["replicas"] = replicas.into();
@@ -482,11 +485,11 @@ mod tests {
         };
         assert!(matches!(with(4), Wanted::Object(_)));
         let Wanted::Impossible { reason, message } = with(6) else { panic!("an autoscaler would stop two") };
-        insta::assert_snapshot!(format!("{reason}: {message}"), @"ReplicasOutOfBounds: 6 replicas run, but its autoscaler's most is 4: it would stop 2 at once");
+        insta::assert_snapshot!(format!("{reason}: {message}"), @"ReplicasOutOfBounds: 6 replicas are running, but the autoscaler's maxReplicas is 4: it would stop 2 at once");
     }
 
     #[test]
-    fn a_policy_that_allows_fewer_replicas_than_there_are_stops_none() {
+    fn keeps_replicas_above_a_lowered_maximum() {
         let most = |replicas: i64, of_autoscaler: i64, annotations: Value| {
             let mut object = plain();
             (object["spec"]["replicas"], object["metadata"]["annotations"]) = (replicas.into(), annotations);
@@ -498,13 +501,13 @@ mod tests {
         };
         assert_eq!(most(8, 10, json!({})), 8, "all that there are are kept");
         assert_eq!((most(6, 8, json!({})), most(4, 6, json!({})), most(2, 4, json!({}))), (6, 4, 4), "and no more");
-        assert_eq!((most(12, 8, json!({})), most(12, 4, json!({}))), (8, 4), "nobody gets more by asking for more");
+        assert_eq!((most(12, 8, json!({})), most(12, 4, json!({}))), (8, 4), "requesting more does not grant more");
         let asks = |count: &str| json!({"tidegate.dev/max-replicas": count});
-        assert_eq!((most(8, 10, asks("3")), most(8, 10, asks("9"))), (3, 8), "its author may stop them");
+        assert_eq!((most(8, 10, asks("3")), most(8, 10, asks("9"))), (3, 8), "its author may lower the number");
     }
 
     #[test]
-    fn authors_have_a_say_within_the_policys_bounds() {
+    fn annotations_apply_within_the_policys_bounds() {
         let with = |annotations: Value| {
             let mut object = plain();
             object["metadata"]["annotations"] = annotations;
@@ -519,23 +522,15 @@ mod tests {
         assert_eq!(bounds(json!({max: "2"})), (json!(2), json!(2)));
         assert_eq!(bounds(json!({min: "1", max: "9"})), (json!(2), json!(8)), "out of the policy's bounds");
         for bad in ["1", "9", "0", "-3", "many", ""] {
-            assert_eq!(
-                bounds(json!({min: bad, max: "5"})),
-                (json!(2), json!(5)),
-                "{bad} is no reason to forget the other"
-            );
-            assert_eq!(
-                bounds(json!({min: "5", max: bad})),
-                (json!(5), json!(8)),
-                "{bad} is no reason to forget the other"
-            );
+            assert_eq!(bounds(json!({min: bad, max: "5"})), (json!(2), json!(5)), "{bad} must not affect the other");
+            assert_eq!(bounds(json!({min: "5", max: bad})), (json!(5), json!(8)), "{bad} must not affect the other");
         }
         assert_eq!(bounds(json!({min: "6", max: "4"})), (json!(2), json!(8)), "they exclude each other");
         assert_eq!(with(json!({"tidegate.dev/autoscaling": "external"})), Wanted::Nothing);
     }
 
     #[test]
-    fn a_policy_can_want_none() {
+    fn engine_none_plans_no_autoscaler() {
         assert_eq!(planned(&plain(), &json!({"engine": "none"})), Wanted::Nothing);
     }
 }

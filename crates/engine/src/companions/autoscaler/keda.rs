@@ -1,5 +1,5 @@
-//! The ScaledObject of a model server: KEDA asks Prometheus how many requests wait, and keeps a HorizontalPodAutoscaler of
-//! its own.
+//! The ScaledObject of a model server. KEDA queries Prometheus for waiting requests, and manages its own
+//! HorizontalPodAutoscaler.
 //!
 //! <https://keda.sh/docs/latest/reference/scaledobject-spec/>
 
@@ -13,18 +13,18 @@ use crate::digest;
 use crate::quantity::Quantity;
 use crate::workload::Workload;
 
-/// The least cooldown before the last replica goes, in seconds: KEDA's default.
+/// The shortest cooldown before scaling to zero, in seconds: KEDA's default.
 const LEAST_COOLDOWN: u64 = 300;
 
 /// Plans the ScaledObject.
 pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
     if !scaling.apis.keda {
-        let message = "the cluster does not serve keda.sh/v1alpha1 ScaledObject, which engine keda makes";
+        let message = "the cluster does not serve keda.sh/v1alpha1 ScaledObject, which engine keda creates";
         return Err(("EngineNotServed", message.to_owned()));
     }
     let settings = scaling.settings.keda.as_ref();
     let settings =
-        settings.ok_or_else(|| ("NoSuitableMetric", "the policy does not say where Prometheus is".to_owned()))?;
+        settings.ok_or_else(|| ("NoSuitableMetric", "the policy does not set the address of Prometheus".to_owned()))?;
     let query = query(scaling, settings).map_err(|message| ("NoSuitableMetric", message))?;
     let workload = scaling.workload;
     let (least, most) = scaling.bounds();
@@ -48,8 +48,8 @@ pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
         let cooldown = u64::try_from(settings.cooldown_period.unwrap_or(-1));
         let cooldown = cooldown.unwrap_or_else(|_| scaling.startup.as_secs().max(LEAST_COOLDOWN));
         spec["cooldownPeriod"] = cooldown.into();
-        // Until something has waited once, it is this that counts, and its default is none: what has just been deployed, or
-        // handed over, would go before its model is loaded.
+        // KEDA uses this until the trigger is first active, and its default is 0: a new or handed-over workload would
+        // be scaled to zero before its model is loaded.
         spec["initialCooldownPeriod"] = cooldown.into();
     }
     if let Some(fallback) = &settings.fallback {
@@ -61,11 +61,11 @@ pub(super) fn object(scaling: &Scaling) -> Result<Value, Problem> {
         "metadata": scaling.metadata(&names::scaled_object(workload.kind(), workload.name())),
         "spec": spec
     });
-    object["metadata"]["annotations"][APPLIED_ANNOTATION] = digest::of_value(&object["spec"]).into();
+    object["metadata"]["annotations"][APPLIED_ANNOTATION] = digest::of_value(&object["spec"]).to_string().into();
     Ok(object)
 }
 
-/// Returns what Prometheus is asked.
+/// Returns the Prometheus query.
 fn query(scaling: &Scaling, settings: &KedaSettings) -> Result<String, String> {
     let workload = scaling.workload;
     let pods = pods(workload);
@@ -77,20 +77,20 @@ fn query(scaling: &Scaling, settings: &KedaSettings) -> Result<String, String> {
     Ok(format!(r#"sum({queue}{{namespace="{}",pod=~"{pods}"}})"#, workload.namespace()))
 }
 
-/// Writes a quantity as KEDA reads numbers: without a unit.
+/// Formats a quantity without a unit, as KEDA requires.
 fn decimal(quantity: &Quantity) -> String {
     let nanos = quantity.nanos();
     let text = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Returns a regular expression, written as in a string of PromQL, for the names of a workload's pods.
+/// Returns a regular expression for the names of a workload's pods, escaped for a PromQL string.
 fn pods(workload: &Workload) -> String {
     let name = workload.name().replace('.', r"\\.");
     format!("{name}-{}", workload.known_kind().pods)
 }
 
-/// Names a ScaledObject.
+/// Returns a reference to a ScaledObject.
 pub(super) fn object_ref(name: String) -> ObjectRef {
     ObjectRef { group: "keda.sh", kind: "ScaledObject", name }
 }
@@ -126,13 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_wait_are_asked_of_prometheus() {
+    fn queries_prometheus_for_waiting_requests() {
         let Wanted::Object(object) = planned(&vllm(), &json!({}), &facts()) else { panic!("a ScaledObject") };
         insta::assert_json_snapshot!(object);
     }
 
     #[test]
-    fn a_policy_has_its_own_query_and_its_own_times() {
+    fn uses_the_query_and_timing_of_a_policy() {
         let keda = json!({
             "query": "sum(rate(requests{namespace=\"{namespace}\",app=\"{name}\",pod=~\"{pods}\"}[1m]))", "threshold": "500m",
             "activationThreshold": 2, "pollingInterval": 10, "cooldownPeriod": 0,
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_allows_fewer_replicas_than_there_are_stops_none() {
+    fn keeps_replicas_above_a_lowered_maximum() {
         let mut object = vllm();
         object["spec"]["replicas"] = 8.into();
         let Wanted::Object(object) = planned(&object, &json!({}), &scaled(1, 10)) else { panic!("a ScaledObject") };
@@ -158,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_that_tells_nothing_and_a_cluster_without_keda_have_none() {
+    fn requires_keda_and_a_runtime_with_metrics() {
         assert_eq!(reason(&planned(&with_container(&json!({})), &json!({}), &facts())), "NoSuitableMetric");
         let without = Facts { apis: Apis { keda: false, ..Apis::all() }, ..facts() };
         assert_eq!(reason(&planned(&vllm(), &json!({}), &without)), "EngineNotServed");
     }
 
     #[test]
-    fn the_names_of_pods_are_matched_to_the_letter() {
+    fn escapes_the_names_of_pods() {
         let mut object = vllm();
         object["metadata"]["name"] = "llama3.1".into();
         assert_eq!(pods(&Workload::view(&object).unwrap()), r"llama3\\.1-[a-z0-9]+-[a-z0-9]+");

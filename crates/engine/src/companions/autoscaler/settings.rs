@@ -1,4 +1,4 @@
-//! What policies say of autoscaling, parsed and with every default filled in.
+//! The autoscaling settings of policies, parsed and with defaults filled in.
 
 use serde_json::{Map, Value};
 
@@ -7,80 +7,80 @@ use crate::policy::{Merged, field};
 use crate::quantity::Quantity;
 use crate::workload::{Annotations, Requested, Workload};
 
-/// The autoscaler of each model server.
+/// The autoscaling settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AutoscalingSettings {
-    /// What makes and keeps it.
+    /// The engine that scales.
     pub engine: AutoscalingEngine,
-    /// The least number of replicas.
+    /// The minimum number of replicas.
     pub min_replicas: i32,
-    /// The most replicas.
+    /// The maximum number of replicas.
     pub max_replicas: i32,
-    /// The metrics, as `autoscaling/v2` has them.
+    /// The metrics, as in `autoscaling/v2`.
     pub metrics: Vec<Map<String, Value>>,
-    /// How many requests may wait, where that counts.
+    /// How many requests may wait, for scaling on the queue.
     pub queue: Option<QueueSettings>,
-    /// What KEDA is told, for that engine.
+    /// The settings of engine `keda`.
     pub keda: Option<KedaSettings>,
-    /// The behavior, as `autoscaling/v2` has it.
+    /// The behavior, as in `autoscaling/v2`.
     pub behavior: Map<String, Value>,
     /// Whether updates leave `spec.replicas` to the autoscaler.
     pub preserve_replicas: bool,
 }
 
-/// Scaling by how many requests wait.
+/// The settings for scaling on waiting requests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueSettings {
-    /// How many may wait for each replica.
+    /// How many requests may wait per replica.
     pub average_value: Quantity,
-    /// What the metrics adapter calls the metric; none where that follows from the runtime.
+    /// The metrics adapter's name for the metric; `None` to derive it from the runtime.
     pub metric: Option<String>,
 }
 
-/// What KEDA is told.
+/// The settings of engine `keda`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KedaSettings {
     /// The URL of Prometheus.
     pub server_address: String,
-    /// What is asked; none for how many requests wait.
+    /// The query; `None` for waiting requests.
     pub query: Option<String>,
-    /// How much of it there may be for each replica.
+    /// The target value per replica.
     pub threshold: Quantity,
-    /// Above what a workload without replicas gets one.
+    /// The value above which a workload is scaled up from zero.
     pub activation_threshold: Option<Quantity>,
-    /// How many seconds pass between two questions.
+    /// The seconds between two queries.
     pub polling_interval: Option<i32>,
-    /// How many seconds after nothing waits the last replica goes.
+    /// The seconds without waiting requests before scaling to zero.
     pub cooldown_period: Option<i32>,
-    /// What holds while Prometheus does not answer.
+    /// The fallback while Prometheus does not answer.
     pub fallback: Option<Fallback>,
 }
 
 impl AutoscalingSettings {
-    /// Tells whether Tidegate makes an autoscaler for a workload, whose author may say that it is scaled elsewhere.
+    /// Returns whether Tidegate creates an autoscaler for a workload. Its author may declare that it is scaled
+    /// elsewhere.
     #[must_use]
     pub fn is_wanted(&self, workload: &Workload) -> bool {
-        self.engine != AutoscalingEngine::None && !Annotations::read(workload).is_scaled_elsewhere()
+        self.engine != AutoscalingEngine::None && !Annotations::new(workload).is_scaled_elsewhere()
     }
 
-    /// Returns the least and the most replicas of a workload: what its author asks for where that is within the policy's
-    /// bounds, else what the policy says.
+    /// Returns the minimum and maximum replicas of a workload: the requested ones if they are within the policy's
+    /// bounds, or else the policy's.
     #[must_use]
     pub fn replicas(&self, workload: &Workload) -> (i32, i32) {
         let (least, most) = (self.min_replicas, self.max_replicas);
-        let annotations = Annotations::read(workload);
-        let granted = |wish: Requested<i32>| wish.said().filter(|count| (least..=most).contains(count));
+        let annotations = Annotations::new(workload);
+        let granted = |requested: Requested<i32>| requested.said().filter(|count| (least..=most).contains(count));
         let asked =
-            (granted(annotations.min_replicas).unwrap_or(least), granted(annotations.max_replicas).unwrap_or(most));
+            (granted(annotations.min_replicas()).unwrap_or(least), granted(annotations.max_replicas()).unwrap_or(most));
         if asked.0 <= asked.1 { asked } else { (least, most) }
     }
 
-    /// Returns how many replicas a workload has, where those are more than the policy allows; none where its author asks for
-    /// so few.
+    /// Returns the replicas of a workload if the policy allows fewer; `None` if its author requests the lower maximum.
     #[must_use]
     pub fn above(&self, workload: &Workload) -> Option<i64> {
         let (_, most) = self.replicas(workload);
-        let is_asked = Annotations::read(workload).max_replicas.said() == Some(most);
+        let is_asked = Annotations::new(workload).max_replicas().said() == Some(most);
         workload.replicas().filter(|replicas| *replicas > i64::from(most) && !is_asked)
     }
 }
@@ -88,23 +88,23 @@ impl AutoscalingSettings {
 /// Why the merged settings of autoscaling are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AutoscalingSettingsError {
-    /// The bounds of autoscaling exclude each other.
-    #[error("autoscaling: minReplicas {min} and maxReplicas {max} do not go together; 0 <= minReplicas <= maxReplicas")]
+    /// `minReplicas` and `maxReplicas` are invalid together.
+    #[error("autoscaling: minReplicas {min} and maxReplicas {max}: must be 0 <= minReplicas <= maxReplicas")]
     Replicas {
         /// `minReplicas`.
         min: i32,
         /// `maxReplicas`.
         max: i32,
     },
-    /// Nothing would tell when the first replica is needed.
+    /// No metric could scale up from zero.
     #[error(
-        "autoscaling: minReplicas 0 needs a metric that is there without pods: of type Object or External, or engine keda"
+        "autoscaling: minReplicas 0 needs a metric that exists without pods (type Object or External), or engine keda"
     )]
     ScaleToZero,
-    /// The same, for the engine that asks Prometheus.
+    /// The same, for engine `keda`.
     #[error(
-        "autoscaling.keda: minReplicas 0 needs a query, for what waits in front of the pods, at a gateway or an ingress: a \
-         server without pods has no queue that would bring it back"
+        "autoscaling.keda: minReplicas 0 needs a query for requests that wait in front of the pods, at a gateway or an \
+         ingress: a server without pods has no queue of its own"
     )]
     ScaleToZeroQuery,
     /// The engine lacks a setting.
@@ -112,7 +112,7 @@ pub(crate) enum AutoscalingSettingsError {
     Keda,
 }
 
-/// Reads what is said of autoscaling.
+/// Parses the autoscaling settings.
 pub(super) fn read(merged: &Merged) -> Result<Option<AutoscalingSettings>, AutoscalingSettingsError> {
     let Some(written) = merged.values().get("autoscaling") else { return Ok(None) };
     let engine = field(written, "engine").unwrap_or_default();
@@ -122,7 +122,7 @@ pub(super) fn read(merged: &Merged) -> Result<Option<AutoscalingSettings>, Autos
     if !(0..=max).contains(&min) || max == 0 {
         return Err(AutoscalingSettingsError::Replicas { min, max });
     }
-    let metrics: Vec<Map<String, Value>> = field(&said(written), "metrics").unwrap_or_default();
+    let metrics: Vec<Map<String, Value>> = field(&without_nulls(written), "metrics").unwrap_or_default();
     let is_there_without_pods =
         |metric: &Map<String, Value>| metric["type"] == "Object" || metric["type"] == "External";
     if min == 0 && engine == AutoscalingEngine::Hpa && !metrics.iter().any(is_there_without_pods) {
@@ -147,7 +147,7 @@ pub(super) fn read(merged: &Merged) -> Result<Option<AutoscalingSettings>, Autos
     }))
 }
 
-/// Returns the bounds where a policy does not say: without an autoscaler of Tidegate's there are none for those of authors.
+/// Returns the default bounds. With engine `none`, autoscalers of users are not bounded by default.
 fn default_bounds(engine: AutoscalingEngine) -> (i32, i32) {
     match engine {
         AutoscalingEngine::Hpa | AutoscalingEngine::Keda => (1, 10),
@@ -155,9 +155,9 @@ fn default_bounds(engine: AutoscalingEngine) -> (i32, i32) {
     }
 }
 
-/// Returns the behavior, with tolerances as texts: a ScaledObject takes no fraction there.
+/// Returns the behavior with tolerances as strings: a ScaledObject does not accept fractions there.
 fn behavior(written: &Value) -> Map<String, Value> {
-    let mut behavior: Map<String, Value> = field(&said(written), "behavior").unwrap_or_default();
+    let mut behavior: Map<String, Value> = field(&without_nulls(written), "behavior").unwrap_or_default();
     for tolerance in behavior.values_mut().filter_map(|rules| rules.get_mut("tolerance")) {
         if let Ok(quantity) = Quantity::from_json(tolerance) {
             *tolerance = quantity.to_string().into();
@@ -166,19 +166,19 @@ fn behavior(written: &Value) -> Map<String, Value> {
     behavior
 }
 
-/// Returns what is said without its nulls, which say nothing: the API server does not write them back.
-fn said(written: &Value) -> Value {
+/// Removes nulls, which have no meaning: the API server does not return them.
+fn without_nulls(written: &Value) -> Value {
     match written {
         Value::Object(fields) => {
             let fields = fields.iter().filter(|(_, value)| !value.is_null());
-            fields.map(|(name, value)| (name.clone(), said(value))).collect()
+            fields.map(|(name, value)| (name.clone(), without_nulls(value))).collect()
         }
-        Value::Array(items) => items.iter().map(said).collect(),
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
         value => value.clone(),
     }
 }
 
-/// How many requests may wait for each replica where a policy does not say.
+/// The default for how many requests may wait per replica.
 const WAITING: &str = "5";
 
 fn waiting() -> Quantity {
@@ -190,7 +190,7 @@ fn queue(written: &Value) -> Option<QueueSettings> {
     Some(QueueSettings { average_value: average_value.unwrap_or_else(waiting), metric })
 }
 
-/// Returns what KEDA is told; none without the one thing that has no default.
+/// Returns the KEDA settings; `None` without `serverAddress`, which has no default.
 fn keda(written: &Value) -> Option<KedaSettings> {
     let Keda { server_address, query, threshold, activation_threshold, polling_interval, cooldown_period, fallback } =
         field(written, "keda")?;

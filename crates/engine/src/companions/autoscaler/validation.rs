@@ -1,5 +1,5 @@
-//! What the API server asks of an autoscaler, asked of a policy when that is applied: what is refused later, workload by
-//! workload, nobody would see.
+//! Validates an autoscaler as the API server does, when a policy is applied. Otherwise, each workload's autoscaler
+//! would be refused later, unnoticed.
 //!
 //! <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/horizontal-pod-autoscaler-v2/>
 
@@ -8,60 +8,60 @@ use serde_json::{Map, Value};
 use crate::api::Autoscaling;
 use crate::quantity::Quantity;
 
-/// Why the API server would not take an autoscaler.
+/// Why the API server would refuse an autoscaler.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AutoscalingError {
-    /// A metric is of no type that there is.
+    /// A metric has an unknown type.
     #[error(
-        "metrics[{index}]: there is no type `{kind}`; the types are Resource, ContainerResource, Pods, Object, External"
+        "metrics[{index}]: unknown type `{kind}`: must be one of Resource, ContainerResource, Pods, Object, External"
     )]
     MetricType {
-        /// Which metric.
+        /// The index of the metric.
         index: usize,
-        /// What was written.
+        /// The type as written.
         kind: String,
     },
-    /// A metric has not the one source that its type names.
+    /// A metric does not have exactly the source for its type.
     #[error("metrics[{index}]: type {kind} needs the field `{source_field}` and no other source")]
     Metric {
-        /// Which metric.
+        /// The index of the metric.
         index: usize,
         /// Its type.
         kind: &'static str,
-        /// The field that the type asks for.
+        /// The field for its type.
         source_field: &'static str,
     },
-    /// A metric does not say what the API server asks for.
+    /// A metric lacks a required field.
     #[error("metrics[{index}].{source_field}: `{field}` is missing")]
     MetricField {
-        /// Which metric.
+        /// The index of the metric.
         index: usize,
         /// Its source.
         source_field: &'static str,
-        /// What is missing.
+        /// The missing field.
         field: &'static str,
     },
-    /// The target of a metric is none that its type has.
+    /// The target of a metric is invalid for its type.
     #[error("metrics[{index}].{source_field}.target: {problem}")]
     Target {
-        /// Which metric.
+        /// The index of the metric.
         index: usize,
         /// Its source.
         source_field: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// The behavior is none.
+    /// The behavior is invalid.
     #[error("behavior.{field}: {problem}")]
     Behavior {
-        /// Where.
+        /// The field.
         field: String,
-        /// What is wrong there.
+        /// The problem.
         problem: &'static str,
     },
 }
 
-/// Sees that the API server would take what a policy says of autoscaling.
+/// Checks that the API server would accept the autoscaling settings of a policy.
 pub(super) fn check(written: &Autoscaling) -> Result<(), AutoscalingError> {
     for (index, metric) in written.metrics.iter().flatten().enumerate() {
         check_metric(index, metric)?;
@@ -74,9 +74,9 @@ struct Type {
     name: &'static str,
     /// The field that holds its source.
     field: &'static str,
-    /// What the source must have.
+    /// The required fields of the source.
     required: &'static [&'static str],
-    /// What its target may be.
+    /// The types that its target may have.
     targets: &'static [&'static str],
 }
 
@@ -130,16 +130,16 @@ fn check_metric(index: usize, metric: &Map<String, Value>) -> Result<(), Autosca
 fn target_problem(target: &Value, types: &[&str]) -> Option<String> {
     let written = target["type"].as_str().unwrap_or_default();
     if !types.contains(&written) {
-        return Some(format!("type `{written}` is none that it can have: {}", types.join(" or ")));
+        return Some(format!("invalid type `{written}`: must be {}", types.join(" or ")));
     }
     if written == "Utilization" {
         let share = target["averageUtilization"].as_i64().filter(|share| *share > 0);
-        return share.is_none().then(|| "averageUtilization is a number above zero".to_owned());
+        return share.is_none().then(|| "averageUtilization must be a number above zero".to_owned());
     }
     let field = if written == "Value" { "value" } else { "averageValue" };
     let is_above = |quantity: Quantity| !quantity.is_negative() && !quantity.is_zero();
     let amount = Quantity::from_json(&target[field]).ok().filter(|quantity| is_above(quantity.clone()));
-    amount.is_none().then(|| format!("{field} is a quantity above zero"))
+    amount.is_none().then(|| format!("{field} must be a quantity above zero"))
 }
 
 fn check_behavior(behavior: &Map<String, Value>) -> Result<(), AutoscalingError> {
@@ -147,16 +147,16 @@ fn check_behavior(behavior: &Map<String, Value>) -> Result<(), AutoscalingError>
         let rules = behavior.get(direction).unwrap_or(&Value::Null);
         let wrong = |field: &str, problem| AutoscalingError::Behavior { field: format!("{direction}{field}"), problem };
         if !is_in(&rules["stabilizationWindowSeconds"], 0..=3600) {
-            return Err(wrong(".stabilizationWindowSeconds", "it is a number between 0 and 3600"));
+            return Err(wrong(".stabilizationWindowSeconds", "must be a number between 0 and 3600"));
         }
         if !matches!(&rules["selectPolicy"], Value::Null)
             && !is_one_of(&rules["selectPolicy"], &["Max", "Min", "Disabled"])
         {
-            return Err(wrong(".selectPolicy", "it is Max, Min or Disabled"));
+            return Err(wrong(".selectPolicy", "must be one of Max, Min, Disabled"));
         }
         let tolerance = &rules["tolerance"];
         if !tolerance.is_null() && Quantity::from_json(tolerance).map_or(true, |tolerance| tolerance.is_negative()) {
-            return Err(wrong(".tolerance", "it is a quantity of at least zero"));
+            return Err(wrong(".tolerance", "must be a quantity of at least zero"));
         }
         for (index, policy) in rules["policies"].as_array().into_iter().flatten().enumerate() {
             let problem = policy_problem(policy);
@@ -168,22 +168,22 @@ fn check_behavior(behavior: &Map<String, Value>) -> Result<(), AutoscalingError>
 
 fn policy_problem(policy: &Value) -> Option<&'static str> {
     if !is_one_of(&policy["type"], &["Pods", "Percent"]) {
-        return Some("its type is Pods or Percent");
+        return Some("type must be Pods or Percent");
     }
     if policy["value"].as_i64().is_none_or(|value| value <= 0) {
-        return Some("its value is a number above zero");
+        return Some("value must be a number above zero");
     }
     let is_period = !policy["periodSeconds"].is_null() && is_in(&policy["periodSeconds"], 1..=1800);
-    (!is_period).then_some("its periodSeconds is a number between 1 and 1800")
+    (!is_period).then_some("periodSeconds must be a number between 1 and 1800")
 }
 
-/// Tells whether a number is in a range; what is not there is the API server's default.
+/// Returns whether a number is in a range. A missing number is the API server's default.
 fn is_in(value: &Value, range: std::ops::RangeInclusive<i64>) -> bool {
     value.is_null() || value.as_i64().is_some_and(|value| range.contains(&value))
 }
 
-fn is_one_of(value: &Value, words: &[&str]) -> bool {
-    value.as_str().is_some_and(|value| words.contains(&value))
+fn is_one_of(value: &Value, allowed: &[&str]) -> bool {
+    value.as_str().is_some_and(|value| allowed.contains(&value))
 }
 
 #[cfg(test)]
@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
 
-    fn complaint(autoscaling: &Value) -> Option<String> {
+    fn error(autoscaling: &Value) -> Option<String> {
         let written = serde_json::from_value(autoscaling.clone()).unwrap();
         check(&written).err().map(|error| error.to_string())
     }
@@ -200,15 +200,15 @@ mod tests {
     fn metric(metric: &Value) -> Option<String> {
         let cpu = json!({"type": "Resource", "resource":
             {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}});
-        complaint(&json!({"metrics": [cpu, metric]}))
+        error(&json!({"metrics": [cpu, metric]}))
     }
 
     #[test]
-    fn what_the_api_server_would_refuse_is_told() {
+    fn rejects_metrics_that_the_api_server_would_refuse() {
         let queue = |target: Value| json!({"type": "Pods", "pods": {"metric": {"name": "queue"}, "target": target}});
         let cpu = |target: Value| json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
         let external = json!({"metric": {"name": "queue"}, "target": {"type": "Value", "value": "0"}});
-        let told = [
+        let cases = [
             json!({"type": "Pods", "object": {}}),
             json!({"type": "Pods", "pods": {}, "object": {}}),
             json!({"type": "Pods"}),
@@ -224,14 +224,14 @@ mod tests {
             cpu(json!({"type": "Value", "value": "1"})),
             json!({"type": "External", "external": external}),
         ];
-        let told: Vec<String> = told.iter().map(|written| metric(written).unwrap_or_default()).collect();
-        insta::assert_snapshot!(told.join("\n"));
+        let errors: Vec<String> = cases.iter().map(|written| metric(written).unwrap_or_default()).collect();
+        insta::assert_snapshot!(errors.join("\n"));
     }
 
     #[test]
-    fn a_behavior_that_the_api_server_would_refuse_is_told() {
+    fn rejects_behavior_that_the_api_server_would_refuse() {
         let policy = |policy: Value| json!({"scaleUp": {"policies": [policy]}});
-        let told = [
+        let cases = [
             json!({"scaleDown": {"stabilizationWindowSeconds": 3601}}),
             json!({"scaleUp": {"selectPolicy": "Most"}}),
             json!({"scaleUp": {"tolerance": "-0.1"}}),
@@ -240,12 +240,12 @@ mod tests {
             policy(json!({"type": "Pods", "value": 1, "periodSeconds": 1801})),
             policy(json!({"type": "Pods", "value": 1})),
         ];
-        let told = told.iter().map(|behavior| complaint(&json!({"behavior": behavior})).unwrap_or_default());
-        insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n"));
+        let errors = cases.iter().map(|behavior| error(&json!({"behavior": behavior})).unwrap_or_default());
+        insta::assert_snapshot!(errors.collect::<Vec<_>>().join("\n"));
     }
 
     #[test]
-    fn near_misses_make_sense() {
+    fn accepts_valid_edge_cases() {
         let amount = json!({"type": "AverageValue", "averageValue": "500m"});
         for right in [
             json!({"type": "Object", "object": {"metric": {"name": "queue", "selector": {"matchLabels": {"queue": "a"}}},
@@ -257,6 +257,6 @@ mod tests {
         }
         let rules = json!({"stabilizationWindowSeconds": 3600, "selectPolicy": "Disabled", "tolerance": "0.05",
             "policies": [{"type": "Percent", "value": 100, "periodSeconds": 1800}]});
-        assert_eq!(complaint(&json!({"behavior": {"scaleUp": rules, "scaleDown": {}}})), None);
+        assert_eq!(error(&json!({"behavior": {"scaleUp": rules, "scaleDown": {}}})), None);
     }
 }

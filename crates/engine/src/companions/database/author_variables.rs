@@ -1,5 +1,5 @@
-//! What the author of a workload says of a database by variables of their own. Those are never overwritten, and a binding is
-//! never mixed with them: it is made as a whole, or not at all.
+//! Database variables that the author of a workload sets. They are never overwritten, and a binding is never mixed with
+//! them: it is injected completely or not at all.
 
 use std::collections::BTreeSet;
 
@@ -9,48 +9,48 @@ use super::{Binding, DatabaseSettings, Unbound, Variable};
 use crate::api::{DATABASE_ANNOTATION, DatabaseEnv, DatabasePart};
 use crate::workload::{Annotations, Container, PriorBinding, Workload, items, refers_to};
 
-/// The variables by which libpq is told of a server, whoever sets the others: an address besides the host, and a service whose
-/// file comes before the other variables.
+/// The variables that make libpq use a server regardless of others: an address in addition to the host, and a service,
+/// whose file takes precedence over other variables.
 ///
 /// <https://www.postgresql.org/docs/current/libpq-envars.html> and
 /// <https://www.postgresql.org/docs/current/libpq-pgservice.html>
 const LIBPQ_SERVERS: [&str; 3] = ["PGHOST", "PGHOSTADDR", "PGSERVICE"];
 
-/// The variables by which an author says which server to use, beside those that a policy names: those of libpq, the files that
-/// hold its services and passwords, and the address that most frameworks read.
+/// The variables that select a server, in addition to those that a policy names: those of libpq, its files of services
+/// and passwords, and the URL that most frameworks read.
 const SERVERS: [&str; 6] = ["PGHOST", "PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "DATABASE_URL"];
 
-/// The variables of a container that are its author's own, as far as they are about a database.
+/// The database variables of a container that its author sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Own {
-    /// The one that says which server to use.
+    /// The variable that selects a server.
     server: Option<String>,
-    /// Those that would be mixed with the binding's.
+    /// The variables that would be mixed with the binding's.
     pub(super) mixed: Vec<String>,
-    /// Whether what `envFrom` brings may be about a database.
+    /// Whether `envFrom` may have variables about a database.
     is_open: bool,
 }
 
 impl Own {
-    /// Reads the variables of a container beside those of a binding.
+    /// Reads the variables of a container that are not part of a binding.
     fn of(container: &Container, binding: &Binding, env: &DatabaseEnv, prior: &PriorBinding) -> Self {
         if container.field("env").is_null() && container.field("envFrom").is_null() {
             return Self::default();
         }
         let variables = binding.variables(env);
         let is_injected = |name: &str| prior.injected.contains(&(container.name().to_owned(), name.to_owned()));
-        let theirs: Vec<&Value> = items(container.field("env"))
+        let own: Vec<&Value> = items(container.field("env"))
             .filter(|entry| entry["name"].as_str().is_some_and(|name| !is_injected(name)))
             .filter(|entry| !variables.iter().any(|variable| variable.is(entry)))
             .collect();
         Self {
-            server: theirs.iter().find_map(|entry| server(entry, env)),
-            mixed: mixed(container, &theirs, &variables, is_injected),
+            server: own.iter().find_map(|entry| server(entry, env)),
+            mixed: mixed(container, &own, &variables, is_injected),
             is_open: items(container.field("envFrom")).any(|source| may_bring(source, &variables)),
         }
     }
 
-    /// Says why a container gets no binding.
+    /// Returns why a container gets no binding.
     fn problem(
         &self,
         container: &Container,
@@ -59,52 +59,53 @@ impl Own {
         prior: &PriorBinding,
     ) -> Option<Unbound> {
         let (name, mixed) = (container.name(), self.mixed.join(", "));
-        let is_kept = |server: &String| self.mixed.is_empty() && prior.holds && prior.beside.contains(server);
+        let is_kept =
+            |server: &String| self.mixed.is_empty() && prior.is_bound && prior.user_variables.contains(server);
         if let Some(server) = self.server.as_ref().filter(|server| !is_asked && !is_kept(server)) {
             let instead = match &*mixed {
-                "" => "binds tidegate's beside it".to_owned(),
-                mixed => format!("binds tidegate's instead once {mixed} {} left out", are(&self.mixed)),
+                "" => "bind Tidegate's as well".to_owned(),
+                mixed => format!("bind Tidegate's instead once {mixed} {} removed", are(&self.mixed)),
             };
             return Some(Unbound::Elsewhere(format!(
-                "container {name} sets {server}, so it has a database of its own; the annotation {DATABASE_ANNOTATION}: \
-                 \"true\" {instead}, and none says that no database is wanted"
+                "container {name} sets {server}, so it has its own database; set the annotation {DATABASE_ANNOTATION}: \
+                 \"true\" to {instead}, or none if no database is needed"
             )));
         }
         if !self.mixed.is_empty() {
             let message = format!(
-                "container {name} sets {mixed} itself, and a database is bound as a whole or not at all: leave {mixed} out, \
-                 or say with the annotation {DATABASE_ANNOTATION}: none that no database is wanted"
+                "container {name} sets {mixed} itself, and a database is bound with all its variables or not at all: \
+                 leave {mixed} out, or set the annotation {DATABASE_ANNOTATION}: none if no database is needed"
             );
             return Some(Unbound::Impossible(("VariablesConflict", message)));
         }
-        (self.is_open && !is_asked && !settings.over_env_from && !prior.holds).then(|| {
+        (self.is_open && !is_asked && !settings.over_env_from && !prior.is_bound).then(|| {
             Unbound::Elsewhere(format!(
-                "container {name} takes variables from `envFrom`, which may name a database already; the annotation \
-                 {DATABASE_ANNOTATION}: \"true\" binds tidegate's, whose variables count before those, and none says that no \
-                 database is wanted"
+                "container {name} takes variables from `envFrom`, which may already name a database; set the \
+                 annotation {DATABASE_ANNOTATION}: \"true\" to bind Tidegate's, whose variables take precedence, or \
+                 none if no database is needed"
             ))
         })
     }
 
-    /// Returns what the author should know of a binding that is made although they have not asked for it.
+    /// Returns a warning about a binding that the author did not request.
     fn note(&self, container: &Container, binding: &Binding) -> Option<String> {
         let what = match &self.server {
             Some(server) => format!("container {} sets {server}", container.name()),
             None if self.is_open => format!(
-                "container {} takes variables from `envFrom`, before which those of the binding count",
+                "container {} takes variables from `envFrom`, over which those of the binding take precedence",
                 container.name()
             ),
             None => return None,
         };
         Some(format!(
-            "{what}: the database {} is bound all the same; the annotation {DATABASE_ANNOTATION}: \"true\" says that this is \
-             meant, and none keeps it unbound",
+            "{what}: the database {} is bound anyway; set the annotation {DATABASE_ANNOTATION}: \"true\" to confirm \
+             this, or none to leave it unbound",
             binding.name
         ))
     }
 }
 
-/// Says why a container gets no binding: its author has, or may have, another.
+/// Returns why a container gets no binding: it has, or may have, another database.
 pub(super) fn problem(
     workload: &Workload,
     container: &Container,
@@ -115,7 +116,7 @@ pub(super) fn problem(
     Own::of(container, binding, &settings.env, prior).problem(container, settings, is_asked(workload), prior)
 }
 
-/// Returns the variables of a container that keep a binding from being made.
+/// Returns the variables of a container that prevent a binding.
 pub(super) fn in_the_way(
     container: &Container,
     binding: &Binding,
@@ -125,7 +126,7 @@ pub(super) fn in_the_way(
     Own::of(container, binding, &settings.env, prior).mixed
 }
 
-/// Returns what the author of a workload should know of a binding that is made.
+/// Returns a warning about a binding that the author of a workload did not request.
 #[must_use]
 pub fn note(
     workload: &Workload,
@@ -137,31 +138,31 @@ pub fn note(
     own.note(container, binding).filter(|_| !is_asked(workload))
 }
 
-/// Tells whether the author of a workload asks for Tidegate's database.
+/// Returns whether the author of a workload requests Tidegate's database.
 fn is_asked(workload: &Workload) -> bool {
-    Annotations::read(workload).database.said() == Some(true)
+    Annotations::new(workload).database().said() == Some(true)
 }
 
 fn are(names: &[String]) -> &'static str {
     if names.len() == 1 { "is" } else { "are" }
 }
 
-/// Returns the name of a variable that says which server to use, unless it refers to that of the binding.
+/// Returns the name of a variable that selects a server, unless it refers to one of the binding.
 fn server(entry: &Value, env: &DatabaseEnv) -> Option<String> {
     let name = entry["name"].as_str()?;
-    let told = env.variables();
-    let lead = |part: DatabasePart| matches!(part, DatabasePart::Host | DatabasePart::Uri);
-    let mut leading = told.iter().filter(|(_, part)| lead(*part)).map(|(name, _)| *name);
-    let is_server = SERVERS.contains(&name) || leading.clone().any(|leading| leading == name);
-    let is_ours = leading.any(|leading| refers_to(entry["value"].as_str().unwrap_or_default(), leading));
-    (is_server && !is_ours).then(|| name.to_owned())
+    let named = env.variables();
+    let is_server_part = |part: DatabasePart| matches!(part, DatabasePart::Host | DatabasePart::Uri);
+    let mut server_names = named.iter().filter(|(_, part)| is_server_part(*part)).map(|(name, _)| *name);
+    let is_server = SERVERS.contains(&name) || server_names.clone().any(|known| known == name);
+    let is_of_binding = server_names.any(|known| refers_to(entry["value"].as_str().unwrap_or_default(), known));
+    (is_server && !is_of_binding).then(|| name.to_owned())
 }
 
-/// Returns the author's variables that would be mixed with those of a binding: of the same name, before which one of the
-/// binding would have to stand, or another server for libpq.
+/// Returns the author's variables that would be mixed with those of a binding: those with the same name, those that a
+/// variable of the binding refers to, and those that select another server for libpq.
 fn mixed(
     container: &Container,
-    theirs: &[&Value],
+    own: &[&Value],
     variables: &[Variable],
     is_injected: impl Fn(&str) -> bool,
 ) -> Vec<String> {
@@ -170,17 +171,17 @@ fn mixed(
     let is_in_the_way = |name: &&str| {
         variables.iter().any(|variable| variable.name == *name) || for_libpq && LIBPQ_SERVERS.contains(name)
     };
-    let of_theirs = theirs.iter().filter_map(|entry| entry["name"].as_str()).filter(is_in_the_way);
-    // A variable sees only those before it, and what is injected stands before all of the author's.
+    let conflicting = own.iter().filter_map(|entry| entry["name"].as_str()).filter(is_in_the_way);
+    // A variable can refer only to those before it, and injected variables come before all of the author's.
     let lacking = variables.iter().filter(|variable| container.env(&variable.name).is_none());
     let needed = lacking.flat_map(|variable| &variable.of).map(String::as_str);
     let behind = needed.filter(|name| container.env(name).is_some() && !is_injected(name));
-    let found: BTreeSet<&str> = of_theirs.chain(behind).collect();
+    let found: BTreeSet<&str> = conflicting.chain(behind).collect();
     found.into_iter().map(str::to_owned).collect()
 }
 
-/// Tells whether a source of `envFrom` may bring a variable that is about a database: what it brings is not known here, but all
-/// of it begins with the prefix.
+/// Returns whether a source of `envFrom` may have a variable about a database. Its variables are unknown here, but all
+/// have the prefix.
 fn may_bring(source: &Value, variables: &[Variable]) -> bool {
     let prefix = source["prefix"].as_str().unwrap_or_default();
     let begins = |name: &str| name.len() > prefix.len() && name.starts_with(prefix);

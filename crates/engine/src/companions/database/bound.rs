@@ -1,21 +1,21 @@
-//! Whether pods are led to a database: by the name of one of its Services, or of one of the Secrets with its credentials,
-//! where a pod template can have such a name.
+//! Whether pods are bound to a database: their template names one of its Services or one of the Secrets with its
+//! credentials.
 
 use serde_json::Value;
 
 use super::{Api, api_of};
 use crate::workload::items;
 
-/// Tells whether a pod template leads to a database; `secret` is where its credentials are, where a policy tells that.
+/// Returns whether a pod template is bound to a database. `secret` has its credentials, if a policy names it.
 #[must_use]
 pub fn is_bound(database: &Value, secret: Option<&str>, template: &Value) -> bool {
     let Some(api) = api_of(database) else { return false };
     let text = |field: &str| database["metadata"][field].as_str().unwrap_or_default();
-    leads_to(template, api, text("name"), text("namespace"), secret)
+    is_bound_to(template, api, text("name"), text("namespace"), secret)
 }
 
-/// Tells whether a pod template leads to the database of this name, there or not.
-pub(super) fn leads_to(template: &Value, api: &Api, name: &str, namespace: &str, secret: Option<&str>) -> bool {
+/// Returns whether a pod template is bound to the database with this name, which need not exist.
+pub(super) fn is_bound_to(template: &Value, api: &Api, name: &str, namespace: &str, secret: Option<&str>) -> bool {
     let spec = &template["spec"];
     let is_service = |host: &str| api.services.iter().any(|ending| is_host(host, name, ending, namespace));
     secrets(spec).any(|found| Some(found) == secret || (api.is_secret)(found, name))
@@ -26,7 +26,7 @@ fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
     ["initContainers", "containers"].into_iter().flat_map(|list| items(&spec[list]))
 }
 
-/// Returns the names of the Secrets that pods read, as variables or as files.
+/// Returns the names of the Secrets that pods use as variables or files.
 fn secrets(spec: &Value) -> impl Iterator<Item = &str> {
     let of_containers = containers(spec).flat_map(|container| {
         let variables = items(&container["env"]).map(|entry| &entry["valueFrom"]["secretKeyRef"]["name"]);
@@ -39,13 +39,13 @@ fn secrets(spec: &Value) -> impl Iterator<Item = &str> {
     of_containers.chain(of_volumes).filter_map(Value::as_str)
 }
 
-/// Returns what may have a host in it: the values of variables, and the commands that containers run.
+/// Returns the texts that may contain a host: the values of variables, and the commands of containers.
 fn texts(spec: &Value) -> impl Iterator<Item = &str> {
     let values = containers(spec).flat_map(|container| items(&container["env"])).map(|entry| &entry["value"]);
     values.chain(containers(spec).flat_map(commands).flat_map(items)).filter_map(Value::as_str)
 }
 
-/// Returns the commands of a container, each as a list of words.
+/// Returns the commands of a container, each as a list of arguments.
 fn commands(container: &Value) -> impl Iterator<Item = &Value> {
     let probes = ["startupProbe", "readinessProbe", "livenessProbe"].map(|probe| &container[probe]["exec"]);
     let hooks = ["postStart", "preStop"].map(|hook| &container["lifecycle"][hook]["exec"]);
@@ -53,8 +53,8 @@ fn commands(container: &Value) -> impl Iterator<Item = &Value> {
     ["command", "args"].map(|field| &container[field]).into_iter().chain(beside)
 }
 
-/// Returns the hosts in a text: that of a URL, of `host=…` in a connection string, of a flag, or the word itself, each without
-/// user, port and path.
+/// Returns the hosts in a text, without user, port and path: from a URL, from `host=…` in a connection string, from a
+/// flag, or the word itself.
 fn hosts(text: &str) -> impl Iterator<Item = &str> {
     let is_between = |c: char| c.is_whitespace() || "'\"`,;&?|(){}[]<>".contains(c);
     text.split(is_between).flat_map(|word| {
@@ -64,12 +64,12 @@ fn hosts(text: &str) -> impl Iterator<Item = &str> {
         };
         let authority = address.split('/').next().unwrap_or_default();
         let host = authority.rsplit('@').next().and_then(|host| host.split(':').next()).unwrap_or_default();
-        // As psql takes it: `-hHOST`.
+        // The short form of psql: `-hHOST`.
         [Some(host), host.strip_prefix("-h")].into_iter().flatten()
     })
 }
 
-/// Tells whether a host is the Service of a name and an ending, as pods of its namespace or of others call it.
+/// Returns whether a host is the Service with this name and suffix, as pods in its namespace or others address it.
 /// <https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/>
 fn is_host(host: &str, name: &str, ending: &str, namespace: &str) -> bool {
     let mut labels = host.split('.');
@@ -92,7 +92,7 @@ mod tests {
         json!({"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": metadata})
     }
 
-    /// Tells whether pods with a container like this, and these volumes, are led to a database.
+    /// Returns whether pods with this container and these volumes are bound to a database.
     fn is_referenced(database: &Value, container: &Value, volumes: &Value) -> bool {
         let with = |list: &str| {
             let spec = json!({list: [container], "volumes": volumes});
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_told_by_its_whole_name() {
+    fn matches_the_whole_name_of_a_host() {
         for here in [
             "acid-api",
             "acid-api-pooler",
@@ -144,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn the_services_are_those_that_the_provider_makes() {
+    fn matches_only_the_services_of_the_provider() {
         assert!(["api-db-rw", "api-db-ro", "api-db-r.ml.svc"].iter().all(|host| env(&cloudnative_pg(), host)));
         assert!(["api-db", "api-db-pooler", "api-db-rw2"].iter().all(|host| !env(&cloudnative_pg(), host)));
         assert!(!env(&zalando(), "acid-api-rw"));
     }
 
     #[test]
-    fn a_secret_counts_wherever_pods_read_it() {
+    fn detects_a_secret_wherever_pods_use_it() {
         let everywhere = |database: &Value, name: &str| {
             let referenced = |container: Value, volumes: Value| is_referenced(database, &container, &volumes);
             let found = [
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_count_and_what_is_only_named_so_does_not() {
+    fn detects_hosts_in_commands_only() {
         let referenced =
             |container: Value| is_referenced(&zalando(), &container, &json!([{"name": "acid-api", "emptyDir": {}}]));
         let ready = json!(["sh", "-c", "until pg_isready -h acid-api; do sleep 1; done"]);

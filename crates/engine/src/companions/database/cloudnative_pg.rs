@@ -27,13 +27,13 @@ pub(crate) const API: Api = Api {
     is_secret: |secret, name| SECRETS.iter().any(|ending| secret.strip_suffix(ending) == Some(name)),
 };
 
-/// How the names of the operator's Secrets end, behind the cluster's.
+/// The suffixes that follow the cluster's name in the names of the operator's Secrets.
 const SECRETS: [&str; 5] = ["-app", "-superuser", "-ca", "-server", "-replication"];
 
-/// The image of which a version is a tag.
+/// The image whose tags are versions.
 const IMAGE: &str = "ghcr.io/cloudnative-pg/postgresql";
 
-/// The provider, as a policy has it.
+/// The provider.
 pub(crate) const KIND: ProviderKind = ProviderKind {
     provider: DatabaseProvider::CloudNativePg,
     field: "cloudNativePg",
@@ -46,7 +46,7 @@ pub(crate) const KIND: ProviderKind = ProviderKind {
     api: Some(&API),
 };
 
-/// What CloudNativePG is told.
+/// The settings of provider `cloudnative-pg`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CloudNativePgSettings {
@@ -59,14 +59,14 @@ pub(crate) struct CloudNativePgSettings {
     pub image_name: Option<String>,
     /// The volume of each instance.
     pub storage: Volume,
-    /// What each instance requests, and its limits.
+    /// The requests and limits of each instance.
     pub resources: Option<DatabaseResources>,
 }
 
 /// The operator's `Cluster` objects, under one policy's settings.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    /// The settings; none where the policy has none any more, but the cluster is there.
+    /// The settings; `None` if the cluster exists but the policy no longer has any.
     pub settings: Option<CloudNativePgSettings>,
 }
 
@@ -118,7 +118,7 @@ impl Provider for Cluster {
         taken(&API, &Self::cluster(workload, facts), workload, facts)
     }
 
-    /// The operator writes a Secret `<cluster>-app`; its `uri` has the password as an address must have it.
+    /// The operator creates a Secret `<cluster>-app`; its `uri` has the password escaped for a URL.
     fn binding(&self, workload: &WorkloadRef, facts: &Facts) -> Binding {
         let name = Self::cluster(workload, facts);
         let key = |name: &str| Source::Key(name.to_owned());
@@ -129,14 +129,14 @@ impl Provider for Cluster {
             (DatabasePart::User, key("username")),
             (DatabasePart::Password, key("password")),
             (DatabasePart::Uri, key("uri")),
-            // The operator's PostgreSQL has a certificate always, of an authority of its own.
+            // The operator's PostgreSQL always has a certificate, signed by its own CA.
             (DatabasePart::SslMode, Source::Value("require".to_owned())),
         ];
         Binding { secret: format!("{name}-app"), name, parts: parts.into() }
     }
 
-    /// The object has no owner, so that the garbage collector does not take the data away together with the workload. Nor
-    /// has it any of the workload's labels, by which a GitOps tool would prune it.
+    /// The object has no owner, so that the garbage collector does not delete the data with the workload. It has none
+    /// of the workload's labels, by which a GitOps tool might prune it.
     fn object(&self, workload: &WorkloadRef, facts: &Facts) -> Value {
         json!({
             "apiVersion": "postgresql.cnpg.io/v1",
@@ -152,7 +152,7 @@ impl Provider for Cluster {
     }
 }
 
-/// The condition `Ready` counts; the phase is a sentence for people.
+/// Uses the condition `Ready`; the phase is a text for people.
 fn health(cluster: &Value) -> Health {
     let conditions = cluster["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
     let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
@@ -164,9 +164,9 @@ fn health(cluster: &Value) -> Health {
 }
 
 fn check(settings: &CloudNativePgSettings) -> Result<(), String> {
-    // Two policies may say one each.
+    // Two policies may set one each.
     match (&settings.version, &settings.image_name) {
-        (Some(_), Some(_)) => Err(": version and imageName say the same: write one of them".to_owned()),
+        (Some(_), Some(_)) => Err(": version and imageName are mutually exclusive".to_owned()),
         _ => Ok(()),
     }
 }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_object_of_a_plain_model_server() {
+    fn plans_the_cluster_of_a_plain_model_server() {
         let settings = settings(&json!({}));
         insta::assert_json_snapshot!(Cluster { settings: Some(settings.clone()) }.object(&named("ai-model-serving"), &facts()), @r#"
         {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_handed_on() {
+    fn passes_on_settings() {
         let spec = |more: &Value| {
             let settings = settings(more);
             Cluster { settings: Some(settings.clone()) }.object(&reference(), &facts())["spec"].take()
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_object_has_no_owner_and_nothing_of_the_workloads() {
+    fn the_cluster_has_no_owner_and_no_labels_of_the_workload() {
         let settings = settings(&json!({}));
         let metadata = Cluster { settings: Some(settings.clone()) }.object(&reference(), &facts())["metadata"].take();
         assert_eq!(metadata["ownerReferences"], json!(null));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_binding_names_what_the_operator_makes() {
+    fn binds_the_objects_that_the_operator_creates() {
         let settings = settings(&json!({}));
         let binding = Cluster { settings: Some(settings.clone()) }.binding(&named("ai-model-serving"), &facts());
         assert_eq!((&*binding.name, &*binding.secret), ("db-ai-model-serving", "db-ai-model-serving-app"));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_object_that_was_made_for_the_workload_is_its_own() {
+    fn uses_only_a_cluster_that_was_created_for_the_workload() {
         let settings = settings(&json!({}));
         let provider = Cluster { settings: Some(settings.clone()) };
         let with = |made_for: Database| with_database_of(DatabaseProvider::CloudNativePg, "ml", "db-api", made_for);
@@ -268,11 +268,11 @@ mod tests {
         assert_eq!(provider.problem(&reference(), &with(made_for("Deployment/api"))), None);
         let (reason, message) = provider.problem(&reference(), &with(Database::default())).unwrap();
         assert_eq!(reason, "NameTaken");
-        assert_eq!(message, "Cluster db-api is there already and was not made by tidegate for Deployment/api");
+        assert_eq!(message, "Cluster db-api already exists and was not created by Tidegate for Deployment/api");
     }
 
     #[test]
-    fn the_condition_counts_and_the_phase_is_told() {
+    fn uses_the_condition_and_reports_the_phase() {
         let of = |status: Value| {
             let health = health(&json!({"status": status}));
             (health.is_ready, health.reason, health.phase)
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(
             of(json!({"phase": healthy})),
             (false, "NotReady".into(), phase(healthy)),
-            "the phase alone says little"
+            "the phase alone is not enough"
         );
         assert_eq!(of(json!({"conditions": ready("True", "")})), (true, "Ready".into(), phase("Ready")));
         for nothing in [json!(null), json!({}), json!({"phase": ""}), json!("Running"), json!({"conditions": "Ready"})]

@@ -1,22 +1,22 @@
-//! What to do about the database of a workload. Once it is made, users and databases are added to it, and nothing else.
+//! Plans the actions for the database of a workload. After its creation, only users and databases are added to it.
 
 use serde_json::{Map, Value, json};
 
 use super::Databases;
 use crate::companions::Wanted;
-use crate::companions::plan::{Action, CompanionPlan, CompanionState, Observed, is_ours};
+use crate::companions::plan::{Action, CompanionPlan, CompanionState, Observed, is_managed};
 use crate::quantity::fields::Fields;
 use crate::workload::WorkloadRef;
 
-/// Plans what to do about the database of a workload.
+/// Plans the actions for the database of a workload.
 pub(super) fn plan(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed) -> CompanionPlan {
     match (wanted, observed.of(&Databases).first()) {
         (Wanted::Theirs(object), _) => CompanionState::External(object.clone()).into(),
         (Wanted::Object(object), None) => {
             CompanionPlan { actions: vec![Action::Create(object.clone())], state: CompanionState::Ours(object.clone()) }
         }
-        (Wanted::Object(_), Some(found)) if !is_ours(found, workload) => {
-            let message = "a database of that name is there and is not tidegate's".to_owned();
+        (Wanted::Object(_), Some(found)) if !is_managed(found, workload) => {
+            let message = "a database with that name exists and is not managed by Tidegate".to_owned();
             CompanionState::Impossible("NameTaken", message).into()
         }
         (Wanted::Object(object), Some(found)) => {
@@ -28,20 +28,20 @@ pub(super) fn plan(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed)
         }
         (Wanted::Impossible { reason, message }, _) => CompanionState::Impossible(reason, message.clone()).into(),
         (Wanted::Elsewhere(message), found) => {
-            let ours = found.filter(|found| is_ours(found, workload)).cloned();
-            CompanionState::Elsewhere(ours, message.clone()).into()
+            let managed = found.filter(|found| is_managed(found, workload)).cloned();
+            CompanionState::Elsewhere(managed, message.clone()).into()
         }
-        (Wanted::Declined | Wanted::Nothing, Some(found)) if is_ours(found, workload) => {
+        (Wanted::Declined | Wanted::Nothing, Some(found)) if is_managed(found, workload) => {
             CompanionState::Unmanaged(found.clone()).into()
         }
         (Wanted::Declined | Wanted::Nothing, _) => CompanionPlan::default(),
     }
 }
 
-/// What is only ever added to a database.
+/// The fields that are only added to.
 const ADDED: [&str; 3] = ["users", "databases", "preparedDatabases"];
 
-/// Returns the users and databases that a provider's object lacks, as an object to merge into it.
+/// Returns the users and databases that a provider's object lacks, as a merge patch.
 fn additions(wanted: &Value, found: &Value) -> Option<Value> {
     let lacking = |field: &str| {
         let wanted = wanted["spec"][field].as_object()?;
@@ -59,7 +59,7 @@ fn additions(wanted: &Value, found: &Value) -> Option<Value> {
     })
 }
 
-/// Names the fields in which a database is not as the policy has it.
+/// Returns a message about the fields in which a database differs from the policy.
 fn drift(wanted: &Value, found: &Value) -> Option<String> {
     let fields = wanted["spec"].as_object()?.iter().filter(|(field, _)| !ADDED.contains(&field.as_str()));
     let of_spec = Fields::for_object(wanted).below("spec");

@@ -1,5 +1,5 @@
-//! A database of somebody else's: its credentials are in a Secret that is there already. Tidegate makes nothing, and reads
-//! no Secrets: it only names this one.
+//! An existing database, with its credentials in an existing Secret. Tidegate creates nothing and reads no Secrets: it
+//! only refers to this one.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::api::{DatabaseEnv, DatabaseKeys, DatabasePart, DatabaseProvider};
 use crate::facts::Facts;
 use crate::workload::WorkloadRef;
 
-/// The provider, as a policy has it.
+/// The provider.
 pub(crate) const KIND: ProviderKind = ProviderKind {
     provider: DatabaseProvider::Secret,
     field: "secret",
@@ -24,20 +24,20 @@ pub(crate) const KIND: ProviderKind = ProviderKind {
     api: None,
 };
 
-/// Where Secrets are that are there already.
+/// The settings of provider `secret`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SecretSettings {
-    /// The Secret's name, with [`WORKLOAD`] in it or not.
+    /// The Secret's name, which may contain [`WORKLOAD`].
     pub name: String,
-    /// Under which keys the parts are.
+    /// The keys of the parts.
     pub keys: DatabaseKeys,
 }
 
-/// Secrets that are there already, under one policy's settings.
+/// Existing Secrets, under one policy's settings.
 #[derive(Debug)]
 pub(crate) struct Existing {
-    /// The settings; a policy without them makes no sense.
+    /// The settings, which are required.
     pub settings: Option<SecretSettings>,
 }
 
@@ -62,7 +62,8 @@ impl Provider for Existing {
 
     fn problem(&self, workload: &WorkloadRef, _: &Facts) -> Option<Problem> {
         let name = self.name(workload);
-        let message = || format!("the name of its Secret would have {} characters, and 253 is the most", name.len());
+        let message =
+            || format!("the name of its Secret would have {} characters; at most 253 are allowed", name.len());
         (name.len() > 253).then(|| ("NotBound", message()))
     }
 
@@ -82,14 +83,14 @@ fn check(settings: &SecretSettings, env: &DatabaseEnv) -> Result<(), String> {
     let named = settings.name.replace(WORKLOAD, "a");
     if !is_dns_name(&named) {
         return Err(format!(
-            ".name: `{}` is no name of a Secret: lower-case letters, digits, `-` and `.`, and `{WORKLOAD}`",
+            ".name: invalid Secret name `{}`: must be lower-case letters, digits, `-`, `.` and `{WORKLOAD}`",
             settings.name
         ));
     }
     let keys = settings.keys.by_part();
     let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if let Some((part, key)) = keys.iter().find(|(_, key)| key.is_empty() || !key.chars().all(is_fine)) {
-        return Err(format!(".keys.{}: `{key}` is no key of a Secret", part.name()));
+        return Err(format!(".keys.{}: invalid Secret key `{key}`", part.name()));
     }
     // libpq has defaults for these.
     let has_default = |part: DatabasePart| {
@@ -98,7 +99,7 @@ fn check(settings: &SecretSettings, env: &DatabaseEnv) -> Result<(), String> {
     let variables = env.variables();
     let missing = variables.iter().find(|(_, part)| !keys.contains_key(part) && !has_default(*part));
     missing.map_or(Ok(()), |(variable, part)| {
-        Err(format!(".keys: there is no key for {}, which the variable {variable} is to hold", part.name()))
+        Err(format!(".keys: no key for {}, which the variable {variable} needs", part.name()))
     })
 }
 
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_of_each_workload_is_named_and_its_keys_are_mapped() {
+    fn names_the_secret_of_each_workload_and_maps_its_keys() {
         let settings = settings("{workload}-database");
         let binding = Existing { settings: Some(settings.clone()) }.binding(&reference(), &facts());
         assert_eq!((&*binding.name, &*binding.secret), ("api-database", "api-database"));
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_secret_can_have_is_a_problem() {
+    fn rejects_names_that_are_too_long() {
         let (long, settings) = (WorkloadRef { name: "a".repeat(250), ..reference() }, settings("{workload}-database"));
         let provider = Existing { settings: Some(settings.clone()) };
         assert!(provider.problem(&long, &facts()).is_some());

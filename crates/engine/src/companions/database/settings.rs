@@ -1,4 +1,4 @@
-//! What policies say of databases, parsed and with every default filled in.
+//! The database settings of policies, parsed and with defaults filled in.
 
 use std::sync::Arc;
 
@@ -10,42 +10,42 @@ use crate::facts::Facts;
 use crate::policy::{Merged, PolicyRef, SettingsError, field};
 use crate::workload::{Annotations, Workload, WorkloadRef};
 
-/// Stands for the name of a workload, and for its role.
+/// The placeholder for the name of a workload, and for its role.
 pub const WORKLOAD: &str = "{workload}";
 
-/// Providers with what a policy says of them.
+/// Providers with the settings of a policy.
 type Providers = Vec<(DatabaseProvider, Arc<dyn Provider>)>;
 
-/// The database of each model server.
+/// The database settings.
 #[derive(Clone, Debug)]
 pub struct DatabaseSettings {
-    /// Which model servers get one.
+    /// Which model servers get a database.
     pub create: DatabaseCreation,
-    /// Who provides those that are not there yet.
+    /// The provider of new databases.
     pub provider: DatabaseProvider,
-    /// The variables that tell of it.
+    /// The variables of the binding.
     pub env: DatabaseEnv,
-    /// The most databases that are made in a namespace.
+    /// The maximum number of databases that are created in a namespace.
     pub max_per_namespace: Option<usize>,
-    /// Whether those are bound too whose variables come from elsewhere, which may name a database.
+    /// Whether workloads are bound even if their `envFrom` may name another database.
     pub over_env_from: bool,
-    /// Every provider, with what the policy says of it.
+    /// Every provider with the settings of the policy.
     providers: Providers,
 }
 
 impl DatabaseSettings {
-    /// Tells whether a workload is to have a database: its author has a say.
+    /// Returns whether a workload gets a database, which its author can choose by annotation.
     #[must_use]
     pub fn is_wanted(&self, workload: &Workload) -> bool {
-        let wish = Annotations::read(workload).database.said();
-        wish.unwrap_or(self.create == DatabaseCreation::Always)
+        let requested = Annotations::new(workload).database().said();
+        requested.unwrap_or(self.create == DatabaseCreation::Always)
     }
 
-    /// Returns who provides the database of a workload. One that is there stays with its provider, whatever the policy
-    /// says since: with another, the workload would start with an empty database.
+    /// Returns the provider of the database of a workload. An existing database keeps its provider even if the policy
+    /// changes: with another, the workload would start with an empty database.
     ///
     /// # Panics
-    /// Never: every provider is among them.
+    /// Never: every provider is in the list.
     #[must_use]
     pub fn provider(&self, workload: &WorkloadRef, facts: &Facts) -> &dyn Provider {
         let there: Vec<DatabaseProvider> = facts.databases_of(workload).map(|found| found.provider).collect();
@@ -56,7 +56,7 @@ impl DatabaseSettings {
     }
 }
 
-/// Reads what is said of databases, and by which policy; none where there is no provider.
+/// Parses the database settings, with the policy that sets the provider; `None` without a provider.
 pub(super) fn read(merged: &Merged) -> Result<Option<(DatabaseSettings, PolicyRef)>, SettingsError> {
     let written = &merged.values()["database"];
     let provider: DatabaseProvider = field(written, "provider").unwrap_or_default();
@@ -77,8 +77,8 @@ pub(super) fn read(merged: &Merged) -> Result<Option<(DatabaseSettings, PolicyRe
     Ok(Some((settings, source.clone())))
 }
 
-/// Returns every provider with what the policy says of it. The one that makes databases needs all of its settings; of
-/// another, which made some that are there, they may be gone.
+/// Returns every provider with the settings of the policy. The chosen one needs all of its settings; those of others,
+/// which may still have databases, may be missing.
 fn providers(written: &Value, chosen: DatabaseProvider, env: &DatabaseEnv) -> Result<Providers, SettingsError> {
     let read = |kind: &&ProviderKind| {
         let settings = written.get(kind.field).cloned().unwrap_or_else(|| Value::Object(Map::new()));
@@ -96,26 +96,22 @@ fn providers(written: &Value, chosen: DatabaseProvider, env: &DatabaseEnv) -> Re
     all.map_err(|problem| SettingsError(format!("database.{problem}")))
 }
 
-/// Sees that the variables can be set.
+/// Checks that the variables can be set.
 fn check_env(env: &DatabaseEnv) -> Result<(), String> {
     let variables = env.variables();
     if variables.is_empty() {
-        return Err("it names no variable".to_owned());
+        return Err("at least one variable is required".to_owned());
     }
     for (name, part) in variables {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if !name.chars().all(is_fine) || name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
             return Err(format!(
-                "`{name}` is no name of a variable: letters, digits, `_`, `-` and `.`, no digit first"
+                "invalid variable name `{name}`: must be letters, digits, `_`, `-` and `.`, not starting with a digit"
             ));
         }
         let meaning = [("PGUSER", DatabasePart::User), ("PGPASSWORD", DatabasePart::Password)];
         if let Some((_, meant)) = meaning.iter().find(|(known, meant)| *known == name && *meant != part) {
-            return Err(format!(
-                "`{name}` is the {} for everything that reads it, not the {}",
-                meant.name(),
-                part.name()
-            ));
+            return Err(format!("`{name}` must hold the {}, not the {}", meant.name(), part.name()));
         }
     }
     Ok(())
@@ -130,8 +126,8 @@ mod tests {
     use crate::policy::Policy;
     use crate::testing::{chain, policy};
 
-    /// What is said of the databases of a policy; nothing where it makes sense.
-    fn complaint(database: &Value) -> Option<String> {
+    /// Returns the error for the database settings of a policy, if any.
+    fn error(database: &Value) -> Option<String> {
         let compiled = Policy::compile(&policy("serving", &json!({"database": database})), &BUILTIN);
         compiled.err().map(|error| chain(&error))
     }
@@ -147,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_operator_would_take_is_told_when_the_policy_is_read() {
+    fn rejects_settings_that_no_operator_accepts() {
         let specs = [
             zalando(&json!({"users": {"Reporting": []}})),
             zalando(&json!({"users": {"postgres": []}})),
@@ -176,48 +172,48 @@ mod tests {
             json!({"provider": "zalando", "maxPerNamespace": -1}),
             json!({"provider": "none", "env": {}, "zalando": {}}),
         ];
-        let mut told: Vec<String> = specs.iter().map(|spec| complaint(spec).unwrap_or_default()).collect();
+        let mut errors: Vec<String> = specs.iter().map(|spec| error(spec).unwrap_or_default()).collect();
         let with_env = |env: Value| {
             let mut database = zalando(&json!({}));
             database["env"] = env;
-            complaint(&database).unwrap_or_default()
+            error(&database).unwrap_or_default()
         };
-        told.extend([json!({}), json!({"1ST": "uri"}), json!({"PGUSER": "host"})].map(with_env));
-        insta::assert_snapshot!(told.join("\n"), @r#"
-        spec.database.zalando.users: the operator takes no user `Reporting`: at most 63 lower-case letters, digits, `-` and `_`, with a letter or digit at both ends
-        spec.database.zalando.users: `postgres` is a name that the operator or PostgreSQL keeps for itself
-        spec.database.zalando.users: the Secret of `a_b` would have the name of another's: `_` becomes `-` there
-        spec.database.zalando.databases: the operator takes no `my-features`: at most 63 letters, digits and `_`, no digit first
-        spec.database.zalando.databases.features: the owner `reporting` is not among the users, nor is it `{workload}`
-        spec.database.zalando.preparedDatabases: the operator takes no `1st`: at most 52 letters, digits and `_`, no digit first
-        spec.database.zalando.preparedDatabases.schemas: the operator takes no `b-c`: at most 63 letters, digits and `_`, no digit first
-        spec.database.zalando.preparedDatabases: `a` is among the databases too
-        spec.database.zalando.volume.size: the operator takes no `500k`: write it as `10Gi`
-        spec.database.zalando.volume.storageClass: storageClass is the name of a StorageClass: lower-case letters, digits, dashes and dots
-        spec.database.zalando.resources.requests.cpu: the operator takes no `1e3`: write it as `500m` or `0.5`
-        spec.database.zalando.connectionPooler.resources.limits.memory: the operator takes no `1k`: write it as `10Gi`
-        spec.database.zalando.connectionPooler.instances: instances is at least 1
-        spec.database.zalando.clusterLabels: `cost center: ml` is no label
-        spec.database.zalando.clusterLabels: the label `app.kubernetes.io/managed-by` is tidegate's own
-        spec.database.zalando.tls.secretName: secretName is the name of a Secret: lower-case letters, digits, dashes and dots
+        errors.extend([json!({}), json!({"1ST": "uri"}), json!({"PGUSER": "host"})].map(with_env));
+        insta::assert_snapshot!(errors.join("\n"), @r#"
+        spec.database.zalando.users: invalid user name `Reporting`: must be at most 63 lower-case letters, digits, `-` and `_`, with a letter or digit at both ends
+        spec.database.zalando.users: `postgres` is reserved by the operator or PostgreSQL
+        spec.database.zalando.users: the Secret of `a_b` would have the name of another user's: `_` becomes `-` there
+        spec.database.zalando.databases: invalid name `my-features`: must be at most 63 letters, digits and `_`, not starting with a digit
+        spec.database.zalando.databases.features: unknown owner `reporting`: must be one of the users or `{workload}`
+        spec.database.zalando.preparedDatabases: invalid name `1st`: must be at most 52 letters, digits and `_`, not starting with a digit
+        spec.database.zalando.preparedDatabases.schemas: invalid name `b-c`: must be at most 63 letters, digits and `_`, not starting with a digit
+        spec.database.zalando.preparedDatabases: `a` is also listed in databases
+        spec.database.zalando.volume.size: the operator does not accept `500k`: write it as `10Gi`
+        spec.database.zalando.volume.storageClass: storageClass must be the name of a StorageClass: lower-case letters, digits, dashes and dots
+        spec.database.zalando.resources.requests.cpu: the operator does not accept `1e3`: write it as `500m` or `0.5`
+        spec.database.zalando.connectionPooler.resources.limits.memory: the operator does not accept `1k`: write it as `10Gi`
+        spec.database.zalando.connectionPooler.instances: instances must be at least 1
+        spec.database.zalando.clusterLabels: invalid label `cost center: ml`
+        spec.database.zalando.clusterLabels: the label `app.kubernetes.io/managed-by` is reserved by Tidegate
+        spec.database.zalando.tls.secretName: secretName must be the name of a Secret: lower-case letters, digits, dashes and dots
         spec.database.cloudNativePg: missing field `storage`; provider cloudnative-pg needs storage
-        spec.database.cloudNativePg.version: version is a version such as "17" or "17.5"
-        spec.database.cloudNativePg: version and imageName say the same: write one of them
+        spec.database.cloudNativePg.version: version must be a version such as "17" or "17.5"
+        spec.database.cloudNativePg: version and imageName are mutually exclusive: set one of them
         spec.database.secret: missing field `name`; provider secret needs name and keys
-        spec.database.secret.name: `{workload}_db` is no name of a Secret: lower-case letters, digits, `-` and `.`, and `{workload}`
-        spec.database.secret.keys.uri: `a/b` is no key of a Secret
-        spec.database.secret.keys: there is no key for host, which the variable PGHOST is to hold
-        spec.database.secret.keys: there is no key for sslmode, which the variable DB_MODE is to hold
-        spec.database.maxPerNamespace: maxPerNamespace is not below zero
+        spec.database.secret.name: invalid Secret name `{workload}_db`: must be lower-case letters, digits, `-`, `.` and `{workload}`
+        spec.database.secret.keys.uri: invalid Secret key `a/b`
+        spec.database.secret.keys: no key for host, which the variable PGHOST needs
+        spec.database.secret.keys: no key for sslmode, which the variable DB_MODE needs
+        spec.database.maxPerNamespace: maxPerNamespace must be at least 0
 
-        spec.database.env: it names no variable
-        spec.database.env: `1ST` is no name of a variable: letters, digits, `_`, `-` and `.`, no digit first
-        spec.database.env: `PGUSER` is the user for everything that reads it, not the host
+        spec.database.env: at least one variable is required
+        spec.database.env: invalid variable name `1ST`: must be letters, digits, `_`, `-` and `.`, not starting with a digit
+        spec.database.env: `PGUSER` must hold the user, not the host
         "#);
     }
 
     #[test]
-    fn what_can_be_had_makes_sense() {
+    fn accepts_valid_settings() {
         let all = json!({
             "instances": 2, "volume": {"size": "1.5Gi", "storageClass": "fast"},
             "users": {"reporting": ["createdb", "login"], "a-b": []},
@@ -238,7 +234,7 @@ mod tests {
             json!({"env": "url"}),
             json!({"provider": "none", "zalando": {}}),
         ] {
-            assert_eq!(complaint(&database), None, "{database}");
+            assert_eq!(error(&database), None, "{database}");
         }
     }
 }

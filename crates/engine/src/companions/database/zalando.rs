@@ -30,11 +30,11 @@ pub(crate) const API: Api = Api {
     health,
     // <https://github.com/zalando/postgres-operator/blob/master/docs/user.md>
     services: &["", "-repl", "-pooler", "-pooler-repl"],
-    // The operator's default template; where it is configured to another, the policy tells the name.
+    // The operator's default template. If the operator uses another one, the policy sets the name.
     is_secret: |secret, name| secret.split('.').skip(1).any(|part| part == name),
 };
 
-/// The provider, as a policy has it.
+/// The provider.
 pub(crate) const KIND: ProviderKind = ProviderKind {
     provider: DatabaseProvider::Zalando,
     field: "zalando",
@@ -47,7 +47,7 @@ pub(crate) const KIND: ProviderKind = ProviderKind {
     api: Some(&API),
 };
 
-/// What Zalando's postgres-operator is told.
+/// The settings of provider `zalando`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ZalandoSettings {
@@ -60,36 +60,36 @@ pub(crate) struct ZalandoSettings {
     pub instances: i32,
     /// The volume of each instance.
     pub volume: Volume,
-    /// How the operator names the Secret of a user.
+    /// The operator's template for the names of Secrets.
     #[serde(default = "secret_name")]
     pub secret_name: String,
-    /// Users beside the workload's own.
+    /// Additional users.
     #[serde(default)]
     pub users: BTreeMap<String, Vec<RoleFlag>>,
-    /// Databases beside the workload's own, each with its owner.
+    /// Additional databases, each with its owner.
     #[serde(default)]
     pub databases: BTreeMap<String, String>,
     /// Databases with roles, schemas and extensions.
     #[serde(default)]
     pub prepared_databases: BTreeMap<String, PreparedDatabase>,
-    /// A pooler of connections.
+    /// The connection pooler.
     pub connection_pooler: Option<ConnectionPooler>,
-    /// What each instance requests, and its limits.
+    /// The requests and limits of each instance.
     pub resources: Option<DatabaseResources>,
-    /// The certificate.
+    /// The TLS certificate.
     pub tls: Option<DatabaseTls>,
     /// Labels of the objects.
     #[serde(default)]
     pub cluster_labels: BTreeMap<String, String>,
 }
 
-/// The template of Zalando's operator where it is configured to no other.
+/// Returns the default template of Zalando's operator.
 fn secret_name() -> String {
     "{username}.{cluster}.credentials.{tprkind}.{tprgroup}".to_owned()
 }
 
 impl ZalandoSettings {
-    /// Returns the pooler of connections, where there is to be one.
+    /// Returns the connection pooler, if it is enabled.
     #[must_use]
     pub(crate) fn pooler(&self) -> Option<&ConnectionPooler> {
         self.connection_pooler.as_ref().filter(|pooler| pooler.enabled.unwrap_or(true))
@@ -99,12 +99,12 @@ impl ZalandoSettings {
 /// The operator's `postgresql` objects, under one policy's settings.
 #[derive(Debug)]
 pub(crate) struct Postgresql {
-    /// The settings; none where the policy has none any more, but the cluster is there.
+    /// The settings; `None` if the cluster exists but the policy no longer has any.
     pub settings: Option<ZalandoSettings>,
 }
 
 impl Postgresql {
-    /// Returns the name of a workload's cluster. One that is there keeps its name whatever the policy says since: under
+    /// Returns the name of a workload's cluster. An existing one keeps its name even if the policy changes: with
     /// another, the workload would start with an empty database.
     fn cluster(&self, workload: &WorkloadRef, facts: &Facts) -> String {
         let team = self.settings.as_ref().map_or(MANAGER, |settings| &settings.team_id);
@@ -113,14 +113,14 @@ impl Postgresql {
         object_name(&API, names::postgres_cluster(team, kind, of), spare, workload, facts)
     }
 
-    /// The operator's `secret_name_template`; in it, a user's `_` becomes `-`.
+    /// Expands the operator's `secret_name_template`, in which a user's `_` becomes `-`.
     fn secret(&self, user: &str, cluster: &str) -> String {
         let template = self.settings.as_ref().map_or_else(secret_name, |settings| settings.secret_name.clone());
         let named = template.replace("{username}", &user.replace('_', "-")).replace("{cluster}", cluster);
         named.replace("{tprkind}", "postgresql").replace("{tprgroup}", "acid.zalan.do")
     }
 
-    /// Returns the host: the pooler's where there is one. A cluster that is there has it or not, whatever the policy says.
+    /// Returns the host: the pooler's, if there is one. For an existing cluster, this does not depend on the policy.
     fn host(&self, cluster: &str, workload: &WorkloadRef, facts: &Facts) -> String {
         let there = facts.database(API.provider, &workload.namespace, cluster);
         let wanted = || self.settings.as_ref().is_some_and(|settings| settings.pooler().is_some());
@@ -152,15 +152,15 @@ impl Postgresql {
             "users": users,
             "databases": databases
         });
-        // An empty one would be another database, named after the cluster.
+        // An empty object would create another database, named after the cluster.
         if !settings.prepared_databases.is_empty() {
             spec["preparedDatabases"] = json!(settings.prepared_databases);
         }
         if let Some(pooler) = settings.pooler() {
             spec["enableConnectionPooler"] = true.into();
-            let told = told_of(pooler);
-            if !told.is_empty() {
-                spec["connectionPooler"] = told.into();
+            let settings = pooler_spec(pooler);
+            if !settings.is_empty() {
+                spec["connectionPooler"] = settings.into();
             }
         }
         if let Some(resources) = &settings.resources {
@@ -173,8 +173,8 @@ impl Postgresql {
     }
 }
 
-/// What the operator is told of a pooler, as it calls it.
-fn told_of(pooler: &ConnectionPooler) -> Map<String, Value> {
+/// Returns the settings of a pooler under the operator's names.
+fn pooler_spec(pooler: &ConnectionPooler) -> Map<String, Value> {
     let ConnectionPooler { enabled: _, instances, mode, max_connections, resources } = pooler;
     let mode = mode.map(|mode| match mode {
         PoolerMode::Session => "session",
@@ -189,7 +189,7 @@ fn told_of(pooler: &ConnectionPooler) -> Map<String, Value> {
     fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Returns the versions that the definition of `postgresql` lists; none where it lists none.
+/// Returns the versions that the CustomResourceDefinition of `postgresql` lists, if any.
 #[must_use]
 pub fn offered_versions(definition: &Value) -> BTreeSet<String> {
     let versions = definition["spec"]["versions"].as_array().map_or(&[][..], Vec::as_slice);
@@ -199,7 +199,7 @@ pub fn offered_versions(definition: &Value) -> BTreeSet<String> {
     listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// Tells whether the operator puts a pooler before a cluster: one is asked for, or described.
+/// Returns whether the operator creates a pooler for a cluster: it is enabled or configured.
 fn is_pooled(postgresql: &Value) -> bool {
     let spec = &postgresql["spec"];
     spec["enableConnectionPooler"].as_bool().unwrap_or(spec["connectionPooler"].is_object())
@@ -230,7 +230,7 @@ impl Provider for Postgresql {
         let (version, offered) = (&self.settings.as_ref()?.version, &facts.zalando_versions);
         (!offered.is_empty() && !offered.contains(version)).then(|| {
             let offered = offered.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            ("VersionNotOffered", format!("the operator offers no PostgreSQL {version}; its versions are {offered}"))
+            ("VersionNotOffered", format!("the operator does not offer PostgreSQL {version}; it offers {offered}"))
         })
     }
 
@@ -239,10 +239,9 @@ impl Provider for Postgresql {
         let database = names::postgres_database(&workload.name);
         let host = self.host(&cluster, workload, facts);
         // The operator's PostgreSQL refuses connections from other hosts without TLS, and its certificate is
-        // self-signed unless the cluster is given another.
+        // self-signed unless the cluster is configured with another.
         let ssl_mode = "require";
-        // The operator's Secret has user and password and nothing else. Those that it generates need no escapes in an
-        // address.
+        // The operator's Secret has only the user and password. Generated ones need no escaping in a URL.
         let address = format!("{host}:5432/{database}?sslmode={ssl_mode}");
         let parts = [
             (DatabasePart::Host, Source::Value(host)),
@@ -256,9 +255,9 @@ impl Provider for Postgresql {
         Binding { secret: self.secret(&database, &cluster), name: cluster, parts: parts.into() }
     }
 
-    /// The object has no owner: the operator copies its owners onto what it makes, so that the garbage collector would
-    /// take the data away together with the workload. Nor has it any of the workload's labels, by which a GitOps tool
-    /// would prune it.
+    /// The object has no owner: the operator copies owners to the objects that it creates, so the garbage collector
+    /// would delete the data with the workload. It has none of the workload's labels, by which a GitOps tool might
+    /// prune it.
     fn object(&self, workload: &WorkloadRef, facts: &Facts) -> Value {
         let mut labels = json!({MANAGED_BY_LABEL: MANAGER});
         for (name, value) in self.settings.iter().flat_map(|settings| &settings.cluster_labels) {
@@ -278,8 +277,8 @@ impl Provider for Postgresql {
     }
 }
 
-/// The operator writes one word; old versions wrote the status as a bare string. It writes `Running` before the pods are;
-/// the Secret is there earlier.
+/// The operator reports one word; old versions wrote the status as a plain string. It reports `Running` before the pods
+/// run; the Secret exists earlier.
 fn health(postgresql: &Value) -> Health {
     let status = &postgresql["status"];
     let phase = status["PostgresClusterStatus"].as_str().or_else(|| status.as_str());
@@ -293,15 +292,15 @@ fn check(settings: &ZalandoSettings) -> Result<(), String> {
         check_identifier("databases", name, 63)?;
         if owner != WORKLOAD && !users.contains_key(owner) {
             return Err(format!(
-                ".databases.{name}: the owner `{owner}` is not among the users, nor is it `{WORKLOAD}`"
+                ".databases.{name}: unknown owner `{owner}`: must be one of the users or `{WORKLOAD}`"
             ));
         }
     }
     for (name, prepared) in prepared_databases {
-        // The operator makes a role `<name>_owner_user`, and names of roles have at most 63 characters.
+        // The operator creates a role `<name>_owner_user`, and role names have at most 63 characters.
         check_identifier("preparedDatabases", name, 52)?;
         if databases.contains_key(name) {
-            return Err(format!(".preparedDatabases: `{name}` is among the databases too"));
+            return Err(format!(".preparedDatabases: `{name}` is also listed in databases"));
         }
         prepared.schemas.keys().try_for_each(|schema| check_form("preparedDatabases.schemas", schema, 63))?;
     }
@@ -312,7 +311,8 @@ fn check(settings: &ZalandoSettings) -> Result<(), String> {
     settings.cluster_labels.iter().try_for_each(|(name, value)| check_label(name, value))
 }
 
-/// Names of users are as the operator takes them, and each has a Secret of its own: there, a `_` becomes a `-`.
+/// Checks that the operator accepts the names of users, and that each has its own Secret, in whose name `_` becomes
+/// `-`.
 fn check_users(users: &BTreeMap<String, Vec<RoleFlag>>) -> Result<(), String> {
     let mut secrets = BTreeSet::new();
     for name in users.keys() {
@@ -320,16 +320,16 @@ fn check_users(users: &BTreeMap<String, Vec<RoleFlag>>) -> Result<(), String> {
         let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         if name.len() > 63 || !name.chars().all(is_inner) || !name.starts_with(is_end) || !name.ends_with(is_end) {
             return Err(format!(
-                ".users: the operator takes no user `{name}`: at most 63 lower-case letters, digits, `-` and `_`, \
-                 with a letter or digit at both ends"
+                ".users: invalid user name `{name}`: must be at most 63 lower-case letters, digits, `-` and `_`, with \
+                 a letter or digit at both ends"
             ));
         }
         if names::is_reserved(name) {
-            return Err(format!(".users: `{name}` is a name that the operator or PostgreSQL keeps for itself"));
+            return Err(format!(".users: `{name}` is reserved by the operator or PostgreSQL"));
         }
         if !secrets.insert(name.replace('_', "-")) {
             return Err(format!(
-                ".users: the Secret of `{name}` would have the name of another's: `_` becomes `-` there"
+                ".users: the Secret of `{name}` would have the name of another user's: `_` becomes `-` there"
             ));
         }
     }
@@ -339,7 +339,7 @@ fn check_users(users: &BTreeMap<String, Vec<RoleFlag>>) -> Result<(), String> {
 fn check_identifier(field: &str, name: &str, length: usize) -> Result<(), String> {
     check_form(field, name, length)?;
     if names::is_reserved(name) {
-        return Err(format!(".{field}: `{name}` is a name that the operator or PostgreSQL keeps for itself"));
+        return Err(format!(".{field}: `{name}` is reserved by the operator or PostgreSQL"));
     }
     Ok(())
 }
@@ -349,7 +349,8 @@ fn check_form(field: &str, name: &str, length: usize) -> Result<(), String> {
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if name.len() > length || !starts_well || !name.chars().all(is_fine) {
         return Err(format!(
-            ".{field}: the operator takes no `{name}`: at most {length} letters, digits and `_`, no digit first"
+            ".{field}: invalid name `{name}`: must be at most {length} letters, digits and `_`, not starting with a \
+             digit"
         ));
     }
     Ok(())
@@ -363,24 +364,28 @@ fn check_resources(field: &str, resources: Option<&DatabaseResources>) -> Result
             check_size(&format!("{field}.{of}.memory"), memory)?;
         }
         if let Some(cpu) = cpu.as_ref().filter(|cpu| !is_number(cpu.to_string().trim_end_matches('m'))) {
-            return Err(format!("{field}.{of}.cpu: the operator takes no `{cpu}`: write it as `500m` or `0.5`"));
+            return Err(format!("{field}.{of}.cpu: the operator does not accept `{cpu}`: write it as `500m` or `0.5`"));
         }
     }
     Ok(())
 }
 
-/// The operator takes the usual units of sizes, and no others.
+/// Checks that a size has one of the units that the operator accepts.
 fn check_size(field: &str, size: &Quantity) -> Result<(), String> {
     let text = size.to_string();
     let number = text.trim_end_matches('i').trim_end_matches(['E', 'P', 'T', 'G', 'M', 'K']);
-    if is_number(number) { Ok(()) } else { Err(format!("{field}: the operator takes no `{size}`: write it as `10Gi`")) }
+    if is_number(number) {
+        Ok(())
+    } else {
+        Err(format!("{field}: the operator does not accept `{size}`: write it as `10Gi`"))
+    }
 }
 
 fn is_number(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(|c| c.is_ascii_digit() || c == '.')
 }
 
-/// Sees that a label is one, and is not one that Tidegate needs for itself.
+/// Checks that a label is valid and not reserved by Tidegate.
 fn check_label(name: &str, value: &str) -> Result<(), String> {
     let is_end = |c: char| c.is_ascii_alphanumeric();
     let is_inner = |c: char| is_end(c) || "-_.".contains(c);
@@ -389,10 +394,10 @@ fn check_label(name: &str, value: &str) -> Result<(), String> {
     };
     let (prefix, word) = name.split_once('/').map_or((None, name), |(prefix, word)| (Some(prefix), word));
     if !is_word(word) || prefix.is_some_and(|prefix| !is_dns_name(prefix)) || !(value.is_empty() || is_word(value)) {
-        return Err(format!(".clusterLabels: `{name}: {value}` is no label"));
+        return Err(format!(".clusterLabels: invalid label `{name}: {value}`"));
     }
     if name == MANAGED_BY_LABEL || prefix == Some("tidegate.dev") {
-        return Err(format!(".clusterLabels: the label `{name}` is tidegate's own"));
+        return Err(format!(".clusterLabels: the label `{name}` is reserved by Tidegate"));
     }
     Ok(())
 }
@@ -414,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn the_object_of_a_plain_model_server() {
+    fn plans_the_cluster_of_a_plain_model_server() {
         let settings = settings(&json!({}));
         insta::assert_json_snapshot!(Postgresql { settings: Some(settings.clone()) }.object(&named("ai-model-serving"), &facts()), @r#"
         {
@@ -451,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn the_object_has_no_owner_and_nothing_of_the_workloads() {
+    fn the_cluster_has_no_owner_and_no_labels_of_the_workload() {
         let settings = settings(&json!({}));
         let metadata =
             Postgresql { settings: Some(settings.clone()) }.object(&reference(), &facts())["metadata"].take();
@@ -461,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn the_binding_names_what_the_operator_makes() {
+    fn binds_the_objects_that_the_operator_creates() {
         let settings = settings(&json!({}));
         let binding = Postgresql { settings: Some(settings.clone()) }.binding(&named("ai-model-serving"), &facts());
         let value = |text: &str| Source::Value(text.to_owned());
@@ -475,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_named_as_the_operators_template_says() {
+    fn names_the_secret_by_the_operators_template() {
         let secret = |template: &str| {
             let settings = settings(&json!({"secretName": template}));
             Postgresql { settings: Some(settings.clone()) }.binding(&named("a.b-c"), &facts()).secret
@@ -486,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_keeps_its_name_when_the_team_changes() {
+    fn keeps_the_name_of_a_database_when_the_team_changes() {
         let settings = settings(&json!({"teamId": "search"}));
         let provider = Postgresql { settings: Some(settings.clone()) };
         let made_for_workload = |workload: &str| with_database("ml", "acid-api", made_for(workload));
@@ -508,12 +513,13 @@ mod tests {
     }
 
     #[test]
-    fn workloads_of_two_kinds_or_teams_have_databases_of_their_own() {
+    fn databases_differ_between_kinds_and_teams() {
         let settings = settings(&json!({}));
         let provider = Postgresql { settings: Some(settings.clone()) };
         let stateful = WorkloadRef { kind: "StatefulSet".into(), ..reference() };
         assert_eq!(provider.binding(&stateful, &facts()).name, "acid-api-statefulset");
-        // An earlier release gave a StatefulSet the name that a Deployment has: it keeps that, and the Deployment gets another.
+        // An earlier release gave a StatefulSet the name for a Deployment: it keeps that, and the Deployment gets
+        // another.
         let there = with_database("ml", "acid-api", made_for("StatefulSet/api"));
         assert_eq!(provider.binding(&stateful, &there).name, "acid-api");
         let spare = names::spare_postgres_cluster("acid", "Deployment", "api");
@@ -529,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_taken_unless_the_object_was_made_for_this_workload() {
+    fn rejects_a_name_that_is_taken_by_another_workload() {
         let settings = settings(&json!({}));
         let provider = Postgresql { settings: Some(settings.clone()) };
         let problem = |made_for: Option<&str>| {
@@ -545,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_handed_on() {
+    fn passes_on_settings() {
         let settings = settings(&json!({
             "users": {"reporting": ["createdb"], "api": ["login"]},
             "databases": {"features": "reporting", "predictions": "{workload}"},
@@ -610,7 +616,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pooler_is_bound_where_there_is_one() {
+    fn binds_the_pooler_if_there_is_one() {
         let host = |pooler: Value, facts: &Facts| {
             let settings = settings(&json!({"connectionPooler": pooler}));
             let binding = Postgresql { settings: Some(settings.clone()) }.binding(&reference(), facts);
@@ -624,34 +630,34 @@ mod tests {
         assert_eq!(host(json!(null), &facts()), "acid-api");
         let there =
             |is_pooled: bool| with_database("ml", "acid-api", Database { is_pooled, ..made_for("Deployment/api") });
-        assert_eq!(host(json!({}), &there(false)), "acid-api", "it was made without");
+        assert_eq!(host(json!({}), &there(false)), "acid-api", "it was created without");
         assert_eq!(host(json!(null), &there(true)), "acid-api-pooler");
     }
 
     #[test]
-    fn what_the_operator_takes_for_a_pooler_is_one() {
+    fn detects_poolers_like_the_operator() {
         let pooled = |spec: Value| (API.read)(&json!({"spec": spec})).is_pooled;
         assert!(pooled(json!({"enableConnectionPooler": true})) && pooled(json!({"connectionPooler": {}})));
         assert!(!pooled(json!({})) && !pooled(json!({"enableConnectionPooler": false, "connectionPooler": {}})));
     }
 
     #[test]
-    fn only_a_new_database_needs_a_version_that_is_offered() {
+    fn requires_an_offered_version_for_new_databases_only() {
         let settings = settings(&json!({}));
         let problem = |versions: &[&str], facts: Facts| {
             let zalando_versions = versions.iter().map(|&version| version.to_owned()).collect();
             Postgresql { settings: Some(settings.clone()) }.problem(&reference(), &Facts { zalando_versions, ..facts })
         };
         assert_eq!(problem(&["16", "17"], facts()), None);
-        assert_eq!(problem(&[], facts()), None, "nobody knows");
+        assert_eq!(problem(&[], facts()), None, "the versions are unknown");
         assert_eq!(problem(&["16"], with_database("ml", "acid-api", made_for("Deployment/api"))), None);
         let (reason, message) = problem(&["15", "16"], facts()).unwrap();
         assert_eq!(reason, "VersionNotOffered");
-        assert_eq!(message, "the operator offers no PostgreSQL 17; its versions are 15, 16");
+        assert_eq!(message, "the operator does not offer PostgreSQL 17; it offers 15, 16");
     }
 
     #[test]
-    fn the_status_is_one_word_in_either_form() {
+    fn reads_both_forms_of_the_status() {
         let of = |object: Value| {
             let health = health(&object);
             (health.is_ready, health.reason, health.phase)

@@ -1,4 +1,4 @@
-//! The database binding: environment variables that tell the model server of its database.
+//! Injects the database binding: environment variables with the address and credentials of the database.
 
 use super::Injector;
 use crate::api::DatabaseEnv;
@@ -6,7 +6,8 @@ use crate::companions::{Binding, Variable};
 use crate::policy::PolicyRef;
 use crate::workload::{Container, FieldPath};
 
-/// Injects a binding into the model server's container. What its author has set says the same: else nothing is bound.
+/// Injects a binding into the model server's container. Variables that the user has set agree with it: otherwise there
+/// is no binding.
 pub(super) fn inject(
     container: &Container,
     binding: &Binding,
@@ -33,12 +34,12 @@ mod tests {
     use crate::testing::{deployment, facts, made_for, policies, with_container, with_database};
     use crate::workload::Workload;
 
-    /// Binds a database, and returns the names of the variables and what the author is told.
+    /// Binds a database, and returns the names of the container's variables and the notes.
     fn bound(object: &Value, facts: &Facts) -> (Vec<String>, Vec<String>) {
         bound_by(&json!("libpq"), object, facts)
     }
 
-    /// The same with these variables.
+    /// Like [`bound`], with this `env` of the policy.
     fn bound_by(env: &Value, object: &Value, facts: &Facts) -> (Vec<String>, Vec<String>) {
         let zalando = json!({"teamId": "acid", "version": "17", "volume": {"size": "1Gi"}});
         let spec = json!({"database": {"provider": "zalando", "zalando": zalando, "env": env}});
@@ -59,12 +60,12 @@ mod tests {
     }
 
     #[test]
-    fn authors_say_whether_they_need_one() {
-        let wanted = |create: &str, said: Value| {
+    fn the_annotation_requests_or_declines_a_database() {
+        let is_bound = |create: &str, annotations: Value| {
             let zalando = json!({"teamId": "acid", "version": "17", "volume": {"size": "1Gi"}});
             let spec = json!({"database": {"provider": "zalando", "create": create, "zalando": zalando}});
             let mut object = with_container(&json!({}));
-            object["metadata"]["annotations"] = said;
+            object["metadata"]["annotations"] = annotations;
             let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
             let request = Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now };
             let decision = decide(&request, &policies(&[("serving", spec)]), &facts());
@@ -73,19 +74,19 @@ mod tests {
             is_bound
         };
         let (none, yes) = (json!({"tidegate.dev/database": "none"}), json!({"tidegate.dev/database": "true"}));
-        assert!(wanted("always", json!({})) && wanted("always", yes.clone()) && !wanted("always", none.clone()));
-        assert!(!wanted("on-request", json!({})) && wanted("on-request", yes) && !wanted("on-request", none));
+        assert!(is_bound("always", json!({})) && is_bound("always", yes.clone()) && !is_bound("always", none.clone()));
+        assert!(!is_bound("on-request", json!({})) && is_bound("on-request", yes) && !is_bound("on-request", none));
     }
 
     #[test]
-    fn all_six_variables_are_set() {
+    fn injects_all_six_variables() {
         let (names, notes) = bound(&with_container(&json!({})), &facts());
         assert_eq!(names, ["PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE"]);
         assert_eq!(notes, [""; 0]);
     }
 
-    /// A Deployment whose container has these variables, and whose author says this of databases.
-    fn saying(said: Option<&str>, env: &Value) -> Value {
+    /// Returns a Deployment with this database annotation, whose container has these variables.
+    fn with_variables(said: Option<&str>, env: &Value) -> Value {
         annotated(said, with_container(&json!({"env": env})))
     }
 
@@ -96,19 +97,19 @@ mod tests {
         object
     }
 
-    /// The names of an author's variables that are as they were, where nothing was bound, and what the author is told.
+    /// Checks that nothing is bound to a Deployment, and returns the notes.
     #[track_caller]
     fn unbound(env: &Value, object: &Value) -> Vec<String> {
         let before = &object["spec"]["template"]["spec"]["containers"][0]["env"];
         let before: Vec<&str> =
             before.as_array().into_iter().flatten().filter_map(|entry| entry["name"].as_str()).collect();
         let (names, notes) = bound_by(env, object, &facts());
-        assert_eq!(names, before, "nothing is put beside them");
-        assert_eq!(database_of(env, object, None, &facts()), None, "nor is a database made");
+        assert_eq!(names, before, "no variables are injected");
+        assert_eq!(database_of(env, object, None, &facts()), None, "no database is created");
         notes
     }
 
-    /// The name of the database that is wanted for a Deployment.
+    /// Returns the name of the planned database of a Deployment.
     fn database_of(env: &Value, object: &Value, old: Option<&Value>, facts: &Facts) -> Option<String> {
         match updated(&spec(env), object, old, facts).1.companions.of(&Databases) {
             Wanted::Object(database) => database["metadata"]["name"].as_str().map(str::to_owned),
@@ -121,7 +122,7 @@ mod tests {
         json!({"enforcement": "warn", "database": {"provider": "zalando", "zalando": zalando, "env": env}})
     }
 
-    /// Makes a Deployment, or updates it, and returns it as it is stored then.
+    /// Creates or updates a Deployment, and returns it as it is stored.
     fn updated(spec: &Value, object: &Value, old: Option<&Value>, facts: &Facts) -> (Value, crate::decision::Decision) {
         let request = Request {
             operation: if old.is_some() { Operation::Update } else { Operation::Create },
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_which_server_is_led_to_no_other() {
+    fn binds_nothing_if_the_user_names_a_server() {
         let secret = json!({"secretKeyRef": {"name": "own", "key": "host"}});
         for (env, own) in [
             ("libpq", json!([{"name": "PGHOST", "value": "db.internal"}])),
@@ -157,40 +158,47 @@ mod tests {
             ("url", json!([{"name": "DATABASE_URL", "value": "sqlite:///data.db"}])),
             ("both", json!([{"name": "DATABASE_URL", "value": "mine"}])),
         ] {
-            let notes = unbound(&json!(env), &saying(None, &own));
+            let notes = unbound(&json!(env), &with_variables(None, &own));
             let name = own[0]["name"].as_str().unwrap();
             assert!(
                 notes.len() == 1 && notes[0].contains(name) && notes[0].contains("tidegate.dev/database: \"true\""),
                 "{env} {own}: {notes:?}"
             );
-            assert_eq!(unbound(&json!(env), &saying(Some("none"), &own)), [""; 0], "{env} {own}");
+            assert_eq!(unbound(&json!(env), &with_variables(Some("none"), &own)), [""; 0], "{env} {own}");
         }
         let mapping = json!({"MLFLOW_BACKEND_STORE_URI": "uri", "MODEL_DB_HOST": "host"});
         for name in ["MLFLOW_BACKEND_STORE_URI", "MODEL_DB_HOST", "PGHOST"] {
-            let notes = unbound(&mapping, &saying(None, &json!([{"name": name, "value": "own"}])));
+            let notes = unbound(&mapping, &with_variables(None, &json!([{"name": name, "value": "own"}])));
             assert!(notes.len() == 1 && notes[0].contains(name), "{name}: {notes:?}");
         }
     }
 
     #[test]
-    fn a_binding_is_whole_or_not_made() {
+    fn binds_nothing_if_the_user_sets_part_of_a_binding() {
         for name in ["PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE"] {
             for said in [None, Some("true")] {
-                let notes = unbound(&json!("libpq"), &saying(said, &json!([{"name": name, "value": "own"}])));
+                let notes = unbound(&json!("libpq"), &with_variables(said, &json!([{"name": name, "value": "own"}])));
                 assert!(notes.len() == 1 && notes[0].contains(name), "{name}: {notes:?}");
             }
         }
-        assert_eq!(unbound(&json!("libpq"), &saying(None, &json!([{"name": "PGPORT"}]))).len(), 1, "it is empty");
-        // The address would be put together from what stands behind it.
-        assert_eq!(unbound(&json!("url"), &saying(Some("true"), &json!([{"name": "PGUSER", "value": "me"}]))).len(), 1);
+        assert_eq!(
+            unbound(&json!("libpq"), &with_variables(None, &json!([{"name": "PGPORT"}]))).len(),
+            1,
+            "empty value"
+        );
+        // The address is composed of the other variables.
+        assert_eq!(
+            unbound(&json!("url"), &with_variables(Some("true"), &json!([{"name": "PGUSER", "value": "me"}]))).len(),
+            1
+        );
     }
 
     #[test]
-    fn who_asks_for_ours_gets_it_where_that_is_whole() {
-        let asked = |env: &str, own: Value| bound_by(&json!(env), &saying(Some("true"), &own), &facts());
+    fn binds_a_requested_database_unless_variables_conflict() {
+        let asked = |env: &str, own: Value| bound_by(&json!(env), &with_variables(Some("true"), &own), &facts());
         let own = json!([{"name": "DATABASE_URL", "value": "sqlite:///data.db"}]);
         let (names, notes) = asked("libpq", own.clone());
-        assert_eq!((names.len(), notes), (7, vec![]), "they are two");
+        assert_eq!((names.len(), notes), (7, vec![]), "both");
         for mixed in [
             ("libpq", json!([{"name": "PGHOST", "value": "db.internal"}])),
             ("libpq", json!([{"name": "PGHOSTADDR", "value": "10.0.0.1"}])),
@@ -198,26 +206,27 @@ mod tests {
             ("url", json!([{"name": "PGHOST", "value": "db.internal"}])),
             ("both", own),
         ] {
-            let notes = unbound(&json!(mixed.0), &saying(Some("true"), &mixed.1));
+            let notes = unbound(&json!(mixed.0), &with_variables(Some("true"), &mixed.1));
             assert!(notes.len() == 1 && notes[0].contains("leave"), "{mixed:?}: {notes:?}");
         }
     }
 
     #[test]
-    fn what_leads_to_ours_is_no_server_of_the_authors() {
+    fn variables_that_refer_to_the_binding_do_not_conflict_with_it() {
         let address = "postgresql://$(PGUSER):$(PGPASSWORD)@$(PGHOST)/x";
-        let (names, notes) = bound(&saying(None, &json!([{"name": "DATABASE_URL", "value": address}])), &facts());
+        let (names, notes) =
+            bound(&with_variables(None, &json!([{"name": "DATABASE_URL", "value": address}])), &facts());
         assert_eq!((names.len(), notes), (7, vec![]));
         for elsewhere in ["postgresql://$(PGUSER):$(PGPASSWORD)@db.internal/x", "postgresql://$$(PGHOST)/x"] {
-            unbound(&json!("libpq"), &saying(None, &json!([{"name": "DATABASE_URL", "value": elsewhere}])));
+            unbound(&json!("libpq"), &with_variables(None, &json!([{"name": "DATABASE_URL", "value": elsewhere}])));
         }
         let same = json!([{"name": "PGHOST", "value": "acid-api"}, {"name": "PGPORT", "value": "5432"}]);
-        let (names, notes) = bound(&saying(None, &same), &facts());
-        assert_eq!((names.len(), notes), (6, vec![]), "it says the same as the binding");
+        let (names, notes) = bound(&with_variables(None, &same), &facts());
+        assert_eq!((names.len(), notes), (6, vec![]), "the same values as in the binding");
     }
 
     #[test]
-    fn what_other_containers_say_does_not_matter() {
+    fn ignores_variables_of_other_containers() {
         let proxy = json!({"name": "proxy", "image": "b:1", "env": [{"name": "PGHOST", "value": "own"}],
             "envFrom": [{"secretRef": {"name": "own"}}]});
         let mut two = deployment(&json!([{"name": "api", "image": "a:1"}, proxy]));
@@ -229,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_elsewhere_may_name_a_database() {
+    fn binds_nothing_if_env_from_may_name_a_database() {
         let from = |source: Value| with_container(&json!({"envFrom": [source]}));
         let own = json!({"name": "own"});
         for source in [
@@ -242,8 +251,8 @@ mod tests {
         ] {
             let object = from(source);
             let notes = unbound(&json!("libpq"), &object);
-            let told = ["envFrom", "tidegate.dev/database: \"true\"", "none"];
-            assert!(notes.len() == 1 && told.iter().all(|told| notes[0].contains(told)), "{notes:?}");
+            let parts = ["envFrom", "tidegate.dev/database: \"true\"", "none"];
+            assert!(notes.len() == 1 && parts.iter().all(|part| notes[0].contains(part)), "{notes:?}");
             assert_eq!(unbound(&json!("libpq"), &annotated(Some("none"), object.clone())), [""; 0]);
             let (names, notes) = bound(&annotated(Some("true"), object), &facts());
             assert_eq!((names.len(), notes), (6, vec![]));
@@ -251,7 +260,7 @@ mod tests {
         for prefix in ["MODEL_", "PGX", "PGHOST", "DATABASE_URL", "pg"] {
             let (names, notes) = bound(&from(json!({"prefix": prefix, "configMapRef": own})), &facts());
             if prefix == "PGHOST" {
-                assert_eq!(names.len(), 0, "it may bring PGHOSTADDR");
+                assert_eq!(names.len(), 0, "it may set PGHOSTADDR");
                 continue;
             }
             assert_eq!((names.len(), notes), (6, vec![]), "{prefix}");
@@ -261,8 +270,7 @@ mod tests {
         assert_eq!(unbound(&mapping, &object).len(), 1);
     }
 
-    /// A Deployment that was bound before Tidegate looked at what its author says: all of the binding's variables in it, and a
-    /// receipt of them.
+    /// Returns a Deployment whose receipt and variables hold a whole binding, with further variables of the user.
     fn bound_beside(own: &Value) -> Value {
         let mut object = updated(&spec(&json!("libpq")), &with_container(&json!({})), None, &facts()).0;
         let container = &mut object["spec"]["template"]["spec"]["containers"][0];
@@ -281,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_bound_stays_bound_whatever_comes_from_elsewhere() {
+    fn keeps_a_binding_beside_other_sources_of_variables() {
         let spec = spec(&json!("libpq"));
         let there = with_database("ml", "acid-api", made_for("Deployment/api"));
         for own in [
@@ -294,7 +302,7 @@ mod tests {
             assert!(matches!(decision.companions.of(&Databases), Wanted::Object(_)), "{own}");
             let [note] = &decision.notes[..] else { panic!("{:?}", decision.notes) };
             assert!(note.contains("acid-api") && note.contains("none"), "{note}");
-            // Looked at as it is stored, it is still wanted.
+            // It is still planned for the stored object.
             let observed = observed(&spec, &stored, &there);
             assert!(matches!(observed, Wanted::Object(_)), "{observed:?}");
             let asked = annotated(Some("true"), with_image(with_container(&own), "api:3"));
@@ -312,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn who_names_a_server_of_their_own_later_is_let_go() {
+    fn unbinds_a_workload_whose_user_names_a_server_later() {
         let spec = spec(&json!("libpq"));
         let there = with_database("ml", "acid-api", made_for("Deployment/api"));
         let old = bound_beside(&json!({}));
@@ -322,18 +330,18 @@ mod tests {
             assert_eq!((variables(&stored), decision.notes.len()), (vec![name], 1));
             assert!(!matches!(decision.companions.of(&Databases), Wanted::Object(_) | Wanted::Impossible { .. }));
         }
-        // Settings that are added later are not taken for a database.
+        // An `envFrom` that is added later does not unbind.
         let own = with_container(&json!({"envFrom": [{"configMapRef": {"name": "settings"}}]}));
         assert_eq!(variables(&updated(&spec, &own, Some(&old), &there).0).len(), 6);
     }
 
     #[test]
-    fn a_workload_that_is_made_again_finds_its_database() {
+    fn binds_a_recreated_workload_to_its_previous_database() {
         let own = with_container(&json!({"envFrom": [{"configMapRef": {"name": "settings"}}]}));
         let there = with_database("ml", "acid-api", made_for("Deployment/api"));
         let (names, notes) = bound(&own, &there);
         assert_eq!((names.len(), notes.len()), (6, 1));
-        // One that was never led to it is not when it changes.
+        // A workload that was never bound to it is not bound on an update.
         let mut adopted = own.clone();
         adopted["metadata"]["annotations"] = json!({"tidegate.dev/adopted": "true"});
         let (stored, _) =
@@ -342,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_injected_is_not_the_authors_whatever_the_policy_says_since() {
+    fn injected_variables_do_not_count_as_the_users_after_a_policy_change() {
         let old = bound_beside(&json!({}));
         let there = with_database("ml", "acid-api", made_for("Deployment/api"));
         let mut named = spec(&json!("libpq"));
@@ -355,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_made_for_this_workload_is_bound_and_another_is_not() {
+    fn binds_an_existing_database_of_this_workload_only() {
         let with = |workload: &str| with_database("ml", "acid-api", made_for(workload));
         assert_eq!(bound(&with_container(&json!({})), &with("Deployment/api")).0.len(), 6);
         let (names, notes) = bound(&with_container(&json!({})), &with("Deployment/web"));
@@ -363,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn why_nothing_is_bound_is_told_once() {
+    fn notes_once_why_nothing_is_bound() {
         let two = deployment(&json!([{"name": "a", "image": "a:1"}, {"name": "b", "image": "b:1"}]));
         assert_eq!(bound(&two, &facts()).1.len(), 1);
         assert_eq!(bound(&two, &Facts { apis: Apis::default(), ..facts() }).1.len(), 1);
@@ -374,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generated_name_is_not_bound_once_it_is_known_either() {
+    fn binds_nothing_to_a_workload_with_a_generated_name() {
         let mut object = with_container(&json!({}));
         object["metadata"]["generateName"] = json!("api-");
         let (names, notes) = bound(&object, &facts());

@@ -1,5 +1,5 @@
-//! What a pod needs to stop, to share memory between GPUs, and to be placed well. Nothing here takes the place of what its
-//! author wrote, and nothing that the API server would refuse.
+//! Injects fields of a pod for graceful shutdown, shared memory and scheduling. No field that the user has set is
+//! changed, and no value is injected that the API server would refuse.
 
 use serde_json::{Value, json};
 
@@ -11,33 +11,33 @@ use crate::quantity::Quantity;
 use crate::runtimes::Recognised;
 use crate::workload::{Container, FieldOwnership, FieldPath, GRACE_PERIOD, Workload, items};
 
-/// The volume at `/dev/shm`.
+/// The name of the volume at `/dev/shm`.
 const SHARED_MEMORY: &str = "tidegate-shm";
 
-/// Where POSIX shared memory lies.
+/// The path of POSIX shared memory.
 const SHARED_MEMORY_PATH: &str = "/dev/shm";
 
-/// A pod template, and what decides about it.
+/// A pod template to inject into, with the settings and facts.
 pub(super) struct Pod<'a> {
     pub(super) workload: &'a Workload<'a>,
-    /// What its author declared.
+    /// The fields that users have declared.
     pub(super) ownership: &'a FieldOwnership<'a>,
     pub(super) recognised: &'a Recognised<'a>,
     pub(super) settings: &'a PodSettings,
     pub(super) policy: &'a PolicyRef,
-    /// The least number of replicas.
+    /// The minimum number of replicas.
     pub(super) least: i64,
     pub(super) facts: &'a Facts,
 }
 
 impl Pod<'_> {
-    /// Injects everything that is switched on.
+    /// Injects all fields that are switched on.
     pub(super) fn inject(&self, injector: &mut Injector) {
         if self.settings.graceful_shutdown {
             self.graceful_shutdown(injector);
         }
         if self.settings.disable_service_links {
-            self.without_service_links(injector);
+            self.disable_service_links(injector);
         }
         if let Some(most) = &self.settings.shared_memory {
             self.shared_memory(most, injector);
@@ -54,14 +54,15 @@ impl Pod<'_> {
         &self.workload.pod_spec()[name]
     }
 
-    /// Tells whether the API server's value stands in a field for that nobody wrote any.
+    /// Returns whether a field is absent, or has the default of the API server and no user has declared it.
     fn is_default(&self, field: &str, default: &Value) -> bool {
         let found = self.field(field);
-        let way: Vec<&str> = kind::fields(self.workload.known_kind().template()).chain(["spec", field]).collect();
-        found.is_null() || (found == default && !self.ownership.is_declared(&way))
+        let path: Vec<&str> = kind::fields(self.workload.known_kind().template()).chain(["spec", field]).collect();
+        found.is_null() || (found == default && !self.ownership.is_declared(&path))
     }
 
-    /// The sleep must end within the grace period, or the API server refuses it.
+    /// Injects a `preStop` sleep and the grace period. The API server refuses a sleep that is not shorter than the
+    /// grace period.
     ///
     /// <https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/#hook-handler-execution>
     fn graceful_shutdown(&self, injector: &mut Injector) {
@@ -80,15 +81,15 @@ impl Pod<'_> {
         }
     }
 
-    fn without_service_links(&self, injector: &mut Injector) {
-        let is_confused = self.recognised.runtime.is_some_and(|runtime| runtime.service_link_prefix.is_some());
-        if is_confused && self.is_default("enableServiceLinks", &true.into()) {
+    fn disable_service_links(&self, injector: &mut Injector) {
+        let is_affected = self.recognised.runtime.is_some_and(|runtime| runtime.service_link_prefix.is_some());
+        if is_affected && self.is_default("enableServiceLinks", &true.into()) {
             injector.add(FieldPath::new(["enableServiceLinks"]), false.into(), self.policy);
         }
     }
 
-    /// A container has 64 MiB there, which processes that share a model between GPUs soon exceed. What is used counts
-    /// against the container's memory limit.
+    /// Mounts a larger `/dev/shm`. Its default of 64 MiB is too small for processes that share a model between GPUs.
+    /// Its usage counts towards the container's memory limit.
     ///
     /// <https://kubernetes.io/docs/concepts/storage/volumes/#emptydir>
     fn shared_memory(&self, most: &Quantity, injector: &mut Injector) {
@@ -106,12 +107,12 @@ impl Pod<'_> {
         injector.add(mount, SHARED_MEMORY.into(), self.policy);
     }
 
-    /// Where possible: a cluster of one zone runs them all the same.
+    /// Spreads pods over zones, if possible: a cluster with one zone runs them nevertheless.
     fn topology_spread(&self, injector: &mut Injector) {
         let selector = self.workload.spec("selector");
-        let is_said = items(self.field("topologySpreadConstraints")).next().is_some()
+        let is_set = items(self.field("topologySpreadConstraints")).next().is_some()
             || !self.field("affinity")["podAntiAffinity"].is_null();
-        if self.least < 2 || is_said || !selector.is_object() {
+        if self.least < 2 || is_set || !selector.is_object() {
             return;
         }
         let path = FieldPath::new(["topologySpreadConstraints", "topology.kubernetes.io/zone"]);
@@ -129,14 +130,14 @@ impl Pod<'_> {
     }
 }
 
-/// The taint of nodes with a resource, as clouds and GPU operators set it.
+/// Returns the taint that clouds and GPU operators set on nodes with a resource.
 ///
 /// <https://docs.cloud.google.com/kubernetes-engine/docs/how-to/gpus>
 fn taint_of(resource: &str) -> &str {
     if resource.starts_with("nvidia.com/") { "nvidia.com/gpu" } else { resource }
 }
 
-/// Tells whether a container mounts something at a path.
+/// Returns whether a container mounts a volume at a path.
 fn mounts(container: &Container, path: &str) -> bool {
     items(container.field("volumeMounts")).any(|mount| mount["mountPath"] == path)
 }

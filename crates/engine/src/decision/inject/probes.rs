@@ -1,4 +1,4 @@
-//! Startup, readiness and liveness probes.
+//! Injects startup, readiness and liveness probes.
 
 use serde_json::{Value, json};
 
@@ -7,8 +7,8 @@ use crate::policy::{PolicyRef, ProbeSettings};
 use crate::runtimes::{Endpoint, Handler, Recognised};
 use crate::workload::{FieldPath, has_handler};
 
-/// Injects the probes that the model server's container lacks. A probe with a handler is its author's and left alone,
-/// but for the port that it must have: its author may have changed no more than the path of one that was injected.
+/// Injects the probes that the model server's container lacks. A probe with a handler is the user's and not changed,
+/// except for a missing port, which is required: the user may have changed only the path of an injected probe.
 pub(super) fn inject(
     recognised: &Recognised,
     settings: &ProbeSettings,
@@ -45,12 +45,12 @@ pub(super) fn inject(
     None
 }
 
-/// Returns the handler that lacks its port.
+/// Returns the handler without a port.
 fn without_port(probe: &Value) -> Option<&'static str> {
     ["httpGet", "tcpSocket"].into_iter().find(|handler| probe[handler].is_object() && probe[handler]["port"].is_null())
 }
 
-/// Returns the fields that a probe lacks.
+/// Returns the fields of `wanted` that a probe lacks.
 fn lacking(written: &Value, mut wanted: Value) -> Value {
     if let Value::Object(fields) = &mut wanted {
         fields.retain(|name, _| written[name].is_null());
@@ -77,8 +77,7 @@ impl Probe {
         }
     }
 
-    /// Returns the whole probe with every default of the API server spelt out, so that what is stored is what the
-    /// receipt was written for.
+    /// Returns the whole probe with all defaults of the API server, so that the stored template matches the receipt.
     fn wanted(self, endpoint: &Endpoint, settings: &ProbeSettings) -> Value {
         let (handler, failures) = match self {
             Self::Startup => (&endpoint.startup, startup_failures(endpoint, settings)),
@@ -100,7 +99,7 @@ impl Probe {
 
 const PERIOD_SECONDS: u64 = 10;
 
-/// How many failed startup probes fill the start-up budget: the policy's, else the runtime's.
+/// Returns the failure threshold that covers the startup budget of the policy, or else of the runtime.
 fn startup_failures(endpoint: &Endpoint, settings: &ProbeSettings) -> u64 {
     let budget = settings.startup_budget.unwrap_or(endpoint.startup_budget);
     budget.as_secs().div_ceil(PERIOD_SECONDS).max(1)
@@ -125,13 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn the_start_up_budget_is_filled_and_never_empty() {
+    fn the_failure_threshold_covers_the_startup_budget() {
         let failures = |budget| startup_failures(&endpoint(), &settings(budget));
         assert_eq!([None, Some(600), Some(601), Some(1), Some(0)].map(failures), [30, 60, 61, 1, 1]);
     }
 
     #[test]
-    fn every_default_of_the_api_server_is_spelt_out() {
+    fn injects_all_defaults_of_the_api_server() {
         let wanted = Probe::Readiness.wanted(&endpoint(), &settings(None));
         let expected = json!({
             "httpGet": {"path": "/ready", "port": 8443, "scheme": "HTTPS"},
@@ -141,7 +140,7 @@ mod tests {
         assert_eq!(Probe::Liveness.wanted(&endpoint(), &settings(None))["tcpSocket"], json!({"port": 8443}));
     }
 
-    /// What is injected into a readiness probe of a container with one port.
+    /// Returns the readiness probe of a container with one port after injection.
     fn injected(readiness: &Value) -> Value {
         let policy = PolicyRef { name: "serving".into(), generation: 1 };
         let mut injector = Injector::default();
@@ -157,20 +156,20 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_with_a_handler_is_left_alone() {
+    fn keeps_a_probe_with_a_handler() {
         for handler in [json!({"tcpSocket": {"port": 1}}), json!({"exec": {"command": ["true"]}, "periodSeconds": 3})] {
             assert_eq!(injected(&handler), handler);
         }
     }
 
     #[test]
-    fn a_handler_without_a_port_gets_that_alone() {
+    fn injects_only_the_port_into_a_handler_without_one() {
         let path = json!({"httpGet": {"path": "/ready"}});
         assert_eq!(injected(&path), json!({"httpGet": {"path": "/ready", "port": 8080}}));
     }
 
     #[test]
-    fn a_probe_without_a_handler_gets_what_it_lacks() {
+    fn injects_missing_fields_into_a_probe_without_a_handler() {
         let probe = injected(&json!({"periodSeconds": 3}));
         assert_eq!((&probe["periodSeconds"], &probe["tcpSocket"]), (&json!(3), &json!({"port": 8080})));
     }

@@ -1,4 +1,4 @@
-//! Resource requests and limits.
+//! Injects resource requests and limits.
 
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ pub(super) fn inject(workload: &Workload, class: Class, defaults: &Defaults, inj
 }
 
 /// Injects one resource: a missing limit is the larger of default and request, a missing request the smaller of default
-/// and limit, so that neither contradicts what the author wrote.
+/// and limit, so that the request never exceeds the limit.
 fn inject_one(container: &Container, name: &str, default: &RequestAndLimit, injector: &mut Injector) {
     let (request, limit) = (container.resource("requests", name), container.resource("limits", name));
     let wanted_limit = default.limit.as_ref().map(|(default, policy)| (larger(default, request.as_ref()), policy));
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_may_have_only_one_of_the_two() {
+    fn injects_a_request_or_a_limit_alone() {
         assert_eq!(injected(&json!({}), Some("1Gi"), None), ["requests=1Gi"]);
         assert_eq!(injected(&json!({}), None, Some("1Gi")), ["limits=1Gi"]);
         assert_eq!(injected(&json!({"limits": {"memory": "1Mi"}}), Some("1Gi"), None), ["requests=1Mi"]);
@@ -78,20 +78,20 @@ mod tests {
     }
 
     #[test]
-    fn equal_amounts_in_other_notations_read_as_the_default() {
+    fn compares_amounts_in_different_notations() {
         assert_eq!(injected(&json!({"limits": {"memory": 1_073_741_824}}), Some("1Gi"), None), ["requests=1073741824"]);
         assert_eq!(injected(&json!({"requests": {"memory": "1024Mi"}}), None, Some("1Gi")), ["limits=1Gi"]);
     }
 
     #[test]
-    fn nothing_is_injected_where_both_are_set_or_the_class_is_another() {
+    fn injects_nothing_if_both_are_set_or_the_class_differs() {
         let both = json!({"requests": {"memory": "1"}, "limits": {"memory": "2"}});
         assert_eq!(injected(&both, Some("1Gi"), Some("2Gi")), [""; 0]);
         assert_eq!(injected(&json!({"limits": {"amd.com/gpu": 1}}), Some("1Gi"), Some("2Gi")), [""; 0]);
     }
 
     #[test]
-    fn null_is_nothing() {
+    fn treats_null_as_absent() {
         let null = json!({"requests": null, "limits": {"memory": null}});
         assert_eq!(injected(&null, Some("1Gi"), Some("2Gi")), ["requests=1Gi", "limits=2Gi"]);
     }

@@ -1,20 +1,21 @@
-//! How far a word is from the one that was meant.
+//! Edit distance, for suggestions.
 
 use std::mem;
 
-/// Returns the nearest of some words to a misspelt one; none where even that is another word.
+/// Returns the word nearest to a misspelt one, or `None` if no word is near.
 pub(super) fn nearest<'w>(misspelt: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let with_distance = words.into_iter().map(|word| (distance(&misspelt.to_lowercase(), word), word));
     let (distance, word) = with_distance.min_by_key(|(distance, _)| *distance)?;
     (distance <= word.len() / 3).then_some(word)
 }
 
-/// Counts the letters that have to be added, taken out, replaced, or exchanged with their neighbour to make one word of another.
+/// Counts the letters that have to be added, removed, replaced, or swapped with their neighbour to turn one word into
+/// another.
 ///
 /// <https://en.wikipedia.org/wiki/Damerau%E2%80%93Levenshtein_distance#Optimal_string_alignment_distance>
 fn distance(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
-    // The distances of the beginnings of `from`, one, two and three letters long at last, to each beginning of `to`.
+    // The distances of prefixes of `from`, the current one and the two before it, to each prefix of `to`.
     let (mut older, mut old) = (Vec::new(), (0..=to.len()).collect::<Vec<_>>());
     for row in 1..=from.len() {
         let mut new = vec![row];
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_slip_counts_once() {
+    fn counts_each_edit_once() {
         for (from, to, wanted) in [
             ("", "", 0),
             ("", "ab", 2),
@@ -55,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn another_word_is_not_a_misspelt_one() {
+    fn does_not_suggest_unrelated_words() {
         let words = ["min-replicas", "max-replicas", "database", "runtime"];
         assert_eq!(nearest("minReplicas", words), Some("min-replicas"));
         assert_eq!(nearest("databse", words), Some("database"));

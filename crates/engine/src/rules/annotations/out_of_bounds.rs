@@ -1,10 +1,10 @@
 //! ## What it checks
-//! The annotations `tidegate.dev/min-replicas`, `max-replicas`, `database`, `autoscaling` and `runtime` of a workload: values
-//! that mean nothing, and numbers of replicas outside of what the policy allows.
+//! The annotations `tidegate.dev/min-replicas`, `max-replicas`, `database`, `autoscaling` and `runtime` of a workload:
+//! invalid values, and numbers of replicas outside the policy's bounds.
 //! ## Why it matters
-//! Such an annotation is not followed: the model server would run otherwise than its author believes.
+//! Such an annotation has no effect: the model server would not run as its author expects.
 //! ## Instead
-//! Write a value that the policy allows, or leave the annotation out.
+//! Set a value that the policy allows, or remove the annotation.
 
 use serde_json::Map;
 
@@ -17,7 +17,7 @@ use crate::rules::{snippet, this_source};
 use crate::runtimes::NO_RUNTIME;
 use crate::workload::{Annotations, Requested};
 
-/// Finds annotations that are not followed.
+/// Finds annotations with invalid values.
 #[derive(Debug)]
 pub struct AnnotationOutOfBounds;
 
@@ -31,12 +31,12 @@ impl Rule for AnnotationOutOfBounds {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let annotations = Annotations::read(&context.workload);
+        let annotations = Annotations::new(&context.workload);
         let mut findings = Vec::new();
-        if let Requested::Unclear(text) = annotations.database {
+        if let Requested::Unclear(text) = annotations.database() {
             findings.push(finding(DATABASE_ANNOTATION, text, "`none` or `true`", "none"));
         }
-        if let Requested::Unclear(text) = annotations.scaled_elsewhere {
+        if let Requested::Unclear(text) = annotations.scaled_elsewhere() {
             findings.push(finding(AUTOSCALING_ANNOTATION, text, "`external`", "external"));
         }
         let unknown = context.workload.annotation(RUNTIME_ANNOTATION).filter(|name| {
@@ -47,9 +47,9 @@ impl Rule for AnnotationOutOfBounds {
         }));
         let settings = autoscaler::settings(context.effective);
         let (least, most) = settings.map_or((1, i32::MAX), |settings| (settings.min_replicas, settings.max_replicas));
-        let of_min = of_replicas(MIN_REPLICAS_ANNOTATION, annotations.min_replicas, least..=most, least.max(1));
-        // Nobody may ask for no replicas at most, whatever the policy's least.
-        let of_max = of_replicas(MAX_REPLICAS_ANNOTATION, annotations.max_replicas, least.max(1)..=most, most);
+        let of_min = of_replicas(MIN_REPLICAS_ANNOTATION, annotations.min_replicas(), least..=most, least.max(1));
+        // The maximum must not be zero, whatever the policy's minimum.
+        let of_max = of_replicas(MAX_REPLICAS_ANNOTATION, annotations.max_replicas(), least.max(1)..=most, most);
         let of_both = settings.filter(|_| of_min.is_none() && of_max.is_none());
         findings.extend(of_both.and_then(|settings| self::of_both(&annotations, settings)));
         findings.extend(of_min.into_iter().chain(of_max));
@@ -59,11 +59,11 @@ impl Rule for AnnotationOutOfBounds {
 
 fn of_replicas(
     key: &str,
-    wish: Requested<i32>,
+    requested: Requested<i32>,
     bounds: std::ops::RangeInclusive<i32>,
     instead: i32,
 ) -> Option<Finding> {
-    let found = match wish {
+    let found = match requested {
         Requested::Unsaid => return None,
         Requested::Said(count) if bounds.contains(&count) => return None,
         Requested::Said(count) => count.to_string(),
@@ -73,11 +73,11 @@ fn of_replicas(
     Some(finding(key, &found, &expected, &instead.to_string()))
 }
 
-/// The least that is asked for may be above the most, each with the policy's where only one is asked for.
+/// Compares the requested minimum and maximum. The policy's value is used for one that is not requested.
 fn of_both(annotations: &Annotations, settings: &AutoscalingSettings) -> Option<Finding> {
-    let min = annotations.min_replicas.said().unwrap_or(settings.min_replicas);
-    let max = annotations.max_replicas.said().unwrap_or(settings.max_replicas);
-    let expected = format!("at most {max}, the most replicas");
+    let min = annotations.min_replicas().said().unwrap_or(settings.min_replicas);
+    let max = annotations.max_replicas().said().unwrap_or(settings.max_replicas);
+    let expected = format!("at most {max}, the maximum number of replicas");
     (min > max).then(|| finding(MIN_REPLICAS_ANNOTATION, &min.to_string(), &expected, &max.to_string()))
 }
 
@@ -100,7 +100,7 @@ mod tests {
     use crate::testing::{facts, policies, with_container};
     use crate::workload::Workload;
 
-    /// What is found of a workload with these annotations, where the policy allows so many replicas.
+    /// Returns the findings for a workload with these annotations, under a policy with these bounds.
     fn found(bounds: [i32; 2], annotations: Value) -> Vec<String> {
         let mut object = with_container(&json!({}));
         object["metadata"]["annotations"] = annotations;
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_that_exclude_each_other_are_found_beside_anything_else() {
+    fn reports_a_minimum_above_the_maximum_along_with_others() {
         let both = json!({MIN_REPLICAS_ANNOTATION: "6", MAX_REPLICAS_ANNOTATION: "4"});
         assert_eq!(found([2, 8], both.clone()).len(), 1);
         let mut more = both;
@@ -126,17 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_that_is_out_of_the_policys_is_found_alone() {
-        let told = found([2, 8], json!({MIN_REPLICAS_ANNOTATION: "9", MAX_REPLICAS_ANNOTATION: "4"}));
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains(MIN_REPLICAS_ANNOTATION), "{told:?}");
+    fn reports_only_the_annotation_outside_the_policys_bounds() {
+        let found = found([2, 8], json!({MIN_REPLICAS_ANNOTATION: "9", MAX_REPLICAS_ANNOTATION: "4"}));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(MIN_REPLICAS_ANNOTATION), "{found:?}");
     }
 
     #[test]
-    fn no_replicas_are_asked_for_where_the_policy_allows_none() {
+    fn rejects_a_maximum_of_zero() {
         assert_eq!(found([0, 8], json!({MIN_REPLICAS_ANNOTATION: "0"})), Vec::<String>::new());
         assert_eq!(found([1, 8], json!({MIN_REPLICAS_ANNOTATION: "0"})).len(), 1);
-        let told = found([0, 8], json!({MAX_REPLICAS_ANNOTATION: "0"}));
-        assert!(told.len() == 1 && told[0].contains("a number from 1 to 8"), "{told:?}");
+        let found = found([0, 8], json!({MAX_REPLICAS_ANNOTATION: "0"}));
+        assert!(found.len() == 1 && found[0].contains("a number from 1 to 8"), "{found:?}");
     }
 }

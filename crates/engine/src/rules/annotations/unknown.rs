@@ -1,10 +1,10 @@
 //! ## What it checks
-//! Annotations `tidegate.dev/…` of a workload that Tidegate does not know, such as `tidegate.dev/min-replica`, and those that it
-//! knows in the metadata of the pod template, where it does not read them.
+//! Unknown annotations `tidegate.dev/…` of a workload, such as `tidegate.dev/min-replica`, and known ones in the
+//! metadata of the pod template, where Tidegate does not read them.
 //! ## Why it matters
-//! Such an annotation has no effect: the model server would run otherwise than its author believes.
+//! Such an annotation has no effect: the model server would not run as its author expects.
 //! ## Instead
-//! Write the annotation as Tidegate knows it, in the metadata of the workload itself.
+//! Correct the name of the annotation, and set it in the metadata of the workload itself.
 
 use serde_json::{Map, Value, json};
 
@@ -16,10 +16,10 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::{snippet, this_source};
 use crate::workload::Workload;
 
-/// What Tidegate itself writes, and people may have copied.
+/// The annotations that Tidegate itself writes, which users may have copied.
 const OWN: [&str; 3] = [RECEIPT_ANNOTATION, WORKLOAD_ANNOTATION, APPLIED_ANNOTATION];
 
-/// Finds annotations of Tidegate's that have no effect.
+/// Finds Tidegate annotations that have no effect.
 #[derive(Debug)]
 pub struct UnknownAnnotation;
 
@@ -42,7 +42,7 @@ impl Rule for UnknownAnnotation {
         let unknown = annotations(workload.metadata("annotations"))
             .filter(|(key, _)| !AUTHORS_ANNOTATIONS.contains(key))
             .map(|(key, value)| misspelt(&workload, "metadata", key, value));
-        // Charts write common annotations in both places: what the workload has too has been looked at.
+        // Charts set common annotations in both places. Those of the workload have already been checked.
         let misplaced = annotations(&workload.template()["metadata"]["annotations"])
             .filter(|(key, _)| workload.annotation(key).is_none())
             .map(|(key, value)| match AUTHORS_ANNOTATIONS.iter().find(|known| *known == &key) {
@@ -53,7 +53,7 @@ impl Rule for UnknownAnnotation {
     }
 }
 
-/// Returns the annotations of Tidegate's that people write.
+/// Returns the Tidegate annotations that users set.
 fn annotations(annotations: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let all = annotations.as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value));
     all.filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX) && !OWN.contains(key))
@@ -74,11 +74,11 @@ fn misspelt(workload: &Workload, metadata: &str, key: &str, value: &Value) -> Fi
 fn misplaced(template: &str, key: &str, value: &Value) -> Finding {
     Finding::at(format!("{template}.annotations[{key}]"))
         .found(format!("`{key}`, which Tidegate does not read there"))
-        .expected("it in the metadata of the workload")
+        .expected("the annotation in the metadata of the workload")
         .fix(moved(template, key, Some(key), value))
 }
 
-/// Writes an annotation under its right name in the metadata of the workload, and takes out the wrong one.
+/// Formats an annotation with its correct name in the metadata of the workload, and removes the wrong one.
 fn moved(metadata: &str, key: &str, right: Option<&str>, value: &Value) -> String {
     let mut written = json!({});
     let mut put = |metadata: &str, key: &str, value: &Value| {
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_annotation_of_the_api_is_known() {
+    fn knows_every_annotation_of_the_api() {
         let source = include_str!("../../api.rs").lines().filter(|line| line.contains("_ANNOTATION: &str = "));
         let names: Vec<&str> = source.filter_map(|line| line.split('"').nth(1)).collect();
         assert!(names.len() >= 8);
@@ -108,19 +108,19 @@ mod tests {
     }
 
     #[test]
-    fn what_was_meant_is_asked_where_it_can_be_told() {
+    fn suggests_the_annotation_that_was_meant() {
         let object = json!({"metadata": {"annotations": {"tidegate.dev/runtime": "none"}}});
         let workload = Workload::view(&object).unwrap();
-        let told = |key: &str| {
+        let suggestion = |key: &str| {
             let found = misspelt(&workload, "metadata", key, &"2".into());
             (found.expected.split_once("; ").map(|(_, question)| question.to_owned()), found.fix)
         };
-        let (question, instead) = told("tidegate.dev/minReplicas");
+        let (question, instead) = suggestion("tidegate.dev/minReplicas");
         assert_eq!(question.as_deref(), Some("did you mean `tidegate.dev/min-replicas`?"));
         assert!(instead.contains("tidegate.dev/min-replicas: ") && instead.contains("tidegate.dev/minReplicas: null"));
-        let (question, instead) = told("tidegate.dev/runtimes");
+        let (question, instead) = suggestion("tidegate.dev/runtimes");
         assert_eq!(question.as_deref(), Some("did you mean `tidegate.dev/runtime`?"));
-        assert!(!instead.contains("tidegate.dev/runtime: "), "it is there already: {instead}");
-        assert_eq!(told("tidegate.dev/owner").0, None);
+        assert!(!instead.contains("tidegate.dev/runtime: "), "it is already set: {instead}");
+        assert_eq!(suggestion("tidegate.dev/owner").0, None);
     }
 }

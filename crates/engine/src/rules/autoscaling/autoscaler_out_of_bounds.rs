@@ -1,10 +1,10 @@
 //! ## What it checks
-//! Autoscalers of the author's own whose least or most replicas are outside of what the policy allows.
+//! Autoscalers not managed by Tidegate whose minimum or maximum replicas are outside the policy's bounds.
 //! ## Why it matters
-//! The policy's bounds keep a quiet night from stopping the last replica that must be there, and a busy day from taking every
-//! GPU of the cluster.
+//! The policy's bounds prevent a quiet night from stopping replicas that are required, and a busy day from taking every
+//! GPU in the cluster.
 //! ## Instead
-//! Keep within the bounds, or ask for what Tidegate makes: leave the autoscaler out.
+//! Stay within the bounds, or remove the autoscaler to use Tidegate's.
 
 use crate::api::Enforcement;
 use crate::companions::autoscaler::{self, AutoscalingSettings};
@@ -12,7 +12,7 @@ use crate::facts::Autoscaler;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds autoscalers that go further than the policy.
+/// Finds autoscalers outside the policy's bounds.
 #[derive(Debug)]
 pub struct AutoscalerOutOfBounds;
 
@@ -31,7 +31,7 @@ impl Rule for AutoscalerOutOfBounds {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let Some(settings) = autoscaler::settings(context.effective) else { return Vec::new() };
-        super::authors(context).flat_map(|autoscaler| out_of_bounds(autoscaler, settings)).collect()
+        super::unmanaged(context).flat_map(|autoscaler| out_of_bounds(autoscaler, settings)).collect()
     }
 }
 
@@ -58,13 +58,13 @@ mod tests {
     use crate::testing::{facts, policies, reference, with_container};
     use crate::workload::Workload;
 
-    /// What is said of an author's own autoscaler, under a policy's `autoscaling`.
-    fn told(autoscaling: &Value, (min, max): (i64, i64)) -> usize {
+    /// Returns the number of warnings about an unmanaged autoscaler, under a policy's `autoscaling`.
+    fn warnings(autoscaling: &Value, (min, max): (i64, i64)) -> usize {
         let object = with_container(&json!({}));
         let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
         let hpa = json!({"kind": "HorizontalPodAutoscaler", "spec": {"minReplicas": min, "maxReplicas": max}});
-        let theirs = vec![Autoscaler::from_hpa(&hpa, false)];
-        let facts = Facts { autoscalers: [(reference(), theirs)].into(), ..facts() };
+        let unmanaged = vec![Autoscaler::from_hpa(&hpa, false)];
+        let facts = Facts { autoscalers: [(reference(), unmanaged)].into(), ..facts() };
         let rules = json!({"autoscaler-out-of-bounds": {"enforcement": "warn"}});
         let policies = policies(&[("serving", json!({"autoscaling": autoscaling, "rules": rules}))]);
         let request = Request { operation: Operation::Update, workload, old: None, user: User::named("jane"), now };
@@ -72,15 +72,15 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_makes_no_autoscaler_holds_others_to_the_bounds_that_it_names_alone() {
+    fn engine_none_checks_only_explicit_bounds() {
         let none = |bounds: &Value| {
             let mut autoscaling = json!({"engine": "none"});
             json_patch::merge(&mut autoscaling, bounds);
             autoscaling
         };
-        assert_eq!(told(&none(&json!({})), (0, 40)), 0, "it has no bounds");
-        assert_eq!(told(&none(&json!({"maxReplicas": 20})), (0, 40)), 1);
-        assert_eq!(told(&none(&json!({"minReplicas": 12})), (0, 40)), 1, "it has no most");
-        assert_eq!(told(&json!({"engine": "hpa"}), (0, 40)), 2, "what tidegate would make is bounded");
+        assert_eq!(warnings(&none(&json!({})), (0, 40)), 0, "it has no bounds");
+        assert_eq!(warnings(&none(&json!({"maxReplicas": 20})), (0, 40)), 1);
+        assert_eq!(warnings(&none(&json!({"minReplicas": 12})), (0, 40)), 1, "it has no most");
+        assert_eq!(warnings(&json!({"engine": "hpa"}), (0, 40)), 2, "what tidegate would make is bounded");
     }
 }

@@ -1,16 +1,17 @@
 //! ## What it checks
-//! Autoscalers of the author's own that scale a GPU server on its CPU.
+//! Autoscalers not managed by Tidegate that scale a GPU server on its CPU.
 //! ## Why it matters
-//! The CPU of a server that is saturated with requests is hardly used, and one that loads a model uses all of it: replicas come
-//! when they are not needed, and do not come when they are.
+//! A server that is saturated with requests hardly uses its CPU, and one that loads a model uses all of it: replicas
+//! are added when they are not needed, and not added when they are.
 //! ## Instead
-//! Scale on how many requests wait, which every runtime for language models exports, such as `vllm:num_requests_waiting`.
+//! Scale on the number of waiting requests, which every runtime for language models exports, such as
+//! `vllm:num_requests_waiting`.
 
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds GPU servers that scale on what says nothing of their load.
+/// Finds GPU servers that scale on a metric unrelated to their load.
 #[derive(Debug)]
 pub struct CpuScalingOnGpu;
 
@@ -33,9 +34,9 @@ impl Rule for CpuScalingOnGpu {
         }
         let metrics = context.recognised.runtime.and_then(|runtime| runtime.metrics.as_ref());
         let queue = metrics.and_then(|metrics| metrics.queue.as_deref()).unwrap_or("<requests waiting>");
-        let on_cpu = super::authors_metrics(context).filter(|(_, _, metric)| metric.is_of_resource("cpu"));
+        let on_cpu = super::unmanaged_metrics(context).filter(|(_, _, metric)| metric.is_of_resource("cpu"));
         let finding = |(autoscaler, index, metric)| {
-            super::at_metric(autoscaler, index, metric).expected("a metric of how many requests wait").fix(format!(
+            super::at_metric(autoscaler, index, metric).expected("a metric of waiting requests").fix(format!(
                 "spec:\n  metrics:\n    - type: Pods\n      pods:\n        metric:\n          name: {}\n        target:\n          \
                  type: AverageValue\n          averageValue: 5",
                 queue.replace(':', "_")

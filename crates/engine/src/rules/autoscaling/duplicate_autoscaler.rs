@@ -1,8 +1,8 @@
 //! ## What it checks
-//! Workloads that several autoscalers of the author's own scale. One that Tidegate made does not count: it goes by itself.
+//! Workloads with several autoscalers that Tidegate does not manage. Tidegate deletes its own in favour of others.
 //! ## Why it matters
-//! Kubernetes switches both off where two HorizontalPodAutoscalers scale the same pods (`AmbiguousSelector`); a ScaledObject
-//! beside one pulls the other way.
+//! Kubernetes disables two HorizontalPodAutoscalers for the same pods (`AmbiguousSelector`). A HorizontalPodAutoscaler
+//! and a ScaledObject work against each other.
 //! ## Instead
 //! Keep one of them.
 
@@ -10,7 +10,7 @@ use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds autoscalers that switch each other off.
+/// Finds workloads with several autoscalers.
 #[derive(Debug)]
 pub struct DuplicateAutoscaler;
 
@@ -28,12 +28,12 @@ impl Rule for DuplicateAutoscaler {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let mut names: Vec<String> = super::authors(context).map(crate::facts::Autoscaler::reference).collect();
+        let mut names: Vec<String> = super::unmanaged(context).map(crate::facts::Autoscaler::reference).collect();
         names.sort();
         let [first, others @ ..] = &names[..] else { return Vec::new() };
         let finding = |other: &String| {
-            let finding = Finding::beside(other, "spec.scaleTargetRef").found(format!("the target of {first} as well"));
-            finding.expected("one autoscaler for a workload").fix(format!("# leave {other} out"))
+            let finding = Finding::beside(other, "spec.scaleTargetRef").found(format!("also the target of {first}"));
+            finding.expected("one autoscaler for a workload").fix(format!("# remove {other}"))
         };
         others.iter().map(finding).collect()
     }

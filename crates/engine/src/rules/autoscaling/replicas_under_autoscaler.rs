@@ -1,17 +1,17 @@
 //! ## What it checks
-//! A new workload whose manifest sets `spec.replicas` although an autoscaler will set them.
+//! A new workload whose manifest sets `spec.replicas` although an autoscaler manages them.
 //! ## Why it matters
-//! Every `kubectl apply` of that manifest asks for the written number again. Tidegate keeps the live one then, but
-//! server-side apply stops with a conflict before Tidegate is asked, and GitOps tools report a difference for ever.
+//! Every `kubectl apply` of that manifest resets the number. Tidegate keeps the live one, but server-side apply fails
+//! with a conflict before Tidegate is called, and GitOps tools keep reporting a difference.
 //! ## Instead
-//! Leave `spec.replicas` out of the manifest.
+//! Remove `spec.replicas` from the manifest.
 
 use crate::api::Enforcement;
 use crate::companions;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds manifests that set what an autoscaler sets.
+/// Finds manifests that set the replicas of an autoscaled workload.
 #[derive(Debug)]
 pub struct ReplicasUnderAutoscaler;
 
@@ -30,16 +30,16 @@ impl Rule for ReplicasUnderAutoscaler {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let Some(replicas) = context.workload.replicas().filter(|_| context.is_new) else { return Vec::new() };
-        // The API server fills in 1, so a 1 counts only where somebody is known to have written it.
+        // The API server sets 1 by default, so a 1 counts only if a user is known to have set it.
         if !is_scaled(context) || (replicas == 1 && !context.ownership.is_declared(&["spec", "replicas"])) {
             return Vec::new();
         }
         let finding = Finding::at("spec.replicas").found(format!("`{replicas}`"));
-        vec![finding.expected("nothing, since an autoscaler sets it").fix("# leave spec.replicas out")]
+        vec![finding.expected("nothing, since an autoscaler sets it").fix("# remove spec.replicas")]
     }
 }
 
-/// Tells whether the workload has an autoscaler, or gets one that can be had.
+/// Returns whether the workload has an autoscaler, or gets one that can be created.
 fn is_scaled(context: &Context) -> bool {
     let Context { workload, recognised, effective, facts, .. } = context;
     !facts.autoscalers_of(&workload.reference()).is_empty()
@@ -71,13 +71,13 @@ mod tests {
     }
 
     #[test]
-    fn an_autoscaler_that_somebody_else_made_counts() {
+    fn considers_autoscalers_of_users() {
         assert!(warns(&of(3), None, &scaled(1, 4)));
         assert!(!warns(&of(3), None, &facts()));
     }
 
     #[test]
-    fn an_autoscaler_counts_only_where_it_can_be_had() {
+    fn ignores_an_autoscaler_that_cannot_be_created() {
         let scaling = |metric: Value| json!({"autoscaling": {"maxReplicas": 4, "metrics": [metric]}});
         let unserved = Facts { apis: Apis::default(), ..facts() };
         let asks = |replicas: i64, metric: Value| {
@@ -95,20 +95,20 @@ mod tests {
             "averageValue": "10"}}});
         assert!(asks(3, memory.clone()));
         assert!(!asks(3, rate), "no adapter serves the metric");
-        assert!(!asks(9, memory), "nine run, and it has four at most");
+        assert!(!asks(9, memory), "nine run, and its maximum is four");
     }
 
     #[test]
-    fn an_update_is_not_asked_for_what_the_live_object_has() {
+    fn ignores_updates() {
         assert!(!warns(&of(3), Some(&of(3)), &scaled(1, 4)));
     }
 
     #[test]
-    fn one_counts_where_somebody_wrote_it() {
+    fn reports_one_replica_only_if_a_user_set_it() {
         let mut written = of(1);
-        assert!(warns(&written, None, &scaled(1, 4)), "a manifest as its author wrote it");
+        assert!(warns(&written, None, &scaled(1, 4)), "a manifest as written");
         written["metadata"]["managedFields"] = json!([{"operation": "Update"}]);
-        assert!(!warns(&written, None, &scaled(1, 4)), "the API server fills in 1");
+        assert!(!warns(&written, None, &scaled(1, 4)), "the API server sets 1 by default");
         let applied = written.to_string();
         written["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": applied});
         assert!(warns(&written, None, &scaled(1, 4)));

@@ -1,11 +1,11 @@
 //! ## What it checks
-//! Autoscalers that compare the use of CPU or memory with what is requested, where a container that counts requests none:
-//! with a metric of type `Resource` all containers count, with `ContainerResource` the one that it names.
+//! Autoscalers that compare CPU or memory usage with the request, if a relevant container has no request: all
+//! containers for a metric of type `Resource`, the named one for `ContainerResource`.
 //! ## Why it matters
-//! Kubernetes cannot compute the share of a request that is not there: the autoscaler does nothing at all
+//! Kubernetes cannot compute the utilization without a request: the autoscaler does nothing
 //! (`FailedGetResourceMetric`).
 //! ## Instead
-//! Request the resource in each container, or measure the model server alone with `ContainerResource`.
+//! Request the resource in each container, or measure only the model server with `ContainerResource`.
 
 use crate::api::AutoscalingEngine;
 use crate::companions::autoscaler::{self, AutoscalingSettings};
@@ -37,18 +37,18 @@ impl Rule for ScalingWithoutRequest {
     }
 }
 
-/// Returns the finding about a container without a request, where an autoscaler looks for one.
+/// Returns the finding about a container without a request that an autoscaler needs.
 fn finding(context: &Context, container: &Container, resource: &str) -> Option<Finding> {
-    let theirs =
-        super::authors_metrics(context).map(|(autoscaler, _, metric)| (autoscaler.reference(), metric.clone()));
-    // KEDA asks Prometheus, whatever the metrics say.
+    let unmanaged =
+        super::unmanaged_metrics(context).map(|(autoscaler, _, metric)| (autoscaler.reference(), metric.clone()));
+    // KEDA queries Prometheus, whatever the metrics are.
     let is_asked = |settings: &&AutoscalingSettings| {
         settings.is_wanted(&context.workload) && settings.engine == AutoscalingEngine::Hpa
     };
     let settings = autoscaler::settings(context.effective).filter(is_asked);
-    // A metric of one container without its name is completed with the model server's.
+    // A container metric without a container gets the model server's.
     let own_container = context.recognised.container.map(|container| container.name().to_owned());
-    let ours = settings.into_iter().flat_map(|settings| &settings.metrics).map(|written| {
+    let managed = settings.into_iter().flat_map(|settings| &settings.metrics).map(|written| {
         let metric = Metric::read(&serde_json::Value::Object(written.clone()));
         (
             "the policy's autoscaler".to_owned(),
@@ -56,15 +56,15 @@ fn finding(context: &Context, container: &Container, resource: &str) -> Option<F
         )
     });
     let has_gpu = context.recognised.container.is_some_and(|container| container.has_gpu());
-    // Tidegate scales no GPU server on resources, whatever the policy says.
-    let mut all = theirs.chain(ours.filter(|_| !has_gpu));
+    // Tidegate never scales a GPU server on resources, whatever the policy sets.
+    let mut all = unmanaged.chain(managed.filter(|_| !has_gpu));
     let (autoscaler, _) =
         all.find(|(_, metric)| metric.is_of_resource(resource) && metric.needs_request_of(container.name()))?;
     let amount = if resource == "cpu" { "100m" } else { "256Mi" };
     let finding = Finding::in_container(container, &format!("resources.requests.{resource}"));
     Some(
         finding
-            .found(format!("nothing, which {autoscaler} is to compare the use with"))
+            .found(format!("nothing, but {autoscaler} compares usage with it"))
             .expected(format!("a {resource} request"))
             .fix(format!("resources:\n  requests:\n    {resource}: {amount}")),
     )

@@ -1,19 +1,19 @@
 //! ## What it checks
-//! Autoscalers of the author's own that scale on the length of a queue with a target of type `Value`.
+//! Autoscalers not managed by Tidegate that scale on the length of a queue with a target of type `Value`.
 //! ## Why it matters
-//! The number of replicas is multiplied by length over target, and once more before the new replicas, which still load their
-//! model, have shortened the queue: it runs away to the most replicas.
+//! The number of replicas is multiplied by length over target, and again before the new replicas, which still load
+//! their model, have shortened the queue: it escalates to the maximum.
 //! ## Instead
-//! Take a target of type `AverageValue`: so many requests for each replica.
+//! Use a target of type `AverageValue`: the number of requests per replica.
 
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// What the metrics of queues are called.
+/// Parts of the names of queue metrics.
 const QUEUES: [&str; 8] = ["queue", "waiting", "pending", "backlog", "depth", "lag", "deferred", "inflight"];
 
-/// Finds autoscalers that run away.
+/// Finds autoscalers that escalate to the maximum.
 #[derive(Debug)]
 pub struct ValueTargetOnQueue;
 
@@ -31,7 +31,7 @@ impl Rule for ValueTargetOnQueue {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let of_queue = super::authors_metrics(context).filter(|(_, _, metric)| {
+        let of_queue = super::unmanaged_metrics(context).filter(|(_, _, metric)| {
             let name = metric.name.to_lowercase();
             matches!(&*metric.kind, "External" | "Object")
                 && metric.target == "Value"

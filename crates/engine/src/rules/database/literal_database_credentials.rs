@@ -1,10 +1,10 @@
 //! ## What it checks
-//! Passwords of databases that are written out: in variables such as `PGPASSWORD` and `DB_PASSWORD`, and in addresses such as
-//! `postgresql://user:password@host/database`. No value is ever shown.
+//! Database passwords in plain text: in variables such as `PGPASSWORD` and `DB_PASSWORD`, and in URLs such as
+//! `postgresql://user:password@host/database`. Values are never shown.
 //! ## Why it matters
-//! Whoever may read Deployments, their history or the repository they come from can read and change the data.
+//! Anyone who may read Deployments, their history or their source repository can read and change the data.
 //! ## Instead
-//! Leave the variables to Tidegate, which binds the database by its Secret; or refer to a Secret of your own.
+//! Remove the variables so that Tidegate binds the database by its Secret, or refer to your own Secret.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::{is_written_out, this_source, written_out};
 use crate::workload::{Container, items};
 
-/// How the names of variables end that hold passwords of databases.
+/// The suffixes of the names of variables with database passwords.
 const ENDINGS: [&str; 10] = [
     "PGPASSWORD",
     "POSTGRES_PASSWORD",
@@ -26,7 +26,7 @@ const ENDINGS: [&str; 10] = [
     "DATASOURCE_PASSWORD",
 ];
 
-/// Finds passwords that everybody can read.
+/// Finds database passwords in plain text.
 #[derive(Debug)]
 pub struct LiteralDatabaseCredentials;
 
@@ -43,7 +43,7 @@ impl Rule for LiteralDatabaseCredentials {
         context
             .workload
             .all_containers()
-            .flat_map(|container| in_env(&container).into_iter().chain(in_words(&container)))
+            .flat_map(|container| in_env(&container).into_iter().chain(in_arguments(&container)))
             .collect()
     }
 }
@@ -58,13 +58,13 @@ fn in_env(container: &Container) -> Vec<Finding> {
     found.collect()
 }
 
-fn in_words(container: &Container) -> Vec<Finding> {
+fn in_arguments(container: &Container) -> Vec<Finding> {
     let lists = ["command", "args"].into_iter();
     let found = lists.filter_map(|list| {
         let mut words = items(container.field(list)).filter_map(Value::as_str).flat_map(str::split_whitespace);
         words.any(has_password).then(|| {
             Finding::in_container(container, list)
-                .found("an address of a database with a password that is written out")
+                .found("a database URL with a password in plain text")
                 .expected("a variable that takes it from a Secret")
                 .fix("env:\n  - name: DATABASE_URL\n    valueFrom:\n      secretKeyRef:\n        name: <secret>\n        key: <key>\n\
                           # and where the address stands: $(DATABASE_URL)")
@@ -73,7 +73,7 @@ fn in_words(container: &Container) -> Vec<Finding> {
     found.collect()
 }
 
-/// Tells whether an address in a text has a password in it: `scheme://user:password@host`.
+/// Returns whether a text contains a URL with a password: `scheme://user:password@host`.
 ///
 /// <https://www.rfc-editor.org/rfc/rfc3986#section-3.2.1>
 fn has_password(text: &str) -> bool {
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_are_found_in_addresses() {
+    fn finds_passwords_in_urls() {
         for text in [
             "postgresql://user:secret@host:5432/db",
             "--backend-store-uri=postgresql+psycopg://u:p@h/db?sslmode=require",

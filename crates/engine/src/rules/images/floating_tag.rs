@@ -1,9 +1,9 @@
 //! ## What it checks
 //! Container images named by a tag that can move (`latest`, `main`, `nightly`, …) or by no tag, without a digest.
 //! ## Why it matters
-//! Two pods of one rollout can run different code, and a rollback may roll nothing back.
+//! Two pods of one rollout can run different code, and a rollback may have no effect.
 //! ## Parameters
-//! `tags`: more tags that move, such as `blue`.
+//! `tags`: additional tags that move, such as `blue`.
 //! ## Instead
 //! Name the image by a tag that is never moved, or better by digest: `registry.example.com/api@sha256:0f1e…`.
 
@@ -16,11 +16,11 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::{parameters, this_source};
 use crate::workload::{Container, Image};
 
-/// Finds images that can be another one tomorrow.
+/// Finds images with a tag that can move.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FloatingTag {
-    /// More tags that move.
+    /// Additional tags that move.
     pub tags: Vec<String>,
 }
 

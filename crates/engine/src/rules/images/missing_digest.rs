@@ -1,7 +1,7 @@
 //! ## What it checks
-//! Container images that are not named by their digest. Images by a tag that moves are `floating-tag`.
+//! Container images that are not named by their digest. Images with a tag that moves are covered by `floating-tag`.
 //! ## Why it matters
-//! Any tag can be moved, by whoever may push. A digest is the image: what was tested is what runs, on every node.
+//! Anyone who may push can move a tag. A digest identifies the image: every node runs what was tested.
 //! ## Instead
 //! Name the image by digest: `registry.example.com/api:1.2.0@sha256:0f1e…`. The tag may stay, for people.
 
@@ -10,7 +10,7 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::workload::Container;
 
-/// Finds images that are named by what can be moved.
+/// Finds images without a digest.
 #[derive(Debug)]
 pub struct MissingDigest;
 

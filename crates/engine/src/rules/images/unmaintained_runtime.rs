@@ -1,7 +1,7 @@
 //! ## What it checks
-//! Model servers whose runtime nobody maintains any more, such as TorchServe.
+//! Model servers whose runtime is no longer maintained, such as TorchServe.
 //! ## Why it matters
-//! Holes that are found in it stay open, and new models and drivers stop working with it.
+//! Vulnerabilities found in it are not fixed, and new models and drivers stop working with it.
 //! ## Instead
 //! Move to a runtime that is maintained. For models of PyTorch: Triton, BentoML, Ray Serve or KServe's servers; for language
 //! models vLLM, SGLang or TGI.
@@ -10,7 +10,7 @@ use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds runtimes that get no security fixes.
+/// Finds runtimes without security fixes.
 #[derive(Debug)]
 pub struct UnmaintainedRuntime;
 

@@ -1,13 +1,13 @@
 //! ## What it checks
-//! Container images, init containers' among them, from other places than the policy names. Without the parameter it checks
-//! nothing.
+//! Container images, including those of init containers, that are not from a registry in the parameter. Without the
+//! parameter, nothing is checked.
 //! ## Why it matters
-//! Whoever can publish an image under any name can run it beside your models and their data.
+//! Anyone who can publish an image anywhere can run it next to your models and their data.
 //! ## Parameters
-//! `registries`: the repositories that are trusted, such as `registry.example.com/ml/**`. A `*` stands for one part of the name,
-//! `**` for any rest. Images of Docker Hub are `docker.io/library/name` or `docker.io/owner/name`.
+//! `registries`: the trusted repositories, such as `registry.example.com/ml/**`. `*` matches one part of the name, `**`
+//! any remainder. Images of Docker Hub are `docker.io/library/name` or `docker.io/owner/name`.
 //! ## Instead
-//! Copy the image to a trusted registry, and take it from there.
+//! Copy the image to a trusted registry, and use that.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::{parameters, this_source};
 use crate::workload::{Container, Image};
 
-/// Finds images that anybody may have made.
+/// Finds images from untrusted registries.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UntrustedRegistry {
-    /// Patterns of the repositories that are trusted.
+    /// Patterns of trusted repositories.
     pub registries: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ impl Rule for UntrustedRegistry {
     }
 }
 
-/// Tells whether a repository is like a pattern, part by part.
+/// Returns whether a repository matches a pattern, part by part.
 fn is_like(pattern: &str, repository: &str) -> bool {
     let (mut wanted, mut found) = (pattern.split('/'), repository.split('/'));
     loop {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_are_read_part_by_part() {
+    fn matches_patterns_part_by_part() {
         let trusted = |pattern: &str, image: &str| is_like(pattern, &Image::new(image).full_repository());
         assert!(trusted("registry.example.com/**", "registry.example.com/a/b/c:1"));
         assert!(!trusted("registry.example.com/**", "registry.example.com.evil.io/a:1"));

@@ -1,14 +1,14 @@
 //! ## What it checks
-//! Updates that take the label off by which Tidegate knows a model server.
+//! Updates that remove the label by which Tidegate recognizes a model server.
 //! ## Why it matters
-//! Without the label no policy applies any more: taking it off would be a way around all of them.
+//! Without the label no policy applies any more: removing it would bypass all of them.
 //! ## Instead
-//! Keep the label. To take a workload out of Tidegate's care for good, delete it and create it anew without the label.
+//! Keep the label. To remove a workload from Tidegate permanently, delete it and recreate it without the label.
 
 use crate::policy::{Context, Finding, Membership, Rule};
 use crate::rules::this_source;
 
-/// Finds updates by which a model server leaves its policies.
+/// Finds updates that remove the label of model servers.
 #[derive(Debug)]
 pub struct ModelServerLabelRemoved;
 

@@ -1,11 +1,11 @@
 //! ## What it checks
-//! Workloads that run a known runtime, such as vLLM, and are not labelled as model servers; in files that are checked, and among
-//! what runs in a cluster. The webhooks are not asked about such a workload.
+//! Workloads that run a known runtime, such as vLLM, and are not labelled as model servers, in checked files and in the
+//! cluster. The webhooks are not called for such workloads.
 //! ## Why it matters
-//! No policy applies to it: it gets neither limits nor probes, no autoscaler and no database.
+//! No policy applies to it: it gets no limits, probes, autoscaler or database.
 //! ## Instead
-//! Label it; or label its namespace, if all in it are model servers. What only looks like one says so with the annotation
-//! `tidegate.dev/runtime: none`.
+//! Label it, or label its namespace if all workloads in it are model servers. If it only looks like one, set the
+//! annotation `tidegate.dev/runtime: none`.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Membership, Rule};
 use crate::rules::{snippet, this_source};
 
-/// Finds model servers that no policy applies to.
+/// Finds model servers without the label.
 #[derive(Debug)]
 pub struct UnlabelledModelServer;
 

@@ -1,16 +1,16 @@
 //! ## What it checks
-//! Model servers that run code which comes with a model (`--trust-remote-code`), without saying which revision of it.
+//! Model servers that run code from a model's repository (`--trust-remote-code`) without a fixed revision.
 //! ## Why it matters
-//! Whoever can change that repository runs what they like in your cluster, with the server's secrets and network, from its next
-//! start on.
+//! Anyone who can change that repository can run any code in your cluster, with the server's secrets and network, from
+//! its next start.
 //! ## Instead
-//! Read the code of one commit, and name that commit by `--revision`; or leave the flag out.
+//! Review the code of one commit and set that with `--revision`, or remove the flag.
 
 use super::{model_on_hub, runs_remote_code};
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds servers that run whatever somebody else publishes.
+/// Finds servers that run unpinned remote code.
 #[derive(Debug)]
 pub struct RemoteCodeWithoutRevision;
 
@@ -26,6 +26,9 @@ impl Rule for RemoteCodeWithoutRevision {
     fn check(&self, context: &Context) -> Vec<Finding> {
         let found = model_on_hub(context.recognised).filter(|found| !found.is_pinned);
         let found = found.filter(|_| runs_remote_code(context.recognised));
-        found.map(|found| found.finding().expected("a revision whose code was read: a commit")).into_iter().collect()
+        found
+            .map(|found| found.finding().expected("a revision whose code was reviewed: a commit"))
+            .into_iter()
+            .collect()
     }
 }

@@ -1,17 +1,18 @@
 //! ## What it checks
-//! Model servers that download a model by its name on a hub, `owner/name`, without saying which revision.
+//! Model servers that download a model by its name on a hub, `owner/name`, without a fixed revision.
 //! ## Why it matters
-//! The owner may change the model at any time: two replicas can serve different ones, and a rollback brings back the code but
-//! not the model.
+//! The owner may change the model at any time: two replicas can serve different versions, and a rollback restores the
+//! code but not the model.
 //! ## Instead
-//! Name the commit, by `--revision` or as the runtime has it; or serve from a volume or bucket that only you write.
+//! Set the commit, with `--revision` or the runtime's equivalent, or serve from a volume or bucket that only you can
+//! write to.
 
 use super::{model_on_hub, runs_remote_code};
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds models that may be others tomorrow.
+/// Finds models without a fixed revision.
 #[derive(Debug)]
 pub struct UnpinnedModelRevision;
 
@@ -30,7 +31,7 @@ impl Rule for UnpinnedModelRevision {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let Some(found) = model_on_hub(context.recognised).filter(|found| !found.is_pinned) else { return Vec::new() };
-        // With code of its own it is worse: `remote-code-without-revision`.
+        // With remote code, `remote-code-without-revision` applies.
         if runs_remote_code(context.recognised) {
             return Vec::new();
         }

@@ -1,11 +1,11 @@
 //! ## What it checks
-//! Model servers without a startup probe whose liveness probe gives up before their runtime can have loaded a model.
+//! Model servers without a startup probe whose liveness probe fails before their runtime may have loaded a model.
 //! ## Why it matters
-//! The server is killed while it loads, starts again, and is killed again: it never serves, and each round downloads the
-//! weights anew.
+//! The server is killed while loading, restarts, and is killed again: it never serves, and downloads the weights on
+//! each start.
 //! ## Instead
-//! Add a startup probe with the time that loading takes: the liveness probe begins only after it. A policy with `probes`
-//! injects it.
+//! Add a startup probe that allows for the loading time: the liveness probe starts only after it succeeds. A policy
+//! with `probes` injects it.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use super::{liveness_kills, startup_failures};
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::{snippet, this_source};
 
-/// Finds servers that are killed while they load.
+/// Finds servers that are killed while loading.
 #[derive(Debug)]
 pub struct LivenessBeforeLoad;
 

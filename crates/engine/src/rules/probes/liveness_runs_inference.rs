@@ -1,18 +1,18 @@
 //! ## What it checks
-//! Liveness probes that ask for a path that computes, such as `/v1/chat/completions`, `/predict` or SGLang's
+//! Liveness probes with a path that runs inference, such as `/v1/chat/completions`, `/predict` or SGLang's
 //! `/health_generate`.
 //! ## Why it matters
-//! Each probe takes its turn in the queue. Under load it comes too late, and a healthy server is restarted; when idle it keeps
-//! a GPU busy for nothing.
+//! Each probe waits in the queue. Under load it times out, and a healthy server is restarted; when idle it keeps a GPU
+//! busy for nothing.
 //! ## Instead
-//! Ask for what the server answers without computing: its health path.
+//! Use the server's health path, which it answers without inference.
 
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::runtimes::Handler;
 
-/// The paths that compute, whatever the runtime.
+/// The paths that run inference, for any runtime.
 const INFERENCE: [&str; 8] = [
     "/v1/chat/completions",
     "/v1/completions",
@@ -24,7 +24,7 @@ const INFERENCE: [&str; 8] = [
     "/invocations",
 ];
 
-/// Finds liveness probes that stand in the queue.
+/// Finds liveness probes that run inference.
 #[derive(Debug)]
 pub struct LivenessRunsInference;
 
@@ -59,7 +59,7 @@ impl Rule for LivenessRunsInference {
         let finding = Finding::in_container(&container, "livenessProbe.httpGet.path").found(format!("`{path}`"));
         vec![
             finding
-                .expected("a path that answers without computing")
+                .expected("a path that answers without inference")
                 .fix(format!("livenessProbe:\n  httpGet:\n    path: {health}")),
         ]
     }

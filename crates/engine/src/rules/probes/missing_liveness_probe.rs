@@ -1,17 +1,17 @@
 //! ## What it checks
-//! Model servers without a liveness probe, where it is known how to ask.
+//! Model servers without a liveness probe, if their endpoint is known.
 //! ## Why it matters
-//! A server whose process hangs, after an error of its GPU for one, keeps its pod and its GPU for ever.
+//! A server whose process hangs, for example after a GPU error, keeps its pod and GPU forever.
 //! ## Instead
-//! Ask for what the server answers as long as it works, loaded or not, and let it fail several times. A policy with `probes`
-//! injects it.
+//! Probe a path that the server answers as long as it works, loaded or not, and allow several failures. A policy with
+//! `probes` injects it.
 
 use super::missing;
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds servers that hang unnoticed.
+/// Finds servers without a liveness probe.
 #[derive(Debug)]
 pub struct MissingLivenessProbe;
 

@@ -1,17 +1,17 @@
 //! ## What it checks
-//! Model servers without a readiness probe, where it is known how to ask.
+//! Model servers without a readiness probe, if their endpoint is known.
 //! ## Why it matters
-//! Without one a pod counts as ready as soon as its process runs: requests reach a server that is still loading its model, and
-//! a rollout takes down the old pods before the new ones can answer.
+//! Without one, a pod is ready as soon as its process runs: requests reach a server that is still loading its model,
+//! and a rollout stops the old pods before the new ones can answer.
 //! ## Instead
-//! Ask for what the server answers once its model is loaded. A policy with `probes` injects it.
+//! Probe a path that the server answers once its model is loaded. A policy with `probes` injects it.
 
 use super::missing;
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds servers that get requests before they can answer.
+/// Finds servers without a readiness probe.
 #[derive(Debug)]
 pub struct MissingReadinessProbe;
 

@@ -1,18 +1,19 @@
 //! ## What it checks
-//! Model servers without a startup probe, where it is known how to ask. Those whose liveness probe would kill them while they
-//! load are `liveness-before-load`.
+//! Model servers without a startup probe, if their endpoint is known. Those whose liveness probe would kill them while
+//! loading are covered by `liveness-before-load`.
 //! ## Why it matters
-//! Loading takes minutes. Without a startup probe the liveness probe must wait as long, ever after: a server that hangs is
-//! found out late.
+//! Loading takes minutes. Without a startup probe, the liveness probe must always allow for that time, so a server that
+//! hangs is detected late.
 //! ## Instead
-//! Give the startup probe the time that loading takes, and let the liveness probe be quick. A policy with `probes` injects it.
+//! Allow for the loading time in the startup probe, and make the liveness probe quick. A policy with `probes` injects
+//! it.
 
 use super::{liveness_kills, missing, startup_failures};
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds servers whose start is not told from their work.
+/// Finds servers without a startup probe.
 #[derive(Debug)]
 pub struct MissingStartupProbe;
 

@@ -1,16 +1,16 @@
 //! ## What it checks
-//! Model servers that lack probes because it cannot be told which container serves, or on which port. Tidegate injects none
-//! then, and says so when the workload is made: a probe on the wrong port restarts a healthy server.
+//! Model servers that lack probes because the serving container or its port is unknown. Tidegate then injects none, and
+//! warns when the workload is created: a probe on the wrong port would restart a healthy server.
 //! ## Why it matters
-//! Without probes requests reach a server that still loads its model, and one that hangs is never restarted.
+//! Without probes, requests reach a server that is still loading its model, and one that hangs is never restarted.
 //! ## Instead
-//! Name the container in the annotation `tidegate.dev/container`, and its port `http`; or write the probes.
+//! Set the annotation `tidegate.dev/container` to the container and name its port `http`, or add the probes.
 
 use crate::api::{CONTAINER_ANNOTATION, Enforcement};
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds servers for which no probes can be made.
+/// Finds servers that probes cannot be injected into.
 #[derive(Debug)]
 pub struct ProbePortUnknown;
 
@@ -33,7 +33,7 @@ impl Rule for ProbePortUnknown {
             let expected = "the name of the container that is the model server";
             let instead = format!("metadata:\n  annotations:\n    {CONTAINER_ANNOTATION}: <container>");
             let place = format!("metadata.annotations[{CONTAINER_ANNOTATION}]");
-            let found = recognised.problem.unwrap_or("several containers could be meant");
+            let found = recognised.problem.unwrap_or("several containers could be the model server");
             return vec![Finding::at(place).found(found).expected(expected).fix(instead)];
         };
         let probes = ["startupProbe", "readinessProbe", "livenessProbe"];

@@ -1,10 +1,10 @@
 //! ## What it checks
-//! Probes of the model server that wait for an answer less long than its runtime may take to give one under load.
+//! Probes of the model server with a timeout shorter than its runtime may take to answer under load.
 //! ## Why it matters
-//! A busy server answers late, not never. Taken for dead it is restarted when it is needed most, and its load moves on to the
-//! others, which then answer late as well.
+//! A busy server answers late, not never. If it is restarted when it is needed most, its load moves to the others,
+//! which then answer late as well.
 //! ## Instead
-//! Wait five seconds. Kubernetes waits for one, where nothing is said.
+//! Set a timeout of five seconds. The default of Kubernetes is one.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds probes that take busy servers for dead ones.
+/// Finds probes that fail on busy servers.
 #[derive(Debug)]
 pub struct ProbeTimeoutTooShort;
 

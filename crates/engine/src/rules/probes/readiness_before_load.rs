@@ -1,10 +1,10 @@
 //! ## What it checks
-//! Readiness probes that are answered before the model is loaded: by a connection where the server listens at once, or by a
-//! path that says only that the process lives.
+//! Readiness probes that succeed before the model is loaded: a TCP probe if the server listens immediately, or a path
+//! that only reports that the process is alive.
 //! ## Why it matters
-//! The pod counts as ready and gets requests that it cannot answer; a rollout takes down the old pods too early.
+//! The pod becomes ready and gets requests that it cannot answer; a rollout stops the old pods too early.
 //! ## Instead
-//! Ask for the path that answers once the model is loaded.
+//! Probe the path that succeeds once the model is loaded.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::{snippet, this_source};
 use crate::runtimes::Handler;
 
-/// Finds servers that count as ready too early.
+/// Finds servers that become ready too early.
 #[derive(Debug)]
 pub struct ReadinessBeforeLoad;
 
@@ -42,7 +42,7 @@ impl Rule for ReadinessBeforeLoad {
         let get = json!({"path": path, "port": endpoint.port, "scheme": scheme});
         let mut instead = json!({"readinessProbe": {"httpGet": get}});
         if probe.is_tcp() {
-            // A probe asks in one way.
+            // A probe has one handler.
             instead["readinessProbe"]["tcpSocket"] = json!(null);
         }
         let found = if probe.is_tcp() { "a connection".to_owned() } else { format!("`{asked}`") };

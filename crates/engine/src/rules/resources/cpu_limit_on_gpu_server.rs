@@ -2,16 +2,16 @@
 //! CPU limits of containers with a GPU.
 //! ## Why it matters
 //! Tokenizing, scheduling and copying run on the CPU in bursts. A limit throttles them while the far more expensive GPU
-//! waits. A request keeps the same share for the server without that.
+//! waits. A request reserves the same share without throttling.
 //! ## Instead
-//! Request the CPUs that the server needs, and leave the limit out.
+//! Request the CPUs that the server needs, and remove the limit.
 
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::workload::Container;
 
-/// Finds GPUs that are made to wait for CPUs.
+/// Finds CPU limits on GPU servers.
 #[derive(Debug)]
 pub struct CpuLimitOnGpuServer;
 
@@ -33,7 +33,7 @@ impl Rule for CpuLimitOnGpuServer {
         let found = containers.filter_map(|container| {
             let limit = container.resource("limits", "cpu")?;
             let finding = Finding::in_container(&container, "resources.limits.cpu").found(format!("`{limit}`"));
-            Some(finding.expected("no CPU limit").fix("# leave resources.limits.cpu out"))
+            Some(finding.expected("no CPU limit").fix("# remove resources.limits.cpu"))
         });
         found.collect()
     }

@@ -1,16 +1,16 @@
 //! ## What it checks
-//! Servers whose flags spread the model over another number of GPUs than the container has: tensor parallelism times
-//! pipelines and replicas, each 1 where nothing is said. A server that shares the work with other nodes may have fewer.
+//! Servers whose flags spread the model over a different number of GPUs than the container has: tensor parallelism
+//! times pipelines and replicas, each 1 by default. A server that shares the work with other nodes may have fewer.
 //! ## Why it matters
-//! With too few GPUs the server does not start. With too many, those that are left over are paid for and idle.
+//! With too few GPUs the server does not start. With too many, the unused ones are paid for and idle.
 //! ## Instead
-//! Make the limit and the flags agree.
+//! Make the limit match the flags.
 
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::runtimes::Recognised;
-use crate::workload::{Container, Told};
+use crate::workload::{Container, Lookup};
 
 /// Finds GPUs that are missing or idle.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ fn mismatch(recognised: &Recognised, container: &Container) -> Option<Finding> {
     let resource = container.gpu_resource()?;
     let gpus = whole(container, resource)?;
     let (tensor, all) = wanted(recognised)?;
-    // Pipelines and replicas may run on other nodes: then each has a part.
+    // Pipelines and replicas may run on other nodes, which then have a part each.
     let is_part = gpus % tensor == 0 && all % gpus == 0;
     let finding = Finding::in_container(container, &format!("resources.limits[{resource}]")).found(format!("`{gpus}`"));
     (gpus != all && !is_part).then(|| {
@@ -49,28 +49,28 @@ fn mismatch(recognised: &Recognised, container: &Container) -> Option<Finding> {
     })
 }
 
-/// Over how many GPUs each layer of the model is spread, and over how many all of it; none where that cannot be told.
+/// Returns the number of GPUs for each layer of the model, and for all of it; `None` if unknown.
 fn wanted(recognised: &Recognised) -> Option<(u64, u64)> {
     let parallel = &recognised.runtime?.parallel;
-    let is_told = !parallel.tensor.is_empty() || !parallel.env.is_empty();
+    let is_configurable = !parallel.tensor.is_empty() || !parallel.env.is_empty();
     let words = &recognised.words;
-    let is_said = words.has_any(&parallel.tensor).certain().ok()?.is_some()
-        || parallel.env.iter().any(|name| words.has_env(name));
+    let is_said =
+        words.has_any(&parallel.tensor).known().ok()?.is_some() || parallel.env.iter().any(|name| words.has_env(name));
     let tensor = match is_said {
         true => recognised.tensor_parallel().filter(|count| *count > 0)?,
-        false if parallel.takes_all || !is_told => return None,
+        false if parallel.takes_all || !is_configurable => return None,
         false => 1,
     };
     let others = parallel.others.iter().map(|flag| factor(words.value(flag)));
     let all = others.collect::<Option<Vec<u64>>>()?.into_iter().try_fold(tensor, u64::checked_mul)?;
     let nodes = factor(words.value_of_any(&parallel.nodes))?;
-    // Each node has its part of the layers, too.
+    // Each node has a part of the layers, too.
     Some(if all % nodes == 0 { ((tensor / nodes).max(1), all / nodes) } else { (tensor, all) })
 }
 
-/// Returns a number that multiplies others: 1 where nothing is said, none where it cannot be told.
-fn factor(said: Told<&str>) -> Option<u64> {
-    match said.certain().ok()? {
+/// Returns a factor: 1 by default, `None` if unknown.
+fn factor(said: Lookup<&str>) -> Option<u64> {
+    match said.known().ok()? {
         Some(value) => value.parse().ok().filter(|count| *count > 0),
         None => Some(1),
     }

@@ -1,10 +1,10 @@
 //! ## What it checks
-//! Servers of a runtime that computes on GPUs, such as vLLM, that ask for none: neither by a limit, nor by a resource claim.
-//! Builds for CPUs are left out, and so is whatever asks for another accelerator.
+//! Servers of a runtime that needs GPUs, such as vLLM, without a GPU limit or resource claim. CPU builds are ignored,
+//! and so are servers with another accelerator.
 //! ## Why it matters
-//! The pod starts on any node and fails there for want of a driver, again and again.
+//! The pod starts on any node and fails repeatedly because there is no driver.
 //! ## Instead
-//! Ask for the GPUs that the model needs: `resources.limits: {nvidia.com/gpu: 1}`.
+//! Set the GPUs that the model needs: `resources.limits: {nvidia.com/gpu: 1}`.
 
 use serde_json::Value;
 
@@ -12,9 +12,9 @@ use crate::api::{Enforcement, Runtime};
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::runtimes::Recognised;
-use crate::workload::{Container, Told};
+use crate::workload::{Container, Lookup};
 
-/// Finds GPU servers that have no GPU.
+/// Finds GPU servers without a GPU.
 #[derive(Debug)]
 pub struct GpuMissing;
 
@@ -48,16 +48,16 @@ impl Rule for GpuMissing {
 
 fn needs(recognised: &Recognised, container: &Container, runtime: &Runtime) -> bool {
     let image = container.image().text();
-    let is_excepted = runtime.gpu.except_images.iter().any(|part| image.contains(part.as_str()))
+    let is_exempt = runtime.gpu.except_images.iter().any(|part| image.contains(part.as_str()))
         || runtime.gpu.except_flags.iter().any(|(flag, value)| match recognised.words.value(flag) {
-            Told::Yes(said) => said == value,
-            Told::No => false,
-            Told::Unknown(_) => true,
+            Lookup::Found(said) => said == value,
+            Lookup::Absent => false,
+            Lookup::Unknown(_) => true,
         });
-    runtime.gpu.required && !is_excepted
+    runtime.gpu.required && !is_exempt
 }
 
-/// Any resource with a vendor's name may be an accelerator that is not known here.
+/// Any resource with a vendor's name may be an unknown accelerator.
 fn has_accelerator(container: &Container) -> bool {
     let limits = container.field("resources")["limits"].as_object();
     let vendors = |name: &str| name.split_once('/').is_some_and(|(vendor, _)| !vendor.ends_with("kubernetes.io"));

@@ -1,17 +1,17 @@
 //! ## What it checks
-//! GPUs that are requested without a limit, in another number than the limit, or in fractions.
+//! GPU requests without a limit, different from the limit, or fractional.
 //! ## Why it matters
-//! GPUs are not shared by asking for a part of one, nor overcommitted: the API server refuses such a pod. To share a GPU, ask
-//! for a slice (`nvidia.com/mig-…`) or for what the cluster's device plugin offers.
+//! GPUs cannot be requested in fractions or overcommitted: the API server refuses such a pod. To share a GPU, request a
+//! slice (`nvidia.com/mig-…`) or whatever the cluster's device plugin offers.
 //! ## Instead
-//! Write the number as a limit alone: Kubernetes takes it for the request.
+//! Set only the limit: Kubernetes uses it as the request.
 
 use crate::policy::{Context, Finding, Rule};
 use crate::quantity::Quantity;
 use crate::rules::this_source;
 use crate::workload::{Container, is_gpu};
 
-/// Finds GPUs that Kubernetes cannot give out.
+/// Finds GPU requests that Kubernetes refuses.
 #[derive(Debug)]
 pub struct GpuRequestMismatch;
 
@@ -42,14 +42,14 @@ fn mismatch(container: &Container, name: &str) -> Option<Finding> {
     let (request, limit) = (container.resource("requests", name), container.resource("limits", name));
     let amount = limit.as_ref().or(request.as_ref())?;
     let is_right = is_whole(amount) && limit.is_some() && request.as_ref().is_none_or(|request| request == amount);
-    let told = |amount: &Option<Quantity>| {
+    let text = |amount: &Option<Quantity>| {
         amount.as_ref().map_or_else(|| "nothing".to_owned(), |amount| format!("`{amount}`"))
     };
     let whole = amount.whole().max(1);
     let finding = Finding::in_container(container, &format!("resources.limits[{name}]"));
     (!is_right).then(|| {
         finding
-            .found(format!("a limit of {} and a request of {}", told(&limit), told(&request)))
+            .found(format!("a limit of {} and a request of {}", text(&limit), text(&request)))
             .expected("a whole number as the limit, and the same as the request or none")
             .fix(format!("resources:\n  limits:\n    {name}: {whole}\n  requests:\n    {name}: {whole}"))
     })

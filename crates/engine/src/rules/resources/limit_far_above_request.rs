@@ -5,9 +5,9 @@
 //! The scheduler counts requests. A node that looks half empty runs out of memory when several servers use what their limits
 //! allow, and the kernel kills one of them.
 //! ## Parameters
-//! `cpu`, `memory`: how many times the request the limit may be.
+//! `cpu`, `memory`: the maximum ratio of limit to request.
 //! ## Instead
-//! Request nearer to what the server uses under load, or lower the limit.
+//! Request close to what the server uses under load, or lower the limit.
 
 use std::sync::Arc;
 
@@ -24,14 +24,14 @@ use crate::workload::Container;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitFarAboveRequest {
-    /// How many times its request a CPU limit may be.
+    /// The maximum ratio of a CPU limit to its request.
     pub cpu: u32,
-    /// How many times its request a memory limit may be.
+    /// The maximum ratio of a memory limit to its request.
     pub memory: u32,
 }
 
 impl LimitFarAboveRequest {
-    /// What is allowed where no policy says.
+    /// The default ratios.
     pub const DEFAULT: Self = Self { cpu: 10, memory: 4 };
 }
 
@@ -83,7 +83,8 @@ fn far(container: &Container, name: &str, most: u32) -> Option<Finding> {
     )
 }
 
-/// The least request, in whole units, for a limit: thousandths for CPU, bytes for memory, as the limit is written.
+/// Returns the smallest request for a limit, in whole units: thousandths for CPU, bytes for memory, in the notation of
+/// the limit.
 fn needed(limit: &Quantity, most: u32) -> Quantity {
     limit.divided_by(most.max(1))
 }

@@ -1,18 +1,18 @@
 //! ## What it checks
-//! Containers without a GPU that have no memory limit, neither their own nor the pod's. GPU servers are left out: their
-//! memory follows the model that they load, and a limit guessed too low kills them.
+//! Containers without a GPU that have no memory limit, neither their own nor the pod's. GPU servers are ignored: their
+//! memory depends on the model that they load, and a limit that is too low kills them.
 //! ## Why it matters
 //! A container that leaks takes memory from every pod of its node until the kernel kills one of them, not always the
 //! culprit.
 //! ## Instead
-//! Set `resources.limits.memory` to what the server needs under load, and some more.
+//! Set `resources.limits.memory` to what the server needs under load, with some margin.
 
 use crate::policy::{Class, Context, Finding, Rule};
 use crate::quantity::Quantity;
 use crate::rules::this_source;
 use crate::workload::Container;
 
-/// Finds containers that may use all memory of their node.
+/// Finds containers without a memory limit.
 #[derive(Debug)]
 pub struct MissingMemoryLimit;
 
@@ -42,7 +42,7 @@ impl Rule for MissingMemoryLimit {
     }
 }
 
-/// A limit to begin with; the API server takes none below the request.
+/// Returns a limit to start with; the API server refuses one below the request.
 fn suggested(container: &Container) -> Quantity {
     let least: Quantity = "512Mi".parse().expect("this is a quantity");
     container.resource("requests", "memory").filter(|request| *request > least).unwrap_or(least)

@@ -1,9 +1,9 @@
 //! ## What it checks
-//! Containers that run as long as the pod does and request no CPU or no memory, neither themselves nor for the whole pod. A
-//! limit counts: Kubernetes takes it for the request.
+//! Containers that run as long as the pod and have no CPU or memory request, neither their own nor the pod's. A limit
+//! counts: Kubernetes uses it as the request.
 //! ## Why it matters
-//! The scheduler packs such a pod onto any node, however full, and it is the first to be evicted there. An autoscaler that
-//! compares use with requests cannot work at all.
+//! The scheduler places such a pod on any node, however full, and it is the first to be evicted there. An autoscaler
+//! that compares usage with requests cannot work.
 //! ## Instead
 //! Request what the server needs when it is idle, with its model loaded.
 
@@ -11,7 +11,7 @@ use crate::policy::{Class, Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::workload::Container;
 
-/// Finds containers that the scheduler knows nothing of.
+/// Finds containers without requests.
 #[derive(Debug)]
 pub struct MissingRequests;
 

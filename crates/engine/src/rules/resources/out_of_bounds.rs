@@ -1,9 +1,9 @@
 //! ## What it checks
 //! Requests and limits, of containers and of the whole pod, that are outside the policy's `resources.bounds`.
 //! ## Why it matters
-//! One typo (`64Gi` for `6.4Gi`) takes a node, or keeps the pods pending for ever.
+//! One typo (`64Gi` for `6.4Gi`) takes up a node, or keeps the pods pending forever.
 //! ## Instead
-//! Stay within the bounds that the message names, or ask the platform team for others.
+//! Stay within the bounds in the message, or ask the platform team for others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::policy::{Context, Finding, Rule};
 use crate::quantity::Quantity;
 use crate::rules::this_source;
 
-/// Finds requests and limits that the platform team does not allow. Each policy's bounds are as strict as that policy is.
+/// Finds requests and limits outside the bounds. Each policy's bounds have the enforcement of that policy.
 #[derive(Debug)]
 pub struct ResourcesOutOfBounds {
     /// The bounds of one policy, by resource.

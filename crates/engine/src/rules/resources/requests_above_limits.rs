@@ -1,7 +1,7 @@
 //! ## What it checks
-//! Containers that request more of a resource than their limit of it.
+//! Containers that request more of a resource than its limit.
 //! ## Why it matters
-//! The API server refuses such a pod. In a file that is only checked, nobody would say so before it is applied.
+//! The API server refuses such a pod. For a file, this would be noticed only when it is applied.
 //! ## Instead
 //! Raise the limit to the request, or lower the request.
 
@@ -9,7 +9,7 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::workload::{Container, is_gpu};
 
-/// Finds requests that no limit allows.
+/// Finds requests above limits.
 #[derive(Debug)]
 pub struct RequestsAboveLimits;
 

@@ -1,9 +1,9 @@
 //! ## What it checks
-//! Pods that are killed before their runtime can have finished the requests that it has.
+//! Pods that are killed before their runtime may have finished its current requests.
 //! ## Why it matters
-//! A generation takes tens of seconds. Each rollout and each step down of the autoscaler cuts off those that run.
+//! A generation takes tens of seconds. Each rollout and each scale-down interrupts those that are running.
 //! ## Instead
-//! Give the pod the time that its runtime needs, the wait in `preStop` included. A policy with `pod` injects it.
+//! Set the time that the runtime needs, including the wait in `preStop`. A policy with `pod` injects it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::workload::GRACE_PERIOD;
 
-/// Finds pods that are killed at work.
+/// Finds pods that are killed while serving.
 #[derive(Debug)]
 pub struct GracePeriodTooShort;
 

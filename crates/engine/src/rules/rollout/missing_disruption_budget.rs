@@ -1,10 +1,10 @@
 //! ## What it checks
-//! Workloads of two replicas and more for whose pods there is no PodDisruptionBudget, where it is known which there are:
-//! in a cluster, and in files where a budget is among them. Where the policy makes one, nothing is missing.
+//! Workloads with two or more replicas and no PodDisruptionBudget for their pods, if the existing budgets are known: in
+//! a cluster, and in files that include a budget. If the policy creates one, none is missing.
 //! ## Why it matters
-//! An upgrade that drains nodes may take all replicas at once, each of which takes minutes to load its model elsewhere.
+//! An upgrade that drains nodes may evict all replicas at once, and each takes minutes to load its model elsewhere.
 //! ## Instead
-//! Add a budget that lets one go at a time, or have the policy make them: `disruptionBudget: {}`.
+//! Add a budget that allows one eviction at a time, or let the policy create them: `disruptionBudget: {}`.
 
 use serde_json::json;
 
@@ -47,7 +47,7 @@ impl Rule for MissingDisruptionBudget {
         });
         let finding =
             Finding::at("spec.replicas").found(format!("{least} replicas and no PodDisruptionBudget for them"));
-        vec![finding.expected("a budget that lets one go at a time").fix(snippet(&budget))]
+        vec![finding.expected("a budget that allows one eviction at a time").fix(snippet(&budget))]
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_policy_makes_is_not_missing() {
+    fn ignores_workloads_with_a_budget_of_the_policy() {
         let rules = json!({"missing-disruption-budget": {}});
         assert_eq!(warnings(json!({"rules": rules})), 1);
         assert_eq!(warnings(json!({"rules": rules, "disruptionBudget": {}})), 0);

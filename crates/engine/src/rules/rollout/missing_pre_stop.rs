@@ -1,8 +1,8 @@
 //! ## What it checks
-//! Model servers of a known runtime that get SIGTERM at once when their pod is stopped.
+//! Model servers of a known runtime that get SIGTERM immediately when their pod is stopped.
 //! ## Why it matters
-//! Load balancers learn of it at the same time, not before: for seconds they send requests to a server that takes none any
-//! more, and each fails.
+//! Load balancers are notified at the same time, not before: for seconds they send requests to a server that no longer
+//! accepts any, and each fails.
 //! ## Instead
 //! Sleep before the stop. A policy with `pod` injects it.
 
@@ -12,7 +12,7 @@ use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds servers that stop before the load balancers know.
+/// Finds servers that stop before load balancers are updated.
 #[derive(Debug)]
 pub struct MissingPreStop;
 

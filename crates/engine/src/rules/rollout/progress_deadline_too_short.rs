@@ -1,17 +1,17 @@
 //! ## What it checks
 //! Deployments whose rollout counts as failed before a container's startup probe gives up.
 //! ## Why it matters
-//! The model still loads, and the Deployment says `ProgressDeadlineExceeded`: pipelines, Argo CD and Pulumi fail, and someone
-//! rolls back what would have worked.
+//! While the model is still loading, the Deployment reports `ProgressDeadlineExceeded`: pipelines, Argo CD and Pulumi
+//! fail, and a working version is rolled back.
 //! ## Instead
-//! Let the deadline be above the start-up budget. A policy with `pod` sees to it.
+//! Set the deadline above the start-up budget. A policy with `pod` does this.
 
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::workload::PROGRESS_DEADLINE;
 
-/// Finds rollouts that are given up while a model loads.
+/// Finds rollouts that fail while a model is loading.
 #[derive(Debug)]
 pub struct ProgressDeadlineTooShort;
 

@@ -1,7 +1,7 @@
 //! ## What it checks
-//! Workloads of two replicas and more that nothing spreads: neither over zones or nodes, nor away from each other.
+//! Workloads with two or more replicas that are not spread: neither over zones or nodes, nor by anti-affinity.
 //! ## Why it matters
-//! The scheduler may put all of them where one failure takes all of them.
+//! The scheduler may place all of them where one failure affects all.
 //! ## Instead
 //! Spread them over zones where possible. A policy with `pod` injects it.
 
@@ -12,7 +12,7 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::{replicas, snippet, this_source};
 use crate::workload::items;
 
-/// Finds replicas that may all fail at once.
+/// Finds replicas that are not spread.
 #[derive(Debug)]
 pub struct SingleZone;
 

@@ -1,16 +1,16 @@
 //! ## What it checks
-//! Servers that take environment variables of a prefix for settings, such as vLLM, beside a Service whose name begins so, in a
-//! pod that gets a variable for each Service; where the Services are known.
+//! Servers that read all environment variables with a prefix as settings, such as vLLM, in a pod that gets variables
+//! for Services, if a Service in the namespace has that prefix; only if the Services are known.
 //! ## Why it matters
-//! Kubernetes sets `VLLM_PORT=tcp://10.0.0.1:8000` for a Service called `vllm`. vLLM takes that for its port, and stops.
+//! Kubernetes sets `VLLM_PORT=tcp://10.0.0.1:8000` for a Service called `vllm`. vLLM reads that as its port, and exits.
 //! ## Instead
-//! Switch these variables off, which hardly anything needs. A policy with `pod` does.
+//! Disable these variables, which are rarely needed. A policy with `pod` does this.
 
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds servers that take a Service for their settings.
+/// Finds servers that read Service variables as settings.
 #[derive(Debug)]
 pub struct ServiceLinkCollision;
 
@@ -39,7 +39,7 @@ impl Rule for ServiceLinkCollision {
         };
         let Some(service) = services.find(collides) else { return Vec::new() };
         let finding = Finding::in_pod(&context.workload, "enableServiceLinks")
-            .found(format!("`true`, beside the Service `{service}`"));
+            .found(format!("`true`, with a Service `{service}` in the namespace"));
         vec![finding.expected(format!("`false`: variables {prefix}_* are settings")).fix("enableServiceLinks: false")]
     }
 }

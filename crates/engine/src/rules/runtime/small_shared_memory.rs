@@ -1,8 +1,8 @@
 //! ## What it checks
-//! Servers that spread a model over several GPUs without memory of their own at `/dev/shm`: a volume of medium `Memory`.
+//! Servers that spread a model over several GPUs without a volume of medium `Memory` at `/dev/shm`.
 //! ## Why it matters
-//! A container has 64 MiB there. The processes of such a server exchange more, and it fails at its start, or under load, with
-//! an error of NCCL or a bus error.
+//! By default, a container has 64 MiB there. The processes of such a server exchange more, and it fails at startup or
+//! under load with an NCCL error or a bus error.
 //! ## Instead
 //! Mount an `emptyDir` of medium `Memory` with a size limit. A policy with `pod` injects it.
 
@@ -11,7 +11,7 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::workload::items;
 
-/// Finds servers whose processes have no room to talk.
+/// Finds multi-GPU servers with little shared memory.
 #[derive(Debug)]
 pub struct SmallSharedMemory;
 
@@ -34,7 +34,7 @@ impl Rule for SmallSharedMemory {
         let pod = context.workload.pod_spec();
         let mounted = items(container.field("volumeMounts")).find(|mount| mount["mountPath"] == "/dev/shm");
         let volume = mounted.and_then(|mount| items(&pod["volumes"]).find(|volume| volume["name"] == mount["name"]));
-        // What else may be mounted there is its author's business.
+        // Any other volume there is the author's choice.
         let is_small =
             volume.is_none_or(|volume| volume["emptyDir"].is_object() && volume["emptyDir"]["medium"] != "Memory");
         if !is_small || pod["hostIPC"] == true {

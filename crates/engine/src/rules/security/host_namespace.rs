@@ -1,15 +1,17 @@
 //! ## What it checks
 //! Pods that share their node's network, processes or shared memory: `hostNetwork`, `hostPID`, `hostIPC`.
 //! ## Why it matters
-//! Such a pod sees the traffic and the processes of every other pod of its node, past all network policies. Two of them that
-//! listen on one port cannot share a node. GPUs of one pod exchange data through `/dev/shm`, without the node's.
+//! Such a pod can see the traffic and processes of every other pod on its node, regardless of network policies. Two
+//! pods that listen on the same port cannot share a node. GPUs of one pod exchange data through the pod's own
+//! `/dev/shm`; they do not need the node's.
 //! ## Instead
-//! Leave the fields out. Between nodes, give the pod a network device of its own; where there is none, ask for an exception.
+//! Remove the fields. For traffic between nodes, give the pod its own network device; if there is none, ask for an
+//! exception.
 
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds pods that live in their node's namespaces.
+/// Finds pods that use their node's namespaces.
 #[derive(Debug)]
 pub struct HostNamespace;
 

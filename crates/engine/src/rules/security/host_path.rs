@@ -1,8 +1,8 @@
 //! ## What it checks
 //! Volumes of type `hostPath`.
 //! ## Why it matters
-//! What is on one node is not on the next: a pod that moves finds no model, or another one. And whoever may write there changes
-//! what other pods, or the node itself, run.
+//! Files differ between nodes: a pod that moves finds no model, or a different one. Anyone who may write there can
+//! change what other pods, or the node itself, run.
 //! ## Instead
 //! Keep models in a PersistentVolumeClaim or in the image, and scratch data in an `emptyDir`.
 
@@ -12,7 +12,7 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::{snippet, this_source};
 use crate::workload::items;
 
-/// Finds pods that use their node's files.
+/// Finds `hostPath` volumes.
 #[derive(Debug)]
 pub struct HostPath;
 
@@ -32,7 +32,7 @@ impl Rule for HostPath {
             let (name, path) = (&volume["name"], volume["hostPath"]["path"].as_str().unwrap_or_default());
             let claim = json!({"name": name, "persistentVolumeClaim": {"claimName": "<claim>"}, "hostPath": null});
             Finding::of_volume(&context.workload, volume, "hostPath")
-                .found(format!("`{path}` of whatever node the pod runs on"))
+                .found(format!("`{path}` on the node that the pod runs on"))
                 .expected("a volume that does not depend on the node")
                 .fix(snippet(&json!({"volumes": [claim]})))
         };

@@ -1,15 +1,16 @@
 //! ## What it checks
-//! Pods of model servers that get the token of their service account.
+//! Pods of model servers that mount the token of their service account.
 //! ## Why it matters
-//! Whoever makes the server read a file, which models with code of their own can, talks to the API server in its name.
+//! Anyone who can make the server read a file, as models with remote code can, can call the API server with its
+//! identity.
 //! ## Instead
-//! Do not mount it. What needs it, a sidecar for one, can be given it by a projected volume of its own.
+//! Do not mount it. If a sidecar, for example, needs it, give it its own projected volume.
 
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds pods that carry a token which they do not need.
+/// Finds pods with a token that they do not need.
 #[derive(Debug)]
 pub struct MountedServiceAccountToken;
 

@@ -1,11 +1,11 @@
 //! ## What it checks
-//! Containers that do not set `allowPrivilegeEscalation: false`, or do not drop all capabilities. Those that are privileged are
-//! `privileged-container`.
+//! Containers that do not set `allowPrivilegeEscalation: false`, or do not drop all capabilities. Privileged ones are
+//! covered by `privileged-container`.
 //! ## Why it matters
-//! Through a program with the setuid bit, whoever breaks into the server becomes root in its container; with what Docker leaves
-//! them by default, such as `NET_RAW`, they reach further. No model server needs either.
+//! With a setuid program, anyone who breaks into the server becomes root in its container; the default capabilities,
+//! such as `NET_RAW`, allow further attacks. No model server needs either.
 //! ## Instead
-//! Set both, and add back the one capability that the server really needs.
+//! Set both, and add back only the capability that the server really needs.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::workload::{Container, items};
 
-/// Finds containers in which one can gain more rights.
+/// Finds containers that allow privilege escalation.
 #[derive(Debug)]
 pub struct PrivilegeEscalation;
 
@@ -38,7 +38,7 @@ impl Rule for PrivilegeEscalation {
 
 fn escalating(container: &Container) -> Option<Finding> {
     let security = container.field("securityContext");
-    // It has every right already, and the API server refuses the two together.
+    // It already has all privileges, and the API server refuses the two together.
     if security["privileged"] == true {
         return None;
     }

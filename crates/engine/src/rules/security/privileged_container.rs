@@ -1,15 +1,15 @@
 //! ## What it checks
-//! Containers, init containers among them, with `securityContext.privileged: true`.
+//! Containers, including init containers, with `securityContext.privileged: true`.
 //! ## Why it matters
-//! Whoever breaks into a privileged container owns the node and every pod on it. GPUs do not need it: device plugins
-//! hand them to ordinary containers.
+//! Anyone who breaks into a privileged container controls the node and every pod on it. GPUs do not need it: device
+//! plugins make them available to ordinary containers.
 //! ## Instead
-//! Leave the field out, and add the one capability that the server really needs.
+//! Remove the field, and add only the capability that the server really needs.
 
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 
-/// Finds containers that own their node.
+/// Finds privileged containers.
 #[derive(Debug)]
 pub struct PrivilegedContainer;
 

@@ -1,12 +1,12 @@
 //! ## What it checks
-//! Containers that may run as root: neither they nor their pod say `runAsNonRoot: true` or name another user, or they name
+//! Containers that may run as root: neither they nor their pod set `runAsNonRoot: true` or another user, or they set
 //! user 0.
 //! ## Why it matters
-//! Root in a container is root of the node for every hole in the kernel or the container runtime, and owns whatever volume is
-//! mounted.
+//! With a vulnerability in the kernel or the container runtime, root in a container becomes root on the node, and it
+//! can access every mounted volume.
 //! ## Instead
-//! Name the user that the image is made for. Images that only know root, as those of some runtimes, need a user and a writable
-//! home: `HOME` or the cache's variable on a volume.
+//! Set the user that the image is built for. Images that have only root, as those of some runtimes, need a user and a
+//! writable home: point `HOME` or the cache's variable to a volume.
 
 use serde_json::Value;
 
@@ -43,12 +43,12 @@ impl Rule for RunsAsRoot {
     }
 }
 
-/// What lets a container run as root. A container's own words count before its pod's.
+/// Returns what allows a container to run as root. The container's settings take precedence over its pod's.
 fn found(container: &Value, pod: &Value) -> Option<&'static str> {
-    let said = |field: &str| if container[field].is_null() { &pod[field] } else { &container[field] };
-    match (said("runAsUser").as_i64(), said("runAsNonRoot") == true) {
+    let setting = |field: &str| if container[field].is_null() { &pod[field] } else { &container[field] };
+    match (setting("runAsUser").as_i64(), setting("runAsNonRoot") == true) {
         (Some(0), _) => Some("`runAsUser: 0`"),
         (Some(_), _) | (None, true) => None,
-        (None, false) => Some("nothing that keeps the image from running as root"),
+        (None, false) => Some("nothing that prevents the image from running as root"),
     }
 }

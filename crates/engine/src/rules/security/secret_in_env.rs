@@ -1,15 +1,15 @@
 //! ## What it checks
-//! Tokens and API keys that are written out in environment variables, commands or arguments: variables whose names say so, such
-//! as `HF_TOKEN` and `AWS_SECRET_ACCESS_KEY`, flags such as `--api-key`, and values of the form of a key of Hugging Face,
-//! NVIDIA, OpenAI, AWS, GitHub and others. No value is ever shown.
+//! Tokens and API keys in plain text in environment variables, commands or arguments: variables such as `HF_TOKEN` and
+//! `AWS_SECRET_ACCESS_KEY`, flags such as `--api-key`, and values in the format of a key of Hugging Face, NVIDIA,
+//! OpenAI, AWS, GitHub and others. Values are never shown.
 //! ## Why it matters
-//! Whoever may read Deployments, their history, backups or the repository they come from has the key. It must then be replaced
-//! everywhere.
+//! Anyone who may read Deployments, their history, backups or source repository has the key, which must then be
+//! replaced everywhere.
 //! ## Parameters
-//! `names`: more variables that hold secrets, such as `COMPANY_LICENSE`.
+//! `names`: additional variables with secrets, such as `COMPANY_LICENSE`.
 //! ## Instead
-//! Put it in a Secret, and let the variable refer to that. An argument takes it from the variable: `$(NAME)`. Replace the key:
-//! it has been seen.
+//! Put it in a Secret, and refer to that from the variable. An argument can use the variable: `$(NAME)`. Replace the
+//! key: it has been exposed.
 
 mod key;
 
@@ -27,7 +27,7 @@ use crate::workload::{Container, items};
 const NAMES: [&str; 6] =
     ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HF_API_TOKEN", "AWS_SESSION_TOKEN", "GITHUB_TOKEN"];
 
-/// How the names of variables end that hold secrets.
+/// The suffixes of the names of variables with secrets.
 const ENDINGS: [&str; 8] = [
     "API_KEY",
     "API_KEYS",
@@ -43,14 +43,14 @@ const ENDINGS: [&str; 8] = [
 const FLAGS: [&str; 7] =
     ["--api-key", "--api-keys", "--hf-token", "--hf-api-token", "--auth-token", "--access-token", "--admin-api-key"];
 
-/// What people write where a program demands a key that nobody checks.
+/// Common placeholders for a required key that is not checked.
 const PLACEHOLDERS: [&str; 6] = ["empty", "none", "dummy", "fake", "not-needed", "placeholder"];
 
-/// Finds keys that everybody can read.
+/// Finds secrets in plain text.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecretInEnv {
-    /// More variables that hold secrets.
+    /// Additional variables with secrets.
     pub names: Vec<String>,
 }
 
@@ -69,7 +69,7 @@ impl Rule for SecretInEnv {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let containers = context.workload.all_containers();
-        containers.flat_map(|container| self.in_env(&container).into_iter().chain(in_words(&container))).collect()
+        containers.flat_map(|container| self.in_env(&container).into_iter().chain(in_arguments(&container))).collect()
     }
 }
 
@@ -94,8 +94,8 @@ impl SecretInEnv {
     }
 }
 
-/// Finds secrets among the words of a container, as they are written: what refers to a variable shows nothing.
-fn in_words(container: &Container) -> Vec<Finding> {
+/// Finds secrets in the command and arguments of a container as written. References to variables reveal nothing.
+fn in_arguments(container: &Container) -> Vec<Finding> {
     let lists = ["command", "args"].into_iter();
     let found = lists.filter_map(|list| {
         let texts = items(container.field(list)).filter_map(Value::as_str);
@@ -103,7 +103,7 @@ fn in_words(container: &Container) -> Vec<Finding> {
         let what = words.iter().enumerate().find_map(|(index, word)| secret_at(word, words.get(index + 1)))?;
         Some(
             Finding::in_container(container, list)
-                .found(format!("{what} is followed by a secret that is written out"))
+                .found(format!("{what} is followed by a secret in plain text"))
                 .expected("a variable that takes it from a Secret")
                 .fix("env:\n  - name: API_KEY\n    valueFrom:\n      secretKeyRef:\n        name: <secret>\n        key: <key>\n\
                           # and where the secret stands: $(API_KEY)"),
@@ -112,7 +112,7 @@ fn in_words(container: &Container) -> Vec<Finding> {
     found.collect()
 }
 
-/// Returns what a word says before the secret in it, or after it.
+/// Returns a description of an argument that contains, or is followed by, a secret.
 fn secret_at(word: &str, next: Option<&&str>) -> Option<String> {
     let (flag, value) = word.split_once('=').map_or((word, next.copied()), |(flag, value)| (flag, Some(value)));
     let value = value.unwrap_or_default().trim_matches(['"', '\'']);
@@ -121,10 +121,10 @@ fn secret_at(word: &str, next: Option<&&str>) -> Option<String> {
     }
     let is_bare = is_key(word);
     (is_bare || (word.contains('=') && is_key(value)))
-        .then(|| if is_bare { "a word".to_owned() } else { format!("`{flag}`") })
+        .then(|| if is_bare { "an argument".to_owned() } else { format!("`{flag}`") })
 }
 
-/// Tells whether the value of a secret is one.
+/// Returns whether a value is a real secret.
 fn is_secret(value: &str) -> bool {
     is_written_out(value) && !PLACEHOLDERS.iter().any(|placeholder| value.trim().eq_ignore_ascii_case(placeholder))
 }
@@ -148,11 +148,11 @@ mod tests {
     fn of_args(args: &[&str]) -> Vec<Finding> {
         let object = with_container(&json!({"args": args}));
         let container = Workload::view(&object).unwrap().containers().next().unwrap();
-        in_words(&container)
+        in_arguments(&container)
     }
 
     #[test]
-    fn secrets_are_told_by_name_or_by_value() {
+    fn detects_secrets_by_name_or_value() {
         let key = format!("hf_{}", "aBcDe".repeat(7).split_at(34).0);
         for (name, value) in
             [("HF_TOKEN", "x"), ("OPENAI_API_KEY", "x"), ("MY_API_KEY", "x"), ("API_KEY", "x"), ("OTHER", &*key)]
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn words_hide_secrets_in_many_ways() {
+    fn detects_secrets_in_arguments() {
         for args in [
             &["--api-key", "s3cret"][..],
             &["--api_key=s3cret"],

@@ -1,10 +1,10 @@
 //! ## What it checks
-//! Workloads of more than one replica whose pods share a claim that only one node may mount (`ReadWriteOnce`) or one pod
-//! (`ReadWriteOncePod`); wherever the claim is known. The most replicas count that an autoscaler may make.
+//! Workloads with more than one replica whose pods share a claim that only one node (`ReadWriteOnce`) or one pod
+//! (`ReadWriteOncePod`) may mount, if the claim is known. With an autoscaler, its maximum counts.
 //! ## Why it matters
-//! The second pod, on another node, waits for the volume for ever. A rollout hangs the same way.
+//! The second pod, on another node, waits for the volume forever. A rollout hangs the same way.
 //! ## Instead
-//! Take a claim with `ReadOnlyMany` or `ReadWriteMany`, or a StatefulSet with a claim for each pod.
+//! Use a claim with `ReadOnlyMany` or `ReadWriteMany`, or a StatefulSet with a claim for each pod.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::{replicas, snippet, this_source};
 use crate::workload::items;
 
-/// Finds volumes that the second replica waits for.
+/// Finds volumes that only one replica can mount.
 #[derive(Debug)]
 pub struct SingleWriterVolume;
 

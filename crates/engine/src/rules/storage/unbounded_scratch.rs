@@ -1,10 +1,10 @@
 //! ## What it checks
 //! `emptyDir` volumes without a size limit, unless every container that mounts one has a limit of `ephemeral-storage`.
 //! ## Why it matters
-//! A cache of models that grows fills the disk of its node, and Kubernetes evicts the pods there, not always the culprit. One
-//! of medium `Memory` fills the container's memory instead, until it is killed.
+//! A growing model cache fills the disk of its node, and Kubernetes evicts pods there, not always the one responsible.
+//! A volume of medium `Memory` fills the container's memory instead, until the container is killed.
 //! ## Instead
-//! Say how large it may become.
+//! Set a size limit.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::policy::{Context, Finding, Rule};
 use crate::rules::{snippet, this_source};
 use crate::workload::{Workload, items};
 
-/// Finds scratch space that may take a whole disk.
+/// Finds scratch volumes without a size limit.
 #[derive(Debug)]
 pub struct UnboundedScratch;
 
@@ -50,7 +50,7 @@ impl Rule for UnboundedScratch {
     }
 }
 
-/// Tells whether every container that mounts a volume has a limit of what it writes to the node's disk.
+/// Returns whether every container that mounts a volume has an `ephemeral-storage` limit.
 fn is_bounded(workload: &Workload, volume: &str) -> bool {
     let mut mounting = workload
         .all_containers()

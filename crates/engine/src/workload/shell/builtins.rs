@@ -1,4 +1,4 @@
-//! Simple commands, and those of them that a shell does itself.
+//! Simple commands and shell builtins.
 //!
 //! <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/V3_chap02.html#tag_19_15>
 
@@ -12,7 +12,7 @@ use crate::workload::environment::Variable;
 use crate::workload::text::{Text, Word};
 
 impl Walk {
-    /// Follows a simple command.
+    /// Interprets a simple command.
     pub(super) fn simple(&mut self, assignments: &[Node], words: &[Node]) {
         let expanded: Vec<Word> = words.iter().flat_map(|word| self.words(word)).collect();
         if expanded.is_empty() {
@@ -24,14 +24,14 @@ impl Walk {
     }
 
     fn run(&mut self, words: &[Word], raw: &[Node], given: &[(String, Text)]) {
-        let (program, rest) = (words[0].told().unwrap_or_default().to_owned(), words[1..].to_vec());
+        let (program, rest) = (words[0].as_known().unwrap_or_default().to_owned(), words[1..].to_vec());
         if let Some(function) = self.state.functions.get(&program).cloned() {
             return self.with(given, |walk| walk.call(function, rest));
         }
         if let Some(invocation) = invocation(words) {
             return self.with(given, |walk| walk.shell(words, &invocation));
         }
-        self.note(words, given);
+        self.record(words, given);
         match &*program {
             "export" | "readonly" | "declare" | "typeset" | "local" => self.declare(&program, raw, &rest),
             "exec" if rest.iter().any(|word| !is_option(word)) => self.state.end = End::Exec,
@@ -48,7 +48,7 @@ impl Walk {
         }
     }
 
-    /// Outside of functions some shells end there, and others go on.
+    /// Interprets `return`. Outside of functions some shells exit, and others continue.
     fn returns(&mut self) {
         match self.shell {
             _ if self.functions > 0 => self.state.end = End::Return,
@@ -58,15 +58,15 @@ impl Walk {
         }
     }
 
-    /// Notes what is known where a loop is left. What stands behind that is followed all the same.
+    /// Records the state at a `break` or `continue`. What follows is interpreted nevertheless.
     fn breaks(&mut self, words: &[Word]) {
-        let loops = words.first().map_or(Some(1), |word| word.told()?.parse().ok());
+        let loops = words.first().map_or(Some(1), |word| word.as_known()?.parse().ok());
         self.fuel.spend(self.state.size());
         self.breaks.push((loops.unwrap_or(usize::MAX), self.state.clone()));
     }
 
-    /// Notes a command with the variables that are set for it alone.
-    fn note(&mut self, words: &[Word], given: &[(String, Text)]) {
+    /// Records a command with the variables that are set for it only.
+    fn record(&mut self, words: &[Word], given: &[(String, Text)]) {
         let mut environment = self.state.environment();
         for (name, value) in given {
             std::sync::Arc::make_mut(&mut environment.variables)
@@ -75,7 +75,7 @@ impl Walk {
         self.found(words.to_vec(), Some(environment));
     }
 
-    /// Does something with variables that are set for that alone.
+    /// Runs a function with variables that are set for it only.
     fn with(&mut self, given: &[(String, Text)], run: impl FnOnce(&mut Self)) {
         let saved: Vec<_> = given.iter().map(|(name, _)| (name, self.state.saved(name))).collect();
         for (name, value) in given {
@@ -94,7 +94,7 @@ impl Walk {
         }
     }
 
-    /// Reads `name=value`, or `name+=value`, which only some shells know.
+    /// Parses `name=value`, or `name+=value`, which only some shells support.
     fn assignment(&mut self, raw: &str) -> Option<(String, Text)> {
         let (name, value) = raw.split_once('=')?;
         if let Some(name) = name.strip_suffix('+').filter(|name| is_name(name)) {
@@ -121,20 +121,21 @@ impl Walk {
         is_name(name).then(|| (name.to_owned(), self.reader().value(value)))
     }
 
-    /// `export name=value` and the like. Some shells split what stands behind the `=`, so a value with blanks is not known there.
+    /// Interprets `export name=value` and the like. Some shells split the value, so one with blanks is unknown there.
     fn declare(&mut self, how: &str, raw_words: &[Node], words: &[Word]) {
-        let is_plain =
-            |word: &Word| word.told().is_some_and(|told| matches!(told, "-p" | "-x" | "-r" | "-g" | "-f" | "--"));
+        let is_plain = |word: &Word| {
+            word.as_known().is_some_and(|option| matches!(option, "-p" | "-x" | "-r" | "-g" | "-f" | "--"))
+        };
         let is_known = words.iter().filter(|word| is_option(word)).all(is_plain);
         let raws: Vec<&str> = raw_words.iter().skip(1).filter_map(raw).collect();
         if raws.len() != raw_words.len() - 1
-            || words.iter().any(|word| word.told().is_none() && !word.text.begin().contains('='))
+            || words.iter().any(|word| word.as_known().is_none() && !word.text.known_start().contains('='))
         {
             return self.state.forget_all();
         }
-        // Outside of functions there is nothing to be local to: it fails.
+        // `local` fails outside of functions.
         let is_known = is_known && (how != "local" || self.functions > 0);
-        let is_exported = how == "export" || words.iter().any(|word| word.told() == Some("-x"));
+        let is_exported = how == "export" || words.iter().any(|word| word.as_known() == Some("-x"));
         for raw in raws.into_iter().filter(|raw| !raw.starts_with('-')) {
             let name = raw.split(['=', '+', '[']).next().unwrap_or_default().to_owned();
             if !is_name(&name) {
@@ -156,7 +157,7 @@ impl Walk {
             if is_exported {
                 self.state.export(&name);
             }
-            if how == "readonly" || words.iter().any(|word| word.told() == Some("-r")) {
+            if how == "readonly" || words.iter().any(|word| word.as_known() == Some("-r")) {
                 self.state.constants.insert(name);
             }
         }
@@ -170,11 +171,11 @@ impl Walk {
         }
     }
 
-    /// `set -- a b`, `set -e`.
+    /// Interprets `set -- a b`, `set -e`.
     fn options(&mut self, words: &[Word]) {
         let mut rest = words;
         while let [word, behind @ ..] = rest {
-            match word.told() {
+            match word.as_known() {
                 None => return self.state.forget_parameters(),
                 Some("-") if behind.is_empty() => return,
                 Some("--" | "-") => return self.state.parameters = behind.to_vec(),
@@ -187,16 +188,16 @@ impl Walk {
         }
     }
 
-    /// `-a`, `-o allexport`.
+    /// Interprets `-a`, `-o allexport`.
     fn option(&mut self, letters: &str, name: Option<&Word>) {
-        let is_named = letters.ends_with('o') && name.is_some_and(|name| name.told() == Some("allexport"));
+        let is_named = letters.ends_with('o') && name.is_some_and(|name| name.as_known() == Some("allexport"));
         if letters.contains('a') || is_named {
             self.state.exports_all = letters.starts_with('-');
         }
     }
 
     fn shift(&mut self, words: &[Word]) {
-        let by = words.first().map_or(Some(1), |word| word.told()?.parse().ok());
+        let by = words.first().map_or(Some(1), |word| word.as_known()?.parse().ok());
         let parameters = &self.state.parameters;
         match by.filter(|by| !parameters.iter().take(*by).any(Word::is_open)) {
             Some(by) if by <= parameters.len() => drop(self.state.parameters.drain(..by)),
@@ -205,11 +206,11 @@ impl Walk {
         }
     }
 
-    /// What takes its values from elsewhere.
+    /// Interprets commands that set variables to unknown values.
     fn input(&mut self, how: &str, words: &[Word]) {
         match how {
             "printf" | "wait"
-                if !words.first().is_some_and(|word| word.told().is_none_or(|told| told.starts_with('-'))) => {}
+                if !words.first().is_some_and(|word| word.as_known().is_none_or(|word| word.starts_with('-'))) => {}
             "let" => {
                 let sums: Vec<String> = words.iter().map(|word| word.text.written()).collect();
                 for sum in sums {
@@ -225,13 +226,13 @@ impl Walk {
         }
     }
 
-    /// Does something with each name among words; where one cannot be told, nothing is known any more.
+    /// Runs a function for each name in the words; if one is unknown, everything becomes unknown.
     fn each_name(&mut self, words: &[Word], with: impl Fn(&mut Self, &str)) {
         for word in words {
-            match word.told() {
-                Some(told) => {
-                    if is_name(told) {
-                        with(self, told);
+            match word.as_known() {
+                Some(name) => {
+                    if is_name(name) {
+                        with(self, name);
                     }
                 }
                 None => self.state.forget_all(),
@@ -239,14 +240,14 @@ impl Walk {
         }
     }
 
-    /// What is evaluated is a script of its own.
+    /// Interprets `eval`, whose arguments are a script.
     fn eval(&mut self, words: &[Word]) {
         let mut script = Text::default();
         for word in words {
             script.append(&word.text);
             script.push(' ');
         }
-        if words.iter().all(|word| word.told().is_some()) { self.script(&script) } else { self.unreadable() }
+        if words.iter().all(|word| word.as_known().is_some()) { self.script(&script) } else { self.unreadable() }
     }
 }
 
@@ -259,13 +260,13 @@ fn raw(node: &Node) -> Option<&str> {
 }
 
 fn is_option(word: &Word) -> bool {
-    word.text.begin().starts_with(['-', '+'])
+    word.text.known_start().starts_with(['-', '+'])
 }
 
-/// Finds the shell that a command of a script calls, itself or by a wrapper.
+/// Finds the shell that a command calls, directly or by a wrapper.
 fn invocation(words: &[Word]) -> Option<Invocation> {
-    let told = |word: &Word| word.told().map(str::to_owned);
-    let program = words.iter().map_while(told).find(|word| !KEYWORDS.contains(&word.as_str()))?;
-    let is_one = Shell::of(&program).is_some() || WRAPPERS.contains(&bare(&program));
-    Invocation::of(words).filter(|_| is_one)
+    let known = |word: &Word| word.as_known().map(str::to_owned);
+    let program = words.iter().map_while(known).find(|word| !KEYWORDS.contains(&word.as_str()))?;
+    let is_one = Shell::from_program(&program).is_some() || WRAPPERS.contains(&bare(&program));
+    Invocation::find(words).filter(|_| is_one)
 }

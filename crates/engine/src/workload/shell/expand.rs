@@ -1,4 +1,4 @@
-//! What a shell makes of a word.
+//! Word expansions.
 //!
 //! <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/V3_chap02.html#tag_19_06>
 
@@ -12,15 +12,15 @@ use crate::workload::text::{Piece, Text, Word};
 /// How a part of a word is quoted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Quoting {
-    /// Not at all.
+    /// Not quoted.
     None,
-    /// By double quotes.
+    /// In double quotes.
     Double,
-    /// By double quotes around the braces that it stands in.
+    /// In braces that are in double quotes.
     Braces,
 }
 
-/// Reads words as they are written.
+/// Expands words.
 pub(super) struct Reader<'r> {
     pub(super) shell: Shell,
     pub(super) state: &'r mut State,
@@ -29,12 +29,12 @@ pub(super) struct Reader<'r> {
 }
 
 impl Reader<'_> {
-    /// Returns the words that one comes to.
+    /// Returns the words that a word expands to.
     pub(super) fn words(&mut self, raw: &str) -> Vec<Word> {
         self.fields(raw, true).words()
     }
 
-    /// Returns what a variable is set to, where this stands behind the `=`.
+    /// Returns the value of an assignment, from what is after the `=`.
     pub(super) fn value(&mut self, raw: &str) -> Text {
         let is_list = raw.starts_with('(');
         if is_list { Text::unknown(raw) } else { self.fields(raw, false).text() }
@@ -55,7 +55,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads what stands at a place, and returns the next one.
+    /// Expands what begins at an index, and returns the index after it.
     fn step(&mut self, chars: &[char], at: usize, quoting: Quoting, word: &mut Expansion) -> usize {
         let (c, is_bare) = (chars[at], quoting == Quoting::None);
         match c {
@@ -69,7 +69,7 @@ impl Reader<'_> {
                 None => word.rest(chars, at),
             },
             '~' if is_bare && is_home(chars, at, word) => self.home(chars.get(at + 1), at, word),
-            // `<(…)` is a file's name, and `name=~` is another word in each shell.
+            // `<(…)` expands to a file name, and `name=~` differs between shells.
             '<' | '>' if is_bare && chars.get(at + 1) == Some(&'(') => word.rest(chars, at),
             '=' if is_bare && word.splits && chars.get(at + 1) == Some(&'~') => word.rest(chars, at),
             c if is_bare && word.is_default && is_blank(c) => {
@@ -101,7 +101,7 @@ impl Reader<'_> {
     fn double_quoted(&mut self, chars: &[char], at: usize, word: &mut Expansion) -> usize {
         let Some(end) = extent::end(Opened::Quotes, chars, at + 1) else { return word.rest(chars, at) };
         let inner = &chars[at + 1..end];
-        // `"$@"` is no word where there are no parameters.
+        // `"$@"` expands to no word without parameters.
         let is_all = matches!(inner, ['$', '@'] | ['$', '{', '@', '}']);
         if !is_all || !word.splits {
             word.fields.start();
@@ -131,7 +131,7 @@ impl Reader<'_> {
                 self.parameter(&c.to_string(), &format!("${c}"), is_bare, word);
                 at + 2
             }
-            // `$'…'`, `$"…"` and `$[…]` are other things in each shell.
+            // `$'…'`, `$"…"` and `$[…]` differ between shells.
             Some('\'' | '"' | '[') if is_bare => word.rest(chars, at),
             Some('[') => word.rest(chars, at),
             Some(c) if self.marks.written(*c).is_some() => word.rest(chars, at),
@@ -142,7 +142,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `$(command)` and `$((sum))` come to what nobody knows; a sum to one word.
+    /// Expands `$(command)` and `$((sum))`, which are unknown; a sum is one word.
     fn substitution(&mut self, chars: &[char], at: usize, is_bare: bool, word: &mut Expansion) -> usize {
         let Some(end) = extent::end(Opened::Parentheses, chars, at + 2) else { return word.rest(chars, at) };
         let inner = &chars[at + 2..end];
@@ -154,7 +154,7 @@ impl Reader<'_> {
         word.command(&chars[at..=end], is_bare && !is_sum, end + 1)
     }
 
-    /// Forgets the variables that a sum may set: `x = 1`, `x++`.
+    /// Makes the variables unknown that a sum may set: `x = 1`, `x++`.
     pub(super) fn sum(&mut self, sum: &str) {
         let compared = ["==", "!=", "<=", ">="].iter().fold(sum.to_owned(), |sum, sign| sum.replace(sign, "<"));
         if compared.contains('=') || compared.contains("++") || compared.contains("--") {
@@ -163,7 +163,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `${name}`, `${name:-word}` and the like.
+    /// Expands `${name}`, `${name:-word}` and the like.
     fn braces(&mut self, chars: &[char], quoting: Quoting, word: &mut Expansion) {
         let written: String = chars.iter().collect();
         let is_bare = quoting == Quoting::None;
@@ -218,7 +218,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What stands for a variable without a value is split where it is not quoted itself.
+    /// Expands the default of a variable, which is split unless it is quoted.
     fn default(&mut self, default: &[char], quoting: Quoting, word: &mut Expansion) {
         let was_default = std::mem::replace(&mut word.is_default, word.splits);
         let quoting = if quoting == Quoting::None { Quoting::None } else { Quoting::Braces };
@@ -248,13 +248,13 @@ impl Reader<'_> {
         }
     }
 
-    /// Puts the value of a variable; where it is not quoted, as several words.
+    /// Appends the value of a variable, which is split unless it is quoted.
     fn put(&mut self, text: &Text, written: &str, is_bare: bool, word: &mut Expansion) {
         self.fuel.spend(text.len());
         if !self.fuel.is_left() {
             return;
         }
-        let text = &text.called(written);
+        let text = &text.as_written(written);
         if !is_bare || !word.splits {
             return word.fields.put_whole(text);
         }
@@ -267,7 +267,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `$@` and `$*`: all parameters.
+    /// Expands `$@` and `$*`.
     fn all(&mut self, name: &str, written: &str, is_bare: bool, word: &mut Expansion) {
         word.has_list |= !is_bare && name == "@";
         let parameters = self.state.parameters.clone();
@@ -302,14 +302,14 @@ impl Reader<'_> {
     }
 }
 
-/// A word on its way.
+/// A word that is being expanded.
 struct Expansion {
     fields: Fields,
-    /// Whether it may come to several words.
+    /// Whether it may expand to several words.
     splits: bool,
-    /// Whether what is read stands for a variable without a value.
+    /// Whether the default of a variable is being expanded.
     is_default: bool,
-    /// Whether `"$@"` stands in it: Dash splits what stands behind that at each blank.
+    /// Whether it has `"$@"`: Dash splits what follows at each blank.
     has_list: bool,
 }
 
@@ -318,7 +318,7 @@ impl Expansion {
         self.fields.put_unknown(written, is_bare && self.splits);
     }
 
-    /// Puts what a command writes.
+    /// Appends the unknown output of a command.
     fn command(&mut self, chars: &[char], is_bare: bool, next: usize) -> usize {
         self.unknown(&chars.iter().collect::<String>(), is_bare);
         next
@@ -339,8 +339,8 @@ struct Conditional<'c> {
     written: &'c str,
 }
 
-/// Tells whether a parameter is treated as having no value; none where that cannot be told. A default that an author writes for
-/// a variable that nobody sets is taken by its word, though the image may set it.
+/// Returns whether a parameter counts as having no value; none if that is unknown. The default of a variable that is
+/// not declared is used, although the image may set it.
 fn is_null(known: &Known, is_null_unset: bool, sign: char) -> Option<bool> {
     match known {
         Known::Set(text) if is_null_unset && text.len() == 0 => Some(true),
@@ -354,7 +354,8 @@ fn is_null(known: &Known, is_null_unset: bool, sign: char) -> Option<bool> {
     }
 }
 
-/// A backslash before the end of a line goes on in the next one; among double quotes it quotes only what means something there.
+/// Expands a backslash. At the end of a line it continues the line; in double quotes it only escapes special
+/// characters.
 fn escaped(chars: &[char], at: usize, quoting: Quoting, word: &mut Expansion) -> usize {
     let Some(c) = chars.get(at + 1) else {
         word.fields.put('\\');
@@ -376,7 +377,7 @@ fn escaped(chars: &[char], at: usize, quoting: Quoting, word: &mut Expansion) ->
     at + 2
 }
 
-/// Tells whether a `~` stands for the home of whoever runs the shell, or of somebody else.
+/// Returns whether a `~` expands to a home directory.
 fn is_home(chars: &[char], at: usize, word: &Expansion) -> bool {
     at == 0 || !word.splits && chars[at - 1] == ':'
 }

@@ -1,13 +1,13 @@
-//! How far what begins at a place of a word goes.
+//! Finds the end of quotes and brackets in a word.
 
-/// What has an end of its own.
+/// A kind of quotes or brackets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opened {
     /// `"…"`
     Quotes,
-    /// `${…}`; its quotes count otherwise among double quotes.
+    /// `${…}`; within double quotes, quotes in it have another meaning.
     Braces {
-        /// Whether it stands among double quotes.
+        /// Whether it is within double quotes.
         is_quoted: bool,
     },
     /// `$(…)` and `$((…))`
@@ -16,8 +16,8 @@ pub(super) enum Opened {
     Backquotes,
 }
 
-/// Returns where what has been opened before a place ends; none where it does not, or where that takes more than looking at
-/// quotes and brackets.
+/// Returns the index of the end of what was opened before `from`; none if it is not closed, or if finding its end takes
+/// a full parser.
 pub(super) fn end(of: Opened, chars: &[char], from: usize) -> Option<usize> {
     let mut at = from;
     let mut depth = 0;
@@ -27,7 +27,7 @@ pub(super) fn end(of: Opened, chars: &[char], from: usize) -> Option<usize> {
             (')', Opened::Parentheses) if depth == 0 => return Some(at),
             (')', Opened::Parentheses) => depth -= 1,
             ('(', Opened::Parentheses) => depth += 1,
-            ('#', Opened::Parentheses) if chars[at - 1].is_whitespace() || at == from => return None,
+            ('#', Opened::Parentheses) if at == from || chars[at - 1].is_whitespace() => return None,
             ('<', Opened::Parentheses) if chars.get(at + 1) == Some(&'<') => return None,
             ('c', Opened::Parentheses) if chars[at..].starts_with(&['c', 'a', 's', 'e']) => return None,
             ('\\', _) => at += 1,
@@ -38,7 +38,7 @@ pub(super) fn end(of: Opened, chars: &[char], from: usize) -> Option<usize> {
     None
 }
 
-/// Returns the last place of what begins at a place: itself, unless something is opened there.
+/// Returns the index of the last character of what begins at `at`: `at` itself, unless something is opened there.
 fn nested(of: Opened, chars: &[char], at: usize) -> Option<usize> {
     let is_quoted = matches!(of, Opened::Quotes | Opened::Braces { is_quoted: true });
     match (chars[at], chars.get(at + 1)) {
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_or_nested_ends_nothing() {
+    fn skips_quoted_and_nested_brackets() {
         let (quoted, bare) = (Opened::Braces { is_quoted: true }, Opened::Braces { is_quoted: false });
         for (of, text, expected) in [
             (Opened::Quotes, r#"a\"b" c"#, Some("\" c")),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_more_to_be_told_is_not() {
+    fn gives_up_on_comments_case_and_here_documents() {
         for text in ["a # )\n) b", "case x in a) b;; esac) c", "cat <<E\n)\nE\n) c", "a", "a '", "a \""] {
             assert_eq!(rest(Opened::Parentheses, text), None, "{text}");
         }

@@ -1,8 +1,8 @@
-//! The words that come of one as it is written.
+//! Field splitting: the words that a word expands to.
 
 use crate::workload::text::{Kind, Piece, Text, Word};
 
-/// The words that have come of one as it is written, and the one that is being put together.
+/// The words that a word has expanded to, and the one that is being built.
 #[derive(Default)]
 pub(super) struct Fields {
     done: Vec<Word>,
@@ -10,12 +10,12 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// Begins a word, unless one has begun: what is quoted is one even if nothing is in it.
+    /// Starts a word, unless one has been started: a quoted empty string is a word, too.
     pub(super) fn start(&mut self) -> &mut Word {
-        self.current.get_or_insert_with(|| Word::of(Text::default()))
+        self.current.get_or_insert_with(|| Word::new(Text::default()))
     }
 
-    /// Ends the word that has begun.
+    /// Ends the current word.
     pub(super) fn end(&mut self) {
         self.done.extend(self.current.take());
     }
@@ -24,14 +24,14 @@ impl Fields {
         self.start().text.push(c);
     }
 
-    /// Puts what is not split into the word.
+    /// Appends text without splitting it.
     pub(super) fn put_whole(&mut self, text: &Text) {
         if text.len() > 0 {
             self.start().text.append(text);
         }
     }
 
-    /// Puts what cannot be told; where it may come to any number of words, it is `several`.
+    /// Appends unknown text; `several` if it may expand to any number of words.
     pub(super) fn put_unknown(&mut self, written: &str, several: bool) {
         let word = self.start();
         word.text.push_unknown(written);
@@ -40,7 +40,7 @@ impl Fields {
         }
     }
 
-    /// Puts a word that the shell already has into the one that has begun.
+    /// Appends an expanded word to the current one.
     pub(super) fn put_word(&mut self, word: &Word) {
         let current = self.start();
         current.text.append(&word.text);
@@ -49,7 +49,7 @@ impl Fields {
         }
     }
 
-    /// Puts what is split at blanks.
+    /// Appends text and splits it at blanks.
     ///
     /// <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/V3_chap02.html#tag_19_06_05>
     pub(super) fn put_split(&mut self, text: &Text) {
@@ -67,7 +67,7 @@ impl Fields {
         self.done
     }
 
-    /// Returns all as one text.
+    /// Returns the words as one text.
     pub(super) fn text(self) -> Text {
         let mut text = Text::default();
         for (index, word) in self.words().iter().enumerate() {
@@ -78,7 +78,7 @@ impl Fields {
     }
 }
 
-/// Tells whether words are split at a character.
+/// Returns whether words are split at a character.
 pub(super) fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n')
 }

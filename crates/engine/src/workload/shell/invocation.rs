@@ -1,4 +1,4 @@
-//! How a shell is called.
+//! Finds the script that a shell is called with.
 
 use super::Shell;
 use crate::workload::text::{Kind, Word};
@@ -11,33 +11,33 @@ const WITH_VALUE: [&str; 2] = ["--init-file", "--rcfile"];
 /// A shell that is called with a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::workload) struct Invocation {
-    /// Which shell it is.
+    /// The kind of shell.
     pub(super) shell: Shell,
-    /// The place of its name.
+    /// The index of its name.
     pub(super) at: usize,
-    /// The place of the script.
+    /// The index of the script.
     pub(super) script: usize,
 }
 
 impl Invocation {
-    /// Finds the shell that is called with a script, wherever a wrapper such as `tini --` puts it.
-    pub(in crate::workload) fn of(words: &[Word]) -> Option<Self> {
-        let shell = |(at, word): (usize, &Word)| Some((at, Shell::of(word.told()?)?));
+    /// Finds the shell that is called with a script, also after a wrapper such as `tini --`.
+    pub(in crate::workload) fn find(words: &[Word]) -> Option<Self> {
+        let shell = |(at, word): (usize, &Word)| Some((at, Shell::from_program(word.as_known()?)?));
         let (at, shell) = words.iter().enumerate().find_map(shell)?;
         let script = at + 1 + script(&words[at + 1..])?;
         Some(Self { shell, at, script })
     }
 }
 
-/// Returns the place of the script among what stands behind a shell: the first word that is no option, where `-c` is one.
+/// Returns the index of the script in the arguments of a shell: the first operand, if `-c` is among the options.
 ///
 /// <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/sh.html>
 fn script(words: &[Word]) -> Option<usize> {
     let (mut has_script, mut at) = (false, 0);
     while let Some(word) = words.get(at) {
-        let option = match word.told() {
+        let option = match word.as_known() {
             None if word.kind == Kind::One => return has_script.then_some(at),
-            told => told?,
+            known => known?,
         };
         at += 1;
         if matches!(option, "-" | "--") {
@@ -57,7 +57,7 @@ fn script(words: &[Word]) -> Option<usize> {
     None
 }
 
-/// Returns a word without the folder of its file.
+/// Returns the file name of a path.
 pub(in crate::workload) fn bare(word: &str) -> &str {
     word.rsplit('/').next().unwrap_or(word)
 }
@@ -68,12 +68,12 @@ mod tests {
     use crate::workload::text::Text;
 
     fn found(words: &str) -> Option<String> {
-        let words: Vec<Word> = words.split(' ').map(|word| Word::of(Text::known(word))).collect();
-        Some(words[Invocation::of(&words)?.script].text.written())
+        let words: Vec<Word> = words.split(' ').map(|word| Word::new(Text::known(word))).collect();
+        Some(words[Invocation::find(&words)?.script].text.written())
     }
 
     #[test]
-    fn a_script_stands_behind_all_options() {
+    fn finds_the_script_after_all_options() {
         for words in [
             "sh -c SCRIPT",
             "sh -ce SCRIPT",
@@ -97,17 +97,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_no_script() {
+    fn a_script_file_is_not_an_inline_script() {
         for words in ["bash start.sh -c a", "bash -c", "bash -- -c a", "bash -x start.sh", "bash -o -c a", "run -c a"] {
             assert_eq!(found(words), None, "{words}");
         }
     }
 
     #[test]
-    fn a_script_that_is_unknown_is_one_all_the_same() {
-        let unknown = || Word::of(Text::unknown("$(SCRIPT)"));
-        let sh = |option: &str| vec![Word::of(Text::known("sh")), Word::of(Text::known(option)), unknown()];
-        assert_eq!(Invocation::of(&sh("-c")).map(|found| found.script), Some(2));
-        assert_eq!(Invocation::of(&sh("-e")), None);
+    fn finds_an_unknown_script() {
+        let unknown = || Word::new(Text::unknown("$(SCRIPT)"));
+        let sh = |option: &str| vec![Word::new(Text::known("sh")), Word::new(Text::known(option)), unknown()];
+        assert_eq!(Invocation::find(&sh("-c")).map(|found| found.script), Some(2));
+        assert_eq!(Invocation::find(&sh("-e")), None);
     }
 }

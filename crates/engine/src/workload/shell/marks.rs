@@ -1,21 +1,21 @@
-//! What a script does not show, for the kubelet puts it there.
+//! Placeholders for unknown parts of a script, such as variables that the kubelet expands.
 
 use crate::workload::text::{Piece, Text};
 
-/// The first of the characters that stand in a script for what is unknown: nobody means anything by them.
+/// The first character that is used as a placeholder: they are in a private use area.
 ///
 /// <https://www.unicode.org/faq/private_use>
 const FIRST: u32 = 0xF0000;
 
-/// How many of those there are.
+/// The number of those characters.
 const MOST: usize = 0x2_0000;
 
-/// What stands in scripts for what is unknown, by how that is written.
+/// The unknown parts of scripts, as they are written, by the number of their placeholder.
 #[derive(Default)]
 pub(super) struct Marks(Vec<String>);
 
 impl Marks {
-    /// Returns a text as a script, in which a character stands for each part that is unknown; none where there are too many.
+    /// Returns a text as a script, with a placeholder for each unknown part; none if there are too many.
     pub(super) fn script(&mut self, text: &Text) -> Option<String> {
         let mut script = String::new();
         for piece in text.pieces() {
@@ -37,7 +37,7 @@ impl Marks {
         char::from_u32(FIRST + number)
     }
 
-    /// Returns how that is written for which a character stands.
+    /// Returns the part that a placeholder stands for, as it is written.
     pub(super) fn written(&self, c: char) -> Option<&str> {
         let number = u32::from(c).checked_sub(FIRST)?;
         self.0.get(usize::try_from(number).ok()?).map(String::as_str)
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unknown_is_one_character_that_nobody_writes() {
+    fn replaces_unknown_parts_and_literal_placeholders() {
         let mut marks = Marks::default();
         let mut text = Text::known("a \u{f0000} ");
         text.push_unknown("$(B)");

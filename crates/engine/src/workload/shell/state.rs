@@ -1,4 +1,4 @@
-//! What a shell knows at a place of its script.
+//! The state of a shell at a point of its script.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use rable::Node;
 use crate::workload::environment::{Environment, Variable, Variables};
 use crate::workload::text::{Kind, Text, Word};
 
-/// Variables that are always set, by whoever starts a container or by the shell itself.
+/// Variables that are always set, by the container runtime or by the shell.
 ///
 /// <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/V3_chap02.html#tag_19_05_03>
 const ALWAYS_SET: [&str; 14] = [
@@ -17,7 +17,7 @@ const ALWAYS_SET: [&str; 14] = [
     "_",
 ];
 
-/// What is known of a parameter.
+/// What is known of the value of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     /// It has this value.
@@ -26,54 +26,54 @@ pub(super) enum Known {
     Unset,
     /// Neither the container nor the script sets it; the image may.
     Undeclared,
-    /// It may be anything.
+    /// It may have any value.
     Unknown,
 }
 
-/// Whether a shell goes on.
+/// Whether a shell continues with its script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// It does.
+    /// It continues.
     No,
     /// It has returned from a function.
     Return,
-    /// It has ended.
+    /// It has exited.
     Exit,
-    /// Another program has taken its place.
+    /// It has been replaced by another program.
     Exec,
 }
 
 impl End {
-    /// Tells whether the shell still runs the script.
-    fn is_left(self) -> bool {
+    /// Returns whether the shell still runs the script.
+    fn is_running(self) -> bool {
         matches!(self, Self::No | Self::Return)
     }
 }
 
-/// What a shell knows at a place of its script.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+/// The state of a shell at a point of its script.
+#[expect(clippy::struct_excessive_bools, reason = "each is independent of the others")]
 #[derive(Clone, Debug)]
 pub(super) struct State {
     variables: Arc<Variables>,
-    /// Whether any variable that is not among those may be set.
+    /// Whether other variables may be set as well.
     may_have_more: bool,
     /// `$0`.
     pub(super) name: Text,
     /// `$1` and so on.
     pub(super) parameters: Vec<Word>,
-    /// The functions; none where it cannot be told which one has the name.
+    /// The functions; none if it is unknown which one has the name.
     pub(super) functions: BTreeMap<String, Option<Rc<Node>>>,
-    /// What `local` has put other values in the place of.
+    /// The values that `local` has shadowed.
     pub(super) locals: BTreeMap<String, Option<Variable>>,
-    /// What is read-only, and so keeps its value in some shells and ends others.
+    /// Read-only variables: assigning to them fails in some shells and exits others.
     pub(super) constants: BTreeSet<String>,
-    /// Whether it has ended.
+    /// Whether the shell continues.
     pub(super) end: End,
-    /// Whether a branch that was perhaps taken has put another program in its place.
+    /// Whether a branch that may have been taken has replaced the shell with another program.
     pub(super) is_doubtful: bool,
-    /// Whether whatever is set is exported as well.
+    /// Whether all variables that are set are exported (`set -a`).
     pub(super) exports_all: bool,
-    /// Whether the characters at which words are split may be other ones than usual.
+    /// Whether `IFS` may have been changed.
     pub(super) splits_otherwise: bool,
 }
 
@@ -110,7 +110,7 @@ impl State {
         Environment { variables, may_have_more: self.may_have_more }
     }
 
-    /// Returns how many things are remembered.
+    /// Returns the number of entries.
     pub(super) fn size(&self) -> usize {
         self.variables.len() + self.parameters.len() + self.functions.len()
     }
@@ -124,7 +124,7 @@ impl State {
         }
     }
 
-    /// Returns a variable as it is now, to be put back later.
+    /// Returns the current value of a variable, to be restored later.
     pub(super) fn saved(&self, name: &str) -> Option<Variable> {
         self.variables.get(name).cloned()
     }
@@ -137,7 +137,7 @@ impl State {
         };
     }
 
-    /// Sets a variable. Where the image may set one of the name, the programs that are run may see it.
+    /// Sets a variable. If the image may set it, it may be exported.
     pub(super) fn set(&mut self, name: &str, value: Text) {
         self.splits_otherwise |= name == "IFS";
         let value = if self.constants.contains(name) { Text::unknown(format!("${name}")) } else { value };
@@ -156,19 +156,19 @@ impl State {
         Arc::make_mut(&mut self.variables).insert(name.to_owned(), variable);
     }
 
-    /// Makes the programs that are run see a variable. One that the image may set, they see anyway.
+    /// Exports a variable. One that the image sets is exported already.
     pub(super) fn export(&mut self, name: &str) {
         if let Some(variable) = Arc::make_mut(&mut self.variables).get_mut(name) {
             variable.is_exported = Some(true);
         }
     }
 
-    /// Forgets the value of a variable.
+    /// Makes the value of a variable unknown.
     pub(super) fn forget(&mut self, name: &str) {
         self.set(name, Text::unknown(format!("${name}")));
     }
 
-    /// Forgets all that a script could have changed of which nothing is known.
+    /// Makes everything unknown that an unknown script could have changed.
     pub(super) fn forget_all(&mut self) {
         for (name, variable) in Arc::make_mut(&mut self.variables) {
             *variable = Variable::exported(Text::unknown(format!("${name}")));
@@ -183,7 +183,7 @@ impl State {
         self.parameters = vec![Word { text: Text::unknown("$@"), kind: Kind::Several }];
     }
 
-    /// Returns `$1` and so on; `$0` too.
+    /// Returns `$0`, `$1` and so on.
     pub(super) fn parameter(&self, number: usize) -> Known {
         if number == 0 {
             return Known::Set(self.name.clone());
@@ -196,10 +196,10 @@ impl State {
         }
     }
 
-    /// Returns what is known where it cannot be told which of two ways was taken.
+    /// Returns the state after either of two branches.
     pub(super) fn or(self, other: Self) -> Self {
         let is_doubtful = self.is_doubtful || other.is_doubtful;
-        match (self.end.is_left(), other.end.is_left()) {
+        match (self.end.is_running(), other.end.is_running()) {
             (true, true) => self.merged(&other),
             (true, false) => Self { is_doubtful: is_doubtful || other.end == End::Exec, ..self },
             (false, true) => Self { is_doubtful: is_doubtful || self.end == End::Exec, ..other },
@@ -247,7 +247,7 @@ impl State {
         }
     }
 
-    /// Tells whether nothing that matters differs.
+    /// Returns whether the states are equal in all that matters to loops.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         self.variables == other.variables
             && self.parameters == other.parameters

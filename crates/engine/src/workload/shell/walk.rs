@@ -1,4 +1,4 @@
-//! Follows a script from its beginning.
+//! Interprets a script from its beginning.
 
 use std::rc::Rc;
 
@@ -12,31 +12,31 @@ use crate::workload::command_line::CommandLine;
 use crate::workload::environment::Environment;
 use crate::workload::text::{Kind, Text, Word};
 
-/// What is said of a command that a branch decides.
+/// What is unknown of a command in a branch.
 const BRANCH: &str = "which branch of its script is taken";
 
-/// What is said of a script that cannot be followed.
+/// What is unknown of a script that cannot be interpreted.
 const SCRIPT: &str = "what its script runs";
 
-/// How deep functions and shells may call each other.
-const MOST_CALLS: usize = 16;
+/// The maximum depth of calls of functions and shells.
+const MAX_CALLS: usize = 16;
 
-/// Commands that only ask: what stands behind `&&` is then a branch.
-const QUESTIONS: [&str; 9] = ["[", "test", "command", "egrep", "false", "grep", "hash", "type", "which"];
+/// Commands that test a condition: a command after `&&` is then a branch.
+const TESTS: [&str; 9] = ["[", "test", "command", "egrep", "false", "grep", "hash", "type", "which"];
 
-/// A script that is being followed.
+/// A script that is being interpreted.
 pub(super) struct Walk {
     pub(super) shell: Shell,
     pub(super) state: State,
     pub(super) fuel: Fuel,
     marks: Marks,
     found: Vec<CommandLine>,
-    /// How many branches it stands in.
+    /// The number of enclosing branches.
     branches: usize,
     calls: usize,
-    /// How many functions it stands in.
+    /// The number of enclosing functions.
     pub(super) functions: usize,
-    /// What is known where loops are left or gone on with early, and how many of them.
+    /// The state at each `break` and `continue`, with the number of loops that it leaves or continues.
     pub(super) breaks: Vec<(usize, State)>,
 }
 
@@ -55,7 +55,7 @@ impl Walk {
         }
     }
 
-    /// Returns the commands that were found; where it took too long, only that nothing can be told.
+    /// Returns the commands that were found; if it took too long, only an unknown one.
     pub(super) fn commands(mut self) -> Vec<CommandLine> {
         if !self.fuel.is_left() {
             self.found.clear();
@@ -64,7 +64,7 @@ impl Walk {
         self.found
     }
 
-    /// Follows the script that a shell is called with, in the environment that there is.
+    /// Interprets the script that a shell is called with, in the current environment.
     pub(super) fn shell(&mut self, words: &[Word], invocation: &Invocation) {
         let behind = &words[invocation.script + 1..];
         let name = behind.first().unwrap_or(&words[invocation.at]).text.clone();
@@ -76,10 +76,10 @@ impl Walk {
         (self.shell, self.functions, self.state) = outer;
     }
 
-    /// Follows a script in the state that there is.
+    /// Interprets a script in the current state.
     pub(super) fn script(&mut self, text: &Text) {
         self.fuel.spend(text.len());
-        let script = self.marks.script(text).filter(|_| self.calls < MOST_CALLS && self.fuel.is_left());
+        let script = self.marks.script(text).filter(|_| self.calls < MAX_CALLS && self.fuel.is_left());
         match script.as_deref().and_then(parse) {
             Some(nodes) => self.called(|walk| nodes.iter().for_each(|node| walk.node(node))),
             None => self.unreadable(),
@@ -92,13 +92,13 @@ impl Walk {
         self.calls -= 1;
     }
 
-    /// Notes that what is run cannot be told.
+    /// Records that it is unknown what is run.
     pub(super) fn unreadable(&mut self) {
         self.found(vec![Word::doubt(SCRIPT)], None);
         self.state.forget_all();
     }
 
-    /// Notes a command.
+    /// Records a command.
     pub(super) fn found(&mut self, mut words: Vec<Word>, environment: Option<Environment>) {
         self.fuel.spend(words.iter().map(|word| word.text.len() + 1).sum::<usize>() + self.state.size());
         if self.branches > 0 || self.state.is_doubtful {
@@ -108,7 +108,7 @@ impl Walk {
         self.found.push(CommandLine::new(words, environment));
     }
 
-    /// Returns the words that one comes to.
+    /// Returns the words that a word expands to.
     pub(super) fn words(&mut self, node: &Node) -> Vec<Word> {
         let NodeKind::Word { value, parts, .. } = &node.kind else { return Vec::new() };
         let has_braces = parts.iter().any(|part| matches!(part.kind, NodeKind::BraceExpansion { .. }));
@@ -118,7 +118,7 @@ impl Walk {
         self.reader().words(value)
     }
 
-    /// Reads words in the state that there is.
+    /// Returns a reader of words in the current state.
     pub(super) fn reader(&mut self) -> Reader<'_> {
         Reader { shell: self.shell, state: &mut self.state, marks: &self.marks, fuel: &mut self.fuel }
     }
@@ -131,8 +131,8 @@ impl Walk {
         match &node.kind {
             NodeKind::Command { assignments, words, .. } => self.simple(assignments, words),
             NodeKind::List { .. } => self.list(node),
-            NodeKind::Pipeline { commands, .. } => commands.iter().for_each(|command| self.aside(command)),
-            NodeKind::Subshell { body, .. } | NodeKind::Coproc { command: body, .. } => self.aside(body),
+            NodeKind::Pipeline { commands, .. } => commands.iter().for_each(|command| self.subshell(command)),
+            NodeKind::Subshell { body, .. } | NodeKind::Coproc { command: body, .. } => self.subshell(body),
             NodeKind::BraceGroup { body, .. } => self.node(body),
             NodeKind::Negation { pipeline } | NodeKind::Time { pipeline, .. } => self.node(pipeline),
             NodeKind::If { condition, then_body, else_body, .. } => {
@@ -147,12 +147,12 @@ impl Walk {
             NodeKind::While { condition, body, .. } => self.repeated(condition, body, &["true", ":"]),
             NodeKind::Until { condition, body, .. } => self.repeated(condition, body, &["false"]),
             NodeKind::For { var, words, body, .. } => self.for_each(var, words.as_deref(), body),
-            NodeKind::Select { var, body, .. } => self.maybe_again(|walk| {
+            NodeKind::Select { var, body, .. } => self.any_times(|walk| {
                 walk.state.forget(var);
                 walk.state.forget("REPLY");
                 walk.branch(body);
             }),
-            NodeKind::ForArith { init, cond, incr, body, .. } => self.maybe_again(|walk| {
+            NodeKind::ForArith { init, cond, incr, body, .. } => self.any_times(|walk| {
                 for sum in [init, cond, incr] {
                     walk.reader().sum(sum);
                 }
@@ -169,8 +169,8 @@ impl Walk {
         }
     }
 
-    /// Follows what a shell of its own does: what that sets is lost.
-    fn aside(&mut self, node: &Node) {
+    /// Interprets a node in a subshell, whose changes of the state are lost.
+    fn subshell(&mut self, node: &Node) {
         let state = self.copied();
         self.node(node);
         self.state = state;
@@ -187,7 +187,7 @@ impl Walk {
         self.branches -= 1;
     }
 
-    /// Follows each of several branches of which one is taken; none stands for none of them.
+    /// Interprets each of several branches, one of which is taken; `None` is a branch that does nothing.
     fn either(&mut self, branches: &[Option<&Node>]) {
         let before = self.copied();
         let mut after: Option<State> = None;
@@ -209,8 +209,8 @@ impl Walk {
     fn list(&mut self, node: &Node) {
         let parts = flattened(node);
         for group in parts.split_inclusive(|(_, after)| !matches!(after, Some(ListOperator::And | ListOperator::Or))) {
-            let is_aside = group.last().is_some_and(|(_, after)| *after == Some(ListOperator::Background));
-            let outer = is_aside.then(|| self.copied());
+            let is_background = group.last().is_some_and(|(_, after)| *after == Some(ListOperator::Background));
+            let outer = is_background.then(|| self.copied());
             self.and_or(group);
             if let Some(outer) = outer {
                 self.state = outer;
@@ -218,9 +218,9 @@ impl Walk {
         }
     }
 
-    /// Follows commands of which each is run where the one before has succeeded (`&&`), or has not (`||`).
+    /// Interprets a list of commands that are joined by `&&` and `||`.
     fn and_or(&mut self, group: &[(&Node, Option<ListOperator>)]) {
-        let (mut otherwise, mut is_asked): (Option<State>, bool) = (None, false);
+        let (mut otherwise, mut is_conditional): (Option<State>, bool) = (None, false);
         let mut before: Option<(&Node, ListOperator)> = None;
         for (node, after) in group {
             match before {
@@ -230,8 +230,8 @@ impl Walk {
                         Some(other) => other.or(state),
                         None => state,
                     });
-                    is_asked |= asks(left);
-                    if is_asked { self.branch(node) } else { self.node(node) }
+                    is_conditional |= is_test(left);
+                    if is_conditional { self.branch(node) } else { self.node(node) }
                 }
                 Some((_, ListOperator::Or)) => self.either(&[Some(node), None]),
                 _ => self.node(node),
@@ -243,12 +243,12 @@ impl Walk {
         }
     }
 
-    /// Follows a loop; its body is no branch where its condition is one of the commands that it always goes on with.
+    /// Interprets a loop; its body is not a branch if the condition is one of the `always` commands.
     fn repeated(&mut self, condition: &Node, body: &Node, always: &[&str]) {
-        let goes_on = first_word(condition).is_some_and(|word| always.contains(&word));
-        self.maybe_again(|walk| {
+        let is_always = first_word(condition).is_some_and(|word| always.contains(&word));
+        self.any_times(|walk| {
             walk.node(condition);
-            if goes_on { walk.node(body) } else { walk.branch(body) }
+            if is_always { walk.node(body) } else { walk.branch(body) }
         });
     }
 
@@ -258,7 +258,7 @@ impl Walk {
             None => self.state.parameters.clone(),
         };
         let is_sure = items.iter().any(|item| !item.is_open());
-        self.maybe_again(|walk| {
+        self.any_times(|walk| {
             match items.as_slice() {
                 [only] if !only.is_open() => walk.state.set(name, only.text.clone()),
                 _ => walk.state.forget(name),
@@ -267,8 +267,8 @@ impl Walk {
         });
     }
 
-    /// Follows what is done any number of times: what it changes is unknown from its beginning.
-    fn maybe_again(&mut self, run: impl Fn(&mut Self)) {
+    /// Interprets what is run any number of times: the variables that it changes are unknown from its beginning.
+    fn any_times(&mut self, run: impl Fn(&mut Self)) {
         loop {
             let (before, found) = (self.copied(), self.found.len());
             self.once(&run);
@@ -285,7 +285,7 @@ impl Walk {
         self.state = before.or(self.state.clone());
     }
 
-    /// Follows what is in a loop once, to wherever it is left.
+    /// Interprets the body of a loop once, including early exits.
     fn once(&mut self, run: &impl Fn(&mut Self)) {
         let outer = std::mem::take(&mut self.breaks);
         run(self);
@@ -298,7 +298,7 @@ impl Walk {
         }
     }
 
-    /// Takes what is known here for one of two ways, and what is known there for the other.
+    /// Merges the current state with the state of another branch.
     fn merge(&mut self, other: State) {
         let state = self.copied();
         self.state = state.or(other);
@@ -306,7 +306,7 @@ impl Walk {
 
     /// Calls a function.
     pub(super) fn call(&mut self, function: Option<Rc<Node>>, words: Vec<Word>) {
-        let Some(body) = function.filter(|_| self.calls < MOST_CALLS) else { return self.unreadable() };
+        let Some(body) = function.filter(|_| self.calls < MAX_CALLS) else { return self.unreadable() };
         let outer = std::mem::replace(&mut self.state.parameters, words);
         let locals = std::mem::take(&mut self.state.locals);
         self.functions += 1;
@@ -322,7 +322,7 @@ impl Walk {
     }
 }
 
-/// Returns the commands of a list in their order, each with what stands behind it.
+/// Returns the commands of a list in order, each with the operator after it.
 fn flattened(node: &Node) -> Vec<(&Node, Option<ListOperator>)> {
     let (mut found, mut rest, mut after) = (Vec::new(), node, None);
     while let NodeKind::List { items } = &rest.kind {
@@ -339,7 +339,7 @@ fn flattened(node: &Node) -> Vec<(&Node, Option<ListOperator>)> {
     found
 }
 
-/// Tells whether a command cannot fail: it only sets variables, or is made to succeed.
+/// Returns whether a command always succeeds: it only sets variables, or is one such as `true`.
 fn always_succeeds(node: &Node) -> bool {
     match &node.kind {
         NodeKind::Command { words, assignments, .. } if words.is_empty() => {
@@ -351,11 +351,11 @@ fn always_succeeds(node: &Node) -> bool {
     }
 }
 
-/// Tells whether a command only asks something.
-fn asks(node: &Node) -> bool {
+/// Returns whether a command tests a condition.
+fn is_test(node: &Node) -> bool {
     match &node.kind {
         NodeKind::ConditionalExpr { .. } | NodeKind::ArithmeticCommand { .. } | NodeKind::Negation { .. } => true,
-        _ => first_word(node).is_some_and(|word| QUESTIONS.contains(&word)),
+        _ => first_word(node).is_some_and(|word| TESTS.contains(&word)),
     }
 }
 

@@ -1,6 +1,6 @@
-//! What keys look like: their beginning, their length, the characters that they are made of, and how random those are.
+//! The formats of keys: their prefix, length, characters and randomness.
 //!
-//! The forms and the least entropies are those of scanners that look for keys:
+//! The formats and minimum entropies are those of secret scanners:
 //! <https://github.com/gitleaks/gitleaks/blob/master/config/gitleaks.toml>,
 //! <https://github.com/trufflesecurity/trufflehog/tree/main/pkg/detectors>,
 //! <https://github.com/mongodb/kingfisher/tree/main/crates/kingfisher-rules/data/rules> and
@@ -18,7 +18,7 @@ enum Alphabet {
     Base32,
     /// Hexadecimal digits.
     Hex,
-    /// Base 64 in URLs: letters, digits, `-` and `_`.
+    /// URL-safe base 64: letters, digits, `-` and `_`.
     UrlSafe,
     /// The same, and the `.` between its parts.
     Dotted,
@@ -35,21 +35,21 @@ impl Alphabet {
         }
     }
 
-    /// Tells whether the names of models are made of the same: words with something between them.
+    /// Returns whether names of models use the same characters: words with separators.
     fn is_of_names(self) -> bool {
         matches!(self, Self::UrlSafe | Self::Dotted)
     }
 }
 
-/// One form of keys.
+/// One format of keys.
 struct Form {
-    /// What stands before the random characters.
+    /// The prefix before the random characters.
     begin: &'static str,
     /// The random characters.
     alphabet: Alphabet,
     /// How many of them there are.
     length: RangeInclusive<usize>,
-    /// The least Shannon entropy of them, in bits a character.
+    /// The minimum Shannon entropy, in bits per character.
     entropy: f64,
 }
 
@@ -57,7 +57,7 @@ const fn form(begin: &'static str, alphabet: Alphabet, length: RangeInclusive<us
     Form { begin, alphabet, length, entropy }
 }
 
-/// The forms of keys.
+/// The formats of keys.
 const FORMS: [Form; 35] = [
     // OpenAI, Anthropic, OpenRouter, DeepSeek, LiteLLM and others
     form("sk-", Alphabet::UrlSafe, 20..=250, 3.0),
@@ -76,7 +76,7 @@ const FORMS: [Form; 35] = [
     form("lsv2_sk_", Alphabet::UrlSafe, 43..=43, 3.0),
     // Google
     form("AIza", Alphabet::UrlSafe, 35..=35, 3.0),
-    // AWS: what is for long, for a session, for a bearer and for a context
+    // AWS: long-term, session, bearer and context-specific keys
     form("AKIA", Alphabet::Base32, 16..=16, 2.5),
     form("ASIA", Alphabet::Base32, 16..=16, 2.5),
     form("ABIA", Alphabet::Base32, 16..=16, 2.5),
@@ -88,7 +88,7 @@ const FORMS: [Form; 35] = [
     form("ghs_", Alphabet::Alphanumeric, 36..=36, 3.0),
     form("ghr_", Alphabet::Alphanumeric, 36..=76, 3.0),
     form("github_pat_", Alphabet::UrlSafe, 82..=82, 3.0),
-    // GitLab, an old form and one with the place of its owner
+    // GitLab: the old format and the routable one
     form("glpat-", Alphabet::UrlSafe, 20..=20, 3.0),
     form("glpat-", Alphabet::Dotted, 37..=310, 3.0),
     // Stripe
@@ -107,7 +107,7 @@ const FORMS: [Form; 35] = [
     form("glsa_", Alphabet::UrlSafe, 41..=41, 3.0),
 ];
 
-/// Tells whether a value is of the form of a key.
+/// Returns whether a value has the format of a key.
 pub(super) fn is_key(value: &str) -> bool {
     FORMS.iter().any(|form| form.has(value))
 }
@@ -123,7 +123,7 @@ impl Form {
     }
 }
 
-/// Returns the Shannon entropy of a text, in bits a character.
+/// Returns the Shannon entropy of a text, in bits per character.
 fn entropy(text: &str) -> f64 {
     let mut counts: BTreeMap<char, u32> = BTreeMap::new();
     text.chars().for_each(|c| *counts.entry(c).or_default() += 1);
@@ -132,8 +132,9 @@ fn entropy(text: &str) -> f64 {
     counts.into_values().map(|count| -of(count) * of(count).log2()).sum()
 }
 
-/// Tells whether characters may be the words of a name, such as `DeepSeek-R1-0528`. Among random ones every fifth or more is of
-/// another class than the one before it, a small letter behind a capital one not counted; words are not that mixed.
+/// Returns whether a text may consist of words, such as `DeepSeek-R1-0528`. In random text, at least every fifth
+/// character is of a different class than the one before it, not counting a small letter after a capital one; words are
+/// less mixed.
 fn is_name(text: &str) -> bool {
     let pairs = text.chars().zip(text.chars().skip(1));
     let is_change = |(one, next): &(char, char)| match (Class::of(*one), Class::of(*next)) {
@@ -174,8 +175,8 @@ mod tests {
     const CAPITAL: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
     const DIGITS: &str = "0123456789";
 
-    /// Keys as scanners know them: `{a34}` stands for 34 letters and digits that are drawn when the test runs, `l` for letters,
-    /// `h` for hexadecimal digits, `b` for base 32, `u` for base 64 in URLs. No key is written here, and none is anybody's.
+    /// Patterns of keys: `{a34}` stands for 34 random letters and digits that are generated when the test runs, `l` for
+    /// letters, `h` for hexadecimal digits, `b` for base 32, `u` for URL-safe base 64. There are no real keys here.
     const KEYS: [&str; 50] = [
         "hf_{l34}",
         "hf_{a34}",
@@ -229,7 +230,7 @@ mod tests {
         "glsa_{a32}_{h8}",
     ];
 
-    /// Models as their authors name them.
+    /// Names of real models.
     const MODELS: [&str; 60] = [
         "meta-llama/Llama-3.1-8B-Instruct",
         "meta-llama/Llama-3.3-70B-Instruct",
@@ -293,7 +294,7 @@ mod tests {
         "hf-internal-testing/tiny-random-LlamaForCausalLM",
     ];
 
-    /// Draws characters, the same ones for the same seed.
+    /// Generates random characters, the same for the same seed.
     struct Draw(u64);
 
     impl Draw {
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_told_by_their_form() {
+    fn detects_keys_by_their_format() {
         for pattern in KEYS {
             let missed = (1..=200).filter(|seed| !is_key(&Draw(*seed).key(pattern))).count();
             assert!(missed <= 10, "{missed} of 200 like {pattern}");
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_model_is_no_key_whatever_it_begins_with() {
+    fn does_not_mistake_model_names_for_keys() {
         for model in MODELS {
             let (_, bare) = model.split_once('/').unwrap();
             let dashed = |name: &str| name.replace(['/', '.'], "-");
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_stands_for_a_key_is_none() {
+    fn does_not_mistake_placeholders_for_keys() {
         for text in [
             format!("hf_{}", "x".repeat(34)),
             format!("AKIA{}", "X".repeat(16)),
