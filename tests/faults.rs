@@ -208,6 +208,9 @@ fn workloads_named_like_companions_of_others_have_their_own() {
     let mut stateful = model_server("api");
     stateful["kind"] = "StatefulSet".into();
     stateful["spec"]["serviceName"] = "api".into();
+    // Two HPAs for the same pods name each other in their statuses, in an order that changes: pods of its own.
+    stateful["spec"]["selector"]["matchLabels"]["app"] = "stateful".into();
+    stateful["spec"]["template"]["metadata"]["labels"]["app"] = "stateful".into();
     let alike = [model_server("api"), stateful, model_server("api-statefulset"), model_server("api-tidegate")];
     sandbox.apply(&json!({"apiVersion": "v1", "kind": "List", "items": alike})).succeeds();
     complete(&sandbox, alike.len());
