@@ -88,7 +88,7 @@ pub struct Expected {
     /// `spec.replicas` as it would be stored.
     #[serde(default)]
     pub replicas: Option<i64>,
-    /// The companions to be created, `autoscaler`, `budget` and `database`: part of the object, or `none`.
+    /// The companions to be created, `autoscaler`, `disruptionBudget` and `database`: part of the object, or `none`.
     #[serde(default)]
     pub companions: BTreeMap<CompanionName, Value>,
 }
