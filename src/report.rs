@@ -221,11 +221,8 @@ mod tests {
         let warned = |object: &Value| {
             let workload = Workload::view(object).unwrap();
             let request = Request {
-                operation: Operation::Create,
-                workload,
-                old: None,
                 user: User::named("jane"),
-                now: Timestamp::UNIX_EPOCH,
+                ..Request::new(Operation::Create, workload, Timestamp::UNIX_EPOCH)
             };
             let evaluation = Evaluation::new(request, &policies, &facts);
             let verdict = Verdict { warnings: vec![Warning::Violation(violation("", "x"))], ..Verdict::default() };

@@ -109,13 +109,8 @@ fn violations(object: &Value, rule: &Value) -> Result<Vec<Violation>, String> {
     let namespaces = [("ml".to_owned(), Namespace { labels, terminating: false })].into();
     let facts = Facts { namespaces, ..Facts::default() };
     let workload = Workload::view(&object).unwrap();
-    let request = Request {
-        operation: Operation::Create,
-        workload,
-        old: None,
-        user: User::named("jane"),
-        now: Timestamp::UNIX_EPOCH,
-    };
+    let request =
+        Request { user: User::named("jane"), ..Request::new(Operation::Create, workload, Timestamp::UNIX_EPOCH) };
     let mut violations = decide(&request, &policies, &facts).verdict.violations;
     violations.retain(|violation| violation.rule == rule["id"]);
     Ok(violations)

@@ -67,13 +67,8 @@ fn policy_for_all(policy: &Value) -> Value {
 fn create(object: &Value, policy: &Value) -> Decision {
     let facts = Facts { apis: Apis::all(), ..Facts::default() };
     let workload = Workload::view(object).unwrap();
-    let request = Request {
-        operation: Operation::Create,
-        workload,
-        old: None,
-        user: User::named("jane"),
-        now: Timestamp::UNIX_EPOCH,
-    };
+    let request =
+        Request { user: User::named("jane"), ..Request::new(Operation::Create, workload, Timestamp::UNIX_EPOCH) };
     decide(&request, &in_force(&policy_for_all(policy)), &facts)
 }
 

@@ -13,7 +13,7 @@ use policies::{SCOPE, all_in_force};
 use serde_json::{Map, Value, json};
 use tidegate_engine::companions::Wanted;
 use tidegate_engine::companions::autoscaler::Autoscaling;
-use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
+use tidegate_engine::decision::{Decision, Operation, Request, decide};
 use tidegate_engine::facts::{Apis, Facts, Namespace};
 use tidegate_engine::workload::Workload;
 
@@ -353,13 +353,7 @@ fn many_policies_decide_like_the_naive_implementation() {
     for index in 0..WORKLOADS {
         let object = workload(dice, index);
         let view = Workload::view(&object).unwrap();
-        let request = Request {
-            operation: Operation::Create,
-            workload: view,
-            old: None,
-            user: User::default(),
-            now: Timestamp::UNIX_EPOCH,
-        };
+        let request = Request::new(Operation::Create, view, Timestamp::UNIX_EPOCH);
         let found = actual(&decide(&request, &policies, &facts), &object);
         let expected = naive::outcome(&written, &object, &namespaces[view.namespace()]);
         assert_eq!(found, expected, "{object}");

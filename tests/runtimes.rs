@@ -131,13 +131,8 @@ fn violated(words: &str, limits: &Value) -> Vec<String> {
         "metadata": {"name": "m", "namespace": "ml", "labels": {SCOPE.0: SCOPE.1}},
         "spec": {"template": {"spec": {"containers": [container]}}}});
     let workload = Workload::view(&object).unwrap();
-    let request = Request {
-        operation: Operation::Create,
-        workload,
-        old: None,
-        user: User::named("jane"),
-        now: Timestamp::UNIX_EPOCH,
-    };
+    let request =
+        Request { user: User::named("jane"), ..Request::new(Operation::Create, workload, Timestamp::UNIX_EPOCH) };
     let policy =
         json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {"name": "p"}, "spec": {}});
     let facts =

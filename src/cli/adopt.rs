@@ -180,8 +180,7 @@ fn why_not(evaluation: &Evaluation) -> &'static str {
 
 fn evaluation<'a>(object: &'a Value, policies: &'a PolicySet, facts: &'a Facts) -> anyhow::Result<Evaluation<'a>> {
     let workload = Workload::view(object)?;
-    let (user, now) = (User::default(), Timestamp::now());
-    Ok(Evaluation::new(Request { operation: Operation::Observe, workload, old: None, user, now }, policies, facts))
+    Ok(Evaluation::new(Request::new(Operation::Observe, workload, Timestamp::now()), policies, facts))
 }
 
 fn named(workloads: &[String]) -> anyhow::Result<BTreeSet<(&'static str, &str)>> {

@@ -15,7 +15,7 @@ use crate::controller::resource_of;
 use crate::manifests::Manifests;
 use crate::report::explain;
 use tidegate_engine::BUILTIN;
-use tidegate_engine::decision::{Evaluation, Operation, Request, User};
+use tidegate_engine::decision::{Evaluation, Operation, Request};
 use tidegate_engine::kind::Kind;
 use tidegate_engine::policy::PolicySet;
 use tidegate_engine::workload::Workload;
@@ -106,8 +106,7 @@ fn workload(args: &Args, kind: &str, name: &str) -> anyhow::Result<String> {
 
 fn explained(object: &Value, policies: &PolicySet, input: &Manifests) -> String {
     let workload = Workload::view(object).expect("it was validated when it was read");
-    let now = Timestamp::now();
-    let request = Request { operation: Operation::Observe, workload, old: None, user: User::default(), now };
+    let request = Request::new(Operation::Observe, workload, Timestamp::now());
     explain::workload(&workload, &Evaluation::new(request, policies, &input.facts))
 }
 

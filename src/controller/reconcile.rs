@@ -21,7 +21,7 @@ use crate::report;
 use crate::shared_state::SharedState;
 use tidegate_engine::companions::plan::{Action, CompanionPlan, CompanionState, Observed, Plan, is_missing, plan};
 use tidegate_engine::companions::{Precedence, contains};
-use tidegate_engine::decision::{Decision, Operation, Request, User, decide};
+use tidegate_engine::decision::{Decision, Operation, Request, decide};
 use tidegate_engine::facts::Facts;
 use tidegate_engine::workload::{Workload, WorkloadRef};
 
@@ -257,8 +257,7 @@ async fn evaluation(object: &Arc<Value>, workload: &Workload<'_>, context: &Cont
 }
 
 fn observe(workload: Workload, state: &SharedState) -> Decision {
-    let (operation, now) = (Operation::Observe, Timestamp::now());
-    let request = Request { operation, workload, old: None, user: User::default(), now };
+    let request = Request::new(Operation::Observe, workload, Timestamp::now());
     state.read(|policies, facts| decide(&request, policies, facts))
 }
 

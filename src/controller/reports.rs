@@ -257,15 +257,14 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
-    use tidegate_engine::decision::{Operation, Request, User, decide};
+    use tidegate_engine::decision::{Operation, Request, decide};
     use tidegate_engine::testing::{facts, policies, with_container};
 
     fn results(name: &str, fields: &Value) -> (WorkloadRef, Results) {
         let mut object = with_container(fields);
         object["metadata"]["name"] = name.into();
         let workload = Workload::view(&object).unwrap();
-        let (operation, now) = (Operation::Observe, Timestamp::UNIX_EPOCH);
-        let request = Request { operation, workload, old: None, user: User::default(), now };
+        let request = Request::new(Operation::Observe, workload, Timestamp::UNIX_EPOCH);
         let spec = json!({"rules": {"missing-memory-limit": {"enforcement": "warn"}}});
         let decision = decide(&request, &policies(&[("serving", spec)]), &facts());
         (workload.reference(), Results::of(&workload, &decision))

@@ -136,20 +136,14 @@ fn ready(workload: &Workload, companions: &[Condition]) -> Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_engine::decision::{Operation, Request, User, decide};
+    use tidegate_engine::decision::{Operation, Request, decide};
     use tidegate_engine::testing::{facts, policies, with_container};
 
     /// The conditions of a stored model server under a policy.
     fn conditions(spec: Value, plan: &Plan) -> Vec<Condition> {
         let object = with_container(&json!({"image": "api:latest"}));
         let workload = Workload::view(&object).unwrap();
-        let request = Request {
-            operation: Operation::Observe,
-            workload,
-            old: None,
-            user: User::default(),
-            now: Timestamp::UNIX_EPOCH,
-        };
+        let request = Request::new(Operation::Observe, workload, Timestamp::UNIX_EPOCH);
         let decision = decide(&request, &policies(&[("serving", spec)]), &facts());
         of_model_server(&workload, &decision, plan).conditions
     }

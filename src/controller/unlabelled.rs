@@ -20,7 +20,7 @@ use super::workloads::{SharedStep, Workloads};
 use super::{Parts, Queue};
 use crate::server::health::Readiness;
 use crate::shared_state::SharedState;
-use tidegate_engine::decision::{Evaluation, Operation, Request, User};
+use tidegate_engine::decision::{Evaluation, Operation, Request};
 use tidegate_engine::workload::{Workload, WorkloadRef};
 
 /// The known unlabelled workloads.
@@ -163,8 +163,7 @@ impl UnlabelledWorkloads {
     /// Returns the policies that would list a workload; none if it is not an unlabelled model server.
     fn policies(&self, object: &Value) -> Option<Vec<String>> {
         let workload = Workload::view(object).ok()?;
-        let (operation, now) = (Operation::Observe, Timestamp::now());
-        let request = Request { operation, workload, old: None, user: User::default(), now };
+        let request = Request::new(Operation::Observe, workload, Timestamp::now());
         self.state.read(|policies, facts| {
             let evaluation = Evaluation::new(request, policies, facts);
             let verdict = evaluation.verdict();

@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
     use tidegate_engine::BUILTIN;
-    use tidegate_engine::decision::{Operation, Request, User};
+    use tidegate_engine::decision::{Operation, Request};
     use tidegate_engine::policy::PolicySet;
     use tidegate_engine::testing::{exception, facts, with_container};
 
@@ -167,11 +167,7 @@ mod tests {
         let mut object = with_container(&json!({"image": "api:latest", "securityContext": {"privileged": true}}));
         let explain = |object: &Value, operation: Operation| {
             let (viewed, now) = (Workload::view(object).unwrap(), Timestamp::UNIX_EPOCH);
-            let evaluation = Evaluation::new(
-                Request { operation, workload: viewed, old: None, user: User::default(), now },
-                &set,
-                &facts,
-            );
+            let evaluation = Evaluation::new(Request::new(operation, viewed, now), &set, &facts);
             (evaluation.patch(), workload(&viewed, &evaluation))
         };
         let (patch, before) = explain(&object, Operation::Observe);

@@ -58,6 +58,14 @@ pub struct Request<'a> {
     pub now: Timestamp,
 }
 
+impl<'a> Request<'a> {
+    /// Returns a request without a user, about a workload that is not stored yet or not changed.
+    #[must_use]
+    pub fn new(operation: Operation, workload: Workload<'a>, now: Timestamp) -> Self {
+        Self { operation, workload, old: None, user: User::default(), now }
+    }
+}
+
 /// The result of a request.
 #[derive(Debug, Default)]
 pub struct Decision {
@@ -525,7 +533,7 @@ mod tests {
     fn notes_an_invalid_policy_on_workloads_that_it_selects() {
         let object = with_container(&json!({"image": "api:1"}));
         let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
-        let request = Request { operation: Operation::Create, workload, old: None, user: User::default(), now };
+        let request = Request::new(Operation::Create, workload, now);
         let notes_with = |spec: Value| {
             let policy =
                 json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {}, "spec": spec});

@@ -195,8 +195,7 @@ mod tests {
         let (before, adopted) = (with_container(&json!({})), adopted_now());
         assert_eq!(update(&before, &adopted), ("kept", bare()));
         let workload = Workload::view(&adopted).unwrap();
-        let (user, now) = (User::default(), Timestamp::UNIX_EPOCH);
-        let observed = Request { operation: Operation::Observe, workload, old: None, user, now };
+        let observed = Request::new(Operation::Observe, workload, Timestamp::UNIX_EPOCH);
         assert_eq!(variant(&observed).0, "kept", "also if the webhook wrote no receipt");
         let Template::Kept(receipt) = template(&observed) else { panic!("it is kept") };
         assert!(receipt.entries().next().is_none() && receipt.fits(workload.template()));
@@ -318,13 +317,8 @@ mod tests {
     fn removes_injected_values_from_a_copy() {
         let object = admitted("1");
         let workload = Workload::view(&object).unwrap();
-        let request = Request {
-            operation: Operation::Create,
-            workload,
-            old: None,
-            user: User::named("jane"),
-            now: Timestamp::UNIX_EPOCH,
-        };
+        let request =
+            Request { user: User::named("jane"), ..Request::new(Operation::Create, workload, Timestamp::UNIX_EPOCH) };
         assert_eq!(variant(&request), ("fresh", bare()));
     }
 

@@ -264,13 +264,7 @@ mod tests {
     fn reports_a_finding_of_several_policies_once_with_the_strictest_enforcement() {
         let object = deployment(&json!([container("a", "x:blue")]));
         let workload = Workload::view(&object).unwrap();
-        let request = Request {
-            operation: Operation::Create,
-            workload,
-            old: None,
-            user: User::default(),
-            now: Timestamp::UNIX_EPOCH,
-        };
+        let request = Request::new(Operation::Create, workload, Timestamp::UNIX_EPOCH);
         let found = |of_a: &str, of_b: &str| {
             let spec = |enforcement: &str| {
                 json!({"rules": {
@@ -351,7 +345,7 @@ mod tests {
             let object = deployment(&json!([container("a", image)]));
             let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
             decide(
-                &Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now },
+                &Request { user: User::named("jane"), ..Request::new(Operation::Create, workload, now) },
                 &set,
                 &facts(),
             )
@@ -377,12 +371,8 @@ mod tests {
         let set = policies(&[("serving", spec)]).with_exceptions([testing::exception("pilot", &whole)]);
         let now = Timestamp::from_second((day - 1) * 86_400).unwrap();
         let workload = Workload::view(&object).unwrap();
-        decide(
-            &Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now },
-            &set,
-            &facts(),
-        )
-        .verdict
+        decide(&Request { user: User::named("jane"), ..Request::new(Operation::Create, workload, now) }, &set, &facts())
+            .verdict
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "the tests read better")]

@@ -344,7 +344,7 @@ mod tests {
         json_patch::merge(&mut spec, more);
         let object = with_container(&json!({}));
         let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
-        let request = Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now };
+        let request = Request { user: User::named("jane"), ..Request::new(Operation::Create, workload, now) };
         let verdict = decide(&request, &policies(&[("serving", spec)]), &facts()).verdict;
         let violations = verdict.violations.iter().map(ToString::to_string);
         violations.chain(verdict.warnings.iter().map(ToString::to_string)).collect()

@@ -44,11 +44,8 @@ mod tests {
         let zalando = json!({"teamId": "acid", "version": "17", "volume": {"size": "1Gi"}});
         let spec = json!({"database": {"provider": "zalando", "zalando": zalando, "env": env}});
         let request = Request {
-            operation: Operation::Create,
-            workload: Workload::view(object).unwrap(),
-            old: None,
             user: User::named("jane"),
-            now: Timestamp::UNIX_EPOCH,
+            ..Request::new(Operation::Create, Workload::view(object).unwrap(), Timestamp::UNIX_EPOCH)
         };
         let decision = decide(&request, &policies(&[("serving", spec)]), facts);
         let mut patched = object.clone();
@@ -67,7 +64,7 @@ mod tests {
             let mut object = with_container(&json!({}));
             object["metadata"]["annotations"] = annotations;
             let (workload, now) = (Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
-            let request = Request { operation: Operation::Create, workload, old: None, user: User::named("jane"), now };
+            let request = Request { user: User::named("jane"), ..Request::new(Operation::Create, workload, now) };
             let decision = decide(&request, &policies(&[("serving", spec)]), &facts());
             let is_bound = decision.patch.to_string().contains("PGHOST");
             assert_eq!(is_bound, *decision.companions.of(&Databases) != Wanted::Nothing);
@@ -314,8 +311,7 @@ mod tests {
 
     fn observed(spec: &Value, object: &Value, facts: &Facts) -> Wanted {
         let workload = Workload::view(object).unwrap();
-        let (user, now) = (User::default(), Timestamp::UNIX_EPOCH);
-        let request = Request { operation: Operation::Observe, workload, old: None, user, now };
+        let request = Request::new(Operation::Observe, workload, Timestamp::UNIX_EPOCH);
         decide(&request, &policies(&[("serving", spec.clone())]), facts).companions.of(&Databases).clone()
     }
 

@@ -96,7 +96,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::decision::{Operation, Request, User, decide};
+    use crate::decision::{Operation, Request, decide};
     use crate::testing::{facts, policies, with_container};
     use crate::workload::Workload;
 
@@ -107,9 +107,8 @@ mod tests {
         let query = json!({"serverAddress": "http://prometheus:9090", "query": "vector(1)"});
         let [min, max] = bounds;
         let autoscaling = json!({"engine": "keda", "minReplicas": min, "maxReplicas": max, "keda": query});
-        let (operation, now) = (Operation::Create, Timestamp::UNIX_EPOCH);
         let workload = Workload::view(&object).unwrap();
-        let request = Request { operation, workload, old: None, user: User::default(), now };
+        let request = Request::new(Operation::Create, workload, Timestamp::UNIX_EPOCH);
         let verdict =
             decide(&request, &policies(&[("serving", json!({"autoscaling": autoscaling}))]), &facts()).verdict;
         let of_rule = verdict.violations.iter().filter(|found| found.rule == "annotation-out-of-bounds");

@@ -67,7 +67,7 @@ mod tests {
         let facts = Facts { autoscalers: [(reference(), unmanaged)].into(), ..facts() };
         let rules = json!({"autoscaler-out-of-bounds": {"enforcement": "warn"}});
         let policies = policies(&[("serving", json!({"autoscaling": autoscaling, "rules": rules}))]);
-        let request = Request { operation: Operation::Update, workload, old: None, user: User::named("jane"), now };
+        let request = Request { user: User::named("jane"), ..Request::new(Operation::Update, workload, now) };
         decide(&request, &policies, &facts).verdict.warned.len()
     }
 

@@ -85,7 +85,7 @@ mod tests {
             let workload = Workload::view(&object).unwrap();
             let operation = Operation::Create;
             let request =
-                Request { operation, workload, old: None, user: User::named("jane"), now: Timestamp::UNIX_EPOCH };
+                Request { user: User::named("jane"), ..Request::new(operation, workload, Timestamp::UNIX_EPOCH) };
             let verdict = decide(&request, &policies(&[("serving", scaling(metric))]), &unserved).verdict;
             verdict.warnings.iter().any(|warning| warning.to_string().contains("spec.replicas"))
         };

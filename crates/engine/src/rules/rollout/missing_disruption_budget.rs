@@ -56,7 +56,7 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
     use serde_json::{Value, json};
 
-    use crate::decision::{Operation, Request, User, decide};
+    use crate::decision::{Operation, Request, decide};
     use crate::facts::{Facts, SharedMap};
     use crate::testing::{facts, policies, with_container};
     use crate::workload::Workload;
@@ -66,8 +66,7 @@ mod tests {
         object["spec"]["replicas"] = 2.into();
         object["spec"]["selector"] = json!({"matchLabels": {"app": "api"}});
         let workload = Workload::view(&object).unwrap();
-        let (operation, user, now) = (Operation::Observe, User::default(), Timestamp::UNIX_EPOCH);
-        let request = Request { operation, workload, old: None, user, now };
+        let request = Request::new(Operation::Observe, workload, Timestamp::UNIX_EPOCH);
         let facts = Facts { budgets: Some(SharedMap::default()), ..facts() };
         decide(&request, &policies(&[("serving", spec)]), &facts).verdict.warnings.len()
     }
