@@ -168,7 +168,7 @@ impl<'a> Evaluation<'a> {
         let effective = under.and_then(|workload| policies.resolve(&workload, facts));
         let controller = request.workload.controller();
         let effective = effective.filter(|effective| {
-            membership != Membership::Never || controller.is_none() && asked.recognition(effective).is_known()
+            membership != Membership::Never || controller.is_none() && asked.recognition(effective).name().is_some()
         });
         let is_not_changed = membership != Membership::Member || controller.is_some();
         let injecting = effective.as_ref().filter(|effective| !is_not_changed && effective.injects());

@@ -9,19 +9,9 @@ use siphasher::sip::SipHasher24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest(u32);
 
-/// A digest of sixteen hexadecimal digits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LongDigest(u64);
-
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)
-    }
-}
-
-impl fmt::Display for LongDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
     }
 }
 
@@ -32,22 +22,10 @@ impl Digest {
     /// Parses a displayed digest; none if the text is not one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        digits(text, Self::LENGTH).and_then(|digits| u32::from_str_radix(digits, 16).ok()).map(Self)
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let is_digest = text.len() == Self::LENGTH && text.bytes().all(is_digit);
+        is_digest.then(|| u32::from_str_radix(text, 16).ok()).flatten().map(Self)
     }
-}
-
-impl LongDigest {
-    /// Parses a displayed digest; none if the text is not one.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        digits(text, 16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).map(Self)
-    }
-}
-
-/// Returns the text if it consists of `count` hexadecimal digits.
-fn digits(text: &str, count: usize) -> Option<&str> {
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    (text.len() == count && text.bytes().all(is_digit)).then_some(text)
 }
 
 /// Returns the digest of a text.
@@ -64,13 +42,13 @@ pub fn of_value(value: &Value) -> Digest {
     short(SipHasher24::new().hash(&bytes))
 }
 
-/// Returns the digest of a pod template, whatever the order of its fields. Empty fields are ignored: the API server
+/// Returns sixteen hexadecimal digits for a pod template, whatever the order of its fields. Empty fields are ignored: the API server
 /// writes `resources: {}` and `creationTimestamp: null` if they are not set.
 #[must_use]
-pub fn of_template(template: &Value) -> LongDigest {
+pub fn of_template(template: &Value) -> String {
     let mut bytes = Vec::with_capacity(4096);
     feed(&mut bytes, template);
-    LongDigest(SipHasher24::new().hash(&bytes))
+    format!("{:016x}", SipHasher24::new().hash(&bytes))
 }
 
 /// Returns the first eight of sixteen digits.
@@ -167,6 +145,6 @@ mod tests {
     fn digests_are_the_same_in_every_release() {
         assert_eq!(of_text("ai-model-serving").to_string(), "8ecaa987");
         let template = json!({"spec": {"containers": [{"name": "a"}]}});
-        assert_eq!(of_template(&template).to_string(), "297d1e4fb8fbcca2");
+        assert_eq!(of_template(&template), "297d1e4fb8fbcca2");
     }
 }

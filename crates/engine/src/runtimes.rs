@@ -146,12 +146,6 @@ impl Recognition {
     pub fn name(&self) -> Option<&str> {
         self.runtime.as_ref().map(|runtime| runtime.name.as_str())
     }
-
-    /// Returns whether a known runtime was recognised.
-    #[must_use]
-    pub fn is_known(&self) -> bool {
-        self.runtime.is_some()
-    }
 }
 
 /// The container of a workload that is the model server, and its runtime, for one version of the workload.
