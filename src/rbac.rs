@@ -1,11 +1,12 @@
-//! The permissions of Tidegate: only those that it uses, without wildcards. Kinds and database providers are taken from
-//! the engine's tables.
+//! The permissions of Tidegate: only those that it uses, without wildcards. Kinds, companions and database providers
+//! are taken from the engine's tables.
 
 use std::fmt::Write as _;
 
 use crate::controller::report_definitions;
 use crate::webhooks;
 use tidegate_engine::companions::database::apis;
+use tidegate_engine::companions::{ManagedKind, managed_kinds};
 use tidegate_engine::kind::{KINDS, Kind};
 
 /// A group of permissions, and why they are needed.
@@ -34,13 +35,6 @@ const MANAGE: &[&str] = &["list", "watch", "create", "patch", "delete"];
 
 /// Verbs to manage objects that are never deleted.
 const MANAGE_WITHOUT_DELETE: &[&str] = &["list", "watch", "create", "patch"];
-
-/// The groups and plurals of companions, except databases, which come from their providers.
-const COMPANIONS: [(&str, &str); 3] =
-    [("autoscaling", "horizontalpodautoscalers"), ("keda.sh", "scaledobjects"), ("policy", "poddisruptionbudgets")];
-
-/// The CustomResourceDefinitions of companions that not every cluster serves.
-const DEFINITIONS: [&str; 1] = ["scaledobjects.keda.sh"];
 
 impl Rule {
     fn new(groups: &[&str], resources: &[&str], verbs: &'static [&'static str]) -> Self {
@@ -99,8 +93,11 @@ fn sections(kinds: &[Kind]) -> [Section; 7] {
 
 /// Returns the rules for the input of decisions.
 fn watched(kinds: &[Kind]) -> Vec<Rule> {
-    let of_providers = apis().map(|api| api.definition);
-    let others = of_providers.chain(DEFINITIONS).chain(report_definitions()).map(str::to_owned);
+    let of_providers = apis().map(|api| api.definition.to_owned());
+    let optional = managed_kinds().filter(|managed| !managed.is_built_in);
+    let of_companions = optional.map(|ManagedKind { group, plural, .. }| format!("{plural}.{group}"));
+    let of_reports = report_definitions().map(str::to_owned);
+    let others = of_providers.chain(of_companions).chain(of_reports);
     let definitions = kinds.iter().filter_map(Kind::definition).chain(others);
     let mut rules = vec![Rule::new(&[""], &["namespaces", "persistentvolumeclaims", "services"], WATCH)];
     rules.extend(of_kinds(kinds, "", READ));
@@ -134,12 +131,9 @@ fn configurations() -> Rule {
 
 /// Returns the rules for companions.
 fn companions() -> Vec<Rule> {
-    let managed = COMPANIONS.map(|(group, plural)| Rule::new(&[group], &[plural], MANAGE));
+    let managed = managed_kinds().map(|ManagedKind { group, plural, .. }| Rule::new(&[group], &[plural], MANAGE));
     let databases = apis().filter_map(|api| split(api.definition));
-    managed
-        .into_iter()
-        .chain(databases.map(|(plural, group)| Rule::new(&[group], &[plural], MANAGE_WITHOUT_DELETE)))
-        .collect()
+    managed.chain(databases.map(|(plural, group)| Rule::new(&[group], &[plural], MANAGE_WITHOUT_DELETE))).collect()
 }
 
 /// Splits the name of a definition into plural and group.

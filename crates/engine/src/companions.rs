@@ -12,7 +12,7 @@ pub mod plan;
 use serde_json::{Value, json};
 
 pub use autoscaler::HeldReplicas;
-pub use companion::{Asked, Companion, Described, ObjectRef, Watched, condition_type};
+pub use companion::{Asked, Companion, Described, ManagedKind, ObjectRef, Watched, condition_type};
 pub use database::{Binding, Precedence, Provider, Source, Unbound, Variable, binding, note};
 
 use crate::facts::{Autoscaler, Facts, SCALED_OBJECT};
@@ -37,6 +37,11 @@ pub(crate) const APPLIED_ANNOTATION: &str = "tidegate.dev/applied";
 /// to [`crate::api`].
 pub const ALL: [&dyn Companion; 3] =
     [&autoscaler::Autoscaling, &disruption_budget::DisruptionBudget, &database::Databases];
+
+/// Returns the kinds of companions' objects that Tidegate may delete.
+pub fn managed_kinds() -> impl Iterator<Item = &'static ManagedKind> {
+    ALL.into_iter().flat_map(Companion::managed_kinds)
+}
 
 /// Returns the kinds of objects that are watched for companions.
 pub fn watched() -> impl Iterator<Item = &'static Watched> {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 pub use settings::{AutoscalingSettings, KedaSettings, QueueSettings};
 
-use super::companion::{Asked, Described, ObjectRef};
+use super::companion::{Asked, Described, ManagedKind, ObjectRef};
 use super::condition::name_of;
 use super::plan::{CompanionPlan, CompanionState, Observed};
 use super::{Companion, MANAGED_BY_LABEL, MANAGER, Problem, WORKLOAD_ANNOTATION, Wanted, names, owner};
@@ -65,6 +65,10 @@ impl Companion for Autoscaling {
             None if Annotations::new(asked.workload).is_scaled_elsewhere() => Wanted::Declined,
             None => Wanted::Nothing,
         }
+    }
+
+    fn managed_kinds(&self) -> &'static [ManagedKind] {
+        &[hpa::MANAGED, keda::MANAGED]
     }
 
     fn around(&self, workload: &Workload, _: &Wanted, facts: &Facts) -> Vec<ObjectRef> {

@@ -45,6 +45,16 @@ pub struct ObjectRef {
     pub name: String,
 }
 
+/// A kind of objects that Tidegate creates, changes and deletes as a companion.
+pub struct ManagedKind {
+    /// Its API group.
+    pub group: &'static str,
+    /// Its plural, in lower case.
+    pub plural: &'static str,
+    /// Whether every cluster serves it; another one has a CustomResourceDefinition.
+    pub is_built_in: bool,
+}
+
 /// A kind of objects that is watched for a companion.
 pub struct Watched {
     /// Their API group.
@@ -92,6 +102,9 @@ pub trait Companion: Section {
 
     /// Sets its field in a ModelServer's status.
     fn describe(&self, state: &CompanionState, status: &mut ModelServerStatus);
+
+    /// Returns the kinds of its objects that Tidegate may delete. The permissions follow from them.
+    fn managed_kinds(&self) -> &'static [ManagedKind];
 
     /// Returns the kind of objects that is watched for it; `None` if it has its own watches.
     fn watched(&self) -> Option<&'static Watched> {

@@ -19,7 +19,7 @@ pub use bound::is_bound;
 pub use settings::{DatabaseSettings, WORKLOAD};
 pub use zalando::offered_versions;
 
-use super::companion::{Asked, Described, ObjectRef};
+use super::companion::{Asked, Described, ManagedKind, ObjectRef};
 use super::condition::{self, name_of};
 use super::plan::{CompanionPlan, CompanionState, Observed};
 use super::{Companion, Problem, Wanted, names};
@@ -290,6 +290,11 @@ impl Companion for Databases {
 
     fn wanted(&self, asked: &Asked) -> Wanted {
         wanted(asked)
+    }
+
+    /// Returns none: databases are never deleted. Their kinds are in [`PROVIDERS`].
+    fn managed_kinds(&self) -> &'static [ManagedKind] {
+        &[]
     }
 
     fn around(&self, workload: &Workload, wanted: &Wanted, facts: &Facts) -> Vec<ObjectRef> {

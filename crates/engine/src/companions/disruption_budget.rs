@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::companion::{Asked, Described, ObjectRef, Watched};
+use super::companion::{Asked, Described, ManagedKind, ObjectRef, Watched};
 use super::condition::{self, name_of};
 use super::plan::{CompanionPlan, CompanionState, Observed, deletions, is_managed, kept};
 use super::{Companion, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, autoscaler, names, owner};
@@ -70,6 +70,10 @@ impl Companion for DisruptionBudget {
 
     fn describe(&self, state: &CompanionState, status: &mut ModelServerStatus) {
         status.disruption_budget = described(state);
+    }
+
+    fn managed_kinds(&self) -> &'static [ManagedKind] {
+        &[ManagedKind { group: "policy", plural: "poddisruptionbudgets", is_built_in: true }]
     }
 
     fn watched(&self) -> Option<&'static Watched> {

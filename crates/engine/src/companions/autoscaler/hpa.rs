@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::QueueSettings;
 use super::Scaling;
-use crate::companions::companion::ObjectRef;
+use crate::companions::companion::{ManagedKind, ObjectRef};
 use crate::companions::{APPLIED_ANNOTATION, Problem, names};
 use crate::digest;
 use crate::facts::Metric;
@@ -151,6 +151,10 @@ fn completed(metric: &Map<String, Value>, container: Option<&Container>) -> Resu
     }
     Ok(metric)
 }
+
+/// The kind of HorizontalPodAutoscalers.
+pub(super) const MANAGED: ManagedKind =
+    ManagedKind { group: "autoscaling", plural: "horizontalpodautoscalers", is_built_in: true };
 
 /// Returns a reference to a HorizontalPodAutoscaler.
 pub(super) fn object_ref(name: String) -> ObjectRef {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::KedaSettings;
 use super::Scaling;
-use crate::companions::companion::ObjectRef;
+use crate::companions::companion::{ManagedKind, ObjectRef};
 use crate::companions::{APPLIED_ANNOTATION, Problem, names};
 use crate::digest;
 use crate::quantity::Quantity;
@@ -89,6 +89,9 @@ fn pods(workload: &Workload) -> String {
     let name = workload.name().replace('.', r"\\.");
     format!("{name}-{}", workload.known_kind().pods)
 }
+
+/// The kind of ScaledObjects.
+pub(super) const MANAGED: ManagedKind = ManagedKind { group: "keda.sh", plural: "scaledobjects", is_built_in: false };
 
 /// Returns a reference to a ScaledObject.
 pub(super) fn object_ref(name: String) -> ObjectRef {
