@@ -6,7 +6,8 @@
 //! - [`manifests`], [`policy_tests`], [`report`], [`admission`]: objects and tests from files, decisions as text and as
 //!   wire formats.
 //! - [`shared_state`], [`certs`], [`webhooks`]: shared state, certificates, and the webhook configurations.
-//! - [`server`], [`controller`], [`rbac`], [`cli`]: HTTP, the controller and its permissions, and the command line.
+//! - [`telemetry`], [`server`], [`controller`], [`rbac`], [`cli`]: logs, HTTP, the controller and its permissions, and
+//!   the command line.
 
 pub mod admission;
 pub mod certs;
