@@ -46,7 +46,7 @@ struct Expected {
     budget: Option<u64>,
     /// Part of the message, if nothing can be injected.
     #[serde(default)]
-    told: Option<String>,
+    message: Option<String>,
 }
 
 impl Expected {
@@ -59,14 +59,14 @@ impl Expected {
                     Handler::Tcp => ("tcp".to_owned(), None),
                 };
                 let budget = Some(startup_budget.as_secs());
-                Self { runtime, port: Some(port), path: Some(path), scheme, budget, told: None }
+                Self { runtime, port: Some(port), path: Some(path), scheme, budget, message: None }
             }
-            Err(error) => Self { runtime, told: Some(error), ..Self::default() },
+            Err(error) => Self { runtime, message: Some(error), ..Self::default() },
         }
     }
 
     fn is_met_by(&self, found: &Self) -> bool {
-        match (&self.told, &found.told) {
+        match (&self.message, &found.message) {
             (Some(expected), Some(error)) => self.runtime == found.runtime && error.contains(expected.as_str()),
             _ => self == found,
         }
