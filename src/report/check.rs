@@ -111,13 +111,13 @@ impl Results {
 
 impl Checked {
     fn new(file: &str, workload: &Workload, evaluation: &Evaluation) -> Self {
-        let (verdict, is_skipped) = (evaluation.verdict(), evaluation.policies().is_empty());
+        let verdict = evaluation.verdict();
         let result = match verdict.allows() {
-            _ if is_skipped => Outcome::Skipped,
+            _ if evaluation.policies().is_empty() => Outcome::Skipped,
             true => Outcome::Admitted,
             false => Outcome::Refused,
         };
-        let (is_judged, is_changed) = (result != Outcome::Skipped, result == Outcome::Admitted);
+        let (is_skipped, is_admitted) = (result == Outcome::Skipped, result == Outcome::Admitted);
         let pointer = |violation: &Violation| violation.finding.pointer(workload.object());
         let located = |violation: &Violation| Located { pointer: pointer(violation), found: violation.clone() };
         let exempted = |exempted: &Exempted| Located { pointer: pointer(&exempted.violation), found: exempted.clone() };
@@ -129,11 +129,11 @@ impl Checked {
             name: workload.name().to_owned(),
             result,
             violations: verdict.violations.iter().map(located).collect(),
-            warnings: is_judged.then(warnings).into_iter().flatten().collect(),
+            warnings: if is_skipped { Vec::new() } else { warnings().collect() },
             recorded: verdict.recorded.iter().map(located).collect(),
             exempted: verdict.exempted.iter().map(exempted).collect(),
-            injected: if is_changed { injected(evaluation) } else { Vec::new() },
-            companions: if is_changed { companions(evaluation) } else { Vec::new() },
+            injected: if is_admitted { injected(evaluation) } else { Vec::new() },
+            companions: if is_admitted { companions(evaluation) } else { Vec::new() },
         }
     }
 }
