@@ -132,7 +132,7 @@ fn a_workload_of_another_controller_is_not_managed() {
 #[test]
 #[ignore = "needs the control plane"]
 fn a_model_server_that_loses_its_label_is_unmanaged() {
-    let namespace = "unlabelled";
+    let namespace = "label-removed";
     let sandbox = Sandbox::without_policy(namespace);
     let mut policy = serving(namespace);
     policy["spec"]["rules"] = json!({"model-server-label-removed": {"enforcement": "warn"}});
