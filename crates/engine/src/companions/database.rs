@@ -22,7 +22,7 @@ pub use zalando::offered_versions;
 use super::companion::{Asked, Described, ManagedKind, ObjectRef};
 use super::condition::{self, name_of};
 use super::plan::{CompanionPlan, CompanionState, Observed};
-use super::{Companion, Problem, Wanted, names};
+use super::{Companion, Problem, WORKLOAD_ANNOTATION, Wanted, names};
 use crate::api::{Condition, DatabaseEnv, DatabasePart, DatabaseProvider, DatabaseStatus, ModelServerStatus};
 use crate::facts::{Apis, Database, Facts};
 use crate::policy::{Effective, Merged, Parsed, PolicyRef, Section, SettingsError};
@@ -57,6 +57,19 @@ pub trait Provider: fmt::Debug + Send + Sync {
 
     /// Returns the object from which the provider creates the database, or the existing object if it creates none.
     fn object(&self, workload: &WorkloadRef, facts: &Facts) -> Value;
+}
+
+/// Returns the annotations of a database that is created for a workload: its workload, and that GitOps tools do not
+/// delete it, even if they come to manage it.
+///
+/// <https://argo-cd.readthedocs.io/en/stable/user-guide/sync-options/>,
+/// <https://fluxcd.io/flux/components/kustomize/kustomizations/#controlling-the-apply-behavior-of-resources>
+fn annotations(workload: &WorkloadRef) -> Value {
+    json!({
+        WORKLOAD_ANNOTATION: format!("{}/{}", workload.kind, workload.name),
+        "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+        "kustomize.toolkit.fluxcd.io/prune": "disabled"
+    })
 }
 
 /// The objects that represent the databases of a provider.

@@ -525,6 +525,19 @@ mod tests {
             panic!("the missing user is added")
         };
         assert_eq!(added["spec"], json!({"users": {"api": []}}));
+        assert_eq!(added["metadata"]["annotations"], Value::Null);
+    }
+
+    #[test]
+    fn adds_annotations_to_an_existing_database_but_changes_none() {
+        let found = postgres(true, "17", &json!({"api": []}));
+        let mut wanted = found.clone();
+        wanted["metadata"]["annotations"]["example.com/new"] = "a".into();
+        wanted["metadata"]["annotations"][WORKLOAD_ANNOTATION] = "b".into();
+        let plan = stored(Wanted::Object(wanted), Some(found)).take(&Databases);
+        let [Action::Merge(added)] = &plan.actions[..] else { panic!("the missing annotation is added") };
+        assert_eq!(added["metadata"]["annotations"], json!({"example.com/new": "a"}));
+        assert_eq!(added["spec"], Value::Null);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Api, Binding, Health, Problem, Provider, ProviderKind, Source, object_name, one, taken};
 use crate::api::{DatabaseEnv, DatabasePart, DatabaseProvider, DatabaseResources, Volume};
-use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, names};
+use crate::companions::{MANAGED_BY_LABEL, MANAGER, names};
 use crate::facts::{Database, Facts};
 use crate::workload::WorkloadRef;
 
@@ -145,7 +145,7 @@ impl Provider for Cluster {
                 "name": Self::cluster(workload, facts),
                 "namespace": workload.namespace,
                 "labels": {MANAGED_BY_LABEL: MANAGER},
-                "annotations": {WORKLOAD_ANNOTATION: format!("{}/{}", workload.kind, workload.name)}
+                "annotations": super::annotations(workload)
             },
             "spec": self.spec(workload)
         })
@@ -174,6 +174,7 @@ fn check(settings: &CloudNativePgSettings) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::companions::WORKLOAD_ANNOTATION;
     use crate::testing::{facts, made_for, reference, with_database_of};
 
     fn settings(more: &Value) -> CloudNativePgSettings {
@@ -195,6 +196,8 @@ mod tests {
           "kind": "Cluster",
           "metadata": {
             "annotations": {
+              "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+              "kustomize.toolkit.fluxcd.io/prune": "disabled",
               "tidegate.dev/workload": "Deployment/ai-model-serving"
             },
             "labels": {
@@ -247,7 +250,7 @@ mod tests {
         let metadata = Cluster { settings: Some(settings.clone()) }.object(&reference(), &facts())["metadata"].take();
         assert_eq!(metadata["ownerReferences"], json!(null));
         assert_eq!(metadata["labels"], json!({MANAGED_BY_LABEL: MANAGER}));
-        assert_eq!(metadata["annotations"], json!({WORKLOAD_ANNOTATION: "Deployment/api"}));
+        assert_eq!(metadata["annotations"][WORKLOAD_ANNOTATION], "Deployment/api");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Plans the actions for the database of a workload. After its creation, only users and databases are added to it.
+//! Plans the actions for the database of a workload. After its creation, only users, databases and annotations are added to it.
 
 use serde_json::{Map, Value, json};
 
@@ -41,22 +41,28 @@ pub(super) fn plan(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed)
 /// The fields that are only added to.
 const ADDED: [&str; 3] = ["users", "databases", "preparedDatabases"];
 
-/// Returns the users and databases that a provider's object lacks, as a merge patch.
+/// Returns the users, databases and annotations that a provider's object lacks, as a merge patch. Existing ones are not
+/// changed.
 fn additions(wanted: &Value, found: &Value) -> Option<Value> {
-    let lacking = |field: &str| {
-        let wanted = wanted["spec"][field].as_object()?;
-        let missing = wanted.iter().filter(|(name, _)| found["spec"][field][*name].is_null());
+    let lacking = |wanted: &Value, found: &Value, field: &str| {
+        let wanted = wanted[field].as_object()?;
+        let missing = wanted.iter().filter(|(name, _)| found[field][*name].is_null());
         let missing: Map<String, Value> = missing.map(|(name, value)| (name.clone(), value.clone())).collect();
         (!missing.is_empty()).then(|| (field.to_owned(), Value::Object(missing)))
     };
-    let spec: Map<String, Value> = ADDED.into_iter().filter_map(lacking).collect();
-    let (name, namespace) = (&wanted["metadata"]["name"], &wanted["metadata"]["namespace"]);
-    (!spec.is_empty()).then(|| {
-        json!({
-            "apiVersion": wanted["apiVersion"], "kind": wanted["kind"],
-            "metadata": {"name": name, "namespace": namespace}, "spec": spec
-        })
-    })
+    let spec = ADDED.into_iter().filter_map(|field| lacking(&wanted["spec"], &found["spec"], field));
+    let spec: Map<String, Value> = spec.collect();
+    let annotations = lacking(&wanted["metadata"], &found["metadata"], "annotations");
+    if spec.is_empty() && annotations.is_none() {
+        return None;
+    }
+    let identity = ["name", "namespace"].map(|field| (field.to_owned(), wanted["metadata"][field].clone()));
+    let metadata: Map<String, Value> = identity.into_iter().chain(annotations).collect();
+    let mut patch = json!({"apiVersion": wanted["apiVersion"], "kind": wanted["kind"], "metadata": metadata});
+    if !spec.is_empty() {
+        patch["spec"] = spec.into();
+    }
+    Some(patch)
 }
 
 /// Returns a message about the fields in which a database differs from the policy.

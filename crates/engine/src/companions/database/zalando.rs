@@ -15,7 +15,7 @@ use crate::api::{
     ConnectionPooler, DatabaseAmounts, DatabaseEnv, DatabasePart, DatabaseProvider, DatabaseResources, DatabaseTls,
     PoolerMode, PreparedDatabase, RoleFlag, Volume,
 };
-use crate::companions::{MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, names};
+use crate::companions::{MANAGED_BY_LABEL, MANAGER, names};
 use crate::facts::{Database, Facts};
 use crate::quantity::Quantity;
 use crate::workload::WorkloadRef;
@@ -270,7 +270,7 @@ impl Provider for Postgresql {
                 "name": self.cluster(workload, facts),
                 "namespace": workload.namespace,
                 "labels": labels,
-                "annotations": {WORKLOAD_ANNOTATION: format!("{}/{}", workload.kind, workload.name)}
+                "annotations": super::annotations(workload)
             },
             "spec": self.spec(&names::postgres_database(&workload.name))
         })
@@ -405,6 +405,7 @@ fn check_label(name: &str, value: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::companions::WORKLOAD_ANNOTATION;
     use crate::facts::Apis;
     use crate::testing::{facts, made_for, reference, with_database};
 
@@ -427,6 +428,8 @@ mod tests {
           "kind": "postgresql",
           "metadata": {
             "annotations": {
+              "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+              "kustomize.toolkit.fluxcd.io/prune": "disabled",
               "tidegate.dev/workload": "Deployment/ai-model-serving"
             },
             "labels": {
@@ -462,7 +465,7 @@ mod tests {
             Postgresql { settings: Some(settings.clone()) }.object(&reference(), &facts())["metadata"].take();
         assert_eq!(metadata["ownerReferences"], json!(null));
         assert_eq!(metadata["labels"], json!({MANAGED_BY_LABEL: MANAGER}));
-        assert_eq!(metadata["annotations"], json!({WORKLOAD_ANNOTATION: "Deployment/api"}));
+        assert_eq!(metadata["annotations"][WORKLOAD_ANNOTATION], "Deployment/api");
     }
 
     #[test]
