@@ -125,14 +125,16 @@ async fn apply_kind(
     Ok(())
 }
 
-/// Returns a configuration of a replica, with the CAs and the annotation of other replicas from the existing one. Its
-/// resourceVersion makes the update fail if the existing one has changed.
+/// Returns a configuration of a replica, with the CAs and the annotation of other replicas from the existing one, and
+/// with the terms that others have added to its namespace selectors. Its resourceVersion makes the update fail if the
+/// existing one has changed.
 fn shared(mut configuration: Value, found: Option<&DynamicObject>, replica: &Replica) -> Value {
     let own = found.filter(|found| is_for(found, replica.url));
     let known = own.map(bundle_of).unwrap_or_default();
     let bundle = with_ca(known, replica.ca_pem).unwrap_or_else(|| known.to_owned());
     for webhook in configuration.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
         webhook["clientConfig"]["caBundle"] = bundle.clone().into();
+        keep_namespace_terms(webhook, found);
     }
     let is_first = own.is_none_or(|found| served_by(found) == Some(replica.identity));
     let served_by = if is_first { replica.identity } else { SEVERAL };
@@ -141,6 +143,22 @@ fn shared(mut configuration: Value, found: Option<&DynamicObject>, replica: &Rep
         configuration["metadata"]["resourceVersion"] = version.into();
     }
     configuration
+}
+
+/// Adds the terms of an existing webhook's namespace selector that are about other labels. Managed clusters add such
+/// terms to every webhook, and add them again whenever they are removed.
+///
+/// <https://github.com/Azure/AKS/issues/4002>
+fn keep_namespace_terms(webhook: &mut Value, found: Option<&DynamicObject>) {
+    let existing = found.and_then(|found| found.data["webhooks"].as_array()).into_iter().flatten();
+    let same = existing.filter(|existing| existing["name"] == webhook["name"]);
+    let terms = same.filter_map(|same| same["namespaceSelector"]["matchExpressions"].as_array()).flatten();
+    let own = webhook["namespaceSelector"]["matchExpressions"].as_array().map_or(&[][..], Vec::as_slice);
+    let is_foreign = |term: &&Value| own.iter().all(|own| own["key"] != term["key"]);
+    let foreign: Vec<Value> = terms.filter(is_foreign).cloned().collect();
+    if let Some(expressions) = webhook["namespaceSelector"]["matchExpressions"].as_array_mut() {
+        expressions.extend(foreign);
+    }
 }
 
 /// Deletes the configurations with the replica's URL, unless another replica serves them; `is_served` is called if
@@ -500,6 +518,23 @@ mod tests {
             "a replica at another URL is not trusted"
         );
         assert_eq!(of(Some(&configuration(None, None, &bundle)), "two"), (1, "two".to_owned(), "7".into()));
+    }
+
+    #[test]
+    fn keeps_terms_that_others_added_to_a_namespace_selector() {
+        let term = |key: &str, values: Value| json!({"key": key, "operator": "NotIn", "values": values});
+        let webhook = |terms: &[&Value]| json!({"name": "workloads", "clientConfig": {}, "namespaceSelector": {"matchExpressions": terms}});
+        let (own, outdated) = (term("name", json!(["a", "b"])), term("name", json!(["a"])));
+        let foreign = term("control-plane", json!(["true"]));
+        let found = json!({"metadata": {"name": NAME}, "webhooks": [webhook(&[&outdated, &foreign])]});
+        let found: DynamicObject = serde_json::from_value(found).unwrap();
+        let applied = |found: Option<&DynamicObject>| {
+            let configuration = json!({"metadata": {"name": NAME}, "webhooks": [webhook(&[&own])]});
+            let mut applied = shared(configuration, found, &replica(Some(URL), "one", &certificate("one")));
+            applied["webhooks"][0]["namespaceSelector"]["matchExpressions"].take()
+        };
+        assert_eq!(applied(None), json!([own]));
+        assert_eq!(applied(Some(&found)), json!([own, foreign]));
     }
 
     #[test]
