@@ -17,7 +17,8 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::report::{self, Cause};
-use tidegate_engine::decision::{Evaluation, Operation, Request, User};
+use serde_json::Value;
+use tidegate_engine::decision::{self, Evaluation, Operation, Request, User};
 use tidegate_engine::facts::Facts;
 use tidegate_engine::kind::Kind;
 use tidegate_engine::policy::PolicySet;
@@ -63,6 +64,8 @@ pub struct Review<'a> {
     request: AdmissionRequest<'a, Sent>,
     /// Why its objects could not be parsed.
     problem: Option<String>,
+    /// The name of the admitted revision to which the update rolls back.
+    rollback: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -120,10 +123,11 @@ struct UserInfo<'a> {
 /// If the body is not a valid review.
 pub fn decode(body: &[u8]) -> Result<Review<'_>, BadReview> {
     match serde_json::from_slice::<Envelope<Sent>>(body) {
-        Ok(envelope) => Ok(Review { request: envelope.request()?, problem: None }),
+        Ok(envelope) => Ok(Review { request: envelope.request()?, problem: None, rollback: None }),
         Err(problem) => {
             let envelope: Envelope<IgnoredAny> = serde_json::from_slice(body).map_err(BadReview::Malformed)?;
-            Ok(Review { request: envelope.request()?.without_objects(), problem: Some(problem.to_string()) })
+            let request = envelope.request()?.without_objects();
+            Ok(Review { request, problem: Some(problem.to_string()), rollback: None })
         }
     }
 }
@@ -198,7 +202,7 @@ impl Review<'_> {
     /// Returns the review detached from the bytes that it was decoded from.
     #[must_use]
     pub fn into_owned(self) -> Review<'static> {
-        Review { request: self.request.into_owned(), problem: self.problem }
+        Review { request: self.request.into_owned(), problem: self.problem, rollback: self.rollback }
     }
 
     /// Returns the UID of the request, which the answer must carry.
@@ -225,7 +229,9 @@ impl Review<'_> {
         if !self.is_supported() {
             return Answer::allow(self.uid());
         }
-        let evaluation = self.request(now).map(|request| Evaluation::new(request, policies, facts));
+        let rollback = self.rollback.as_deref();
+        let evaluation =
+            self.request(now).map(|request| Evaluation::new(request, policies, facts).rolling_back_to(rollback));
         match (evaluation, webhook) {
             // Whatever the webhook is registered for, only model servers are refused.
             (Ok(evaluation), _) if evaluation.is_unlabelled() => Answer::allow(self.uid()),
@@ -243,6 +249,22 @@ impl Review<'_> {
         let object = self.request.object.as_ref().filter(|_| is_checked).and_then(|object| view(object).ok());
         let effective = object.and_then(|workload| policies.resolve(&workload, facts));
         effective.is_some_and(|effective| effective.has_custom_rules())
+    }
+
+    /// Returns the workload if it may have the template of an earlier revision.
+    #[must_use]
+    pub fn may_be_rollback(&self) -> Option<Workload<'_>> {
+        let is_update = self.is_supported() && self.request.operation == "UPDATE";
+        let workload = view(self.request.object.as_ref().filter(|_| is_update)?).ok()?;
+        decision::may_be_rollback(&workload).then_some(workload)
+    }
+
+    /// Finds the admitted revision whose template the workload has; the next answer allows a rollback to it. Returns
+    /// whether there is one.
+    pub fn find_revision(&mut self, revisions: &[Value]) -> bool {
+        let found = self.may_be_rollback().and_then(|workload| decision::revision_of(&workload, revisions));
+        self.rollback = found;
+        self.rollback.is_some()
     }
 
     /// Returns the answer for a failed decision: the mutating webhook allows the object with a warning, the validating

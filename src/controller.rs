@@ -15,7 +15,9 @@ mod policy_store;
 mod reconcile;
 mod related;
 mod reports;
+mod revisions;
 mod served_apis;
+mod shared_replicas;
 mod status;
 mod unlabelled;
 mod watches;
@@ -219,6 +221,10 @@ pub fn start(client: &Client, state: &Arc<SharedState>, options: &Options, readi
     state.set_lookup({
         let queue = queue.clone();
         move |workload| queue.stored(workload)
+    });
+    state.set_revisions({
+        let client = client.clone();
+        move |workload, selector| Box::pin(revisions::list(&client, workload, selector))
     });
     let objects = Arc::new(Objects::default());
     let unlabelled = UnlabelledWorkloads::new(state);

@@ -7,7 +7,7 @@ use crate::controller::report_definitions;
 use crate::webhooks;
 use tidegate_engine::companions::database::apis;
 use tidegate_engine::companions::{ManagedKind, managed_kinds};
-use tidegate_engine::kind::{KINDS, Kind};
+use tidegate_engine::kind::{KINDS, Kind, Revisions};
 
 /// A group of permissions, and why they are needed.
 struct Section {
@@ -16,6 +16,7 @@ struct Section {
 }
 
 /// One rule of a role.
+#[derive(PartialEq)]
 struct Rule {
     groups: Vec<String>,
     resources: Vec<String>,
@@ -74,7 +75,7 @@ fn of_kinds<'k>(kinds: &'k [Kind], part: &'k str, verbs: &'static [&'static str]
 }
 
 /// Returns the rules of the `ClusterRole`, if these kinds can be model servers.
-fn sections(kinds: &[Kind]) -> [Section; 7] {
+fn sections(kinds: &[Kind]) -> [Section; 9] {
     let events = Rule::new(&["events.k8s.io"], &["events"], &["create", "patch"]);
     let section = |why, rules| Section { why, rules };
     [
@@ -82,6 +83,11 @@ fn sections(kinds: &[Kind]) -> [Section; 7] {
         section("Statuses and ModelServers.", written()),
         section("Events on workloads.", vec![events]),
         section("Companions. Autoscalers are deleted in favour of the user's own; databases never are.", companions()),
+        section(
+            "To give up the ownership of spec.replicas that autoscalers get (autoscaling.shareReplicas).",
+            of_kinds(kinds, "", &["patch"]).collect(),
+        ),
+        section("To allow rollbacks to admitted revisions.", revisions(kinds)),
         section("One report per namespace (--policy-reports).", vec![reports()]),
         section(
             "To set blockOwnerDeletion, in clusters that require this permission for it.",
@@ -104,6 +110,18 @@ fn watched(kinds: &[Kind]) -> Vec<Rule> {
     rules.push(Rule::new(&["apiextensions.k8s.io"], &["customresourcedefinitions"], WATCH).named(definitions));
     rules.push(Rule::new(&["apiregistration.k8s.io"], &["apiservices"], WATCH));
     rules.push(Rule::new(&["tidegate.dev"], &["servingpolicies", "servingexceptions"], WATCH));
+    rules
+}
+
+/// Returns the rules for the revisions of workloads.
+fn revisions(kinds: &[Kind]) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Vec::new();
+    for Revisions { group, plural, .. } in kinds.iter().filter_map(|kind| kind.revisions) {
+        let rule = Rule::new(&[group], &[plural], &["list"]);
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
     rules
 }
 
@@ -256,6 +274,7 @@ mod tests {
             "get example.com/servers".to_owned(),
             format!("list {definition}"),
             "list example.com/servers".to_owned(),
+            "patch example.com/servers".to_owned(),
             "update example.com/servers/finalizers".to_owned(),
             format!("watch {definition}"),
             "watch example.com/servers".to_owned(),

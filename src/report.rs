@@ -114,14 +114,16 @@ pub fn warnings(evaluation: &Evaluation, verdict: &Verdict) -> Vec<String> {
     warnings
 }
 
-/// Returns the audit annotations: violations under policies in audit, and uses of exceptions.
+/// Returns the audit annotations: violations under policies in audit, uses of exceptions, and violations that a rollback
+/// is allowed with.
 #[must_use]
 pub fn audit(verdict: &Verdict) -> BTreeMap<&'static str, String> {
     let at = |violation: &Violation| format!("{} at {}", violation.rule, violation.finding.place);
     let violations: Vec<String> = verdict.recorded.iter().map(at).collect();
     let exempted = |exempted: &Exempted| format!("{} by {}", at(&exempted.violation), exempted.exception);
     let exceptions: Vec<String> = verdict.exempted.iter().map(exempted).collect();
-    let annotations = [("violations", violations), ("exceptions", exceptions)];
+    let rolled_back: Vec<String> = verdict.rolled_back.iter().map(at).collect();
+    let annotations = [("violations", violations), ("exceptions", exceptions), ("rollback", rolled_back)];
     annotations.into_iter().filter(|(_, lines)| !lines.is_empty()).map(|(key, lines)| (key, lines.join("; "))).collect()
 }
 

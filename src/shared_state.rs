@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -16,6 +17,9 @@ use tidegate_engine::workload::WorkloadRef;
 /// How long a request waits for its namespace: one `kubectl apply` may create both Namespace and Deployment.
 const NAMESPACE_WAIT: Duration = Duration::from_millis(500);
 
+/// How long a request that may be a rollback waits for the revisions of its workload.
+const REVISIONS_WAIT: Duration = Duration::from_secs(1);
+
 /// The active policies, and the facts about the cluster.
 pub struct SharedState {
     policies: ArcSwap<PolicySet>,
@@ -25,10 +29,14 @@ pub struct SharedState {
     changes: watch::Sender<()>,
     complete: AtomicBool,
     stored: OnceLock<Stored>,
+    revisions: OnceLock<Revisions>,
 }
 
 /// Looks up a stored workload; none if it is not watched.
 type Stored = Box<dyn Fn(&WorkloadRef) -> Option<Value> + Send + Sync>;
+
+/// Asks the cluster for the revisions of a workload.
+type Revisions = Box<dyn Fn(&WorkloadRef, &Value) -> BoxFuture<'static, Vec<Value>> + Send + Sync>;
 
 impl SharedState {
     /// Creates a state with these policies and no facts.
@@ -40,6 +48,7 @@ impl SharedState {
             changes: watch::Sender::new(()),
             complete: AtomicBool::new(false),
             stored: OnceLock::new(),
+            revisions: OnceLock::new(),
         }
     }
 
@@ -53,6 +62,21 @@ impl SharedState {
     #[must_use]
     pub fn workload(&self, workload: &WorkloadRef) -> Option<Value> {
         self.stored.get()?(workload)
+    }
+
+    /// Sets how the revisions of a workload, with a label selector, are read.
+    pub fn set_revisions(
+        &self,
+        revisions: impl Fn(&WorkloadRef, &Value) -> BoxFuture<'static, Vec<Value>> + Send + Sync + 'static,
+    ) {
+        let _ = self.revisions.set(Box::new(revisions));
+    }
+
+    /// Returns the ReplicaSets or ControllerRevisions with the labels of a workload's selector; none if the API server
+    /// does not answer in time.
+    pub async fn revisions(&self, workload: &WorkloadRef, selector: &Value) -> Vec<Value> {
+        let Some(revisions) = self.revisions.get() else { return Vec::new() };
+        timeout(REVISIONS_WAIT, revisions(workload, selector)).await.unwrap_or_default()
     }
 
     /// Reads the current policies and facts. Does not block writers, however long it takes.

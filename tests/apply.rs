@@ -76,6 +76,71 @@ fn the_autoscaler_scales_up_under_load() {
     });
 }
 
+/// Returns the managed fields by whether they are of the `scale` subresource, without those of the status.
+fn owners(sandbox: &Sandbox) -> (Vec<Value>, Vec<Value>) {
+    let entries = sandbox.deployment("api")["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    entries
+        .into_iter()
+        .filter(|entry| entry["subresource"] != "status")
+        .partition(|entry| entry["subresource"] == "scale")
+}
+
+/// Without Tidegate, the second apply fails with a conflict on `.spec.replicas`.
+#[test]
+#[ignore = "needs the control plane"]
+fn server_side_apply_succeeds_after_the_autoscaler_has_scaled() {
+    let sandbox = Sandbox::new("shared-replicas");
+    let mut busy = model_server("api");
+    busy["spec"]["replicas"] = 1.into();
+    busy["spec"]["template"]["metadata"]["annotations"] = json!({"kwok.x-k8s.io/usage-cpu": "200m"});
+    let apply = |object: &Value| sandbox.kubectl_with(Apply::ServerSide.arguments(), object);
+    apply(&busy).succeeds();
+    let (_, at_first) = owners(&sandbox);
+    wait_until("4 replicas to be available", SCALED, || {
+        sandbox.deployment("api")["status"]["availableReplicas"].as_i64() >= Some(4)
+    });
+    wait_until("the autoscaler not to own the replicas", SOON, || owners(&sandbox).0.is_empty());
+    let (_, others) = owners(&sandbox);
+    let managers = |entries: &[Value]| entries.iter().map(|entry| entry["manager"].clone()).collect::<Vec<_>>();
+    assert!(managers(&at_first).iter().all(|manager| managers(&others).contains(manager)), "{at_first:?} {others:?}");
+
+    let scaled = sandbox.deployment("api");
+    let live = scaled["spec"]["replicas"].as_i64().unwrap();
+    apply(&busy).succeeds().says("spec.replicas stays");
+    assert_eq!(sandbox.deployment("api")["spec"]["replicas"], live);
+    assert_eq!(sandbox.deployment("api")["metadata"]["generation"], scaled["metadata"]["generation"]);
+
+    // Then the author owns the field, until someone scales again.
+    sandbox.kubectl(&["scale", "deployment", "api", &format!("--replicas={}", live + 1)]).succeeds();
+    wait_until("kubectl not to own the replicas", SOON, || owners(&sandbox).0.is_empty());
+    apply(&busy).succeeds();
+    sandbox.rolled_out("api");
+    let version = || sandbox.deployment("api")["metadata"]["resourceVersion"].clone();
+    let settled = version();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(version(), settled, "nothing is written again and again");
+}
+
+#[test]
+#[ignore = "needs the control plane"]
+fn scaling_owns_the_replicas_if_a_policy_does_not_share_them() {
+    let namespace = "owned-replicas";
+    let sandbox = Sandbox::without_policy(namespace);
+    let mut policy = serving(namespace);
+    policy["spec"]["autoscaling"]["shareReplicas"] = false.into();
+    sandbox.put_policy(&policy);
+    let mut manifest = model_server("api");
+    manifest["spec"]["replicas"] = 1.into();
+    let apply = |object: &Value| sandbox.kubectl_with(Apply::ServerSide.arguments(), object);
+    apply(&manifest).succeeds();
+    sandbox.autoscaler("api");
+    sandbox.kubectl(&["scale", "deployment", "api", "--replicas=2"]).succeeds();
+    let conforms = |server: &Value| server["status"]["replicas"]["now"] == 2;
+    sandbox.model_server("api", "that it has been reconciled", conforms);
+    assert_eq!(owners(&sandbox).0.len(), 1);
+    apply(&manifest).fails().says("conflict");
+}
+
 #[test]
 #[ignore = "needs the control plane"]
 fn applying_again_changes_nothing() {

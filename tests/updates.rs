@@ -4,6 +4,9 @@ mod common;
 
 use common::{Apply, Output, SOON, Sandbox, condition, container, env, model_server, serving, vllm, wait_until};
 use serde_json::{Value, json};
+use tidegate_engine::decision::{Injection, Receipt};
+use tidegate_engine::policy::PolicyRef;
+use tidegate_engine::workload::FieldPath;
 
 /// Applies a model server in one of the two ways, and waits until it runs.
 fn start(sandbox: &Sandbox, apply: Apply, manifest: &Value) -> Value {
@@ -69,6 +72,62 @@ fn a_users_probe_replaces_the_injected_one() {
         assert_eq!(sandbox.replica_sets(name), 2, "{way:?}");
         sandbox.put_policy(&serving("probe"));
     }
+}
+
+/// Sets the tag of a model server's image.
+fn tagged(name: &str, tag: &str) -> Value {
+    let mut manifest = model_server(name);
+    container(&mut manifest)["image"] = format!("registry.example.com/api:{tag}").into();
+    manifest
+}
+
+/// Today's policy refuses the floating tag of the first revision, which was admitted before.
+#[test]
+#[ignore = "needs the control plane"]
+fn a_rollback_to_an_admitted_revision_is_allowed() {
+    let namespace = "rollback";
+    let sandbox = Sandbox::without_policy(namespace);
+    let mut before = serving(namespace);
+    before["spec"]["rules"] = json!({"floating-tag": {"enforcement": "off"}});
+    sandbox.put_policy(&before);
+    let stateful = |tag: &str| {
+        let mut manifest = tagged("set", tag);
+        manifest["kind"] = "StatefulSet".into();
+        manifest["spec"]["serviceName"] = "set".into();
+        manifest
+    };
+    for tag in ["latest", "1.0.0"] {
+        sandbox.apply(&tagged("api", tag)).succeeds();
+        sandbox.rolled_out("api");
+        sandbox.apply(&stateful(tag)).succeeds();
+        sandbox.kubectl(&["rollout", "status", "statefulset", "set", "--timeout=60s"]).succeeds();
+    }
+    sandbox.put_policy(&serving(namespace));
+    sandbox.apply(&tagged("api", "main")).fails().says("floating-tag");
+    let mut forged = sandbox.deployment("api");
+    container(&mut forged)["image"] = "registry.example.com/api:main".into();
+    forged["metadata"]["annotations"]["tidegate.dev/receipt"] = receipt_for(&forged).into();
+    sandbox.kubectl_with(&["replace", "-f", "-"], &forged).fails().says("floating-tag");
+
+    for (kind, name) in [("Deployment", "api"), ("StatefulSet", "set")] {
+        sandbox.kubectl(&["rollout", "undo", &kind.to_lowercase(), name]).succeeds().says("so the rollback is allowed");
+        let image = sandbox.get(kind, name).unwrap()["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+        assert_eq!(image, "registry.example.com/api:latest", "{kind}");
+    }
+    sandbox.rolled_out("api");
+    sandbox.model_server("api", "that it violates the policy", |server| server["status"]["conforms"] == "False");
+}
+
+/// Returns a receipt without injected values that fits the template of a workload, as a user could write it.
+fn receipt_for(workload: &Value) -> String {
+    let injection = Injection {
+        path: FieldPath::new(["terminationGracePeriodSeconds"]),
+        value: workload["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].clone(),
+        policy: PolicyRef { name: "serving".into(), generation: 1 },
+    };
+    let mut receipt = Receipt::from_injections(&[injection]);
+    receipt.sign(&workload["spec"]["template"]);
+    receipt.to_string()
 }
 
 #[test]

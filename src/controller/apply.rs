@@ -138,6 +138,17 @@ pub(super) async fn get(writer: &Writer, object: &Value) -> Result<Option<Dynami
     result.map_err(|source| refused("read", object, source))
 }
 
+/// Changes the object with this kind and name by a JSON patch, if this replica leads.
+pub(super) async fn patch(writer: &Writer, object: &Value, patch: json_patch::Patch) -> Result<(), ApplyError> {
+    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let written = async {
+        let api = api_of(&writer.client, object);
+        let result = api.patch(name_of(object), &parameters, &Patch::Json::<()>(patch)).await;
+        logged("patch", object, result.map(drop))
+    };
+    writer.write(written).await
+}
+
 /// Returns the apiVersion, kind, name and namespace of an object, as the base of a patch.
 pub(super) fn identity(object: &Value) -> Value {
     let metadata = json!({"name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"]});

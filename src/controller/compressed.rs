@@ -12,7 +12,7 @@ use lz4_flex::{compress_prepend_size, decompress_size_prepended};
 use serde_json::Value;
 
 use super::informer::Key;
-use super::raw;
+use super::{raw, shared_replicas};
 
 /// An object as compressed JSON.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ impl Compressed {
 #[derive(Clone, Debug)]
 pub(super) struct CompressedObject {
     metadata: ObjectMeta,
+    /// Whether `spec.replicas` is owned by whoever scaled it.
+    pub(super) is_owned_by_scaling: bool,
     json: Arc<Compressed>,
 }
 
@@ -41,7 +43,9 @@ impl CompressedObject {
     pub(super) fn new(object: DynamicObject, kind: &ApiResource) -> Self {
         let (name, namespace) = (object.metadata.name.clone(), object.metadata.namespace.clone());
         let metadata = ObjectMeta { name, namespace, ..ObjectMeta::default() };
-        Self { metadata, json: Arc::new(Compressed::new(&raw(object, kind))) }
+        let managers = object.metadata.managed_fields.as_deref().unwrap_or_default();
+        let is_owned_by_scaling = managers.iter().any(shared_replicas::is_of_scaling);
+        Self { metadata, is_owned_by_scaling, json: Arc::new(Compressed::new(&raw(object, kind))) }
     }
 
     /// Returns the object.

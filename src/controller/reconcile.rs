@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use super::apply::{ApplyError, Writer, apply, apply_status, read, status_patch};
 use super::compressed::CompressedObject;
-use super::{Context, databases, events, orphans, status};
+use super::{Context, databases, events, orphans, shared_replicas, status};
 use crate::report;
 use crate::shared_state::SharedState;
 use tidegate_engine::companions::plan::{Action, CompanionPlan, CompanionState, Observed, Plan, is_missing, plan};
@@ -71,7 +71,7 @@ impl WantedSince {
 /// Reconciles a workload; a panic affects only that workload.
 pub(super) async fn guarded(stored: Arc<CompressedObject>, context: Arc<Context>) -> Result<Requeue, ApplyError> {
     let object = Arc::new(stored.to_json());
-    let result = AssertUnwindSafe(reconcile(&object, &context)).catch_unwind().await;
+    let result = AssertUnwindSafe(reconcile(&object, stored.is_owned_by_scaling, &context)).catch_unwind().await;
     let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
     let (kind, metadata) = (text(&object["kind"]), &object["metadata"]);
     context.policy_store.reconciled(WorkloadRef {
@@ -83,7 +83,7 @@ pub(super) async fn guarded(stored: Arc<CompressedObject>, context: Arc<Context>
 }
 
 /// Reconciles a workload.
-async fn reconcile(object: &Arc<Value>, context: &Context) -> Result<Requeue, ApplyError> {
+async fn reconcile(object: &Arc<Value>, is_owned_by_scaling: bool, context: &Context) -> Result<Requeue, ApplyError> {
     let Ok(workload) = Workload::view(object) else {
         warn!("skipping an invalid workload");
         return Ok(Requeue::await_change());
@@ -123,6 +123,9 @@ async fn reconcile(object: &Arc<Value>, context: &Context) -> Result<Requeue, Ap
     drop(lock);
     for companion in others {
         results.push(carry_out(companion, &context.writer).await);
+    }
+    if decision.shares_replicas && is_owned_by_scaling {
+        results.push(shared_replicas::share(object, &context.writer).await);
     }
     let marked = orphans::of_workload(&workload, &decision.companions, context).await;
     let written = write_model_server(&workload, &decision, &plan, &observed, context).await;

@@ -113,14 +113,44 @@ async fn answer(Webhooks { state, workers }: &Webhooks, webhook: Webhook, body: 
         return not_ready();
     }
     state.wait_for_namespace(review.namespace()).await;
-    if !may_take_long(webhook, &review, state) {
-        return json(decide(webhook, &review, state));
+    let Some(decided) = decided(webhook, review, state, workers).await else { return busy() };
+    if !decided.allowed
+        && let Some(review) = rollback(body, state).await
+    {
+        return self::decided(webhook, review, state, workers).await.map_or_else(busy, |decided| json(decided.body));
     }
-    let (review, state) = (review.into_owned(), Arc::clone(state));
-    workers.run_within(WORKER_TIMEOUT, move || decide(webhook, &review, &state)).await.map_or_else(busy, json)
+    json(decided.body)
 }
 
-fn decide(webhook: Webhook, review: &Review, state: &SharedState) -> Vec<u8> {
+/// An answer as JSON.
+struct Decided {
+    body: Vec<u8>,
+    allowed: bool,
+}
+
+/// Decides a review, on a worker thread if that may take long; none if there is no free one in time.
+async fn decided(
+    webhook: Webhook,
+    review: Review<'_>,
+    state: &Arc<SharedState>,
+    workers: &WorkerThreads,
+) -> Option<Decided> {
+    if !may_take_long(webhook, &review, state) {
+        return Some(decide(webhook, &review, state));
+    }
+    let (review, state) = (review.into_owned(), Arc::clone(state));
+    workers.run_within(WORKER_TIMEOUT, move || decide(webhook, &review, &state)).await
+}
+
+/// Returns the review of a refused update as a rollback, if the cluster has an admitted revision with its template.
+async fn rollback<'b>(body: &'b [u8], state: &SharedState) -> Option<Review<'b>> {
+    let mut review = admission::decode(body).ok()?;
+    let workload = review.may_be_rollback()?;
+    let revisions = state.revisions(&workload.reference(), &workload.object()["spec"]["selector"]).await;
+    review.find_revision(&revisions).then_some(review)
+}
+
+fn decide(webhook: Webhook, review: &Review, state: &SharedState) -> Decided {
     guarded(webhook, review, || state.read(|policies, facts| review.answer(webhook, Timestamp::now(), policies, facts)))
 }
 
@@ -131,14 +161,14 @@ fn may_take_long(webhook: Webhook, review: &Review, state: &SharedState) -> bool
 }
 
 /// Encodes the decision; if it panics, a failure.
-fn guarded<'r>(webhook: Webhook, review: &'r Review, decide: impl FnOnce() -> Answer<'r>) -> Vec<u8> {
+fn guarded<'r>(webhook: Webhook, review: &'r Review, decide: impl FnOnce() -> Answer<'r>) -> Decided {
     let (uid, namespace, name) = (review.uid(), review.namespace(), review.name());
     let answer = catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| {
         error!(?webhook, uid, namespace, name, "the decision panicked: this is a bug in tidegate; please report it");
         review.failure(webhook, "internal error in tidegate")
     });
     debug!(?webhook, uid, namespace, name, allowed = answer.allowed, "reviewed");
-    answer.encode()
+    Decided { body: answer.encode(), allowed: answer.allowed }
 }
 
 #[cfg(test)]
@@ -152,8 +182,8 @@ mod tests {
         let body = br#"{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u-1"}}"#;
         let review = admission::decode(body).unwrap();
         let answer = |webhook| {
-            let encoded = guarded(webhook, &review, || panic!("this panic is part of a test"));
-            serde_json::from_slice::<Value>(&encoded).unwrap()["response"].take()
+            let decided = guarded(webhook, &review, || panic!("this panic is part of a test"));
+            serde_json::from_slice::<Value>(&decided.body).unwrap()["response"].take()
         };
         let mutation = answer(Webhook::Mutate);
         assert_eq!((&mutation["uid"], &mutation["allowed"]), (&"u-1".into(), &true.into()));

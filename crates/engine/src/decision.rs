@@ -10,6 +10,7 @@ mod progress;
 mod ratchet;
 mod receipt;
 mod replicas;
+mod rollback;
 mod subject;
 
 use std::cell::OnceCell;
@@ -23,6 +24,7 @@ pub use inject::Injection;
 pub use patch::between;
 pub use ratchet::{Exempted, Verdict, Violation, Warning};
 pub use receipt::{Entry, Receipt};
+pub use rollback::{may_be_rollback, revision_of};
 
 use crate::companions::{self, Companions};
 pub use crate::facts::User;
@@ -79,6 +81,8 @@ pub struct Decision {
     pub companions: Companions,
     /// The receipt of the injection.
     pub receipt: Option<Receipt>,
+    /// Whether an autoscaler sets the replicas, and need not own `spec.replicas`.
+    pub shares_replicas: bool,
     /// The recognised runtime.
     pub runtime: Option<String>,
     /// The names of the policies that select the workload.
@@ -107,6 +111,7 @@ pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decisio
         rules: evaluation.effective.as_ref().map_or(0, |effective| effective.rules().len()),
         is_in_audit: evaluation.effective.as_ref().is_some_and(|effective| !effective.injects()),
         is_unmanaged: evaluation.is_unmanaged(),
+        shares_replicas: evaluation.shares_replicas(),
         verdict: evaluation.verdict.into_inner().unwrap_or_default(),
         companions: evaluation.companions.into_inner().unwrap_or_default(),
         controller: evaluation.controller,
@@ -131,6 +136,8 @@ pub struct Evaluation<'a> {
     /// The controller that owns the workload, which is then not changed.
     controller: Option<String>,
     injected: Injected,
+    /// The name of the admitted revision whose template the workload has.
+    rollback: Option<&'a str>,
     /// What is recognised in the patched workload.
     recognition: OnceCell<Recognition>,
     /// The database binding of the patched workload, by its receipt.
@@ -185,10 +192,17 @@ impl<'a> Evaluation<'a> {
             membership,
             controller,
             injected,
+            rollback: None,
             prior: OnceCell::new(),
             verdict: OnceCell::new(),
             companions: OnceCell::new(),
         }
+    }
+
+    /// Evaluates the request as a rollback to an admitted revision, which [`revision_of`] has found.
+    #[must_use]
+    pub fn rolling_back_to(self, revision: Option<&'a str>) -> Self {
+        Self { rollback: revision, ..self }
     }
 
     /// Returns what is recognised in the patched workload.
@@ -293,7 +307,7 @@ impl<'a> Evaluation<'a> {
             now: self.request.now,
             expressions: &Expressions::new(&costs),
         };
-        ratchet::check(&context, self.old.as_ref())
+        ratchet::check(&context, self.old.as_ref(), self.rollback)
     }
 
     /// Plans the companions of the workload. Only a workload with a receipt has any: Tidegate adopts none unasked.
@@ -354,6 +368,13 @@ impl<'a> Evaluation<'a> {
     #[must_use]
     pub fn is_unmanaged(&self) -> bool {
         self.injected.is_unmanaged
+    }
+
+    /// Returns whether an autoscaler sets the replicas, and need not own `spec.replicas`.
+    fn shares_replicas(&self) -> bool {
+        let is_member = self.membership == Membership::Member && self.controller.is_none();
+        let effective = self.effective.as_ref().filter(|effective| is_member && effective.injects());
+        effective.is_some_and(|effective| replicas::are_shared(&self.request.workload, effective, self.facts))
     }
 
     /// Returns the policies that apply to the workload, merged.

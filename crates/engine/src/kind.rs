@@ -32,7 +32,41 @@ pub struct Kind {
     pub has_progress_deadline: bool,
     /// Whether it has `spec.strategy.rollingUpdate` with `maxSurge` and `maxUnavailable`.
     pub has_surge: bool,
+    /// The objects in which its controller keeps earlier pod templates, with the workload's annotations of that time.
+    pub revisions: Option<&'static Revisions>,
 }
+
+/// A kind of object in which a controller keeps the earlier pod templates of its workloads.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Revisions {
+    /// Its API group.
+    pub group: &'static str,
+    /// Its API version.
+    pub version: &'static str,
+    /// Its name.
+    pub kind: &'static str,
+    /// Its name in URLs and permissions.
+    pub plural: &'static str,
+    /// The JSON pointer to the pod template.
+    pub template: &'static str,
+}
+
+/// The revisions of a Deployment.
+///
+/// <https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#rolling-back-a-deployment>
+const REPLICA_SETS: Revisions =
+    Revisions { group: "apps", version: "v1", kind: "ReplicaSet", plural: "replicasets", template: "/spec/template" };
+
+/// The revisions of a StatefulSet.
+///
+/// <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/controller-revision-v1/>
+const CONTROLLER_REVISIONS: Revisions = Revisions {
+    group: "apps",
+    version: "v1",
+    kind: "ControllerRevision",
+    plural: "controllerrevisions",
+    template: "/data/spec/template",
+};
 
 /// The defaults of the API server outside the pod template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +92,7 @@ pub const KINDS: &[Kind] = &[
         defaults: Defaults::Deployment,
         has_progress_deadline: true,
         has_surge: true,
+        revisions: Some(&REPLICA_SETS),
     },
     Kind {
         group: "apps",
@@ -72,6 +107,7 @@ pub const KINDS: &[Kind] = &[
         defaults: Defaults::StatefulSet,
         has_progress_deadline: false,
         has_surge: false,
+        revisions: Some(&CONTROLLER_REVISIONS),
     },
 ];
 

@@ -529,6 +529,14 @@ mod tests {
         assert!(discards(json!({"autoscaling": {"preserveReplicas": false}})));
     }
 
+    #[test]
+    fn shares_replicas_by_default_where_they_are_preserved() {
+        let shares = |spec: Value| ask(&[("a", spec)], autoscaler::shares_replicas);
+        assert!(shares(json!({})) && shares(json!({"autoscaling": {}})));
+        assert!(!shares(json!({"autoscaling": {"shareReplicas": false}})));
+        assert!(!shares(json!({"autoscaling": {"preserveReplicas": false}})));
+    }
+
     fn in_environment(specs: &[(&str, Value)], labels: &[(&str, &str)]) -> Vec<(i32, Enforcement)> {
         let set = policies(specs);
         let object = deployment(&json!([]));

@@ -417,6 +417,10 @@ pub struct Autoscaling {
     /// Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preserve_replicas: Option<bool>,
+    /// Gives up the ownership of `spec.replicas` that an autoscaler gets by scaling within its bounds, so that
+    /// server-side apply of a manifest with `replicas` does not conflict. Needs `preserveReplicas`. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_replicas: Option<bool>,
 }
 
 /// Scaling by the number of waiting requests.

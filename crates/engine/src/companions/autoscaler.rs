@@ -161,6 +161,13 @@ pub fn preserves_replicas(effective: &Effective) -> bool {
     settings(effective).is_none_or(|settings| settings.preserve_replicas)
 }
 
+/// Returns whether autoscalers do not own the `spec.replicas` that they set. Only where updates keep the number: a
+/// server-side apply that no longer conflicts would reset it.
+#[must_use]
+pub fn shares_replicas(effective: &Effective) -> bool {
+    settings(effective).is_none_or(|settings| settings.preserve_replicas && settings.share_replicas)
+}
+
 /// The input for planning an autoscaler.
 pub(super) struct Scaling<'a> {
     pub(super) workload: &'a Workload<'a>,

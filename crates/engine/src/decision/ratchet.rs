@@ -1,5 +1,5 @@
 //! Turns findings into a verdict: refused, warned of, recorded or exempted. An update is not refused for a violation
-//! that existed before; it is only warned of.
+//! that existed before, or that an earlier revision of the template was admitted with; it is only warned of.
 
 use std::fmt;
 
@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::subject::Subject;
 use crate::api::Enforcement;
+use crate::kind;
 use crate::policy::{ActiveRule, Context, Exception, Finding};
 
 /// A finding of a rule, with its enforcement.
@@ -35,6 +36,8 @@ pub struct Verdict {
     pub recorded: Vec<Violation>,
     /// Violations that an exception exempts the workload from.
     pub exempted: Vec<Exempted>,
+    /// Violations of the template to which the update rolls back; they are warned of, too.
+    pub rolled_back: Vec<Violation>,
     /// Warnings for the user, in the order of the rules.
     pub warnings: Vec<Warning>,
 }
@@ -65,6 +68,8 @@ pub enum Warning {
     Violation(Violation),
     /// A violation that existed before the update.
     Existing(Violation),
+    /// A violation of the template to which the update rolls back, and the name of its revision.
+    RolledBack(Violation, String),
     /// A violation that an exception exempts the workload from.
     Exempted(Exempted),
 }
@@ -77,8 +82,9 @@ impl Verdict {
     }
 }
 
-/// Checks a workload; `old` is its stored state, for an update.
-pub(super) fn check(context: &Context, old: Option<&Subject>) -> Verdict {
+/// Checks a workload; `old` is its stored state, for an update, and `rollback` the name of the admitted revision whose
+/// template it has.
+pub(super) fn check(context: &Context, old: Option<&Subject>, rollback: Option<&str>) -> Verdict {
     let mut verdict = Verdict::default();
     let found = violations(context, |_| true);
     if found.is_empty() {
@@ -101,7 +107,14 @@ pub(super) fn check(context: &Context, old: Option<&Subject>) -> Verdict {
                 verdict.warnings.push(Warning::Existing(violation.clone()));
                 verdict.warned.push(violation);
             }
-            Enforcement::Enforce => verdict.violations.push(violation),
+            Enforcement::Enforce => match rollback.filter(|_| is_in_template(&violation, context)) {
+                Some(revision) => {
+                    verdict.warnings.push(Warning::RolledBack(violation.clone(), revision.to_owned()));
+                    verdict.rolled_back.push(violation.clone());
+                    verdict.warned.push(violation);
+                }
+                None => verdict.violations.push(violation),
+            },
             Enforcement::Warn => {
                 verdict.warnings.push(Warning::Violation(violation.clone()));
                 verdict.warned.push(violation);
@@ -111,6 +124,12 @@ pub(super) fn check(context: &Context, old: Option<&Subject>) -> Verdict {
         }
     }
     verdict
+}
+
+/// Returns whether a violation is in a pod template.
+fn is_in_template(violation: &Violation, context: &Context) -> bool {
+    let mut templates = context.workload.known_kind().templates.iter().map(|template| kind::place(template));
+    templates.any(|template| violation.finding.place.starts_with(&template))
 }
 
 /// Returns the violations of the stored workload. Only rules with a finding are run, to save the cost of the
@@ -192,6 +211,9 @@ impl fmt::Display for Warning {
         match self {
             Self::Violation(violation) => write!(f, "{violation}"),
             Self::Existing(violation) => write!(f, "{violation} (existed before this update, so it is allowed)"),
+            Self::RolledBack(violation, revision) => {
+                write!(f, "{violation} (revision {revision} was admitted with it, so the rollback is allowed)")
+            }
             Self::Exempted(exempted) => write!(f, "{exempted}"),
         }
     }
@@ -203,7 +225,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::decision::{Decision, Operation, Request, User, decide};
+    use crate::decision::{Decision, Evaluation, Operation, Request, User, decide};
     use crate::testing::{self, deployment, facts, policies};
     use crate::workload::Workload;
 
@@ -296,6 +318,33 @@ mod tests {
         let verdict = decided(&spec, &one, &two).verdict;
         assert_eq!((verdict.violations.len(), verdict.warnings.len()), (2, 2));
         assert!(verdict.violations.iter().all(|new| new.finding.place.contains("ephemeral-storage")));
+    }
+
+    #[test]
+    fn a_rollback_is_allowed_with_violations_of_its_template_only() {
+        let spec = json!({"rules": {"missing-memory-limit": {"enforcement": "off"}}});
+        let old = deployment(&json!([container("a", "x:1")]));
+        let mut new = deployment(&json!([container("a", "x:latest")]));
+        let verdict = |new: &Value, rollback: Option<&str>| {
+            let old = Some(Workload::view(&old).unwrap());
+            let workload = Workload::view(new).unwrap();
+            let request = Request { old, ..Request::new(Operation::Update, workload, Timestamp::UNIX_EPOCH) };
+            let (policies, facts) = (policies(&[("serving", spec.clone())]), facts());
+            let evaluation = Evaluation::new(request, &policies, &facts).rolling_back_to(rollback);
+            let verdict = evaluation.verdict();
+            (verdict.violations.clone(), verdict.rolled_back.len(), verdict.warnings.clone())
+        };
+        assert_eq!(verdict(&new, None).0.len(), 1);
+        let (refused, recorded, warnings) = verdict(&new, Some("api-1"));
+        assert_eq!((refused.len(), recorded), (0, 1));
+        let text = warnings[0].to_string();
+        assert!(text.ends_with("(revision api-1 was admitted with it, so the rollback is allowed)"), "{text}");
+        new["metadata"]["labels"] = json!({});
+        let (refused, ..) = verdict(&new, Some("api-1"));
+        assert_eq!(
+            refused.iter().map(|violation| violation.rule.as_str()).collect::<Vec<_>>(),
+            ["model-server-label-removed"]
+        );
     }
 
     #[test]

@@ -92,6 +92,11 @@ impl Receipt {
         serde_json::from_str(workload.annotation(RECEIPT_ANNOTATION)?).ok()
     }
 
+    /// Reads the receipt that a revision of a workload has kept; none if it is absent or invalid.
+    pub(super) fn of(revision: &Value) -> Option<Self> {
+        serde_json::from_str(revision["metadata"]["annotations"][RECEIPT_ANNOTATION].as_str()?).ok()
+    }
+
     /// Returns whether the receipt was signed for this template, which still has every injected value.
     #[must_use]
     pub fn fits(&self, template: &Value) -> bool {

@@ -1,12 +1,14 @@
-//! Keeps the replicas that an autoscaler has set when an update would reset them.
+//! Keeps the replicas that an autoscaler has set when an update would reset them, and lets the author's manifest own
+//! the field as well.
 
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{PatchOperation, ReplaceOperation};
 
 use super::Request;
 use crate::companions::autoscaler;
-use crate::facts::Facts;
+use crate::facts::{Autoscaler, Facts};
 use crate::policy::Effective;
+use crate::workload::Workload;
 
 /// The live number of replicas, which an update does not reset, and a warning for the user.
 pub(super) struct KeptReplicas {
@@ -30,8 +32,7 @@ pub(super) fn kept(request: &Request, effective: &Effective, facts: &Facts) -> O
     if live == wanted || live == 0 || wanted == 0 {
         return None;
     }
-    let autoscalers = facts.autoscalers_of(&request.workload.reference());
-    let autoscaler = autoscalers.iter().find(|autoscaler| (autoscaler.min..=autoscaler.max).contains(&live))?;
+    let autoscaler = holding(live, &request.workload, facts)?;
     Some(KeptReplicas {
         replicas: live,
         warning: format!(
@@ -40,6 +41,19 @@ pub(super) fn kept(request: &Request, effective: &Effective, facts: &Facts) -> O
             autoscaler.kind, autoscaler.name, autoscaler.min, autoscaler.max
         ),
     })
+}
+
+/// Returns whether an autoscaler keeps the live replicas, and does not need to own them for that: an update that would
+/// reset them is changed by [`kept`].
+pub(super) fn are_shared(workload: &Workload, effective: &Effective, facts: &Facts) -> bool {
+    autoscaler::shares_replicas(effective)
+        && workload.replicas().is_some_and(|live| live != 0 && holding(live, workload, facts).is_some())
+}
+
+/// Returns the autoscaler that keeps a number of replicas within its bounds.
+fn holding<'f>(live: i64, workload: &Workload, facts: &'f Facts) -> Option<&'f Autoscaler> {
+    let autoscalers = facts.autoscalers_of(&workload.reference());
+    autoscalers.iter().find(|autoscaler| (autoscaler.min..=autoscaler.max).contains(&live))
 }
 
 #[cfg(test)]
@@ -92,6 +106,20 @@ mod tests {
     fn ignores_updates_without_replicas() {
         assert_eq!(kept_by(json!({}), &scaled(1, 4), &json!(3), &json!(null)), None);
         assert_eq!(kept_by(json!({}), &scaled(1, 4), &json!(null), &json!(3)), None);
+    }
+
+    #[test]
+    fn shares_replicas_that_an_autoscaler_keeps() {
+        let shared = |spec: Value, facts: &Facts, live: Value| {
+            let (policies, object) = (policies(&[("serving", spec)]), with_replicas(&live));
+            let workload = Workload::view(&object).unwrap();
+            are_shared(&workload, &policies.resolve(&workload, facts).unwrap(), facts)
+        };
+        assert!(shared(json!({}), &scaled(2, 4), json!(3)));
+        assert!(!shared(json!({}), &scaled(2, 4), json!(5)), "out of its bounds");
+        assert!(!shared(json!({}), &scaled(0, 4), json!(0)), "updates from zero are not kept");
+        assert!(!shared(json!({}), &facts(), json!(3)), "without an autoscaler");
+        assert!(!shared(json!({"autoscaling": {"shareReplicas": false}}), &scaled(2, 4), json!(3)));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct AutoscalingSettings {
     pub behavior: Map<String, Value>,
     /// Whether updates leave `spec.replicas` to the autoscaler.
     pub preserve_replicas: bool,
+    /// Whether autoscalers do not own `spec.replicas`.
+    pub share_replicas: bool,
 }
 
 /// The settings for scaling on waiting requests.
@@ -144,6 +146,7 @@ pub(super) fn read(merged: &Merged) -> Result<Option<AutoscalingSettings>, Autos
         keda,
         behavior: behavior(written),
         preserve_replicas: field(written, "preserveReplicas").unwrap_or(true),
+        share_replicas: field(written, "shareReplicas").unwrap_or(true),
     }))
 }
 
