@@ -1,6 +1,7 @@
 //! A read-only view of a workload's JSON. Patches are made on the JSON itself, so that fields unknown to this version
 //! are kept.
 
+mod accelerator;
 mod annotations;
 mod command_line;
 mod completed;
@@ -22,11 +23,12 @@ use serde_json::{Map, Value};
 
 use crate::kind::{self, Kind};
 
+pub(crate) use accelerator::is_gpu;
+pub use accelerator::{ACCELERATORS, Accelerator};
 pub use annotations::{Annotations, Requested};
 pub use command_line::{CommandLine, Lookup};
 pub use completed::completed;
-pub(crate) use container::is_gpu;
-pub use container::{Container, GPU_RESOURCES};
+pub use container::Container;
 pub use defaults::{GRACE_PERIOD, PROGRESS_DEADLINE};
 pub(crate) use defaults::{complete_probe, has_handler};
 pub use environment::Environment;

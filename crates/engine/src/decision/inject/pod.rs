@@ -9,7 +9,7 @@ use crate::kind;
 use crate::policy::{Class, PodSettings, PolicyRef};
 use crate::quantity::Quantity;
 use crate::runtimes::Recognised;
-use crate::workload::{Container, FieldOwnership, FieldPath, GRACE_PERIOD, Workload, items};
+use crate::workload::{Accelerator, Container, FieldOwnership, FieldPath, GRACE_PERIOD, Workload, items};
 
 /// The name of the volume at `/dev/shm`.
 const SHARED_MEMORY: &str = "tidegate-shm";
@@ -122,19 +122,13 @@ impl Pod<'_> {
 
     fn gpu_toleration(&self, injector: &mut Injector) {
         let mut on_gpu = self.workload.all_containers().filter(|container| Class::of(container) == Class::Gpu);
-        let Some(taint) = on_gpu.find_map(|container| container.gpu_resource()).map(taint_of) else { return };
+        let resource = on_gpu.find_map(|container| container.gpu_resource());
+        let Some(taint) = resource.and_then(Accelerator::find).and_then(|known| known.taint) else { return };
         if items(self.field("tolerations")).next().is_none() {
             let toleration = json!({"operator": "Exists", "effect": "NoSchedule"});
             injector.add(FieldPath::new(["tolerations", taint]), toleration, self.policy);
         }
     }
-}
-
-/// Returns the taint that clouds and GPU operators set on nodes with a resource.
-///
-/// <https://docs.cloud.google.com/kubernetes-engine/docs/how-to/gpus>
-fn taint_of(resource: &str) -> &str {
-    if resource.starts_with("nvidia.com/") { "nvidia.com/gpu" } else { resource }
 }
 
 /// Returns whether a container mounts a volume at a path.
