@@ -242,7 +242,8 @@ mod of_rules {
             None => object,
         };
         if snippet.is_null() {
-            remove(target, &violation.finding.field);
+            let field = &violation.finding.field;
+            remove(target, field.strip_prefix("spec.template.spec.").unwrap_or(field));
         } else {
             merge(target, &snippet, "");
         }

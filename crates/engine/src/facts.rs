@@ -15,7 +15,7 @@ pub use shared_map::SharedMap;
 
 use crate::api::{DatabaseProvider, MODEL_SERVERS_LABEL};
 use crate::kind::Kind;
-use crate::workload::WorkloadRef;
+use crate::workload::{Container, Workload, WorkloadRef};
 
 /// The databases of a namespace, by provider and name.
 pub type Databases = BTreeMap<(DatabaseProvider, String), Database>;
@@ -336,15 +336,24 @@ impl Metric {
         }
     }
 
-    /// Returns whether it compares the usage of a container with its request.
+    /// Returns whether it compares usage with a request that is missing, and that a container could have. For a metric
+    /// of all containers, each needs a request, unless the pod has resources of its own: then the pod's request counts,
+    /// which is the sum of those of the containers if it is not set.
+    ///
+    /// `calculateRequests` in
+    /// <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/controller/podautoscaler/replica_calculator.go>
     #[must_use]
-    pub fn needs_request_of(&self, container: &str) -> bool {
-        let counts = match &*self.kind {
+    pub fn lacks_request_of(&self, workload: &Workload, container: &Container) -> bool {
+        let name = &*self.name;
+        let is_measured = match &*self.kind {
+            "Resource" if workload.has_pod_resources() => {
+                !workload.pod_requests(name) && !workload.all_containers().any(|container| container.requests(name))
+            }
             "Resource" => true,
-            "ContainerResource" => self.container.as_deref() == Some(container),
+            "ContainerResource" => self.container.as_deref() == Some(container.name()),
             _ => false,
         };
-        counts && self.target == "Utilization"
+        is_measured && self.target == "Utilization" && !container.requests(name)
     }
 
     /// Returns whether it measures the usage of a resource, by all containers or one.
@@ -476,6 +485,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::testing::with_container;
 
     #[test]
     fn reads_metrics_of_every_type() {
@@ -489,6 +499,27 @@ mod tests {
         assert_eq!((&*queue.name, &*queue.target), ("queue", "Value"));
         assert_eq!(of(json!({"type": ""})), Metric::default());
         assert_eq!(of(json!("cpu")), Metric::default());
+    }
+
+    #[test]
+    fn a_request_of_the_pod_counts_for_metrics_of_all_containers() {
+        let lacks = |pod: Value, container: Value, metric: &Value| {
+            let mut object = with_container(&json!({"resources": container}));
+            object["spec"]["template"]["spec"]["resources"] = pod;
+            let workload = Workload::view(&object).unwrap();
+            let metric = Metric::read(metric);
+            workload.containers().any(|container| metric.lacks_request_of(&workload, &container))
+        };
+        let target = json!({"type": "Utilization", "averageUtilization": 50});
+        let of_all = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
+        let resource = json!({"name": "cpu", "container": "api", "target": target});
+        let of_one = json!({"type": "ContainerResource", "containerResource": resource});
+        let cpu = json!({"requests": {"cpu": "1"}});
+        assert!(!lacks(cpu.clone(), json!(null), &of_all) && lacks(cpu.clone(), json!(null), &of_one));
+        assert!(!lacks(json!({"limits": {"cpu": "1"}}), json!(null), &of_all), "a limit is a request");
+        assert!(!lacks(json!({"limits": {"memory": "1Gi"}}), cpu.clone(), &of_all));
+        assert!(lacks(json!({"limits": {"memory": "1Gi"}}), json!(null), &of_all));
+        assert!(!lacks(json!(null), cpu, &of_one) && lacks(json!(null), json!(null), &of_all));
     }
 
     #[test]

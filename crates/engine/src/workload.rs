@@ -22,6 +22,7 @@ mod validation;
 use serde_json::{Map, Value};
 
 use crate::kind::{self, Kind};
+use crate::quantity::Quantity;
 
 pub(crate) use accelerator::is_gpu;
 pub use accelerator::{ACCELERATORS, Accelerator};
@@ -247,13 +248,25 @@ impl<'a> Workload<'a> {
         self.init_containers().filter(Container::is_restartable).chain(self.containers())
     }
 
-    /// Returns the long-running containers without a request for a resource. A request of the pod counts for all
-    /// containers, and a limit counts as a request.
-    pub fn without_request(&self, resource: &str) -> impl Iterator<Item = Container<'a>> + use<'a> {
-        let is_for_the_pod = !self.pod_spec()["resources"]["requests"][resource].is_null();
-        let resource = resource.to_owned();
-        let counting = self.long_running().filter(move |_| !is_for_the_pod);
-        counting.filter(move |container| ["requests", "limits"].iter().all(|of| !container.has_resource(of, &resource)))
+    /// Returns a request (`of` = `requests`) or limit (`limits`) of the whole pod if it is set and valid.
+    ///
+    /// <https://kubernetes.io/docs/tasks/configure-pod-container/assign-pod-level-resources/>
+    #[must_use]
+    pub fn pod_resource(&self, of: &str, name: &str) -> Option<Quantity> {
+        Quantity::from_json(self.pod_spec()["resources"][of].get(name)?).ok()
+    }
+
+    /// Returns whether the pod has a request for a resource of its own; a limit counts as a request.
+    #[must_use]
+    pub fn pod_requests(&self, name: &str) -> bool {
+        ["requests", "limits"].iter().any(|of| !self.pod_spec()["resources"][of][name].is_null())
+    }
+
+    /// Returns whether the pod has any request or limit of its own.
+    #[must_use]
+    pub fn has_pod_resources(&self) -> bool {
+        let resources = &self.pod_spec()["resources"];
+        ["requests", "limits"].iter().any(|of| resources[of].as_object().is_some_and(|named| !named.is_empty()))
     }
 
     /// Returns whether each container has a unique name in its list, as Kubernetes requires.

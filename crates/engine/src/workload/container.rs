@@ -69,6 +69,12 @@ impl<'a> Container<'a> {
         !self.value["resources"][of][name].is_null()
     }
 
+    /// Returns whether the container has a request for a resource of its own; a limit counts as a request.
+    #[must_use]
+    pub fn requests(&self, name: &str) -> bool {
+        ["requests", "limits"].iter().any(|of| self.has_resource(of, name))
+    }
+
     /// Returns whether the container requests a GPU, by an extended resource or by a resource claim.
     #[must_use]
     pub fn has_gpu(&self) -> bool {

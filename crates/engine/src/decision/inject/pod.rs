@@ -89,7 +89,7 @@ impl Pod<'_> {
     }
 
     /// Mounts a larger `/dev/shm`. Its default of 64 MiB is too small for processes that share a model between GPUs.
-    /// Its usage counts towards the container's memory limit.
+    /// Its usage counts towards the memory limit of the container, or else of the pod.
     ///
     /// <https://kubernetes.io/docs/concepts/storage/volumes/#emptydir>
     fn shared_memory(&self, most: &Quantity, injector: &mut Injector) {
@@ -99,7 +99,8 @@ impl Pod<'_> {
         if !is_spread || is_taken || self.field("hostIPC") == true || mounts(&container, SHARED_MEMORY_PATH) {
             return;
         }
-        let half = container.resource("limits", "memory").map(|limit| limit.half());
+        let limit = container.resource("limits", "memory");
+        let half = limit.or_else(|| self.workload.pod_resource("limits", "memory")).map(|limit| limit.half());
         let size = half.as_ref().map_or(most, |half| half.min(most));
         let volume = json!({"emptyDir": {"medium": "Memory", "sizeLimit": size.to_string()}});
         injector.add(FieldPath::new(["volumes", SHARED_MEMORY]), volume, self.policy);
