@@ -15,7 +15,7 @@ pub use shared_map::SharedMap;
 
 use crate::api::{DatabaseProvider, MODEL_SERVERS_LABEL};
 use crate::kind::Kind;
-use crate::workload::{Container, Workload, WorkloadRef};
+use crate::workload::{Container, Workload, WorkloadRef, items};
 
 /// The databases of a namespace, by provider and name.
 pub type Databases = BTreeMap<(DatabaseProvider, String), Database>;
@@ -227,6 +227,8 @@ pub struct Autoscaler {
     pub ours: bool,
     /// Its metrics.
     pub metrics: Vec<Metric>,
+    /// For a ScaledObject, the number of replicas while a trigger fails, whatever the load is.
+    pub static_fallback: Option<i64>,
 }
 
 impl Autoscaler {
@@ -242,6 +244,7 @@ impl Autoscaler {
             max: spec["maxReplicas"].as_i64().unwrap_or(i64::MAX),
             ours,
             metrics: metrics_of(spec),
+            static_fallback: None,
         }
     }
 
@@ -270,7 +273,7 @@ impl Autoscaler {
         })
     }
 
-    /// Reads a ScaledObject of KEDA, without its triggers; `ours` if Tidegate created it.
+    /// Reads a ScaledObject of KEDA; `ours` if Tidegate created it.
     #[must_use]
     pub fn from_scaled_object(object: &Value, ours: bool) -> Self {
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
@@ -281,7 +284,17 @@ impl Autoscaler {
             min: spec["minReplicaCount"].as_i64().unwrap_or(0),
             max: spec["maxReplicaCount"].as_i64().unwrap_or(100),
             ours,
-            metrics: Vec::new(),
+            metrics: items(&spec["triggers"]).map(Metric::of_trigger).collect(),
+            static_fallback: static_fallback(&spec["fallback"]),
+        }
+    }
+
+    /// Returns the field with its metrics, and its fields for the minimum and maximum number of replicas.
+    #[must_use]
+    pub fn fields(&self) -> (&'static str, &'static str, &'static str) {
+        match &*self.kind {
+            SCALED_OBJECT => ("spec.triggers", "minReplicaCount", "maxReplicaCount"),
+            _ => ("spec.metrics", "minReplicas", "maxReplicas"),
         }
     }
 
@@ -290,6 +303,14 @@ impl Autoscaler {
     pub fn reference(&self) -> String {
         format!("{}/{}", self.kind, self.name)
     }
+}
+
+/// Returns the replicas of a ScaledObject's fallback, if they do not depend on those that are running.
+///
+/// <https://keda.sh/docs/latest/reference/scaledobject-spec/#fallback>
+fn static_fallback(fallback: &Value) -> Option<i64> {
+    let is_static = fallback["behavior"].as_str().is_none_or(|behavior| behavior.is_empty() || behavior == "static");
+    fallback["replicas"].as_i64().filter(|_| is_static)
 }
 
 /// Returns the metrics of a HorizontalPodAutoscaler. The default is CPU, as in the API server, also for
@@ -334,6 +355,23 @@ impl Metric {
             target: text(&source["target"]["type"]),
             kind,
         }
+    }
+
+    /// Reads a trigger of a ScaledObject. Those on CPU and memory become metrics of the HorizontalPodAutoscaler that
+    /// KEDA creates; another one has the type of the trigger.
+    ///
+    /// <https://keda.sh/docs/latest/scalers/cpu/>
+    #[must_use]
+    pub fn of_trigger(trigger: &Value) -> Self {
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        let kind = text(&trigger["type"]);
+        if !matches!(&*kind, "cpu" | "memory") {
+            return Self { kind, ..Self::default() };
+        }
+        let container = trigger["metadata"]["containerName"].as_str().filter(|name| !name.is_empty());
+        let source = if container.is_some() { "ContainerResource" } else { "Resource" };
+        let target = text(&trigger["metricType"]);
+        Self { kind: source.to_owned(), name: kind, container: container.map(str::to_owned), target }
     }
 
     /// Returns whether it compares usage with a request that is missing, and that a container could have. For a metric
@@ -528,6 +566,30 @@ mod tests {
         let found = Autoscaler::from_scaled_object(&object, false);
         assert_eq!((&*found.reference(), found.min, found.max), ("ScaledObject/api", 2, 100));
         assert_eq!(Autoscaler::from_scaled_object(&json!({"spec": {}}), false).min, 0);
+    }
+
+    #[test]
+    fn reads_the_triggers_and_the_fallback_of_scaled_objects() {
+        let read = |spec: Value| Autoscaler::from_scaled_object(&json!({"kind": "ScaledObject", "spec": spec}), false);
+        let on_cpu = json!({"type": "cpu", "metricType": "Utilization", "metadata": {"value": "60"}});
+        let of_one = json!({"type": "memory", "metricType": "AverageValue",
+            "metadata": {"value": "1Gi", "containerName": "api"}});
+        let found = read(json!({"triggers": [{"type": "prometheus"}, on_cpu, of_one]})).metrics;
+        let parts =
+            |metric: &Metric| format!("{} {} {:?} {}", metric.kind, metric.name, metric.container, metric.target);
+        assert_eq!(
+            found.iter().map(parts).collect::<Vec<_>>(),
+            [
+                "prometheus  None ",
+                "Resource cpu None Utilization",
+                "ContainerResource memory Some(\"api\") AverageValue"
+            ]
+        );
+        let fallback = |fallback: Value| read(json!({"fallback": fallback})).static_fallback;
+        assert_eq!(fallback(json!(null)), None);
+        assert_eq!(fallback(json!({"failureThreshold": 3, "replicas": 2})), Some(2));
+        assert_eq!(fallback(json!({"replicas": 2, "behavior": "static"})), Some(2));
+        assert_eq!(fallback(json!({"replicas": 2, "behavior": "currentReplicasIfHigher"})), None);
     }
 
     #[test]

@@ -76,6 +76,7 @@ pub static ALL: &[&dyn Rule] = &[
     &autoscaling::MemoryScaling,
     &autoscaling::CpuScalingOnGpu,
     &autoscaling::ValueTargetOnQueue,
+    &autoscaling::StaticFallback,
     &database::LiteralDatabaseCredentials,
     &database::DatabaseVariableOverridden,
     &annotations::AnnotationOutOfBounds,
