@@ -47,6 +47,7 @@ pub static ALL: &[&dyn Rule] = &[
     &probes::MissingReadinessProbe,
     &probes::MissingLivenessProbe,
     &probes::LivenessBeforeLoad,
+    &probes::LivenessBeforeReadiness,
     &probes::LivenessRunsInference,
     &probes::ReadinessBeforeLoad,
     &probes::ProbeTimeoutTooShort,
