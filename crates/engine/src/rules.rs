@@ -42,6 +42,8 @@ pub static ALL: &[&dyn Rule] = &[
     &resources::GpuRequestMismatch,
     &resources::GpuCountMismatch,
     &resources::GpuMissing,
+    &resources::UnsetGpuShare,
+    &resources::SharedResourceClaim,
     &resources::CpuLimitOnGpuServer,
     &probes::MissingStartupProbe,
     &probes::MissingReadinessProbe,
