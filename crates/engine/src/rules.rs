@@ -55,6 +55,8 @@ pub static ALL: &[&dyn Rule] = &[
     &probes::ProbeTimeoutTooShort,
     &probes::ProbePortUnknown,
     &rollout::GpuSurgeDeadlock,
+    &rollout::QueueSurgeDeadlock,
+    &rollout::QueueNotOnPods,
     &rollout::ProgressDeadlineTooShort,
     &rollout::GracePeriodTooShort,
     &rollout::MissingPreStop,

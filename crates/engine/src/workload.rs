@@ -43,6 +43,9 @@ pub use probe::Probe;
 pub use reference::WorkloadRef;
 pub use validation::ValidationError;
 
+/// The label with the name of a queue of Kueue.
+pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
+
 /// Returns the items of a list; none if it is not a list.
 pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
@@ -194,6 +197,16 @@ impl<'a> Workload<'a> {
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&'a str> {
         self.annotations?.get(key)?.as_str()
+    }
+
+    /// Returns the queue of Kueue in which its pods wait to be admitted: that of the workload, which Kueue copies to
+    /// the pods, or else that of the pod template.
+    ///
+    /// <https://kueue.sigs.k8s.io/docs/tasks/run/deployment/>
+    #[must_use]
+    pub fn queue(&self) -> Option<&'a str> {
+        let of = |metadata: &'a Value| metadata["labels"][QUEUE_LABEL].as_str().filter(|queue| !queue.is_empty());
+        of(self.metadata).or_else(|| of(&self.template["metadata"]))
     }
 
     /// Returns `spec.replicas`.
