@@ -453,6 +453,8 @@ pub struct Database {
     pub made_for: Option<String>,
     /// Whether it has a connection pooler.
     pub is_pooled: bool,
+    /// The number of connections that its server accepts; none if its object does not set it.
+    pub max_connections: Option<i64>,
 }
 
 impl Database {

@@ -84,6 +84,7 @@ pub static ALL: &[&dyn Rule] = &[
     &autoscaling::StaticFallback,
     &database::LiteralDatabaseCredentials,
     &database::DatabaseVariableOverridden,
+    &database::TooManyConnections,
     &annotations::AnnotationOutOfBounds,
     &annotations::UnknownAnnotation,
 ];

@@ -8,7 +8,7 @@ mod progress_deadline_too_short;
 mod queue_not_on_pods;
 mod queue_surge_deadlock;
 mod single_zone;
-mod surge;
+pub(super) mod surge;
 
 pub use gpu_surge_deadlock::GpuSurgeDeadlock;
 pub use grace_period_too_short::GracePeriodTooShort;

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::policy::{Context, Finding};
 use crate::rules::replicas;
+use crate::workload::Workload;
 
 /// Starts a finding about a rollout whose new pod may wait for what the old pods use.
 pub(super) fn waits(context: &Context) -> Option<Finding> {
@@ -23,6 +24,15 @@ pub(super) fn waits(context: &Context) -> Option<Finding> {
     Some(finding.fix(
         "spec:\n  strategy:\n    type: RollingUpdate\n    rollingUpdate:\n      maxSurge: 0\n      maxUnavailable: 1",
     ))
+}
+
+/// Returns the largest number of pods of a workload with this many replicas during a rollout.
+pub(in crate::rules) fn most_pods(workload: &Workload, replicas: i64) -> i64 {
+    let strategy = workload.spec("strategy");
+    if !workload.known_kind().has_surge || strategy["type"] == "Recreate" {
+        return replicas;
+    }
+    replicas.saturating_add(may_be_more(&strategy["rollingUpdate"]["maxSurge"], replicas).max(0))
 }
 
 /// Returns whether a rolling update stops an old pod before a new one runs. If neither surge nor unavailability is
