@@ -44,6 +44,8 @@ pub struct Facts {
     pub claims: SharedMap<String, SharedMap<String, Claim>>,
     /// The pod selectors of PodDisruptionBudgets, by namespace and name; none if these are not known.
     pub budgets: Option<SharedMap<String, SharedMap<String, PodSelector>>>,
+    /// InferencePools by namespace, then by name.
+    pub pools: SharedMap<String, SharedMap<String, InferencePool>>,
     /// The names of Services, by namespace.
     pub services: SharedMap<String, Arc<BTreeSet<String>>>,
     /// The APIs that are served.
@@ -87,6 +89,14 @@ impl Facts {
         let inside = self.budgets.as_ref().and_then(|budgets| budgets.get(namespace)).into_iter().flatten();
         let names = inside.filter(|(_, selector)| selector.selects(labels)).map(|(name, _)| name.as_str());
         names.collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// Returns the InferencePools that select pods with these labels, by name.
+    #[must_use]
+    pub fn pools_for(&self, namespace: &str, labels: &Value) -> BTreeMap<&str, &InferencePool> {
+        let inside = self.pools.get(namespace).into_iter().flatten();
+        let selecting = inside.filter(|(_, pool)| pool.selector.selects(labels));
+        selecting.map(|(name, pool)| (name.as_str(), pool)).collect()
     }
 
     /// Returns the names of the Services of a namespace.
@@ -414,6 +424,30 @@ impl Claim {
     pub fn read(object: &Value) -> Self {
         let modes = object["spec"]["accessModes"].as_array().into_iter().flatten();
         Self { access_modes: modes.filter_map(Value::as_str).map(str::to_owned).collect() }
+    }
+}
+
+/// The group, version and kind of InferencePools.
+pub const INFERENCE_POOL: (&str, &str, &str) = ("inference.networking.k8s.io", "v1", "InferencePool");
+
+/// The properties of an InferencePool, which routes requests to model servers, that rules use.
+///
+/// <https://gateway-api-inference-extension.sigs.k8s.io/api-types/inferencepool/>
+#[derive(Clone, Debug, Default)]
+pub struct InferencePool {
+    /// The selector of its pods.
+    pub selector: PodSelector,
+    /// The ports of the pods to which requests are sent.
+    pub ports: Vec<u16>,
+}
+
+impl InferencePool {
+    /// Reads an InferencePool.
+    #[must_use]
+    pub fn read(object: &Value) -> Self {
+        let ports =
+            items(&object["spec"]["targetPorts"]).filter_map(|port| u16::try_from(port["number"].as_u64()?).ok());
+        Self { selector: PodSelector::read(object), ports: ports.collect() }
     }
 }
 

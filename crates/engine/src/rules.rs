@@ -10,6 +10,7 @@ pub mod models;
 pub mod probes;
 pub mod resources;
 pub mod rollout;
+pub mod routing;
 pub mod runtime;
 pub mod security;
 pub mod storage;
@@ -67,6 +68,8 @@ pub static ALL: &[&dyn Rule] = &[
     &runtime::SmallSharedMemory,
     &runtime::LoopbackServer,
     &runtime::ServiceLinkCollision,
+    &routing::PoolPortNotServed,
+    &routing::LeftPool,
     &security::PrivilegedContainer,
     &security::HostNamespace,
     &security::HostPath,
