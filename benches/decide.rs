@@ -108,7 +108,8 @@ fn add_workload(facts: &mut Facts, number: usize) {
     let metric = Metric { kind: "ContainerResource".into(), name: "cpu".into(), ..Metric::default() };
     let kind = "HorizontalPodAutoscaler".to_owned();
     let (metrics, name_of_hpa) = (vec![metric], format!("{name}-tidegate"));
-    let autoscaler = Autoscaler { kind, name: name_of_hpa, min: 1, max: 10, ours: true, metrics };
+    let autoscaler =
+        Autoscaler { kind, name: name_of_hpa, min: 1, max: 10, ours: true, metrics, static_fallback: None };
     let workload = WorkloadRef { namespace: namespace.clone(), kind: "Deployment".into(), name: name.clone() };
     facts.autoscalers.insert(workload, vec![autoscaler]);
     let database = Database { made_for: Some(format!("Deployment/{name}")), ..Database::default() };
@@ -143,6 +144,7 @@ fn facts(operation: Operation) -> Facts {
             max: 10,
             ours: true,
             metrics: Vec::new(),
+            static_fallback: None,
         };
         facts.autoscalers.insert(workload, vec![autoscaler]);
         let database = Database { made_for: Some("Deployment/ai-model-serving".into()), ..Database::default() };

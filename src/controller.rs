@@ -12,6 +12,7 @@ mod observed;
 mod orphans;
 mod policies;
 mod policy_store;
+mod pools;
 mod reconcile;
 mod related;
 mod reports;
@@ -41,6 +42,7 @@ use tracing::{Instrument as _, debug, info_span};
 pub use apply::ApplyError;
 pub use kinds::resource_of;
 pub use leader::{Election, new_identity};
+pub use pools::DEFINITION as POOLS;
 pub use served_apis::metrics_served;
 
 use crate::server::health::{Readiness, Step};

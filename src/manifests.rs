@@ -12,7 +12,7 @@ use tidegate_engine::BUILTIN;
 use tidegate_engine::api::{ServingException, ServingPolicy};
 use tidegate_engine::companions::{self, autoscaler_of, database};
 use tidegate_engine::decision::{Evaluation, Operation, Request, User};
-use tidegate_engine::facts::{Apis, Autoscaler, Claim, Facts, Namespace, SCALED_OBJECT};
+use tidegate_engine::facts::{Apis, Autoscaler, Claim, Facts, INFERENCE_POOL, InferencePool, Namespace, SCALED_OBJECT};
 use tidegate_engine::kind::Kind;
 use tidegate_engine::policy::{Exception, Policy, PolicySet};
 use tidegate_engine::workload::Workload;
@@ -32,8 +32,8 @@ pub struct Manifests {
     pub exceptions: Vec<Arc<Exception>>,
     /// Workloads of the kinds that can be model servers, labelled as such or not, in input order.
     pub workloads: Vec<Found>,
-    /// The namespaces, autoscalers, databases, claims, Services and disruption budgets among the objects. Every API
-    /// counts as served.
+    /// The namespaces, autoscalers, databases, claims, InferencePools, Services and disruption budgets among the
+    /// objects. Every API counts as served.
     pub facts: Facts,
     /// How many objects of other kinds there were.
     pub others: usize,
@@ -187,6 +187,9 @@ impl Manifests {
             }
             ("", "Service") => {
                 Arc::make_mut(self.facts.services.entry(namespace).or_default()).insert(name);
+            }
+            (group, kind) if (group, kind) == (INFERENCE_POOL.0, INFERENCE_POOL.2) => {
+                self.facts.pools.entry(namespace).or_default().insert(name, InferencePool::read(object));
             }
             (group, kind) => match companions::watched().find(|watched| (watched.group, watched.kind) == (group, kind))
             {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::controller::report_definitions;
+use crate::controller::{POOLS, report_definitions};
 use crate::webhooks;
 use tidegate_engine::companions::database::apis;
 use tidegate_engine::companions::{ManagedKind, managed_kinds};
@@ -104,10 +104,11 @@ fn watched(kinds: &[Kind]) -> Vec<Rule> {
     let of_companions = optional.map(|ManagedKind { group, plural, .. }| format!("{plural}.{group}"));
     let of_reports = report_definitions().map(str::to_owned);
     let others = of_providers.chain(of_companions).chain(of_reports);
-    let definitions = kinds.iter().filter_map(Kind::definition).chain(others);
+    let definitions = kinds.iter().filter_map(Kind::definition).chain(others).chain([POOLS.to_owned()]);
     let mut rules = vec![Rule::new(&[""], &["namespaces", "persistentvolumeclaims", "services"], WATCH)];
     rules.extend(of_kinds(kinds, "", READ));
     rules.push(Rule::new(&["apiextensions.k8s.io"], &["customresourcedefinitions"], WATCH).named(definitions));
+    rules.extend(split(POOLS).map(|(plural, group)| Rule::new(&[group], &[plural], WATCH)));
     rules.push(Rule::new(&["apiregistration.k8s.io"], &["apiservices"], WATCH));
     rules.push(Rule::new(&["tidegate.dev"], &["servingpolicies", "servingexceptions"], WATCH));
     rules

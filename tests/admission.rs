@@ -623,6 +623,7 @@ mod messages {
             max: 10,
             ours: true,
             metrics: Vec::new(),
+            static_fallback: None,
         };
         let facts = Facts { autoscalers: [(reference(), vec![held])].into(), ..facts() };
         insta::assert_snapshot!(messages_for_update(&state(SERVING, facts), &old, &new).await);

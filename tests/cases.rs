@@ -192,13 +192,14 @@ mod of_rules {
     }
 
     /// Values for placeholders that only the author can know.
-    const KNOWN: [(&str, &str); 10] = [
+    const KNOWN: [(&str, &str); 11] = [
         ("<version>", "1.2.0"),
         ("<digest>", "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"),
         ("<commit>", "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c"),
         ("<secret>", "credentials"),
         ("<key>", "value"),
         ("<claim>", "models"),
+        ("<template>", "gpu"),
         ("<container>", "api"),
         ("<port>", "8080"),
         ("<health path>", "/healthz"),
@@ -242,7 +243,8 @@ mod of_rules {
             None => object,
         };
         if snippet.is_null() {
-            remove(target, &violation.finding.field);
+            let field = &violation.finding.field;
+            remove(target, field.strip_prefix("spec.template.spec.").unwrap_or(field));
         } else {
             merge(target, &snippet, "");
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tidegate_engine::rules;
 
 /// A rule of each subject whose violations the API server itself accepts.
-const RULES: [&str; 12] = [
+const RULES: [&str; 13] = [
     "annotations/annotation-out-of-bounds",
     "autoscaling/memory-scaling",
     "database/literal-database-credentials",
@@ -21,6 +21,7 @@ const RULES: [&str; 12] = [
     "probes/liveness-before-load",
     "resources/gpu-count-mismatch",
     "rollout/missing-disruption-budget",
+    "routing/pool-port-not-served",
     "runtime/service-link-collision",
     "security/secret-in-env",
     "storage/single-writer-volume",

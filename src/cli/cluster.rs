@@ -14,7 +14,7 @@ use crate::controller::{metrics_served, resource};
 use crate::manifests::Manifests;
 use tidegate_engine::companions::database::offered_versions;
 use tidegate_engine::companions::{self, Watched, database};
-use tidegate_engine::facts::{Apis, SCALED_OBJECT};
+use tidegate_engine::facts::{Apis, INFERENCE_POOL, SCALED_OBJECT};
 use tidegate_engine::kind::{self, KINDS, Kind};
 
 /// Connects to the cluster of a kubeconfig, or of the environment if there is none.
@@ -94,6 +94,7 @@ pub(super) async fn read_around(client: &Client, namespace: &str, input: &mut Ma
     let apis = apis(client).await?;
     let mut beside = vec![("", "v1", "PersistentVolumeClaim"), ("", "v1", "Service")];
     beside.extend(apis.keda.then_some(("keda.sh", "v1alpha1", SCALED_OBJECT)));
+    beside.extend(is_served(client, INFERENCE_POOL).await?.then_some(INFERENCE_POOL));
     let mut served = apis;
     beside.extend(database::apis().filter(|api| *(api.served)(&mut served)).map(|api| api.kind));
     for kind in beside {

@@ -128,7 +128,11 @@ fn ready(workload: &Workload, companions: &[Condition]) -> Condition {
         return Condition::new("Ready", "False", &missing.reason, format!("{}: {}", missing.type_, missing.message));
     }
     if workload.replicas() != Some(0) && status["readyReplicas"].as_i64().unwrap_or_default() == 0 {
-        return Condition::new("Ready", "False", "NoReadyReplica", "no pod is ready");
+        let message = match workload.queue() {
+            Some(queue) => format!("no pod is ready: Kueue may hold them in the queue `{queue}` until there is quota"),
+            None => "no pod is ready".to_owned(),
+        };
+        return Condition::new("Ready", "False", "NoReadyReplica", message);
     }
     Condition::new("Ready", "True", "Ready", "pods and companions are ready")
 }
@@ -163,6 +167,15 @@ mod tests {
             assert!(conforming.message.contains(expected), "{}", conforming.message);
             assert!(!conforming.message.contains("update"), "{}", conforming.message);
         }
+    }
+
+    #[test]
+    fn pods_that_wait_in_a_queue_are_not_called_broken() {
+        let mut object = with_container(&json!({}));
+        let message = |object: &Value| ready(&Workload::view(object).unwrap(), &[]).message;
+        assert_eq!(message(&object), "no pod is ready");
+        object["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "serving".into();
+        assert!(message(&object).contains("in the queue `serving`"), "{}", message(&object));
     }
 
     #[test]

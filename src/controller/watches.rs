@@ -46,6 +46,7 @@ impl Watches {
             parts.watch(watched.kind, |step| self.companion(watched, step));
         }
         parts.watch("claims", |step| self.claims(step));
+        parts.watch("inference pools", |step| self.pools(step));
         parts.watch("services", |step| self.services(step));
         parts.watch("version", |step| self.clone().version(step));
     }

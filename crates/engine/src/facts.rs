@@ -15,7 +15,7 @@ pub use shared_map::SharedMap;
 
 use crate::api::{DatabaseProvider, MODEL_SERVERS_LABEL};
 use crate::kind::Kind;
-use crate::workload::WorkloadRef;
+use crate::workload::{Container, Workload, WorkloadRef, items};
 
 /// The databases of a namespace, by provider and name.
 pub type Databases = BTreeMap<(DatabaseProvider, String), Database>;
@@ -44,6 +44,8 @@ pub struct Facts {
     pub claims: SharedMap<String, SharedMap<String, Claim>>,
     /// The pod selectors of PodDisruptionBudgets, by namespace and name; none if these are not known.
     pub budgets: Option<SharedMap<String, SharedMap<String, PodSelector>>>,
+    /// InferencePools by namespace, then by name.
+    pub pools: SharedMap<String, SharedMap<String, InferencePool>>,
     /// The names of Services, by namespace.
     pub services: SharedMap<String, Arc<BTreeSet<String>>>,
     /// The APIs that are served.
@@ -87,6 +89,14 @@ impl Facts {
         let inside = self.budgets.as_ref().and_then(|budgets| budgets.get(namespace)).into_iter().flatten();
         let names = inside.filter(|(_, selector)| selector.selects(labels)).map(|(name, _)| name.as_str());
         names.collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// Returns the InferencePools that select pods with these labels, by name.
+    #[must_use]
+    pub fn pools_for(&self, namespace: &str, labels: &Value) -> BTreeMap<&str, &InferencePool> {
+        let inside = self.pools.get(namespace).into_iter().flatten();
+        let selecting = inside.filter(|(_, pool)| pool.selector.selects(labels));
+        selecting.map(|(name, pool)| (name.as_str(), pool)).collect()
     }
 
     /// Returns the names of the Services of a namespace.
@@ -227,6 +237,8 @@ pub struct Autoscaler {
     pub ours: bool,
     /// Its metrics.
     pub metrics: Vec<Metric>,
+    /// For a ScaledObject, the number of replicas while a trigger fails, whatever the load is.
+    pub static_fallback: Option<i64>,
 }
 
 impl Autoscaler {
@@ -242,6 +254,7 @@ impl Autoscaler {
             max: spec["maxReplicas"].as_i64().unwrap_or(i64::MAX),
             ours,
             metrics: metrics_of(spec),
+            static_fallback: None,
         }
     }
 
@@ -270,7 +283,7 @@ impl Autoscaler {
         })
     }
 
-    /// Reads a ScaledObject of KEDA, without its triggers; `ours` if Tidegate created it.
+    /// Reads a ScaledObject of KEDA; `ours` if Tidegate created it.
     #[must_use]
     pub fn from_scaled_object(object: &Value, ours: bool) -> Self {
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
@@ -281,7 +294,17 @@ impl Autoscaler {
             min: spec["minReplicaCount"].as_i64().unwrap_or(0),
             max: spec["maxReplicaCount"].as_i64().unwrap_or(100),
             ours,
-            metrics: Vec::new(),
+            metrics: items(&spec["triggers"]).map(Metric::of_trigger).collect(),
+            static_fallback: static_fallback(&spec["fallback"]),
+        }
+    }
+
+    /// Returns the field with its metrics, and its fields for the minimum and maximum number of replicas.
+    #[must_use]
+    pub fn fields(&self) -> (&'static str, &'static str, &'static str) {
+        match &*self.kind {
+            SCALED_OBJECT => ("spec.triggers", "minReplicaCount", "maxReplicaCount"),
+            _ => ("spec.metrics", "minReplicas", "maxReplicas"),
         }
     }
 
@@ -290,6 +313,14 @@ impl Autoscaler {
     pub fn reference(&self) -> String {
         format!("{}/{}", self.kind, self.name)
     }
+}
+
+/// Returns the replicas of a ScaledObject's fallback, if they do not depend on those that are running.
+///
+/// <https://keda.sh/docs/latest/reference/scaledobject-spec/#fallback>
+fn static_fallback(fallback: &Value) -> Option<i64> {
+    let is_static = fallback["behavior"].as_str().is_none_or(|behavior| behavior.is_empty() || behavior == "static");
+    fallback["replicas"].as_i64().filter(|_| is_static)
 }
 
 /// Returns the metrics of a HorizontalPodAutoscaler. The default is CPU, as in the API server, also for
@@ -336,15 +367,41 @@ impl Metric {
         }
     }
 
-    /// Returns whether it compares the usage of a container with its request.
+    /// Reads a trigger of a ScaledObject. Those on CPU and memory become metrics of the HorizontalPodAutoscaler that
+    /// KEDA creates; another one has the type of the trigger.
+    ///
+    /// <https://keda.sh/docs/latest/scalers/cpu/>
     #[must_use]
-    pub fn needs_request_of(&self, container: &str) -> bool {
-        let counts = match &*self.kind {
+    pub fn of_trigger(trigger: &Value) -> Self {
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        let kind = text(&trigger["type"]);
+        if !matches!(&*kind, "cpu" | "memory") {
+            return Self { kind, ..Self::default() };
+        }
+        let container = trigger["metadata"]["containerName"].as_str().filter(|name| !name.is_empty());
+        let source = if container.is_some() { "ContainerResource" } else { "Resource" };
+        let target = text(&trigger["metricType"]);
+        Self { kind: source.to_owned(), name: kind, container: container.map(str::to_owned), target }
+    }
+
+    /// Returns whether it compares usage with a request that is missing, and that a container could have. For a metric
+    /// of all containers, each needs a request, unless the pod has resources of its own: then the pod's request counts,
+    /// which is the sum of those of the containers if it is not set.
+    ///
+    /// `calculateRequests` in
+    /// <https://github.com/kubernetes/kubernetes/blob/v1.36.3/pkg/controller/podautoscaler/replica_calculator.go>
+    #[must_use]
+    pub fn lacks_request_of(&self, workload: &Workload, container: &Container) -> bool {
+        let name = &*self.name;
+        let is_measured = match &*self.kind {
+            "Resource" if workload.has_pod_resources() => {
+                !workload.pod_requests(name) && !workload.all_containers().any(|container| container.requests(name))
+            }
             "Resource" => true,
-            "ContainerResource" => self.container.as_deref() == Some(container),
+            "ContainerResource" => self.container.as_deref() == Some(container.name()),
             _ => false,
         };
-        counts && self.target == "Utilization"
+        is_measured && self.target == "Utilization" && !container.requests(name)
     }
 
     /// Returns whether it measures the usage of a resource, by all containers or one.
@@ -367,6 +424,30 @@ impl Claim {
     pub fn read(object: &Value) -> Self {
         let modes = object["spec"]["accessModes"].as_array().into_iter().flatten();
         Self { access_modes: modes.filter_map(Value::as_str).map(str::to_owned).collect() }
+    }
+}
+
+/// The group, version and kind of InferencePools.
+pub const INFERENCE_POOL: (&str, &str, &str) = ("inference.networking.k8s.io", "v1", "InferencePool");
+
+/// The properties of an InferencePool, which routes requests to model servers, that rules use.
+///
+/// <https://gateway-api-inference-extension.sigs.k8s.io/api-types/inferencepool/>
+#[derive(Clone, Debug, Default)]
+pub struct InferencePool {
+    /// The selector of its pods.
+    pub selector: PodSelector,
+    /// The ports of the pods to which requests are sent.
+    pub ports: Vec<u16>,
+}
+
+impl InferencePool {
+    /// Reads an InferencePool.
+    #[must_use]
+    pub fn read(object: &Value) -> Self {
+        let ports =
+            items(&object["spec"]["targetPorts"]).filter_map(|port| u16::try_from(port["number"].as_u64()?).ok());
+        Self { selector: PodSelector::read(object), ports: ports.collect() }
     }
 }
 
@@ -406,6 +487,8 @@ pub struct Database {
     pub made_for: Option<String>,
     /// Whether it has a connection pooler.
     pub is_pooled: bool,
+    /// The number of connections that its server accepts; none if its object does not set it.
+    pub max_connections: Option<i64>,
 }
 
 impl Database {
@@ -476,6 +559,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::testing::with_container;
 
     #[test]
     fn reads_metrics_of_every_type() {
@@ -492,11 +576,56 @@ mod tests {
     }
 
     #[test]
+    fn a_request_of_the_pod_counts_for_metrics_of_all_containers() {
+        let lacks = |pod: Value, container: Value, metric: &Value| {
+            let mut object = with_container(&json!({"resources": container}));
+            object["spec"]["template"]["spec"]["resources"] = pod;
+            let workload = Workload::view(&object).unwrap();
+            let metric = Metric::read(metric);
+            workload.containers().any(|container| metric.lacks_request_of(&workload, &container))
+        };
+        let target = json!({"type": "Utilization", "averageUtilization": 50});
+        let of_all = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
+        let resource = json!({"name": "cpu", "container": "api", "target": target});
+        let of_one = json!({"type": "ContainerResource", "containerResource": resource});
+        let cpu = json!({"requests": {"cpu": "1"}});
+        assert!(!lacks(cpu.clone(), json!(null), &of_all) && lacks(cpu.clone(), json!(null), &of_one));
+        assert!(!lacks(json!({"limits": {"cpu": "1"}}), json!(null), &of_all), "a limit is a request");
+        assert!(!lacks(json!({"limits": {"memory": "1Gi"}}), cpu.clone(), &of_all));
+        assert!(lacks(json!({"limits": {"memory": "1Gi"}}), json!(null), &of_all));
+        assert!(!lacks(json!(null), cpu, &of_one) && lacks(json!(null), json!(null), &of_all));
+    }
+
+    #[test]
     fn scaled_objects_have_kedas_defaults() {
         let object = json!({"kind": "ScaledObject", "metadata": {"name": "api"}, "spec": {"minReplicaCount": 2}});
         let found = Autoscaler::from_scaled_object(&object, false);
         assert_eq!((&*found.reference(), found.min, found.max), ("ScaledObject/api", 2, 100));
         assert_eq!(Autoscaler::from_scaled_object(&json!({"spec": {}}), false).min, 0);
+    }
+
+    #[test]
+    fn reads_the_triggers_and_the_fallback_of_scaled_objects() {
+        let read = |spec: Value| Autoscaler::from_scaled_object(&json!({"kind": "ScaledObject", "spec": spec}), false);
+        let on_cpu = json!({"type": "cpu", "metricType": "Utilization", "metadata": {"value": "60"}});
+        let of_one = json!({"type": "memory", "metricType": "AverageValue",
+            "metadata": {"value": "1Gi", "containerName": "api"}});
+        let found = read(json!({"triggers": [{"type": "prometheus"}, on_cpu, of_one]})).metrics;
+        let parts =
+            |metric: &Metric| format!("{} {} {:?} {}", metric.kind, metric.name, metric.container, metric.target);
+        assert_eq!(
+            found.iter().map(parts).collect::<Vec<_>>(),
+            [
+                "prometheus  None ",
+                "Resource cpu None Utilization",
+                "ContainerResource memory Some(\"api\") AverageValue"
+            ]
+        );
+        let fallback = |fallback: Value| read(json!({"fallback": fallback})).static_fallback;
+        assert_eq!(fallback(json!(null)), None);
+        assert_eq!(fallback(json!({"failureThreshold": 3, "replicas": 2})), Some(2));
+        assert_eq!(fallback(json!({"replicas": 2, "behavior": "static"})), Some(2));
+        assert_eq!(fallback(json!({"replicas": 2, "behavior": "currentReplicasIfHigher"})), None);
     }
 
     #[test]

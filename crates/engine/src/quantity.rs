@@ -155,6 +155,12 @@ impl Quantity {
         Self { nanos, notation: self.notation, written: None }
     }
 
+    /// Returns the sum of two quantities, in the notation of the first.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self { nanos: self.nanos.saturating_add(other.nanos), notation: self.notation, written: None }
+    }
+
     /// Returns it rounded up to a whole number.
     #[must_use]
     pub fn whole(&self) -> i128 {

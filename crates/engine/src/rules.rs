@@ -10,6 +10,7 @@ pub mod models;
 pub mod probes;
 pub mod resources;
 pub mod rollout;
+pub mod routing;
 pub mod runtime;
 pub mod security;
 pub mod storage;
@@ -42,16 +43,21 @@ pub static ALL: &[&dyn Rule] = &[
     &resources::GpuRequestMismatch,
     &resources::GpuCountMismatch,
     &resources::GpuMissing,
+    &resources::UnsetGpuShare,
+    &resources::SharedResourceClaim,
     &resources::CpuLimitOnGpuServer,
     &probes::MissingStartupProbe,
     &probes::MissingReadinessProbe,
     &probes::MissingLivenessProbe,
     &probes::LivenessBeforeLoad,
+    &probes::LivenessBeforeReadiness,
     &probes::LivenessRunsInference,
     &probes::ReadinessBeforeLoad,
     &probes::ProbeTimeoutTooShort,
     &probes::ProbePortUnknown,
     &rollout::GpuSurgeDeadlock,
+    &rollout::QueueSurgeDeadlock,
+    &rollout::QueueNotOnPods,
     &rollout::ProgressDeadlineTooShort,
     &rollout::GracePeriodTooShort,
     &rollout::MissingPreStop,
@@ -62,6 +68,8 @@ pub static ALL: &[&dyn Rule] = &[
     &runtime::SmallSharedMemory,
     &runtime::LoopbackServer,
     &runtime::ServiceLinkCollision,
+    &routing::PoolPortNotServed,
+    &routing::LeftPool,
     &security::PrivilegedContainer,
     &security::HostNamespace,
     &security::HostPath,
@@ -76,8 +84,10 @@ pub static ALL: &[&dyn Rule] = &[
     &autoscaling::MemoryScaling,
     &autoscaling::CpuScalingOnGpu,
     &autoscaling::ValueTargetOnQueue,
+    &autoscaling::StaticFallback,
     &database::LiteralDatabaseCredentials,
     &database::DatabaseVariableOverridden,
+    &database::TooManyConnections,
     &annotations::AnnotationOutOfBounds,
     &annotations::UnknownAnnotation,
 ];

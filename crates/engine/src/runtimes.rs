@@ -1,5 +1,6 @@
 //! Recognises model servers. The runtimes are data: the presets in `policies/runtimes`, and those of policies.
 
+mod arrival;
 mod endpoint;
 mod recognise;
 
@@ -8,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 pub use endpoint::{Endpoint, Handler};
 
 use crate::api::{CONTAINER_ANNOTATION, Drain, RUNTIME_ANNOTATION, Runtime};
-use crate::workload::{CommandLine, Container, Workload};
+use crate::workload::{CommandLine, Container, Lookup, Workload};
 
 /// The presets, one file each.
 pub const TEXTS: [&str; 17] = [
@@ -217,12 +218,49 @@ impl<'a> Recognised<'a> {
         self.runtime.filter(|_| !self.is_worker())?.drain.as_ref()
     }
 
+    /// Returns the model, by its name on a hub or its path.
+    #[must_use]
+    pub fn model(&self) -> Lookup<&'a str> {
+        let Some(source) = self.runtime.map(|runtime| &runtime.model) else { return Lookup::Absent };
+        let by_flag = self.words.value_of_any(&source.flags);
+        let by_place = || source.after.as_deref().map_or(Lookup::Absent, |word| self.words.after(word));
+        by_flag.or_else(by_place).or_else(|| self.words.env_of_any(&source.env))
+    }
+
+    /// Returns how long the server may take to start, and its model to arrive before, as far as its startup probe says:
+    /// a model that arrives before gets as long as the server itself.
+    #[must_use]
+    pub fn start(&self, workload: &Workload) -> Option<Start> {
+        let windows = workload.long_running().filter_map(|container| container.probe("startupProbe"));
+        let longest = windows.map(|probe| probe.window()).max()?;
+        let server = self.container.and_then(|container| container.probe("startupProbe"));
+        let before = server.filter(|_| arrival::is_before_server(workload, self));
+        Some(Start { longest, before: before.map(|probe| probe.window()) })
+    }
+
     /// Returns the number of GPUs of one node over which each layer of the model is spread; none if it is not set or
     /// unknown.
     #[must_use]
     pub fn tensor_parallel(&self) -> Option<u64> {
         let parallel = &self.runtime?.parallel;
         self.words.given(&parallel.tensor, &parallel.env).found()?.parse().ok()
+    }
+}
+
+/// How long the containers of a pod may take to start, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The longest time that a startup probe allows.
+    pub longest: u64,
+    /// The time for a model that arrives before the server starts; none if it does not.
+    pub before: Option<u64>,
+}
+
+impl Start {
+    /// Returns the time for both.
+    #[must_use]
+    pub fn seconds(self) -> i64 {
+        i64::try_from(self.longest.saturating_add(self.before.unwrap_or_default())).unwrap_or(i64::MAX)
     }
 }
 

@@ -119,6 +119,6 @@ pub fn made_for(workload: &str) -> Database {
 /// The same cluster with an autoscaler for `ml/api`.
 pub fn scaled(min: i64, max: i64) -> Facts {
     let (kind, name) = ("HorizontalPodAutoscaler".to_owned(), "api-tidegate".to_owned());
-    let held = Autoscaler { kind, name, min, max, ours: true, metrics: Vec::new() };
+    let held = Autoscaler { kind, name, min, max, ours: true, metrics: Vec::new(), static_fallback: None };
     Facts { autoscalers: [(reference(), vec![held])].into(), ..facts() }
 }

@@ -1,6 +1,7 @@
 //! A read-only view of a workload's JSON. Patches are made on the JSON itself, so that fields unknown to this version
 //! are kept.
 
+mod accelerator;
 mod annotations;
 mod command_line;
 mod completed;
@@ -21,12 +22,14 @@ mod validation;
 use serde_json::{Map, Value};
 
 use crate::kind::{self, Kind};
+use crate::quantity::Quantity;
 
+pub(crate) use accelerator::is_gpu;
+pub use accelerator::{ACCELERATORS, Accelerator};
 pub use annotations::{Annotations, Requested};
 pub use command_line::{CommandLine, Lookup};
 pub use completed::completed;
-pub(crate) use container::is_gpu;
-pub use container::{Container, GPU_RESOURCES};
+pub use container::Container;
 pub use defaults::{GRACE_PERIOD, PROGRESS_DEADLINE};
 pub(crate) use defaults::{complete_probe, has_handler};
 pub use environment::Environment;
@@ -39,6 +42,9 @@ pub use prior_binding::PriorBinding;
 pub use probe::Probe;
 pub use reference::WorkloadRef;
 pub use validation::ValidationError;
+
+/// The label with the name of a queue of Kueue.
+pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 
 /// Returns the items of a list; none if it is not a list.
 pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
@@ -193,6 +199,16 @@ impl<'a> Workload<'a> {
         self.annotations?.get(key)?.as_str()
     }
 
+    /// Returns the queue of Kueue in which its pods wait to be admitted: that of the workload, which Kueue copies to
+    /// the pods, or else that of the pod template.
+    ///
+    /// <https://kueue.sigs.k8s.io/docs/tasks/run/deployment/>
+    #[must_use]
+    pub fn queue(&self) -> Option<&'a str> {
+        let of = |metadata: &'a Value| metadata["labels"][QUEUE_LABEL].as_str().filter(|queue| !queue.is_empty());
+        of(self.metadata).or_else(|| of(&self.template["metadata"]))
+    }
+
     /// Returns `spec.replicas`.
     #[must_use]
     pub fn replicas(&self) -> Option<i64> {
@@ -245,13 +261,25 @@ impl<'a> Workload<'a> {
         self.init_containers().filter(Container::is_restartable).chain(self.containers())
     }
 
-    /// Returns the long-running containers without a request for a resource. A request of the pod counts for all
-    /// containers, and a limit counts as a request.
-    pub fn without_request(&self, resource: &str) -> impl Iterator<Item = Container<'a>> + use<'a> {
-        let is_for_the_pod = !self.pod_spec()["resources"]["requests"][resource].is_null();
-        let resource = resource.to_owned();
-        let counting = self.long_running().filter(move |_| !is_for_the_pod);
-        counting.filter(move |container| ["requests", "limits"].iter().all(|of| !container.has_resource(of, &resource)))
+    /// Returns a request (`of` = `requests`) or limit (`limits`) of the whole pod if it is set and valid.
+    ///
+    /// <https://kubernetes.io/docs/tasks/configure-pod-container/assign-pod-level-resources/>
+    #[must_use]
+    pub fn pod_resource(&self, of: &str, name: &str) -> Option<Quantity> {
+        Quantity::from_json(self.pod_spec()["resources"][of].get(name)?).ok()
+    }
+
+    /// Returns whether the pod has a request for a resource of its own; a limit counts as a request.
+    #[must_use]
+    pub fn pod_requests(&self, name: &str) -> bool {
+        ["requests", "limits"].iter().any(|of| !self.pod_spec()["resources"][of][name].is_null())
+    }
+
+    /// Returns whether the pod has any request or limit of its own.
+    #[must_use]
+    pub fn has_pod_resources(&self) -> bool {
+        let resources = &self.pod_spec()["resources"];
+        ["requests", "limits"].iter().any(|of| resources[of].as_object().is_some_and(|named| !named.is_empty()))
     }
 
     /// Returns whether each container has a unique name in its list, as Kubernetes requires.

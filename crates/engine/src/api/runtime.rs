@@ -67,6 +67,9 @@ pub struct Runtime {
     /// How the number of GPUs that it uses is set.
     #[serde(default)]
     pub parallel: Parallel,
+    /// How its share of a GPU's memory is set.
+    #[serde(default)]
+    pub gpu_memory: Given,
     /// How its model is set.
     #[serde(default)]
     pub model: ModelSource,

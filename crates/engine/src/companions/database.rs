@@ -164,6 +164,26 @@ pub fn read(api: &Api, object: &Value) -> Database {
     Database { made_for, ..(api.read)(object) }
 }
 
+/// Returns the number of connections that a database's parameters of PostgreSQL allow. Both operators have them in the
+/// same place.
+///
+/// <https://github.com/zalando/postgres-operator/blob/master/docs/reference/cluster_manifest.md>,
+/// <https://cloudnative-pg.io/documentation/current/postgresql_conf/>
+fn max_connections(object: &Value) -> Option<i64> {
+    let written = &object["spec"]["postgresql"]["parameters"]["max_connections"];
+    written.as_i64().or_else(|| written.as_str()?.trim().parse().ok())
+}
+
+/// Returns the databases to which a pod template is bound, each with the name of its object.
+pub fn bound_to<'f>(workload: &Workload<'f>, facts: &'f Facts) -> impl Iterator<Item = (&'f str, &'f Database)> {
+    let (template, namespace) = (workload.template(), workload.namespace());
+    let inside = facts.databases.get(namespace).into_iter().flat_map(|inside| inside.iter());
+    inside.filter_map(move |((provider, name), database)| {
+        let api = apis().find(|api| api.provider == *provider)?;
+        bound::is_bound_to(template, api, name, namespace, None).then_some((name.as_str(), database))
+    })
+}
+
 /// Returns the health that its provider reports for a database.
 #[must_use]
 pub fn health(database: &Value) -> Health {
@@ -611,6 +631,17 @@ mod tests {
             (variable.name, value)
         };
         binding.unwrap().variables(&env).into_iter().map(describe).collect()
+    }
+
+    #[test]
+    fn reads_how_many_connections_a_database_accepts() {
+        let read = |most: Value| {
+            let spec = json!({"postgresql": {"parameters": {"max_connections": most}}});
+            let object = json!({"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "spec": spec});
+            super::read(api_of(&object).unwrap(), &object).max_connections
+        };
+        assert_eq!((read(json!("200")), read(json!(100))), (Some(200), Some(100)));
+        assert_eq!((read(json!("many")), read(json!(null))), (None, None));
     }
 
     #[test]

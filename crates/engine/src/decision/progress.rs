@@ -33,20 +33,19 @@ pub(super) fn deadline(
     effective
         .pod()
         .filter(|(settings, _)| settings.progress_deadline && workload.known_kind().has_progress_deadline)?;
-    let needed = needed(&workload.with_template(template))?;
+    let needed = needed(&workload.with_template(template), effective)?;
     let written = workload.progress_deadline();
     let is_default = written.is_none_or(|seconds| seconds == PROGRESS_DEADLINE)
         && !asked.ownership.is_declared(&["spec", "progressDeadlineSeconds"]);
-    let is_injected = || written.is_some() && old.and_then(self::needed) == written;
+    let is_injected = || written.is_some() && old.and_then(|old| self::needed(old, effective)) == written;
     (written.unwrap_or(PROGRESS_DEADLINE) < needed && (is_default || is_injected())).then_some(needed)
 }
 
 /// Returns the deadline that a workload needs, if the default of the API server is too short.
-fn needed(workload: &Workload) -> Option<i64> {
-    let windows = workload.long_running().filter_map(|container| container.probe("startupProbe"));
-    let longest = windows.map(|probe| i64::try_from(probe.window()).unwrap_or(i64::MAX)).max()?;
+fn needed(workload: &Workload, effective: &Effective) -> Option<i64> {
+    let start = effective.runtimes().recognise(workload).view(workload).start(workload)?;
     // The field is an int32.
-    let needed = longest.saturating_add(ROLLOUT_OVERHEAD).min(i32::MAX.into());
+    let needed = start.seconds().saturating_add(ROLLOUT_OVERHEAD).min(i32::MAX.into());
     (needed > PROGRESS_DEADLINE).then_some(needed)
 }
 
@@ -86,6 +85,27 @@ mod tests {
         assert_eq!(after("20m", None, None).0, Some(1260));
         assert_eq!(after("9m", Some(600), None).0, Some(600));
         assert_eq!(after("9m", None, None).0, None);
+    }
+
+    #[test]
+    fn a_model_that_arrives_before_its_server_gets_as_long() {
+        let deadline = |volume: Value| {
+            let mut object =
+                with_container(&json!({"image": "vllm/vllm-openai:v0.11.0", "args": ["--model=/models/a"],
+                "volumeMounts": [{"name": "models", "mountPath": "/models"}]}));
+            object["metadata"]["managedFields"] = json!([]);
+            let mut models = json!({"name": "models"});
+            json_patch::merge(&mut models, &volume);
+            object["spec"]["template"]["spec"]["volumes"] = json!([models]);
+            let probes = json!({"startupBudget": "20m"});
+            let policies = policies(&[("serving", json!({"enforcement": "warn", "pod": {}, "probes": probes}))]);
+            let request = Request::new(Operation::Create, Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
+            let patch = decide(&request, &policies, &facts()).patch;
+            json_patch::patch(&mut object, &patch).unwrap();
+            object["spec"]["progressDeadlineSeconds"].as_i64()
+        };
+        assert_eq!(deadline(json!({"persistentVolumeClaim": {"claimName": "models"}})), Some(1260));
+        assert_eq!(deadline(json!({"image": {"reference": "registry.example.com/a:1"}})), Some(2460));
     }
 
     #[test]

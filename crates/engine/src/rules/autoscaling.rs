@@ -6,6 +6,7 @@ mod duplicate_autoscaler;
 mod memory_scaling;
 mod replicas_under_autoscaler;
 mod scaling_without_request;
+mod static_fallback;
 mod value_target_on_queue;
 
 pub use autoscaler_out_of_bounds::AutoscalerOutOfBounds;
@@ -14,9 +15,13 @@ pub use duplicate_autoscaler::DuplicateAutoscaler;
 pub use memory_scaling::MemoryScaling;
 pub use replicas_under_autoscaler::ReplicasUnderAutoscaler;
 pub use scaling_without_request::ScalingWithoutRequest;
+pub use static_fallback::StaticFallback;
 pub use value_target_on_queue::ValueTargetOnQueue;
 
-use crate::facts::{Autoscaler, Metric};
+use serde_json::{Value, json};
+
+use super::snippet;
+use crate::facts::{Autoscaler, Metric, SCALED_OBJECT};
 use crate::policy::{Context, Finding};
 
 /// Returns the autoscalers of the workload that Tidegate does not manage: the policy determines those that it does.
@@ -32,8 +37,16 @@ fn unmanaged_metrics<'c>(context: &Context<'c>) -> impl Iterator<Item = (&'c Aut
     })
 }
 
+/// Returns the fix that replaces the metrics of an autoscaler, or the triggers of a ScaledObject, with one.
+fn replaced(autoscaler: &Autoscaler, metric: &Value, trigger: &Value) -> String {
+    let of_kind =
+        if autoscaler.kind == SCALED_OBJECT { json!({"triggers": [trigger]}) } else { json!({"metrics": [metric]}) };
+    snippet(&json!({"spec": of_kind}))
+}
+
 /// Starts a finding about a metric of an autoscaler.
 fn at_metric(autoscaler: &Autoscaler, index: usize, metric: &Metric) -> Finding {
-    let finding = Finding::beside(&autoscaler.reference(), &format!("spec.metrics[{index}]"));
+    let (field, ..) = autoscaler.fields();
+    let finding = Finding::beside(&autoscaler.reference(), &format!("{field}[{index}]"));
     finding.found(format!("{} `{}`", metric.kind, metric.name))
 }

@@ -1,9 +1,11 @@
 //! Rules about the databases of model servers.
 
 mod literal_database_credentials;
+mod too_many_connections;
 mod variable_overridden;
 
 pub use literal_database_credentials::LiteralDatabaseCredentials;
+pub use too_many_connections::TooManyConnections;
 pub use variable_overridden::DatabaseVariableOverridden;
 
 use crate::companions;

@@ -4,6 +4,7 @@ mod floating_tag;
 mod missing_digest;
 mod unmaintained_runtime;
 mod untrusted_registry;
+mod used_image;
 
 pub use floating_tag::FloatingTag;
 pub use missing_digest::MissingDigest;

@@ -45,10 +45,7 @@ fn model_on_hub<'a>(recognised: &'a Recognised<'a>) -> Option<OnHub<'a>> {
     if source.revision.flags.is_empty() && source.revision.env.is_empty() {
         return None;
     }
-    let by_flag = recognised.words.value_of_any(&source.flags);
-    let by_place = || source.after.as_deref().map_or(Lookup::Absent, |word| recognised.words.after(word));
-    let by_env = || recognised.words.env_of_any(&source.env);
-    let name = by_flag.or_else(by_place).or_else(by_env).found().filter(|name| is_on_hub(name))?;
+    let name = recognised.model().found().filter(|name| is_on_hub(name))?;
     // A branch moves. An unknown revision is not known to move.
     let is_pinned = match recognised.words.given(&source.revision.flags, &source.revision.env) {
         Lookup::Found(revision) => !is_branch(revision),

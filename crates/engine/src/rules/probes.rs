@@ -1,6 +1,7 @@
 //! Rules about probes of the model server's container.
 
 mod liveness_before_load;
+mod liveness_before_readiness;
 mod liveness_runs_inference;
 mod missing_liveness_probe;
 mod missing_readiness_probe;
@@ -12,6 +13,7 @@ mod readiness_before_load;
 use serde_json::json;
 
 pub use liveness_before_load::LivenessBeforeLoad;
+pub use liveness_before_readiness::LivenessBeforeReadiness;
 pub use liveness_runs_inference::LivenessRunsInference;
 pub use missing_liveness_probe::MissingLivenessProbe;
 pub use missing_readiness_probe::MissingReadinessProbe;

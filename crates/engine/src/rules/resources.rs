@@ -9,6 +9,8 @@ mod missing_memory_limit;
 mod missing_requests;
 mod out_of_bounds;
 mod requests_above_limits;
+mod shared_resource_claim;
+mod unset_gpu_share;
 
 pub use cpu_limit_on_gpu_server::CpuLimitOnGpuServer;
 pub use gpu_count_mismatch::GpuCountMismatch;
@@ -19,3 +21,5 @@ pub use missing_memory_limit::MissingMemoryLimit;
 pub use missing_requests::MissingRequests;
 pub use out_of_bounds::ResourcesOutOfBounds;
 pub use requests_above_limits::RequestsAboveLimits;
+pub use shared_resource_claim::SharedResourceClaim;
+pub use unset_gpu_share::UnsetGpuShare;

@@ -2,25 +2,10 @@
 
 use serde_json::Value;
 
+use super::accelerator::is_gpu;
 use super::{Image, Probe, command_line};
 use crate::kind;
 use crate::quantity::Quantity;
-
-/// Names and prefixes (those that end in `-` or `/`) of the extended resources that are GPUs or other accelerators.
-///
-/// <https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/> and the vendors' device plugins.
-pub const GPU_RESOURCES: &[&str] = &[
-    "nvidia.com/gpu",
-    "nvidia.com/gpu.shared",
-    "nvidia.com/mig-",
-    "amd.com/gpu",
-    "gpu.intel.com/",
-    "intel.com/gpu",
-    "habana.ai/gaudi",
-    "google.com/tpu",
-    "aws.amazon.com/neuron",
-    "aws.amazon.com/neuroncore",
-];
 
 /// A container or init container of a pod template.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +69,12 @@ impl<'a> Container<'a> {
         !self.value["resources"][of][name].is_null()
     }
 
+    /// Returns whether the container has a request for a resource of its own; a limit counts as a request.
+    #[must_use]
+    pub fn requests(&self, name: &str) -> bool {
+        ["requests", "limits"].iter().any(|of| self.has_resource(of, name))
+    }
+
     /// Returns whether the container requests a GPU, by an extended resource or by a resource claim.
     #[must_use]
     pub fn has_gpu(&self) -> bool {
@@ -136,14 +127,6 @@ impl<'a> Container<'a> {
     }
 }
 
-/// Returns whether an extended resource is a GPU or another accelerator.
-pub(crate) fn is_gpu(resource: &str) -> bool {
-    GPU_RESOURCES.iter().any(|known| {
-        let is_prefix = known.ends_with(['-', '/']);
-        resource == *known || (is_prefix && resource.starts_with(known))
-    })
-}
-
 fn is_zero(amount: &Value) -> bool {
     Quantity::from_json(amount).is_ok_and(|amount| amount.is_zero())
 }
@@ -162,6 +145,8 @@ mod tests {
     fn detects_gpu_requests() {
         assert!(container(&json!({"resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}})).has_gpu());
         assert!(container(&json!({"resources": {"claims": [{"name": "gpu"}]}})).has_gpu());
+        let by_class = json!({"resources": {"limits": {"deviceclass.resource.kubernetes.io/gpu.nvidia.com": 1}}});
+        assert!(container(&by_class).has_gpu());
         assert!(!container(&json!({"resources": {"limits": {"nvidia.com/gpu": "0"}}})).has_gpu());
         assert!(!container(&json!({"resources": {"limits": {"nvidia.com/gpumem": 1}}})).has_gpu());
     }

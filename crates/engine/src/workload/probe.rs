@@ -47,8 +47,19 @@ impl<'a> Probe<'a> {
     /// Returns the seconds after the container's start until it fails for good, at the earliest.
     #[must_use]
     pub fn window(&self) -> u64 {
-        let (period, failures) = (self.seconds("periodSeconds", 10), self.seconds("failureThreshold", 3));
-        self.seconds("initialDelaySeconds", 0).saturating_add(period.saturating_mul(failures))
+        self.seconds("initialDelaySeconds", 0).saturating_add(self.patience())
+    }
+
+    /// Returns the seconds from its first failure until it fails for good.
+    #[must_use]
+    pub fn patience(&self) -> u64 {
+        self.period().saturating_mul(self.seconds("failureThreshold", 3))
+    }
+
+    /// Returns the seconds between two probes.
+    #[must_use]
+    pub fn period(&self) -> u64 {
+        self.seconds("periodSeconds", 10)
     }
 
     fn seconds(&self, field: &str, default: u64) -> u64 {

@@ -114,10 +114,12 @@ fn missing(scaling: &Scaling, metric: &Value) -> Option<String> {
         "Pods" | "Object" => ("custom.metrics.k8s.io", scaling.apis.custom_metrics),
         "External" => ("external.metrics.k8s.io", scaling.apis.external_metrics),
         _ => {
-            let mut without = scaling.workload.without_request(name);
-            let container = without.find(|container| metric.needs_request_of(container.name()))?.name();
+            let workload = scaling.workload;
+            let mut containers = workload.long_running();
+            let container = containers.find(|container| metric.lacks_request_of(workload, container))?.name();
+            let of_pod = if workload.pod_requests(name) { "; the pod's counts only for type `Resource`" } else { "" };
             return Some(format!(
-                "container {container} has no {name} request, which the metric `{name}` compares usage with"
+                "container {container} has no {name} request, which the metric `{name}` compares usage with{of_pod}"
             ));
         }
     };

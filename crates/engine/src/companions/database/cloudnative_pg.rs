@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Api, Binding, Health, Problem, Provider, ProviderKind, Source, object_name, one, taken};
+use super::{Api, Binding, Health, Problem, Provider, ProviderKind, Source, max_connections, object_name, one, taken};
 use crate::api::{DatabaseEnv, DatabasePart, DatabaseProvider, DatabaseResources, Volume};
 use crate::companions::{MANAGED_BY_LABEL, MANAGER, names};
 use crate::facts::{Database, Facts};
@@ -19,7 +19,7 @@ pub(crate) const API: Api = Api {
     definition: "clusters.postgresql.cnpg.io",
     kind: ("postgresql.cnpg.io", "v1", "Cluster"),
     served: |apis| &mut apis.cloudnative_pg,
-    read: |_| Database::default(),
+    read: |object| Database { max_connections: max_connections(object), ..Database::default() },
     health,
     // <https://cloudnative-pg.io/documentation/current/service_management/>
     services: &["-rw", "-ro", "-r"],

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Api, Binding, Health, Problem, Provider, ProviderKind, Source, WORKLOAD, is_dns_name, object_name, one, taken,
+    Api, Binding, Health, Problem, Provider, ProviderKind, Source, WORKLOAD, is_dns_name, max_connections, object_name,
+    one, taken,
 };
 use crate::api::{
     ConnectionPooler, DatabaseAmounts, DatabaseEnv, DatabasePart, DatabaseProvider, DatabaseResources, DatabaseTls,
@@ -26,7 +27,10 @@ pub(crate) const API: Api = Api {
     definition: "postgresqls.acid.zalan.do",
     kind: ("acid.zalan.do", "v1", "postgresql"),
     served: |apis| &mut apis.zalando,
-    read: |object| Database { is_pooled: is_pooled(object), ..Database::default() },
+    read: |object| {
+        let max_connections = max_connections(object);
+        Database { is_pooled: is_pooled(object), max_connections, ..Database::default() }
+    },
     health,
     // <https://github.com/zalando/postgres-operator/blob/master/docs/user.md>
     services: &["", "-repl", "-pooler", "-pooler-repl"],

@@ -9,7 +9,7 @@ use crate::kind;
 use crate::policy::{Class, PodSettings, PolicyRef};
 use crate::quantity::Quantity;
 use crate::runtimes::Recognised;
-use crate::workload::{Container, FieldOwnership, FieldPath, GRACE_PERIOD, Workload, items};
+use crate::workload::{Accelerator, Container, FieldOwnership, FieldPath, GRACE_PERIOD, Workload, items};
 
 /// The name of the volume at `/dev/shm`.
 const SHARED_MEMORY: &str = "tidegate-shm";
@@ -89,7 +89,7 @@ impl Pod<'_> {
     }
 
     /// Mounts a larger `/dev/shm`. Its default of 64 MiB is too small for processes that share a model between GPUs.
-    /// Its usage counts towards the container's memory limit.
+    /// Its usage counts towards the memory limit of the container, or else of the pod.
     ///
     /// <https://kubernetes.io/docs/concepts/storage/volumes/#emptydir>
     fn shared_memory(&self, most: &Quantity, injector: &mut Injector) {
@@ -99,7 +99,8 @@ impl Pod<'_> {
         if !is_spread || is_taken || self.field("hostIPC") == true || mounts(&container, SHARED_MEMORY_PATH) {
             return;
         }
-        let half = container.resource("limits", "memory").map(|limit| limit.half());
+        let limit = container.resource("limits", "memory");
+        let half = limit.or_else(|| self.workload.pod_resource("limits", "memory")).map(|limit| limit.half());
         let size = half.as_ref().map_or(most, |half| half.min(most));
         let volume = json!({"emptyDir": {"medium": "Memory", "sizeLimit": size.to_string()}});
         injector.add(FieldPath::new(["volumes", SHARED_MEMORY]), volume, self.policy);
@@ -122,19 +123,13 @@ impl Pod<'_> {
 
     fn gpu_toleration(&self, injector: &mut Injector) {
         let mut on_gpu = self.workload.all_containers().filter(|container| Class::of(container) == Class::Gpu);
-        let Some(taint) = on_gpu.find_map(|container| container.gpu_resource()).map(taint_of) else { return };
+        let resource = on_gpu.find_map(|container| container.gpu_resource());
+        let Some(taint) = resource.and_then(Accelerator::find).and_then(|known| known.taint) else { return };
         if items(self.field("tolerations")).next().is_none() {
             let toleration = json!({"operator": "Exists", "effect": "NoSchedule"});
             injector.add(FieldPath::new(["tolerations", taint]), toleration, self.policy);
         }
     }
-}
-
-/// Returns the taint that clouds and GPU operators set on nodes with a resource.
-///
-/// <https://docs.cloud.google.com/kubernetes-engine/docs/how-to/gpus>
-fn taint_of(resource: &str) -> &str {
-    if resource.starts_with("nvidia.com/") { "nvidia.com/gpu" } else { resource }
 }
 
 /// Returns whether a container mounts a volume at a path.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Injector;
 use crate::policy::{PolicyRef, ProbeSettings};
 use crate::runtimes::{Endpoint, Handler, Recognised};
-use crate::workload::{FieldPath, has_handler};
+use crate::workload::{Container, FieldPath, has_handler};
 
 /// Injects the probes that the model server's container lacks. A probe with a handler is the user's and not changed,
 /// except for a missing port, which is required: the user may have changed only the path of an injected probe.
@@ -40,7 +40,8 @@ pub(super) fn inject(
             injector.add(path.join(handler).join("port"), endpoint.port.into(), policy);
             continue;
         }
-        injector.add(path, lacking(container.field(probe.field()), probe.wanted(&endpoint, settings)), policy);
+        let wanted = probe.wanted(container, &endpoint, settings);
+        injector.add(path, lacking(container.field(probe.field()), wanted), policy);
     }
     None
 }
@@ -78,11 +79,11 @@ impl Probe {
     }
 
     /// Returns the whole probe with all defaults of the API server, so that the stored template matches the receipt.
-    fn wanted(self, endpoint: &Endpoint, settings: &ProbeSettings) -> Value {
+    fn wanted(self, container: &Container, endpoint: &Endpoint, settings: &ProbeSettings) -> Value {
         let (handler, failures) = match self {
             Self::Startup => (&endpoint.startup, startup_failures(endpoint, settings)),
-            Self::Readiness => (&endpoint.readiness, 3),
-            Self::Liveness => (&endpoint.liveness, 6),
+            Self::Readiness => (&endpoint.readiness, readiness_failures(container)),
+            Self::Liveness => (&endpoint.liveness, liveness_failures(container)),
         };
         let mut probe = json!({
             "periodSeconds": PERIOD_SECONDS, "timeoutSeconds": 5, "successThreshold": 1, "failureThreshold": failures
@@ -103,6 +104,20 @@ const PERIOD_SECONDS: u64 = 10;
 fn startup_failures(endpoint: &Endpoint, settings: &ProbeSettings) -> u64 {
     let budget = settings.startup_budget.unwrap_or(endpoint.startup_budget);
     budget.as_secs().div_ceil(PERIOD_SECONDS).max(1)
+}
+
+/// Returns the failure threshold of a readiness probe: the server is unready before the author's liveness probe kills
+/// it.
+fn readiness_failures(container: &Container) -> u64 {
+    let killed = container.probe("livenessProbe").map(|probe| probe.patience());
+    killed.map_or(3, |seconds| (seconds / PERIOD_SECONDS).clamp(1, 3))
+}
+
+/// Returns the failure threshold of a liveness probe: it kills the server after the author's readiness probe fails.
+fn liveness_failures(container: &Container) -> u64 {
+    let unready = container.probe("readinessProbe").map(|probe| probe.patience());
+    // The API server accepts an int32.
+    unready.map_or(6, |seconds| (seconds / PERIOD_SECONDS + 1).clamp(6, i32::MAX.unsigned_abs().into()))
 }
 
 #[cfg(test)]
@@ -131,13 +146,35 @@ mod tests {
 
     #[test]
     fn injects_all_defaults_of_the_api_server() {
-        let wanted = Probe::Readiness.wanted(&endpoint(), &settings(None));
+        let object = crate::testing::with_container(&json!({}));
+        let workload = Workload::view(&object).unwrap();
+        let container = workload.containers().next().unwrap();
+        let wanted = Probe::Readiness.wanted(&container, &endpoint(), &settings(None));
         let expected = json!({
             "httpGet": {"path": "/ready", "port": 8443, "scheme": "HTTPS"},
             "periodSeconds": 10, "timeoutSeconds": 5, "successThreshold": 1, "failureThreshold": 3
         });
         assert_eq!(wanted, expected);
-        assert_eq!(Probe::Liveness.wanted(&endpoint(), &settings(None))["tcpSocket"], json!({"port": 8443}));
+        assert_eq!(
+            Probe::Liveness.wanted(&container, &endpoint(), &settings(None))["tcpSocket"],
+            json!({"port": 8443})
+        );
+    }
+
+    #[test]
+    fn an_injected_probe_leaves_the_server_unready_before_it_is_killed() {
+        let failures = |field: &str, probe: Value| {
+            let object = crate::testing::with_container(&json!({field: probe}));
+            let workload = Workload::view(&object).unwrap();
+            let container = workload.containers().next().unwrap();
+            (readiness_failures(&container), liveness_failures(&container))
+        };
+        let every = |period: u64, failures: u64| json!({"tcpSocket": {"port": 1}, "periodSeconds": period, "failureThreshold": failures});
+        assert_eq!(failures("livenessProbe", json!(null)), (3, 6));
+        assert_eq!(failures("livenessProbe", every(10, 2)).0, 2);
+        assert_eq!(failures("livenessProbe", every(5, 1)).0, 1);
+        assert_eq!(failures("readinessProbe", every(30, 3)).1, 10);
+        assert_eq!(failures("readinessProbe", every(u64::MAX, 3)).1, 2_147_483_647);
     }
 
     /// Returns the readiness probe of a container with one port after injection.

@@ -10,13 +10,11 @@ use crate::workload::{Container, FieldPath, Workload};
 /// Injects requests and limits into every long-running container of a class. Resources that are set for the whole pod
 /// count as set for each container.
 pub(super) fn inject(workload: &Workload, class: Class, defaults: &Defaults, injector: &mut Injector) {
-    let pod = &workload.pod_spec()["resources"];
     for container in workload.long_running().filter(|container| Class::of(container) == class) {
         for (name, default) in &defaults.by_resource {
-            if is_set(pod, name) {
-                continue;
+            if !workload.pod_requests(name) {
+                inject_one(&container, name, default, injector);
             }
-            inject_one(&container, name, default, injector);
         }
     }
 }
@@ -42,10 +40,6 @@ fn larger<'q>(default: &'q Quantity, request: Option<&'q Quantity>) -> &'q Quant
 
 fn smaller<'q>(default: &'q Quantity, limit: Option<&'q Quantity>) -> &'q Quantity {
     limit.map_or(default, |limit| limit.min(default))
-}
-
-fn is_set(resources: &Value, name: &str) -> bool {
-    ["requests", "limits"].iter().any(|of| !resources[of][name].is_null())
 }
 
 #[cfg(test)]

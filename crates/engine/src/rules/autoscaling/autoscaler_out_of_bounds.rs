@@ -43,8 +43,9 @@ fn out_of_bounds(autoscaler: &Autoscaler, settings: &AutoscalingSettings) -> Vec
             .expected(format!("{word} {expected}, as the policy says"))
             .fix(format!("spec:\n  {field}: {expected}"))
     };
-    let below = (autoscaler.min < least).then(|| finding("minReplicas", autoscaler.min, least, "at least"));
-    let above = (autoscaler.max > most).then(|| finding("maxReplicas", autoscaler.max, most, "at most"));
+    let (_, min, max) = autoscaler.fields();
+    let below = (autoscaler.min < least).then(|| finding(min, autoscaler.min, least, "at least"));
+    let above = (autoscaler.max > most).then(|| finding(max, autoscaler.max, most, "at most"));
     below.into_iter().chain(above).collect()
 }
 

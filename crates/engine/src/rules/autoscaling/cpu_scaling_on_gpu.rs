@@ -7,6 +7,8 @@
 //! Scale on the number of waiting requests, which every runtime for language models exports, such as
 //! `vllm:num_requests_waiting`.
 
+use serde_json::json;
+
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
@@ -35,12 +37,16 @@ impl Rule for CpuScalingOnGpu {
         let metrics = context.recognised.runtime.and_then(|runtime| runtime.metrics.as_ref());
         let queue = metrics.and_then(|metrics| metrics.queue.as_deref()).unwrap_or("<requests waiting>");
         let on_cpu = super::unmanaged_metrics(context).filter(|(_, _, metric)| metric.is_of_resource("cpu"));
+        let target = json!({"type": "AverageValue", "averageValue": 5});
+        let pods = json!({"metric": {"name": queue.replace(':', "_")}, "target": target});
+        let query = format!("sum({queue}{{namespace=\"{}\"}})", context.workload.namespace());
+        let metadata = json!({"serverAddress": "<Prometheus>", "query": query, "threshold": "5"});
+        let instead = json!({"type": "Pods", "pods": pods});
+        let trigger = json!({"type": "prometheus", "metadata": metadata});
         let finding = |(autoscaler, index, metric)| {
-            super::at_metric(autoscaler, index, metric).expected("a metric of waiting requests").fix(format!(
-                "spec:\n  metrics:\n    - type: Pods\n      pods:\n        metric:\n          name: {}\n        target:\n          \
-                 type: AverageValue\n          averageValue: 5",
-                queue.replace(':', "_")
-            ))
+            super::at_metric(autoscaler, index, metric)
+                .expected("a metric of waiting requests")
+                .fix(super::replaced(autoscaler, &instead, &trigger))
         };
         on_cpu.map(finding).collect()
     }

@@ -1,6 +1,7 @@
 //! ## What it checks
 //! Autoscalers that compare CPU or memory usage with the request, if a relevant container has no request: all
-//! containers for a metric of type `Resource`, the named one for `ContainerResource`.
+//! containers for a metric of type `Resource`, the named one for `ContainerResource`. A request of the pod counts for
+//! `Resource`, and only there.
 //! ## Why it matters
 //! Kubernetes cannot compute the utilization without a request: the autoscaler does nothing
 //! (`FailedGetResourceMetric`).
@@ -30,8 +31,7 @@ impl Rule for ScalingWithoutRequest {
     fn check(&self, context: &Context) -> Vec<Finding> {
         let resources = ["cpu", "memory"].into_iter();
         let findings = resources.flat_map(|resource| {
-            let unasked = context.workload.without_request(resource);
-            unasked.filter_map(move |container| finding(context, &container, resource))
+            context.workload.long_running().filter_map(move |container| finding(context, &container, resource))
         });
         findings.collect()
     }
@@ -58,8 +58,8 @@ fn finding(context: &Context, container: &Container, resource: &str) -> Option<F
     let has_gpu = context.recognised.container.is_some_and(|container| container.has_gpu());
     // Tidegate never scales a GPU server on resources, whatever the policy sets.
     let mut all = unmanaged.chain(managed.filter(|_| !has_gpu));
-    let (autoscaler, _) =
-        all.find(|(_, metric)| metric.is_of_resource(resource) && metric.needs_request_of(container.name()))?;
+    let (autoscaler, _) = all
+        .find(|(_, metric)| metric.is_of_resource(resource) && metric.lacks_request_of(&context.workload, container))?;
     let amount = if resource == "cpu" { "100m" } else { "256Mi" };
     let finding = Finding::in_container(container, &format!("resources.requests.{resource}"));
     Some(

@@ -1,5 +1,6 @@
 //! ## What it checks
-//! Container images named by a tag that can move (`latest`, `main`, `nightly`, …) or by no tag, without a digest.
+//! Images of containers and of volumes named by a tag that can move (`latest`, `main`, `nightly`, …) or by no tag,
+//! without a digest.
 //! ## Why it matters
 //! Two pods of one rollout can run different code, and a rollback may have no effect.
 //! ## Parameters
@@ -12,9 +13,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::used_image::{UsedImage, used};
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::{parameters, this_source};
-use crate::workload::{Container, Image};
+use crate::workload::Image;
 
 /// Finds images with a tag that can move.
 #[derive(Debug, Deserialize)]
@@ -42,16 +44,12 @@ impl Rule for FloatingTag {
             let among = |tag: &str| self.tags.iter().any(|known| known == tag);
             image.is_floating() || (image.digest().is_none() && image.tag().is_some_and(among))
         };
-        let containers = context.workload.all_containers();
-        let floating = containers.filter(|container| !container.image().text().is_empty() && moves(&container.image()));
-        floating.map(|container| finding(&container)).collect()
+        used(&context.workload).filter(|used| moves(&used.image)).map(|used| finding(&used)).collect()
     }
 }
 
-fn finding(container: &Container) -> Finding {
-    let image = container.image();
-    Finding::in_container(container, "image")
-        .found(format!("`{}`", image.text()))
+fn finding(used: &UsedImage) -> Finding {
+    used.replace_by(&format!("{}:<version>", used.image.repository()))
+        .found(format!("`{}`", used.image.text()))
         .expected("a tag that is never moved, or a digest")
-        .fix(format!("image: {}:<version>", image.repository()))
 }

@@ -1,14 +1,15 @@
 //! ## What it checks
-//! Container images that are not named by their digest. Images with a tag that moves are covered by `floating-tag`.
+//! Images of containers and of volumes that are not named by their digest. Images with a tag that moves are covered by
+//! `floating-tag`.
 //! ## Why it matters
 //! Anyone who may push can move a tag. A digest identifies the image: every node runs what was tested.
 //! ## Instead
 //! Name the image by digest: `registry.example.com/api:1.2.0@sha256:0f1e…`. The tag may stay, for people.
 
+use super::used_image::{UsedImage, used};
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
-use crate::workload::Container;
 
 /// Finds images without a digest.
 #[derive(Debug)]
@@ -28,17 +29,11 @@ impl Rule for MissingDigest {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let is_by_tag = |container: &Container| {
-            let image = container.image();
-            !image.text().is_empty() && image.digest().is_none() && !image.is_floating()
+        let by_tag = used(&context.workload).filter(|used| used.image.digest().is_none() && !used.image.is_floating());
+        let finding = |used: UsedImage| {
+            let text = used.image.text();
+            used.replace_by(&format!("{text}@sha256:<digest>")).found(format!("`{text}`")).expected("a digest")
         };
-        let finding = |container: Container| {
-            let text = container.image().text();
-            Finding::in_container(&container, "image")
-                .found(format!("`{text}`"))
-                .expected("a digest")
-                .fix(format!("image: {text}@sha256:<digest>"))
-        };
-        context.workload.all_containers().filter(is_by_tag).map(finding).collect()
+        by_tag.map(finding).collect()
     }
 }

@@ -1,5 +1,5 @@
 //! ## What it checks
-//! Container images, including those of init containers, that are not from a registry in the parameter. Without the
+//! Images of containers, init containers and volumes that are not from a registry in the parameter. Without the
 //! parameter, nothing is checked.
 //! ## Why it matters
 //! Anyone who can publish an image anywhere can run it next to your models and their data.
@@ -14,9 +14,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::used_image::{UsedImage, used};
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::{parameters, this_source};
-use crate::workload::{Container, Image};
+use crate::workload::Image;
 
 /// Finds images from untrusted registries.
 #[derive(Debug, Deserialize)]
@@ -44,19 +45,16 @@ impl Rule for UntrustedRegistry {
             let repository = image.full_repository();
             self.registries.iter().any(|pattern| is_like(pattern, &repository))
         };
-        let containers = context.workload.all_containers();
-        let is_meant = |container: &Container| !self.registries.is_empty() && !container.image().text().is_empty();
-        let untrusted = containers.filter(|container| is_meant(container) && !is_trusted(&container.image()));
-        let finding = |container: Container| {
-            let image = container.image();
-            let name = image.text().rsplit('/').next().unwrap_or_default();
-            let registry = self.registries[0].split('*').next().unwrap_or_default().trim_end_matches('/');
-            Finding::in_container(&container, "image")
-                .found(format!("`{}`", image.text()))
+        let Some(first) = self.registries.first() else { return Vec::new() };
+        let registry = first.split('*').next().unwrap_or_default().trim_end_matches('/');
+        let finding = |used: UsedImage| {
+            let text = used.image.text();
+            let name = text.rsplit('/').next().unwrap_or_default();
+            used.replace_by(&format!("{registry}/{name}"))
+                .found(format!("`{text}`"))
                 .expected(format!("an image from {}", self.registries.join(", ")))
-                .fix(format!("image: {registry}/{name}"))
         };
-        untrusted.map(finding).collect()
+        used(&context.workload).filter(|used| !is_trusted(&used.image)).map(finding).collect()
     }
 }
 

@@ -1,5 +1,5 @@
 //! ## What it checks
-//! CPU limits of containers with a GPU.
+//! CPU limits of containers with a GPU, and of pods that have such a container.
 //! ## Why it matters
 //! Tokenizing, scheduling and copying run on the CPU in bursts. A limit throttles them while the far more expensive GPU
 //! waits. A request reserves the same share without throttling.
@@ -8,6 +8,7 @@
 
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
+use crate::quantity::Quantity;
 use crate::rules::this_source;
 use crate::workload::Container;
 
@@ -29,12 +30,17 @@ impl Rule for CpuLimitOnGpuServer {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let containers = context.workload.long_running().filter(Container::has_gpu);
-        let found = containers.filter_map(|container| {
+        let workload = &context.workload;
+        let on_gpu: Vec<Container> = workload.long_running().filter(Container::has_gpu).collect();
+        let of_pod = workload.pod_resource("limits", "cpu").filter(|_| !on_gpu.is_empty());
+        let of_pod = of_pod.map(|limit| (limit, Finding::in_pod(workload, "resources.limits.cpu")));
+        let of_containers = on_gpu.iter().filter_map(|container| {
             let limit = container.resource("limits", "cpu")?;
-            let finding = Finding::in_container(&container, "resources.limits.cpu").found(format!("`{limit}`"));
-            Some(finding.expected("no CPU limit").fix("# remove resources.limits.cpu"))
+            Some((limit, Finding::in_container(container, "resources.limits.cpu")))
         });
-        found.collect()
+        let finding = |(limit, finding): (Quantity, Finding)| {
+            finding.found(format!("`{limit}`")).expected("no CPU limit").fix("# remove resources.limits.cpu")
+        };
+        of_pod.into_iter().chain(of_containers).map(finding).collect()
     }
 }

@@ -10,7 +10,7 @@ use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::this_source;
 use crate::runtimes::Recognised;
-use crate::workload::{Container, Lookup};
+use crate::workload::{Accelerator, Container, Lookup};
 
 /// Finds GPUs that are missing or idle.
 #[derive(Debug)]
@@ -36,7 +36,8 @@ impl Rule for GpuCountMismatch {
 }
 
 fn mismatch(recognised: &Recognised, container: &Container) -> Option<Finding> {
-    let resource = container.gpu_resource()?;
+    let resource =
+        container.gpu_resource().filter(|name| Accelerator::find(name).is_some_and(|known| known.is_device))?;
     let gpus = whole(container, resource)?;
     let (tensor, all) = wanted(recognised)?;
     // Pipelines and replicas may run on other nodes, which then have a part each.

@@ -1,6 +1,6 @@
 //! ## What it checks
-//! CPU and memory limits that are many times the request of the same container: more than 10 times for CPU, 4 times for
-//! memory.
+//! CPU and memory limits that are many times the request of the same container, or of the whole pod if it has one: more
+//! than 10 times for CPU, 4 times for memory.
 //! ## Why it matters
 //! The scheduler counts requests. A node that looks half empty runs out of memory when several servers use what their limits
 //! allow, and the kernel kills one of them.
@@ -60,20 +60,40 @@ impl Rule for LimitFarAboveRequest {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let most = [("cpu", self.cpu), ("memory", self.memory)];
-        let containers = context.workload.long_running();
-        containers
-            .flat_map(|container| most.into_iter().filter_map(move |(name, most)| far(&container, name, most)))
-            .collect()
+        let workload = &context.workload;
+        let of_pod = most.into_iter().filter_map(|(name, most)| {
+            let of = |of: &str| workload.pod_resource(of, name);
+            far(Finding::in_pod(workload, &field(name)), (name, most), of("requests"), of("limits"))
+        });
+        // The scheduler counts the pod's request if there is one.
+        let counted = most.into_iter().filter(|(name, _)| workload.pod_resource("requests", name).is_none());
+        let counted: Vec<(&str, u32)> = counted.collect();
+        let of_container = |container: Container| {
+            let found = counted.iter().filter_map(|&(name, most)| {
+                let of = |of: &str| container.resource(of, name);
+                far(Finding::in_container(&container, &field(name)), (name, most), of("requests"), of("limits"))
+            });
+            found.collect::<Vec<_>>()
+        };
+        of_pod.chain(workload.long_running().flat_map(of_container)).collect()
     }
 }
 
-fn far(container: &Container, name: &str, most: u32) -> Option<Finding> {
-    let (request, limit) = (container.resource("requests", name)?, container.resource("limits", name)?);
+fn field(name: &str) -> String {
+    format!("resources.requests.{name}")
+}
+
+fn far(
+    finding: Finding,
+    (name, most): (&str, u32),
+    request: Option<Quantity>,
+    limit: Option<Quantity>,
+) -> Option<Finding> {
+    let (request, limit) = (request?, limit?);
     let allowed = request.nanos().saturating_mul(most.into());
     if request.is_zero() || limit.nanos() <= allowed {
         return None;
     }
-    let finding = Finding::in_container(container, &format!("resources.requests.{name}"));
     let suggested = needed(&limit, most);
     Some(
         finding

@@ -25,16 +25,15 @@ impl Rule for MissingRequests {
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {
-        let pod = &context.workload.pod_spec()["resources"];
-        let of_pod = |name: &str| !pod["requests"][name].is_null() || !pod["limits"][name].is_null();
-        let asked: Vec<&str> = ["cpu", "memory"].into_iter().filter(|name| !of_pod(name)).collect();
-        let containers = context.workload.long_running();
+        let workload = &context.workload;
+        let asked: Vec<&str> = ["cpu", "memory"].into_iter().filter(|name| !workload.pod_requests(name)).collect();
+        let containers = workload.long_running();
         containers.flat_map(|container| asked.iter().filter_map(move |name| missing(&container, name))).collect()
     }
 }
 
 fn missing(container: &Container, name: &str) -> Option<Finding> {
-    if container.has_resource("requests", name) || container.has_resource("limits", name) {
+    if container.requests(name) {
         return None;
     }
     let suggested = match (name, Class::of(container)) {

@@ -1,5 +1,6 @@
 //! ## What it checks
-//! Deployments whose rollout counts as failed before a container's startup probe gives up.
+//! Deployments whose rollout counts as failed before a container's startup probe gives up. If the model arrives before
+//! the server starts, in an image volume or from an init container or a sidecar, it counts as long again.
 //! ## Why it matters
 //! While the model is still loading, the Deployment reports `ProgressDeadlineExceeded`: pipelines, Argo CD and Pulumi
 //! fail, and a working version is rolled back.
@@ -30,18 +31,18 @@ impl Rule for ProgressDeadlineTooShort {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let workload = &context.workload;
-        let probes = workload.long_running().filter_map(|container| container.probe("startupProbe"));
-        let longest = probes.map(|probe| i64::try_from(probe.window()).unwrap_or(i64::MAX)).max();
         let deadline = workload.progress_deadline().unwrap_or(PROGRESS_DEADLINE);
-        let Some(longest) =
-            longest.filter(|longest| workload.known_kind().has_progress_deadline && deadline <= *longest)
-        else {
-            return Vec::new();
+        let start = context.recognised.start(workload).filter(|_| workload.known_kind().has_progress_deadline);
+        let Some(start) = start.filter(|start| deadline <= start.seconds()) else { return Vec::new() };
+        let longest = start.seconds();
+        let what = match start.before {
+            Some(before) => format!("{before} for the model to arrive and {} for a container to start", start.longest),
+            None => "which a container may take to start".to_owned(),
         };
         let finding = Finding::at("spec.progressDeadlineSeconds").found(format!("`{deadline}`"));
         vec![
             finding
-                .expected(format!("more than {longest}, which a container may take to start"))
+                .expected(format!("more than {longest}, {what}"))
                 .fix(format!("spec:\n  progressDeadlineSeconds: {}", longest.saturating_add(60))),
         ]
     }
