@@ -1,14 +1,18 @@
 //! Recognises model servers. The runtimes are data: the presets in `policies/runtimes`, and those of policies.
 
 mod endpoint;
+mod loopback;
 mod recognise;
+mod variant;
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 pub use endpoint::{Endpoint, Handler};
+pub use loopback::Loopback;
 
 use crate::api::{CONTAINER_ANNOTATION, Drain, RUNTIME_ANNOTATION, Runtime};
-use crate::workload::{CommandLine, Container, Workload};
+use crate::workload::{CommandLine, Container, Environment, Workload};
 
 /// The presets, one file each.
 pub const TEXTS: [&str; 17] = [
@@ -82,6 +86,10 @@ impl Runtimes {
                 let named = self.0.iter().find(|runtime| runtime.name == name);
                 recognition.runtime = named.cloned().or(recognition.runtime);
             }
+        }
+        let container = recognition.container.and_then(|index| workload.containers().nth(index));
+        if let Some((runtime, container)) = recognition.runtime.take().zip(container) {
+            recognition.runtime = Some(variant::of(runtime, &container, &recognition.words));
         }
         recognition
     }
@@ -205,16 +213,30 @@ impl<'a> Recognised<'a> {
         self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, self.words).found().is_some())
     }
 
-    /// Returns whether the container's image is one of the runtime's own.
+    /// Returns why the server listens only on localhost, if it certainly does.
     #[must_use]
-    pub fn has_own_image(&self) -> bool {
-        self.known().is_some_and(|(container, runtime)| recognise::is_named(&runtime.recognise, container.image()))
+    pub fn loopback(&self) -> Option<Loopback<'a>> {
+        let (container, runtime) = self.known()?;
+        loopback::of(container, runtime, self.words)
     }
 
-    /// Returns how the runtime stops without losing requests.
+    /// Returns how the runtime stops without losing requests. The grace period includes the time that the server's
+    /// flags give it to finish its requests.
     #[must_use]
-    pub fn drain(&self) -> Option<&'a Drain> {
-        self.runtime.filter(|_| !self.is_worker())?.drain.as_ref()
+    pub fn drain(&self) -> Option<Drain> {
+        let mut drain = self.runtime.filter(|_| !self.is_worker())?.drain.clone()?;
+        let seconds = self.words.value_of_any(&drain.timeout).found().and_then(|seconds| seconds.parse().ok());
+        let needed = Duration::from(drain.pre_stop).saturating_add(Duration::from_secs(seconds.unwrap_or_default()));
+        drain.grace_period = needed.max(drain.grace_period.into()).into();
+        Some(drain)
+    }
+
+    /// Returns the words of all commands that the container runs, before the server and after it.
+    #[must_use]
+    pub fn all_words(&self) -> CommandLine {
+        let Some(container) = &self.container else { return CommandLine::default() };
+        let environment = Environment::new(container);
+        CommandLine::joined(&CommandLine::commands_of(container, &environment), &environment)
     }
 
     /// Returns the number of GPUs of one node over which each layer of the model is spread; none if it is not set or

@@ -109,10 +109,12 @@ impl<'a> Parts<'a> {
 }
 
 /// Returns whether a text matches a pattern, which may have a `*` at either end.
-fn is_like(pattern: &str, text: &str) -> bool {
-    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-        (Some(end), _) => text.ends_with(end),
-        (None, Some(start)) => text.starts_with(start),
-        (None, None) => text == pattern,
+pub(super) fn is_like(pattern: &str, text: &str) -> bool {
+    let (is_open, rest) = pattern.strip_prefix('*').map_or((false, pattern), |rest| (true, rest));
+    match (is_open, rest.strip_suffix('*')) {
+        (true, Some(part)) => text.contains(part),
+        (true, None) => text.ends_with(rest),
+        (false, Some(start)) => text.starts_with(start),
+        (false, None) => text == rest,
     }
 }
