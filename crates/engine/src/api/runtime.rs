@@ -80,6 +80,9 @@ pub struct Runtime {
     /// What is different in some containers. Of several that apply, the first that has a section sets it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub variants: Vec<Variant>,
+    /// The version that was run to check these facts. Default: none, they come from its documentation and its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<String>,
     /// The sources of these facts, by field.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, String>,
