@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod loopback;
+mod provenance;
 mod recognise;
 mod variant;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 pub use endpoint::{Endpoint, Handler};
 pub use loopback::Loopback;
+pub use provenance::Provenance;
 
 use crate::api::{CONTAINER_ANNOTATION, Drain, RUNTIME_ANNOTATION, Runtime};
 use crate::workload::{CommandLine, Container, Environment, Workload};
@@ -81,10 +83,11 @@ impl Runtimes {
         };
         match workload.annotation(RUNTIME_ANNOTATION).filter(|_| recognition.container.is_some()) {
             None => {}
-            Some(NO_RUNTIME) => recognition.runtime = None,
+            Some(NO_RUNTIME) => recognition.declare(None),
             Some(name) => {
-                let named = self.0.iter().find(|runtime| runtime.name == name);
-                recognition.runtime = named.cloned().or(recognition.runtime);
+                if let Some(named) = self.0.iter().find(|runtime| runtime.name == name) {
+                    recognition.declare(Some(Arc::clone(named)));
+                }
             }
         }
         let container = recognition.container.and_then(|index| workload.containers().nth(index));
@@ -120,9 +123,12 @@ impl Runtimes {
     fn runtime_of(&self, index: usize, container: &Container) -> Recognition {
         let run = recognise::Run::of(container);
         let server = |runtime: &Arc<Runtime>| Some((Arc::clone(runtime), run.server(runtime)?));
-        let (runtime, words) = self.0.iter().find_map(server).unzip();
-        let words = words.unwrap_or_else(|| run.words());
-        Recognition { container: Some(index), runtime, words, problem: None }
+        match self.0.iter().find_map(server) {
+            Some((runtime, (words, provenance))) => {
+                Recognition { container: Some(index), runtime: Some(runtime), words, problem: None, provenance }
+            }
+            None => Recognition { container: Some(index), words: run.words(), ..Recognition::default() },
+        }
     }
 }
 
@@ -135,6 +141,7 @@ pub struct Recognition {
     runtime: Option<Arc<Runtime>>,
     words: CommandLine,
     problem: Option<String>,
+    provenance: Provenance,
 }
 
 impl Recognition {
@@ -147,6 +154,18 @@ impl Recognition {
             words: &self.words,
             problem: self.problem.as_deref(),
         }
+    }
+
+    /// Sets the runtime that an annotation declares.
+    fn declare(&mut self, runtime: Option<Arc<Runtime>>) {
+        self.runtime = runtime;
+        self.provenance = Provenance::Declared;
+    }
+
+    /// Returns how the runtime is known.
+    #[must_use]
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
     }
 
     /// Returns the name of the runtime.
@@ -299,6 +318,24 @@ mod tests {
         assert_eq!(found(&containers, &json!({RUNTIME_ANNOTATION: "triton"})), (Some("a".into()), Some("triton")));
         assert_eq!(found(&containers, &json!({RUNTIME_ANNOTATION: "none"})), (Some("a".into()), None));
         assert_eq!(found(&containers, &json!({RUNTIME_ANNOTATION: "vlm"})), (Some("a".into()), Some("vllm")));
+    }
+
+    #[test]
+    fn says_how_a_runtime_is_known() {
+        let known = |containers: Value, annotations: Value| {
+            let object = workload(&containers, &annotations);
+            Runtimes::shipped().recognise(&Workload::view(&object).unwrap()).provenance().to_string()
+        };
+        let serve = json!([{"name": "a", "image": "app:1", "command": ["sh", "-c", "exec vllm serve m"]}]);
+        let (by_image, by_command) = ("inferred from its image", "inferred from its command, `vllm serve`");
+        assert_eq!(known(json!([vllm("a")]), json!({})), by_image);
+        assert_eq!(known(serve.clone(), json!({})), by_command);
+        let declared = "declared by the annotation tidegate.dev/runtime";
+        assert_eq!(known(serve.clone(), json!({RUNTIME_ANNOTATION: "triton"})), declared);
+        assert_eq!(known(serve.clone(), json!({RUNTIME_ANNOTATION: "none"})), declared);
+        assert_eq!(known(serve, json!({RUNTIME_ANNOTATION: "vlm"})), by_command);
+        assert_eq!(known(json!([{"name": "a", "image": "app:1"}]), json!({})), "unresolved");
+        assert_eq!(known(json!([vllm("a"), vllm("b")]), json!({})), "unresolved");
     }
 
     #[test]
