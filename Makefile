@@ -21,8 +21,13 @@ demo-down: ## Stop what `make demo` left running.
 	@dev/demo down
 
 .PHONY: test
-test: prerequisites control-plane ## Run all tests, including those on a real control plane, except those with KEDA itself.
+test: prerequisites control-plane ## Run all tests, including those on a real control plane and with two model servers, except those with KEDA itself.
 	cargo test --locked --workspace --no-fail-fast -- --include-ignored
+	cargo test --locked --test real_runtimes -- --include-ignored the_installed bentoml mlserver
+
+.PHONY: test-runtimes
+test-runtimes: prerequisites ## Run the tests of the presets with the real model servers; the first time installs them.
+	cargo test --locked --test real_runtimes -- --include-ignored --test-threads 1
 
 .PHONY: test-keda
 test-keda: prerequisites control-plane ## Run the tests with KEDA itself; the first time builds it, which takes some minutes.
@@ -41,7 +46,7 @@ test-skew: ## Run `make test` on another version of Kubernetes: make test-skew K
 lint: prerequisites $(CARGO_DENY) ## Check formatting, lints, docs and licences.
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo clippy --locked --test keda -- -D warnings
+	cargo clippy --locked --test keda --test real_runtimes -- -D warnings
 	cargo clippy --locked --package tidegate-engine --target wasm32-unknown-unknown -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 	$(CARGO_DENY) check bans licenses sources

@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use common::{SCOPE, Sandbox, container, in_force, vllm};
 
@@ -32,7 +33,7 @@ struct Known {
 }
 
 /// The expected result.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expected {
     runtime: Option<String>,
@@ -41,9 +42,16 @@ struct Expected {
     #[serde(default)]
     path: Option<String>,
     #[serde(default)]
+    liveness: Option<String>,
+    #[serde(default)]
     scheme: Option<String>,
     #[serde(default)]
     budget: Option<u64>,
+    #[serde(default)]
+    queue: Option<String>,
+    /// The seconds that it sleeps before SIGTERM, and that it is given to stop.
+    #[serde(default)]
+    stop: Option<[u64; 2]>,
     /// Part of the message, if nothing can be injected.
     #[serde(default)]
     message: Option<String>,
@@ -52,24 +60,35 @@ struct Expected {
 impl Expected {
     fn of(recognised: &Recognised) -> Self {
         let runtime = recognised.name().map(str::to_owned);
+        let asked = |handler| match handler {
+            Handler::Http { path, scheme } => (Some(path), Some(scheme.to_owned())),
+            Handler::Tcp => (Some("tcp".to_owned()), None),
+        };
+        let metrics = recognised.runtime.and_then(|runtime| runtime.metrics.as_ref());
+        let queue = metrics.and_then(|metrics| metrics.queue.clone()).or(Some("none".to_owned()));
+        let seconds = |duration| Duration::from(duration).as_secs();
+        let stop = recognised.drain().map(|drain| [seconds(drain.pre_stop), seconds(drain.grace_period)]);
         match recognised.endpoint() {
-            Ok(Endpoint { port, readiness, startup_budget, .. }) => {
-                let (path, scheme) = match readiness {
-                    Handler::Http { path, scheme } => (path, Some(scheme.to_owned())),
-                    Handler::Tcp => ("tcp".to_owned(), None),
-                };
-                let budget = Some(startup_budget.as_secs());
-                Self { runtime, port: Some(port), path: Some(path), scheme, budget, message: None }
+            Ok(Endpoint { port, readiness, liveness, startup_budget, .. }) => {
+                let ((path, scheme), (liveness, _)) = (asked(readiness), asked(liveness));
+                let (port, budget) = (Some(port), Some(startup_budget.as_secs()));
+                Self { runtime, port, path, liveness, scheme, budget, queue, stop, message: None }
             }
             Err(error) => Self { runtime, message: Some(error), ..Self::default() },
         }
     }
 
     fn is_met_by(&self, found: &Self) -> bool {
-        match (&self.message, &found.message) {
-            (Some(expected), Some(error)) => self.runtime == found.runtime && error.contains(expected.as_str()),
-            _ => self == found,
+        if let (Some(expected), Some(error)) = (&self.message, &found.message) {
+            return self.runtime == found.runtime && error.contains(expected.as_str());
         }
+        let all = Self {
+            liveness: self.liveness.clone().or_else(|| found.liveness.clone()),
+            queue: self.queue.clone().or_else(|| found.queue.clone()),
+            stop: self.stop.or(found.stop),
+            ..self.clone()
+        };
+        all == *found
     }
 }
 
@@ -124,9 +143,13 @@ const VIOLATIONS: [(&str, &str); 5] = [
 /// Returns the rules that a server violates that a shell runs with these arguments.
 fn violated(words: &str, limits: &Value) -> Vec<String> {
     let env = json!([{"name": "ARGS", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]);
-    let container = json!({"name": "m", "image": "vllm/vllm-openai:v0.11.0", "env": env,
+    violated_by(&json!({"name": "m", "image": "vllm/vllm-openai:v0.11.0", "env": env,
         "command": ["sh", "-c", format!("vllm serve org/model {words}")],
-        "resources": {"limits": limits}});
+        "resources": {"limits": limits}}))
+}
+
+/// Returns the rules that a server violates.
+fn violated_by(container: &Value) -> Vec<String> {
     let object = json!({"apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": "m", "namespace": "ml", "labels": {SCOPE.0: SCOPE.1}},
         "spec": {"template": {"spec": {"containers": [container]}}}});
@@ -150,6 +173,33 @@ fn unknown_arguments_violate_no_rules() {
         assert!(is_violated(words), "{rule}");
         assert!(!is_violated(&format!("{words} $ARGS")), "{rule}");
     }
+}
+
+#[test]
+fn a_server_on_localhost_by_default_is_reported_unless_a_file_may_set_the_address() {
+    let is_reported = |command: &[&str], env: Value| {
+        let rules = violated_by(&json!({"name": "m", "image": "app:1", "command": command, "env": env}));
+        // It has no port that a Service or the kubelet reaches.
+        assert!(!rules.iter().any(|rule| rule == "probe-port-unknown"), "{rules:?}");
+        rules.iter().any(|rule| rule == "loopback-server")
+    };
+    let host = |host: &str| json!([{"name": "RAY_SERVE_DEFAULT_HTTP_HOST", "value": host}]);
+    assert!(is_reported(&["serve", "run", "app:app"], json!([])));
+    assert!(is_reported(&["serve", "run", "app:app"], host("127.0.0.1")));
+    assert!(!is_reported(&["serve", "run", "app:app"], host("0.0.0.0")));
+    assert!(!is_reported(&["serve", "run", "config.yaml"], json!([])));
+    assert!(is_reported(&["llama-server", "-m", "m.gguf"], json!([])));
+}
+
+#[test]
+fn a_path_of_the_server_that_answers_early_is_reported() {
+    let is_reported = |path: &str| {
+        let ready = json!({"httpGet": {"path": path, "port": 8000}});
+        let container = json!({"name": "m", "image": "app:1", "command": ["serve", "run", "app:app"],
+            "env": [{"name": "RAY_SERVE_DEFAULT_HTTP_HOST", "value": "0.0.0.0"}], "readinessProbe": ready});
+        violated_by(&container).iter().any(|rule| rule == "readiness-before-load")
+    };
+    assert_eq!(["/-/healthz", "/-/routes", "/v1/app/ready"].map(is_reported), [true, true, false]);
 }
 
 #[test]

@@ -48,6 +48,7 @@ pub(super) fn of_model_server(workload: &Workload, decision: &Decision, plan: &P
     let mut status = ModelServerStatus {
         observed_generation: workload.object()["metadata"]["generation"].as_i64().unwrap_or_default(),
         runtime: Some(decision.runtime.clone().unwrap_or_else(|| "unknown".to_owned())),
+        runtime_source: Some(decision.provenance.to_string()),
         policy: (!decision.policies.is_empty()).then(|| decision.policies.join(",")),
         conforms: Some(conforming.status.clone()),
         replicas: Some(replicas(workload)),

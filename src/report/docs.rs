@@ -1,5 +1,6 @@
 //! The pages of `docs` that are generated from the code.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use tidegate_engine::api::{Runtime, RuntimeProbe};
@@ -52,8 +53,9 @@ pub fn runtimes() -> String {
         is not recognised, and `none` means that it is none of these. The workload takes precedence: a port set by flag, \
         variable, name or probe overrides the runtime's. A policy adds runtimes, or replaces them by name, in the form below \
         (`spec.runtimes`).\n\n\
-        | Runtime | Port | Startup | Readiness | Liveness | Start-up budget | Stop | Scale on |\n\
-        | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        The last column is the version that was run to check the preset; `source only` means that it was not run.\n\n\
+        | Runtime | Port | Startup | Readiness | Liveness | Start-up budget | Stop | Scale on | Verified with |\n\
+        | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         .to_owned();
     for runtime in Runtimes::shipped().iter() {
         let _ = writeln!(text, "{}", row(runtime));
@@ -65,17 +67,31 @@ pub fn runtimes() -> String {
 }
 
 fn row(runtime: &Runtime) -> String {
-    let port = runtime.port.default.map_or_else(|| "must be set".to_owned(), |port| port.to_string());
+    let port = ports(runtime);
     let path = |probe: &RuntimeProbe| probe.path.as_ref().map_or_else(|| "TCP".to_owned(), |path| format!("`{path}`"));
     let [startup, readiness, liveness] =
         [&runtime.probes.startup, &runtime.probes.readiness, &runtime.probes.liveness].map(path);
     let budget = runtime.startup_budget;
-    let stop = runtime
-        .drain
-        .as_ref()
-        .map_or_else(String::new, |drain| format!("sleeps {}, killed after {}", drain.pre_stop, drain.grace_period));
+    let stop = runtime.drain.as_ref().map_or_else(String::new, |drain| {
+        let set = drain.timeout.first().map_or_else(String::new, |flag| format!(", or as `{flag}` needs"));
+        format!("sleeps {}, killed after {}{set}", drain.pre_stop, drain.grace_period)
+    });
     let queue = runtime.metrics.as_ref().and_then(|metrics| metrics.queue.as_ref());
     let queue = queue.map_or_else(|| "CPU".to_owned(), |queue| format!("`{queue}`"));
     let name = &runtime.name;
-    format!("| [{name}](#{name}) | {port} | {startup} | {readiness} | {liveness} | {budget} | {stop} | {queue} |")
+    let verified = runtime.verified.as_deref().unwrap_or("source only");
+    format!(
+        "| [{name}](#{name}) | {port} | {startup} | {readiness} | {liveness} | {budget} | {stop} | {queue} | {verified} |"
+    )
+}
+
+/// Returns the default ports of a runtime and its variants.
+fn ports(runtime: &Runtime) -> String {
+    let of_variants = runtime.variants.iter().filter_map(|variant| variant.port.as_ref());
+    let all = [&runtime.port].into_iter().chain(of_variants);
+    let ports: BTreeSet<u16> = all.flat_map(|port| [port.default, port.tcp_default]).flatten().collect();
+    if ports.is_empty() {
+        return "must be set".to_owned();
+    }
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }

@@ -67,7 +67,8 @@ pub fn workload(workload: &Workload, evaluation: &Evaluation) -> String {
     for selected in effective.selected() {
         let _ = writeln!(text, "policy {}", summary(selected));
     }
-    let _ = writeln!(text, "runtime {}", evaluation.runtime().unwrap_or("unknown"));
+    let provenance = evaluation.provenance().cloned().unwrap_or_default();
+    let _ = writeln!(text, "runtime {}: {provenance}", evaluation.runtime().unwrap_or("unknown"));
     text.push_str(&injected(workload));
     let verdict = evaluation.verdict();
     let found = |violations: &[Violation], result: &str| -> Vec<[String; 3]> {

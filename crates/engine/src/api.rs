@@ -20,7 +20,8 @@ pub use model_server::{
     ReplicasStatus,
 };
 pub use runtime::{
-    Drain, Given, GpuNeed, Host, Metrics, ModelSource, Parallel, Port, Recognise, Runtime, RuntimeProbe, RuntimeProbes,
+    Builds, Drain, Given, GpuNeed, Host, Metrics, ModelSource, OwnImage, Parallel, Port, Recognise, Runtime,
+    RuntimeProbe, RuntimeProbes, Variant, When,
 };
 pub use serving_exception::{ExceptedWorkloads, ServingException, ServingExceptionSpec, ServingExceptionStatus};
 pub use serving_policy::{

@@ -30,7 +30,7 @@ use crate::companions::{self, Companions};
 pub use crate::facts::User;
 use crate::facts::{Autoscaler, Facts};
 use crate::policy::{Context, Costs, Effective, Expressions, Membership, PolicySet};
-use crate::runtimes::Recognition;
+use crate::runtimes::{Provenance, Recognition};
 use crate::workload::{PriorBinding, Workload};
 use subject::Subject;
 
@@ -85,6 +85,8 @@ pub struct Decision {
     pub shares_replicas: bool,
     /// The recognised runtime.
     pub runtime: Option<String>,
+    /// How the runtime is known.
+    pub provenance: Provenance,
     /// The names of the policies that select the workload.
     pub policies: Vec<String>,
     /// The number of rules that check the workload.
@@ -107,6 +109,7 @@ pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decisio
         patch: evaluation.patch(),
         notes: evaluation.notes(),
         runtime: evaluation.runtime().map(str::to_owned),
+        provenance: evaluation.provenance().cloned().unwrap_or_default(),
         policies: evaluation.policies(),
         rules: evaluation.effective.as_ref().map_or(0, |effective| effective.rules().len()),
         is_in_audit: evaluation.effective.as_ref().is_some_and(|effective| !effective.injects()),
@@ -356,6 +359,13 @@ impl<'a> Evaluation<'a> {
     pub fn runtime(&self) -> Option<&str> {
         let effective = self.effective.as_ref().filter(|_| self.membership != Membership::Leaving)?;
         self.recognition(effective).name()
+    }
+
+    /// Returns how the runtime is known; none if no policy matches the workload.
+    #[must_use]
+    pub fn provenance(&self) -> Option<&Provenance> {
+        let effective = self.effective.as_ref().filter(|_| self.membership != Membership::Leaving)?;
+        Some(self.recognition(effective).provenance())
     }
 
     /// Returns whether the workload is not labelled as a model server, and was not before.

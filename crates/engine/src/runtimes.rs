@@ -2,14 +2,20 @@
 
 mod arrival;
 mod endpoint;
+mod loopback;
+mod provenance;
 mod recognise;
+mod variant;
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 pub use endpoint::{Endpoint, Handler};
+pub use loopback::Loopback;
+pub use provenance::Provenance;
 
 use crate::api::{CONTAINER_ANNOTATION, Drain, RUNTIME_ANNOTATION, Runtime};
-use crate::workload::{CommandLine, Container, Lookup, Workload};
+use crate::workload::{CommandLine, Container, Environment, Lookup, Workload};
 
 /// The presets, one file each.
 pub const TEXTS: [&str; 17] = [
@@ -78,11 +84,16 @@ impl Runtimes {
         };
         match workload.annotation(RUNTIME_ANNOTATION).filter(|_| recognition.container.is_some()) {
             None => {}
-            Some(NO_RUNTIME) => recognition.runtime = None,
+            Some(NO_RUNTIME) => recognition.declare(None),
             Some(name) => {
-                let named = self.0.iter().find(|runtime| runtime.name == name);
-                recognition.runtime = named.cloned().or(recognition.runtime);
+                if let Some(named) = self.0.iter().find(|runtime| runtime.name == name) {
+                    recognition.declare(Some(Arc::clone(named)));
+                }
             }
+        }
+        let container = recognition.container.and_then(|index| workload.containers().nth(index));
+        if let Some((runtime, container)) = recognition.runtime.take().zip(container) {
+            recognition.runtime = Some(variant::of(runtime, &container, &recognition.words));
         }
         recognition
     }
@@ -113,9 +124,12 @@ impl Runtimes {
     fn runtime_of(&self, index: usize, container: &Container) -> Recognition {
         let run = recognise::Run::of(container);
         let server = |runtime: &Arc<Runtime>| Some((Arc::clone(runtime), run.server(runtime)?));
-        let (runtime, words) = self.0.iter().find_map(server).unzip();
-        let words = words.unwrap_or_else(|| run.words());
-        Recognition { container: Some(index), runtime, words, problem: None }
+        match self.0.iter().find_map(server) {
+            Some((runtime, (words, provenance))) => {
+                Recognition { container: Some(index), runtime: Some(runtime), words, problem: None, provenance }
+            }
+            None => Recognition { container: Some(index), words: run.words(), ..Recognition::default() },
+        }
     }
 }
 
@@ -128,6 +142,7 @@ pub struct Recognition {
     runtime: Option<Arc<Runtime>>,
     words: CommandLine,
     problem: Option<String>,
+    provenance: Provenance,
 }
 
 impl Recognition {
@@ -140,6 +155,18 @@ impl Recognition {
             words: &self.words,
             problem: self.problem.as_deref(),
         }
+    }
+
+    /// Sets the runtime that an annotation declares.
+    fn declare(&mut self, runtime: Option<Arc<Runtime>>) {
+        self.runtime = runtime;
+        self.provenance = Provenance::Declared;
+    }
+
+    /// Returns how the runtime is known.
+    #[must_use]
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
     }
 
     /// Returns the name of the runtime.
@@ -206,16 +233,30 @@ impl<'a> Recognised<'a> {
         self.runtime.is_some_and(|runtime| endpoint::without_http(runtime, self.words).found().is_some())
     }
 
-    /// Returns whether the container's image is one of the runtime's own.
+    /// Returns why the server listens only on localhost, if it certainly does.
     #[must_use]
-    pub fn has_own_image(&self) -> bool {
-        self.known().is_some_and(|(container, runtime)| recognise::is_named(&runtime.recognise, container.image()))
+    pub fn loopback(&self) -> Option<Loopback<'a>> {
+        let (container, runtime) = self.known()?;
+        loopback::of(container, runtime, self.words)
     }
 
-    /// Returns how the runtime stops without losing requests.
+    /// Returns how the runtime stops without losing requests. The grace period includes the time that the server's
+    /// flags give it to finish its requests.
     #[must_use]
-    pub fn drain(&self) -> Option<&'a Drain> {
-        self.runtime.filter(|_| !self.is_worker())?.drain.as_ref()
+    pub fn drain(&self) -> Option<Drain> {
+        let mut drain = self.runtime.filter(|_| !self.is_worker())?.drain.clone()?;
+        let seconds = self.words.value_of_any(&drain.timeout).found().and_then(|seconds| seconds.parse().ok());
+        let needed = Duration::from(drain.pre_stop).saturating_add(Duration::from_secs(seconds.unwrap_or_default()));
+        drain.grace_period = needed.max(drain.grace_period.into()).into();
+        Some(drain)
+    }
+
+    /// Returns the words of all commands that the container runs, before the server and after it.
+    #[must_use]
+    pub fn all_words(&self) -> CommandLine {
+        let Some(container) = &self.container else { return CommandLine::default() };
+        let environment = Environment::new(container);
+        CommandLine::joined(&CommandLine::commands_of(container, &environment), &environment)
     }
 
     /// Returns the model, by its name on a hub or its path.
@@ -315,6 +356,24 @@ mod tests {
         assert_eq!(found(&containers, &json!({RUNTIME_ANNOTATION: "triton"})), (Some("a".into()), Some("triton")));
         assert_eq!(found(&containers, &json!({RUNTIME_ANNOTATION: "none"})), (Some("a".into()), None));
         assert_eq!(found(&containers, &json!({RUNTIME_ANNOTATION: "vlm"})), (Some("a".into()), Some("vllm")));
+    }
+
+    #[test]
+    fn says_how_a_runtime_is_known() {
+        let known = |containers: Value, annotations: Value| {
+            let object = workload(&containers, &annotations);
+            Runtimes::shipped().recognise(&Workload::view(&object).unwrap()).provenance().to_string()
+        };
+        let serve = json!([{"name": "a", "image": "app:1", "command": ["sh", "-c", "exec vllm serve m"]}]);
+        let (by_image, by_command) = ("inferred from its image", "inferred from its command, `vllm serve`");
+        assert_eq!(known(json!([vllm("a")]), json!({})), by_image);
+        assert_eq!(known(serve.clone(), json!({})), by_command);
+        let declared = "declared by the annotation tidegate.dev/runtime";
+        assert_eq!(known(serve.clone(), json!({RUNTIME_ANNOTATION: "triton"})), declared);
+        assert_eq!(known(serve.clone(), json!({RUNTIME_ANNOTATION: "none"})), declared);
+        assert_eq!(known(serve, json!({RUNTIME_ANNOTATION: "vlm"})), by_command);
+        assert_eq!(known(json!([{"name": "a", "image": "app:1"}]), json!({})), "unresolved");
+        assert_eq!(known(json!([vllm("a"), vllm("b")]), json!({})), "unresolved");
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub struct ModelServerStatus {
     /// The runtime that was recognised, or `unknown`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
+    /// How the runtime is known: declared by an annotation, inferred from the command or the image, or unresolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_source: Option<String>,
     /// The policies that select it, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,

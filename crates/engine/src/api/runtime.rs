@@ -80,6 +80,12 @@ pub struct Runtime {
     /// Why it should not be used any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmaintained: Option<String>,
+    /// What is different in some containers. Of several that apply, the first that has a section sets it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Variant>,
+    /// The version that was run to check these facts. Default: none, they come from its documentation and its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<String>,
     /// The sources of these facts, by field.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, String>,
@@ -126,10 +132,30 @@ pub struct Port {
     /// The flags that set a port for something other than HTTP, for TCP probes of a server without HTTP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tcp_flags: Vec<String>,
+    /// The default of `tcpFlags`. Default: none, it must be set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
+    pub tcp_default: Option<u16>,
     /// The default port. Default: none, it must be set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
     pub default: Option<u16>,
+    /// A value of the flags that counts as if it was not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
+    pub ignored: Option<u16>,
+    /// Whether nothing else sets the port: a port that the container declares is not used then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fixed: bool,
+    /// Whether the default depends on something unknown, such as the version: only a port that the container declares
+    /// is used then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub default_varies: bool,
+}
+
+/// Returns whether a setting is off, which is not written.
+fn is_false(setting: &bool) -> bool {
+    !setting
 }
 
 /// Where a runtime listens.
@@ -142,6 +168,9 @@ pub struct Host {
     /// The environment variables that set the address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
+    /// The endings of arguments that are configuration files: the address may be set there, so its default is unknown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
     /// Whether the program listens only on localhost by default, outside of its own images.
     #[serde(default)]
     pub loopback: bool,
@@ -194,6 +223,10 @@ pub struct Drain {
     pub pre_stop: Duration,
     /// The termination grace period, including that wait.
     pub grace_period: Duration,
+    /// The flags that set how many seconds the server takes after SIGTERM to finish its requests: the grace period is
+    /// at least the wait and this time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeout: Vec<String>,
 }
 
 /// Where a runtime serves metrics.
@@ -212,6 +245,12 @@ pub struct Metrics {
     /// The flag that enables metrics, if it is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<String>,
+    /// The environment variables that enable metrics as well, with the values that do.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs_env: BTreeMap<String, Vec<String>>,
+    /// The flag that disables metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_by: Option<String>,
 }
 
 /// Whether a runtime needs a GPU.
@@ -269,4 +308,70 @@ pub struct ModelSource {
     /// How it is allowed to run its own code.
     #[serde(default)]
     pub remote_code: Given,
+}
+
+/// What is different in some containers of a runtime: whole sections that replace those of the runtime.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Variant {
+    /// Which containers.
+    pub when: When,
+    /// How its port is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Port>,
+    /// How to probe it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<RuntimeProbes>,
+    /// Where it serves metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
+    /// The paths that run inference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inference_paths: Option<Vec<String>>,
+}
+
+/// The containers that a variant applies to: all of these must hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct When {
+    /// Each of these is set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<Given>,
+    /// Each of these environment variables has one of these values; a `*` at either end matches anything.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, Vec<String>>,
+    /// The image is one of the runtime's own, and is like this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<OwnImage>,
+}
+
+/// Images among a runtime's own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OwnImage {
+    /// One of these is in its name or tag.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contains: Vec<String>,
+    /// Its tag has a build number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builds: Option<Builds>,
+    /// The container runs the image's own command.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub own_command: bool,
+}
+
+/// A range of build numbers in an image's tag, such as `b6700` in `server-cuda-b6700`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Builds {
+    /// What is in front of the number, after the beginning of the tag or a dash.
+    pub prefix: String,
+    /// The first build. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>", range(min = 0))]
+    pub from: Option<u64>,
+    /// The last build. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>", range(min = 0))]
+    pub to: Option<u64>,
 }

@@ -280,8 +280,23 @@ impl<'a> Scaling<'a> {
         };
         let metrics = self.recognised.runtime.and_then(|runtime| runtime.metrics.as_ref()).ok_or_else(unknown)?;
         let queue = metrics.queue.as_deref().ok_or_else(unknown)?;
+        let words = self.recognised.words;
+        if let Some(flag) = &metrics.disabled_by {
+            let without = format!("it reports no waiting requests with the flag {flag}");
+            match words.has(flag) {
+                Lookup::Found(()) => return Err(without),
+                Lookup::Absent => {}
+                Lookup::Unknown(what) => return Err(format!("{without}, and it is unknown {what}")),
+            }
+        }
         let Some(flag) = &metrics.needs else { return Ok(queue) };
-        match self.recognised.words.has(flag) {
+        let enables = |name: &String, values: &[String]| {
+            words.env(name).found().is_some_and(|found| values.iter().any(|value| value == found))
+        };
+        if metrics.needs_env.iter().any(|(name, values)| enables(name, values)) {
+            return Ok(queue);
+        }
+        match words.has(flag).or_else(|| self.recognised.all_words().has(flag)) {
             Lookup::Found(()) => Ok(queue),
             Lookup::Absent => Err(format!("it reports waiting requests only with the flag {flag}")),
             Lookup::Unknown(what) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::recognise;
+use super::{loopback, recognise};
 use crate::api::{Given, Port, Runtime, RuntimeProbe};
 use crate::workload::{CommandLine, Container, Lookup};
 
@@ -49,6 +49,9 @@ pub(super) fn of_runtime(container: &Container, runtime: &Runtime, words: &Comma
     let without_http = without_http(runtime, words);
     if let Lookup::Found(word) = without_http {
         return Err(format!("`{word}` means that it does not serve HTTP; set its probes if it needs any"));
+    }
+    if let Some(why) = loopback::of(container, runtime, words) {
+        return Err(format!("{why}, where the kubelet does not reach it; listen on 0.0.0.0, or set its probes"));
     }
     let (port, speaks_http) = port_of_runtime(container, runtime, words)?;
     certain(without_http)?;
@@ -121,13 +124,14 @@ fn port_of_runtime(container: &Container, runtime: &Runtime, words: &CommandLine
     if let Some(port) = probed_port(container) {
         return Ok((port, true));
     }
-    let Port { flags, env, image_env, addresses, tcp_flags, default } = &runtime.port;
+    let Port { flags, env, image_env, addresses, tcp_flags, default, ignored, .. } = &runtime.port;
     let read = |what: &str, value: Option<&str>| {
-        value.and_then(|value| value.parse().ok()).ok_or_else(|| {
+        value.and_then(|value| value.parse().ok()).filter(|port| *port != 0).ok_or_else(|| {
             format!("its port is set by `{what}`, which is not a port number; write the number, or set its probes")
         })
     };
-    if let Some((flag, value)) = by_flag(flags, words)? {
+    let is_ignored = |value: &str| ignored.is_some_and(|ignored| value.parse() == Ok(ignored));
+    if let Some((flag, value)) = by_flag(flags, words)?.filter(|(_, value)| !is_ignored(value)) {
         return Ok((read(&format!("{flag} {value}"), Some(value))?, true));
     }
     let of_image = image_env.iter().filter(|_| recognise::is_default(container));
@@ -141,12 +145,29 @@ fn port_of_runtime(container: &Container, runtime: &Runtime, words: &CommandLine
     if let Some((flag, value)) = by_flag(tcp_flags, words)? {
         return Ok((read(&format!("{flag} {value}"), Some(value))?, false));
     }
-    // A runtime without a default port serves only if a port is set, whatever ports are declared.
-    let default = default.ok_or_else(|| {
-        let flags = flags.join(" or ");
-        format!("{} has no default port; set {flags}, or set its probes", runtime.name)
-    })?;
-    Ok((named_port(container).or_else(|| only_port(container)).unwrap_or(default), true))
+    default_port(container, runtime)
+}
+
+/// Returns the port of a server whose port nothing sets, and whether it serves HTTP.
+fn default_port(container: &Container, runtime: &Runtime) -> Result<(u16, bool), String> {
+    let Port { flags, tcp_default, default, fixed, default_varies, .. } = &runtime.port;
+    let declared = || named_port(container).or_else(|| only_port(container)).filter(|_| !fixed);
+    let (name, flags) = (&runtime.name, flags.join(" or "));
+    if *default_varies {
+        let unknown = || {
+            format!(
+                "the default port of {name} depends on its version or image, and is unknown; set {flags}, name its port \
+                 `http`, or set its probes"
+            )
+        };
+        return Ok((declared().ok_or_else(unknown)?, true));
+    }
+    // A runtime without a default port serves HTTP only if a port is set, whatever ports are declared.
+    match (default, tcp_default) {
+        (Some(default), _) => Ok((declared().unwrap_or(*default), true)),
+        (None, Some(tcp)) => Ok((*tcp, false)),
+        (None, None) => Err(format!("{name} has no default port; set {flags}, or set its probes")),
+    }
 }
 
 /// Returns the first of several flags that has a value, and the value.

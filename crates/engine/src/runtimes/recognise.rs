@@ -1,5 +1,6 @@
 //! Matches containers against the descriptions of runtimes.
 
+use super::Provenance;
 use crate::api::{Recognise, Runtime};
 use crate::workload::{CommandLine, Container, Environment, Image};
 
@@ -19,9 +20,9 @@ impl<'a> Run<'a> {
         Self { environment, image: Parts::of(container.image()), is_default: is_default(container), commands }
     }
 
-    /// Returns the server's command line if the container runs a runtime. Commands take precedence over the image: a
-    /// server's image is also used to load models and to benchmark.
-    pub(super) fn server(&self, runtime: &Runtime) -> Option<CommandLine> {
+    /// Returns the server's command line, and how it is known, if the container runs a runtime. Commands take
+    /// precedence over the image: a server's image is also used to load models and to benchmark.
+    pub(super) fn server(&self, runtime: &Runtime) -> Option<(CommandLine, Provenance)> {
         let recognise = &runtime.recognise;
         let is_named = self.image.are_named(recognise);
         if let Some(program) = recognise.entrypoint.as_ref().filter(|_| is_named && self.is_default) {
@@ -33,17 +34,23 @@ impl<'a> Run<'a> {
     }
 
     /// Finds the server among commands. In a server's own image, any command is the server unless one is a tool.
-    fn among(&self, recognise: &Recognise, commands: &[CommandLine], is_named: bool) -> Option<CommandLine> {
+    fn among(
+        &self,
+        recognise: &Recognise,
+        commands: &[CommandLine],
+        is_named: bool,
+    ) -> Option<(CommandLine, Provenance)> {
         let serves = |words: &CommandLine| {
-            let place = recognise.commands.iter().find_map(|command| words.run(command))?;
-            Some(words.clone().with_operand(place))
+            let run = |command: &String| Some((words.run(command)?, Provenance::Command(command.clone())));
+            let (place, provenance) = recognise.commands.iter().find_map(run)?;
+            Some((words.clone().with_operand(place), provenance))
         };
         if let Some(server) = commands.iter().find_map(serves) {
             return Some(server);
         }
         let is_tool = |words: &CommandLine| words.program().is_some_and(|program| is_tool(recognise, program));
         let is_server = is_named && !commands.iter().any(is_tool);
-        is_server.then(|| CommandLine::joined(commands, &self.environment).with_operand(0))
+        is_server.then(|| (CommandLine::joined(commands, &self.environment).with_operand(0), Provenance::Image))
     }
 
     /// Returns the whole command line.
@@ -109,10 +116,12 @@ impl<'a> Parts<'a> {
 }
 
 /// Returns whether a text matches a pattern, which may have a `*` at either end.
-fn is_like(pattern: &str, text: &str) -> bool {
-    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-        (Some(end), _) => text.ends_with(end),
-        (None, Some(start)) => text.starts_with(start),
-        (None, None) => text == pattern,
+pub(super) fn is_like(pattern: &str, text: &str) -> bool {
+    let (is_open, rest) = pattern.strip_prefix('*').map_or((false, pattern), |rest| (true, rest));
+    match (is_open, rest.strip_suffix('*')) {
+        (true, Some(part)) => text.contains(part),
+        (true, None) => text.ends_with(rest),
+        (false, Some(start)) => text.starts_with(start),
+        (false, None) => text == rest,
     }
 }

@@ -248,6 +248,12 @@ impl CommandLine {
         !self.env(name).is_absent()
     }
 
+    /// Returns whether a word has this ending, or may have it.
+    #[must_use]
+    pub fn has_word_ending(&self, ending: &str) -> bool {
+        self.words.iter().any(|word| word.as_known().is_none_or(|word| word.ends_with(ending)))
+    }
+
     /// Looks up the word after a word, unless it is a flag.
     #[must_use]
     pub fn after(&self, word: &str) -> Lookup<&str> {
@@ -271,7 +277,7 @@ impl CommandLine {
     }
 
     /// Returns whether the command is a program with these arguments, such as `vllm serve` or `torchserve --start`;
-    /// flags may be at any position. Returns the index after them.
+    /// flags may be at any position, and a `*` at the end of the program matches any rest. Returns the index after them.
     #[must_use]
     pub fn run(&self, command: &str) -> Option<usize> {
         let mut wanted = command.split(' ');
@@ -279,7 +285,7 @@ impl CommandLine {
         let (flags, following): (Vec<&str>, Vec<&str>) = wanted.partition(|word| word.starts_with('-'));
         let matches = |(found, place): &(&str, usize)| {
             let rest = &self.words[*place..];
-            *found == program
+            program.strip_suffix('*').map_or(*found == program, |start| found.starts_with(start))
                 && rest.len() >= following.len()
                 && rest.iter().zip(&following).all(|(found, wanted)| found.as_known() == Some(wanted))
                 && flags.iter().all(|flag| rest.iter().any(|word| word.as_known() == Some(flag)))

@@ -378,6 +378,23 @@ mod tests {
         let silent = problem(planned(&sglang(json!([])), &queue));
         assert_eq!(silent, "NoSuitableMetric: it reports waiting requests only with the flag --enable-metrics");
         assert!(matches!(planned(&sglang(json!(["--enable-metrics"])), &queue), Wanted::Object(_)));
+        let of = |image: &str, args: Value, env: Value| {
+            planned(&with_container(&json!({"image": image, "args": args, "env": env})), &json!({"queue": {}}))
+        };
+        let llama = |value: &str| {
+            let env = json!([{"name": "LLAMA_ARG_ENDPOINT_METRICS", "value": value}]);
+            of("ghcr.io/ggml-org/llama.cpp:server", json!([]), env)
+        };
+        assert!(matches!(llama("1"), Wanted::Object(_)) && problem(llama("0")).contains("the flag --metrics"));
+        let lmdeploy = |args: Value| of("openmmlab/lmdeploy:v0.10.1", args, json!([]));
+        let (words, off) = (json!(["lmdeploy", "serve", "api_server", "m"]), "--disable-metrics");
+        assert!(matches!(lmdeploy(words), Wanted::Object(_)));
+        let silent = problem(lmdeploy(json!(["lmdeploy", "serve", "api_server", "m", off])));
+        assert_eq!(silent, "NoSuitableMetric: it reports no waiting requests with the flag --disable-metrics");
+        let ray = |words: &str| of("app:1", json!(["bash", "-c", words]), json!([]));
+        assert!(problem(ray("serve run app:app")).contains("the flag --metrics-export-port"));
+        let exported = "ray start --head --metrics-export-port=8080 && serve run app:app";
+        assert!(matches!(ray(exported), Wanted::Object(_)), "a command before the server's");
         let unknown = problem(planned(&gpu(), &queue));
         assert_eq!(
             unknown,

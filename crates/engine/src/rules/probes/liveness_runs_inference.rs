@@ -5,11 +5,13 @@
 //! Each probe waits in the queue. Under load it times out, and a healthy server is restarted; when idle it keeps a GPU
 //! busy for nothing.
 //! ## Instead
-//! Use the server's health path, which it answers without inference.
+//! Use the server's health path, which it answers without inference, or a TCP probe if it has none.
+
+use serde_json::json;
 
 use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
-use crate::rules::this_source;
+use crate::rules::{snippet, this_source};
 use crate::runtimes::Handler;
 
 /// The paths that run inference, for any runtime.
@@ -23,6 +25,8 @@ const INFERENCE: [&str; 8] = [
     "/predictions",
     "/invocations",
 ];
+
+const WITHOUT: &str = "a path that answers without inference";
 
 /// Finds liveness probes that run inference.
 #[derive(Debug)]
@@ -52,15 +56,15 @@ impl Rule for LivenessRunsInference {
         if !computes {
             return Vec::new();
         }
-        let health = match context.recognised.endpoint().map(|endpoint| endpoint.liveness) {
-            Ok(Handler::Http { path, .. }) => path,
-            Ok(Handler::Tcp) | Err(_) => "<health path>".to_owned(),
+        let (expected, fix) = match context.recognised.endpoint().map(|endpoint| (endpoint.liveness, endpoint.port)) {
+            Ok((Handler::Http { path, .. }, _)) => (WITHOUT, json!({"httpGet": {"path": path}})),
+            // A probe has one handler.
+            Ok((Handler::Tcp, port)) if context.recognised.runtime.is_some() => {
+                ("a connection", json!({"httpGet": null, "tcpSocket": {"port": port}}))
+            }
+            _ => (WITHOUT, json!({"httpGet": {"path": "<health path>"}})),
         };
         let finding = Finding::in_container(&container, "livenessProbe.httpGet.path").found(format!("`{path}`"));
-        vec![
-            finding
-                .expected("a path that answers without inference")
-                .fix(format!("livenessProbe:\n  httpGet:\n    path: {health}")),
-        ]
+        vec![finding.expected(expected).fix(snippet(&json!({"livenessProbe": fix})))]
     }
 }

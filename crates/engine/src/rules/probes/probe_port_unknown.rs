@@ -37,7 +37,9 @@ impl Rule for ProbePortUnknown {
             return vec![Finding::at(place).found(found).expected(expected).fix(instead)];
         };
         let probes = ["startupProbe", "readinessProbe", "livenessProbe"];
-        if recognised.is_worker() || probes.iter().all(|field| container.probe(field).is_some()) {
+        // `loopback-server` reports a server on localhost.
+        let has_no_port = recognised.is_worker() || recognised.loopback().is_some();
+        if has_no_port || probes.iter().all(|field| container.probe(field).is_some()) {
             return Vec::new();
         }
         let Err(problem) = recognised.endpoint() else { return Vec::new() };

@@ -4,7 +4,8 @@
 //! ## Why it matters
 //! The pod becomes ready and gets requests that it cannot answer; a rollout stops the old pods too early.
 //! ## Instead
-//! Probe the path that succeeds once the model is loaded.
+//! Probe the path that succeeds once the model is loaded. Ray Serve and TorchServe have none of their own: probe a path of
+//! the application.
 
 use serde_json::json;
 
@@ -39,15 +40,19 @@ impl Rule for ReadinessBeforeLoad {
         };
         let Ok(endpoint) = context.recognised.endpoint() else { return Vec::new() };
         let Handler::Http { path, scheme } = endpoint.readiness else { return Vec::new() };
+        let found = if probe.is_tcp() { "a connection".to_owned() } else { format!("`{asked}`") };
+        let finding = Finding::in_container(container, "readinessProbe")
+            .found(format!("{found}, which {} answers before its model is loaded", runtime.name));
+        if runtime.not_ready.contains(&path) {
+            let expected = "a path of the application, or a command, that succeeds only once the model is loaded";
+            return vec![finding.expected(expected).fix("readinessProbe:\n  httpGet:\n    path: <path>")];
+        }
         let get = json!({"path": path, "port": endpoint.port, "scheme": scheme});
         let mut instead = json!({"readinessProbe": {"httpGet": get}});
         if probe.is_tcp() {
             // A probe has one handler.
             instead["readinessProbe"]["tcpSocket"] = json!(null);
         }
-        let found = if probe.is_tcp() { "a connection".to_owned() } else { format!("`{asked}`") };
-        let finding = Finding::in_container(container, "readinessProbe")
-            .found(format!("{found}, which {} answers before its model is loaded", runtime.name));
         vec![finding.expected(format!("`{path}`")).fix(snippet(&instead))]
     }
 }

@@ -6,10 +6,10 @@
 //! ## Instead
 //! Listen on all addresses, `--host 0.0.0.0`, unless a proxy in the same pod serves the requests.
 
-use crate::api::{Enforcement, Host};
+use crate::api::Enforcement;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::{added, this_source};
-use crate::workload::Lookup;
+use crate::runtimes::Loopback;
 
 /// Finds servers that are unreachable from outside their pod.
 #[derive(Debug)]
@@ -31,14 +31,12 @@ impl Rule for LoopbackServer {
     fn check(&self, context: &Context) -> Vec<Finding> {
         let recognised = context.recognised;
         let Some((container, runtime)) = recognised.known() else { return Vec::new() };
-        let Some(Host { flags, env, loopback }) = &runtime.host else { return Vec::new() };
-        let found = match recognised.words.given(flags, env) {
-            Lookup::Found(host) if is_loopback(host) => format!("`{host}`"),
-            Lookup::Absent if *loopback && !recognised.has_own_image() => {
-                format!("nothing, so {} listens on localhost", runtime.name)
-            }
-            _ => return Vec::new(),
+        let found = match recognised.loopback() {
+            Some(Loopback::Set(host)) => format!("`{host}`"),
+            Some(Loopback::Default) => format!("nothing, so {} listens on localhost", runtime.name),
+            None => return Vec::new(),
         };
+        let (flags, env) = runtime.host.as_ref().map_or((&[][..], &[][..]), |host| (&host.flags, &host.env));
         if let (None, Some(variable)) = (flags.first(), env.first()) {
             let finding =
                 Finding::in_container(container, "env").found(found).expected("an address that other pods can reach");
@@ -49,29 +47,5 @@ impl Rule for LoopbackServer {
         let finding =
             Finding::in_container(container, words).found(found).expected("an address that other pods can reach");
         vec![finding.fix(added(container, &format!("{flag}=0.0.0.0")))]
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    // It may be a URL: `http://127.0.0.1:11434`.
-    let host = host.split_once("://").map_or(host, |(_, rest)| rest);
-    host == "::1"
-        || host.starts_with("[::1]")
-        || host.starts_with("127.")
-        || host.split(':').next() == Some("localhost")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn recognizes_the_names_of_localhost() {
-        for host in ["127.0.0.1", "localhost", "::1", "127.0.0.1:11434", "http://localhost:80", "[::1]:80"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["0.0.0.0", "0.0.0.0:127", "::", "localhost.example.com", "http://10.0.0.1"] {
-            assert!(!is_loopback(host), "{host}");
-        }
     }
 }
