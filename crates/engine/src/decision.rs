@@ -24,7 +24,7 @@ pub use patch::between;
 pub use ratchet::{Exempted, Verdict, Violation, Warning};
 pub use receipt::{Entry, Receipt};
 
-use crate::companions::{self, Companions};
+use crate::companions::{self, Companion, Companions, Wanted};
 pub use crate::facts::User;
 use crate::facts::{Autoscaler, Facts};
 use crate::policy::{Context, Costs, Effective, Expressions, Membership, PolicySet};
@@ -251,7 +251,22 @@ impl<'a> Evaluation<'a> {
             let problem = companions::autoscaler_problem(&workload, &recognised, effective, self.facts);
             notes.extend(problem.map(|problem| format!("no autoscaler is created: {problem}")));
         }
+        if self.request.operation == Operation::Create {
+            notes.extend(self.harmful_companions());
+        }
         notes
+    }
+
+    /// Returns a note for each companion that is not created because it would harm the workload.
+    fn harmful_companions(&self) -> Vec<String> {
+        let note = |(companion, wanted): (&dyn Companion, &Wanted)| match wanted {
+            Wanted::Harmful { message, .. } => {
+                let (_, what) = companion.title().split_once(' ')?;
+                Some(format!("no {what} is created: {message}"))
+            }
+            _ => None,
+        };
+        self.companions().each().filter_map(note).collect()
     }
 
     /// Returns a note if the namespace is not in the cache, so that policies could not be selected by it: it may be
@@ -423,7 +438,6 @@ mod tests {
 
     use super::*;
     use crate::api::RECEIPT_ANNOTATION;
-    use crate::companions::Wanted;
     use crate::companions::autoscaler::Autoscaling;
     use crate::facts::Namespace;
     use crate::policy::InvalidPolicy;

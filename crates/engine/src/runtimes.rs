@@ -1,6 +1,7 @@
 //! Recognises model servers. The runtimes are data: the presets in `policies/runtimes`, and those of policies.
 
 mod endpoint;
+mod multi_node;
 mod recognise;
 
 use std::sync::{Arc, LazyLock};
@@ -114,7 +115,7 @@ impl Runtimes {
         let server = |runtime: &Arc<Runtime>| Some((Arc::clone(runtime), run.server(runtime)?));
         let (runtime, words) = self.0.iter().find_map(server).unzip();
         let words = words.unwrap_or_else(|| run.words());
-        Recognition { container: Some(index), runtime, words, problem: None }
+        Recognition { container: Some(index), runtime, words, problem: None, multi_node: run.multi_node() }
     }
 }
 
@@ -127,6 +128,7 @@ pub struct Recognition {
     runtime: Option<Arc<Runtime>>,
     words: CommandLine,
     problem: Option<String>,
+    multi_node: Option<String>,
 }
 
 impl Recognition {
@@ -138,6 +140,7 @@ impl Recognition {
             runtime: self.runtime.as_deref(),
             words: &self.words,
             problem: self.problem.as_deref(),
+            multi_node: self.multi_node.as_deref(),
         }
     }
 
@@ -159,6 +162,8 @@ pub struct Recognised<'a> {
     pub words: &'a CommandLine,
     /// Why the container is unknown, unless the reason is that there are several.
     pub problem: Option<&'a str>,
+    /// The sign that each pod is a part of one server rather than a copy of it, such as `--nnodes 2`.
+    pub multi_node: Option<&'a str>,
 }
 
 impl<'a> Recognised<'a> {
