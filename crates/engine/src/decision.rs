@@ -29,7 +29,7 @@ pub use crate::facts::User;
 use crate::facts::{Autoscaler, Facts};
 use crate::policy::{Context, Costs, Effective, Expressions, Membership, PolicySet};
 use crate::runtimes::Recognition;
-use crate::workload::{PriorBinding, Workload};
+use crate::workload::{LeftAlone, PriorBinding, Workload};
 use subject::Subject;
 
 /// The operation on a workload.
@@ -89,8 +89,8 @@ pub struct Decision {
     pub is_in_audit: bool,
     /// Whether the workload existed before Tidegate and has not been changed or adopted since: it has no companions.
     pub is_unmanaged: bool,
-    /// The controller that owns the workload, which Tidegate then does not change.
-    pub controller: Option<String>,
+    /// Why Tidegate leaves the workload alone; none if it does not.
+    pub left_alone: Option<LeftAlone>,
 }
 
 /// Decides one request. The same input always gives the same decision.
@@ -109,7 +109,7 @@ pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decisio
         is_unmanaged: evaluation.is_unmanaged(),
         verdict: evaluation.verdict.into_inner().unwrap_or_default(),
         companions: evaluation.companions.into_inner().unwrap_or_default(),
-        controller: evaluation.controller,
+        left_alone: evaluation.left_alone,
         receipt: evaluation.injected.receipt,
     }
 }
@@ -128,8 +128,8 @@ pub struct Evaluation<'a> {
     effective: Option<Arc<Effective>>,
     /// Whether the workload is labelled as a model server; others are only checked for being one.
     membership: Membership,
-    /// The controller that owns the workload, which is then not changed.
-    controller: Option<String>,
+    /// Why the workload is left alone; none if it is not.
+    left_alone: Option<LeftAlone>,
     injected: Injected,
     /// What is recognised in the patched workload.
     recognition: OnceCell<Recognition>,
@@ -166,11 +166,11 @@ impl<'a> Evaluation<'a> {
         };
         let under = Some(under).filter(|_| !is_being_removed(&request, facts));
         let effective = under.and_then(|workload| policies.resolve(&workload, facts));
-        let controller = request.workload.controller();
+        let left_alone = request.workload.left_alone();
         let effective = effective.filter(|effective| {
-            membership != Membership::Never || controller.is_none() && asked.recognition(effective).name().is_some()
+            membership != Membership::Never || left_alone.is_none() && asked.recognition(effective).name().is_some()
         });
-        let is_not_changed = membership != Membership::Member || controller.is_some();
+        let is_not_changed = membership != Membership::Member || left_alone.is_some();
         let injecting = effective.as_ref().filter(|effective| !is_not_changed && effective.injects());
         let injected = injecting.map(|effective| Injected::new(&request, &asked, old.as_ref(), effective, facts));
         let mut injected = injected.unwrap_or_default();
@@ -183,7 +183,7 @@ impl<'a> Evaluation<'a> {
             facts,
             effective,
             membership,
-            controller,
+            left_alone,
             injected,
             prior: OnceCell::new(),
             verdict: OnceCell::new(),
@@ -286,7 +286,7 @@ impl<'a> Evaluation<'a> {
     #[must_use]
     pub fn verdict(&self) -> &Verdict {
         self.verdict.get_or_init(|| {
-            let checked = self.effective.as_ref().filter(|_| self.controller.is_none());
+            let checked = self.effective.as_ref().filter(|_| self.left_alone.is_none());
             checked.map(|effective| self.check(effective)).unwrap_or_default()
         })
     }
@@ -520,7 +520,7 @@ mod tests {
         object["metadata"]["ownerReferences"] = owner(true);
         let decision = created("enforce", &object);
         assert!(decision.patch.is_empty() && decision.verdict.allows() && decision.companions == Companions::default());
-        assert_eq!(decision.controller.as_deref(), Some("InferenceService api"));
+        assert_eq!(decision.left_alone.unwrap().reason, "OwnedByController");
         object["metadata"]["ownerReferences"] = owner(false);
         assert!(!created("enforce", &object).verdict.allows(), "an owner that is not the controller");
     }

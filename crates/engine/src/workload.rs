@@ -10,6 +10,7 @@ mod environment;
 mod field_ownership;
 mod field_path;
 mod image;
+mod left_alone;
 mod parse;
 mod prior_binding;
 mod probe;
@@ -34,6 +35,7 @@ pub(crate) use environment::refers_to;
 pub use field_ownership::FieldOwnership;
 pub use field_path::{FieldPath, key_of};
 pub use image::Image;
+pub use left_alone::LeftAlone;
 pub use parse::Sent;
 pub use prior_binding::PriorBinding;
 pub use probe::Probe;
@@ -173,12 +175,10 @@ impl<'a> Workload<'a> {
         !self.metadata("deletionTimestamp").is_null()
     }
 
-    /// Returns the controller that owns the workload, such as `InferenceService api`.
+    /// Returns why Tidegate leaves the workload alone, if it does.
     #[must_use]
-    pub fn controller(&self) -> Option<String> {
-        let owners = self.metadata("ownerReferences").as_array()?;
-        let owner = owners.iter().find(|owner| owner["controller"] == true)?;
-        Some(format!("{} {}", owner["kind"].as_str()?, owner["name"].as_str()?))
+    pub fn left_alone(&self) -> Option<LeftAlone> {
+        LeftAlone::of(self)
     }
 
     /// Returns the labels of the workload, not of its pods.
