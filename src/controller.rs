@@ -17,6 +17,7 @@ mod related;
 mod reports;
 mod served_apis;
 mod status;
+mod template_users;
 mod unlabelled;
 mod watches;
 mod workloads;

@@ -230,7 +230,7 @@ impl<'a> Evaluation<'a> {
         patch.extend(injected.replicas.map(replicas::set));
         patch.extend(injected.progress_deadline.map(progress::set));
         if let Some(template) = &injected.template {
-            patch.extend(patch::between(asked.template(), template, asked.known_kind().template()));
+            patch.extend(patch::between(asked.template(), template, asked.template_pointer()));
         }
         Patch(patch)
     }
@@ -442,6 +442,7 @@ mod tests {
     use crate::facts::Namespace;
     use crate::policy::InvalidPolicy;
     use crate::testing::{LABEL, facts, policies, with_container};
+    use crate::workload::WorkloadRef;
 
     fn spec(enforcement: &str) -> Value {
         json!({
@@ -593,6 +594,74 @@ mod tests {
         assert_eq!((decision.patch.len(), &found[..]), (0, &["model-server-label-removed"][..]));
         let back = decided(spec("enforce"), &old, Some(&other), "jane", &facts());
         assert!(back.verdict.allows() && back.receipt.is_none(), "adding the label does not change the template");
+    }
+
+    /// Returns a LeaderWorkerSet with these images; none for a leader without a template of its own.
+    fn leader_worker_set(leader: Option<&str>, worker: &str) -> Value {
+        let container = |image: &str| json!({"name": "api", "image": image, "ports": [{"containerPort": 8080}]});
+        let pod = |image: &str| json!({"spec": {"containers": [container(image)]}});
+        let mut object = with_container(&json!({}));
+        object["apiVersion"] = "leaderworkerset.x-k8s.io/v1".into();
+        object["kind"] = "LeaderWorkerSet".into();
+        let templates = json!({"size": 2, "leaderTemplate": leader.map(pod), "workerTemplate": pod(worker)});
+        object["spec"] = json!({"replicas": 2, "leaderWorkerTemplate": templates});
+        object
+    }
+
+    #[test]
+    fn injects_into_the_leader_or_else_the_worker() {
+        let limit = |leader: Option<&str>, template: &str| {
+            let mut object = leader_worker_set(leader, "api:1");
+            let patch = created("warn", &object).patch;
+            json_patch::patch(&mut object, &patch).unwrap();
+            let container = &object["spec"]["leaderWorkerTemplate"][template]["spec"]["containers"][0];
+            container["resources"]["limits"]["memory"].as_str().map(str::to_owned)
+        };
+        assert_eq!(limit(Some("api:1"), "leaderTemplate").as_deref(), Some("1Gi"));
+        assert_eq!(limit(Some("api:1"), "workerTemplate"), None);
+        assert_eq!(limit(None, "workerTemplate").as_deref(), Some("1Gi"));
+    }
+
+    #[test]
+    fn checks_the_pods_of_workers_but_not_whether_they_serve() {
+        let spec = json!({"rules": {"missing-readiness-probe": {}, "missing-memory-limit": {"enforcement": "off"}}});
+        let found = |object: &Value, old: Option<&Value>| -> Vec<String> {
+            let verdict = decided(spec.clone(), object, old, "jane", &facts()).verdict;
+            let all = verdict.violations.iter().chain(&verdict.warned);
+            all.map(|violation| format!("{} {}", violation.rule, violation.finding.place)).collect()
+        };
+        let refused = |object: &Value, old: &Value| {
+            let verdict = decided(spec.clone(), object, Some(old), "jane", &facts()).verdict;
+            verdict.violations.into_iter().map(|violation| violation.rule).collect::<Vec<_>>()
+        };
+        let place = |template: &str| format!("spec.leaderWorkerTemplate.{template}.spec.containers[0]");
+        let probe = format!("missing-readiness-probe {}.readinessProbe", place("leaderTemplate"));
+        let tag = |template: &str| format!("floating-tag {}.image", place(template));
+        let of = |leader: &str, worker: &str| leader_worker_set(Some(leader), worker);
+        assert_eq!(found(&of("api:1", "api:latest"), None), [tag("workerTemplate"), probe.clone()]);
+        assert_eq!(found(&of("api:latest", "api:1"), None), [tag("leaderTemplate"), probe]);
+        assert_eq!(refused(&of("api:1", "api:latest"), &of("api:2", "api:latest")), [""; 0], "it was there before");
+        assert_eq!(refused(&of("api:1", "api:latest"), &of("api:latest", "api:1")), ["floating-tag"], "elsewhere");
+    }
+
+    #[test]
+    fn a_deployment_whose_template_a_rollout_uses_gets_no_autoscaler() {
+        let object = with_container(&json!({}));
+        let deployment = Workload::view(&object).unwrap().reference();
+        let mut known = facts();
+        let user = WorkloadRef { kind: "Rollout".into(), ..deployment.clone() };
+        assert_eq!(known.note_template_user(&user, Some(&deployment)), std::slice::from_ref(&deployment));
+        assert_eq!(known.note_template_user(&user, Some(&deployment)), [], "no change");
+        let decision = decided(spec("warn"), &object, None, "jane", &known);
+        let Wanted::Harmful { reason, .. } = decision.companions.of(&Autoscaling) else { panic!("it gets one") };
+        let note = "no autoscaler is created: Rollout api uses its pod template and runs the pods instead: an autoscaler \
+                    has to target Rollout api";
+        assert_eq!((*reason, &*decision.notes), ("TemplateUsed", &[note.to_owned()][..]));
+        let other = WorkloadRef { name: "other".into(), ..deployment.clone() };
+        assert_eq!(known.note_template_user(&user, Some(&other)), [deployment.clone(), other.clone()]);
+        assert_eq!((known.template_user(&deployment), known.template_user(&other)), (None, Some(&user)));
+        assert_eq!(known.note_template_user(&user, None), [other]);
+        assert!(known.template_users.is_empty());
     }
 
     #[test]

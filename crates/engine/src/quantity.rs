@@ -161,9 +161,15 @@ impl Quantity {
         up(self.nanos, ONE)
     }
 
+    /// Returns the sum of both, in the notation of the first.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self { nanos: self.nanos.saturating_add(other.nanos), notation: self.notation, written: None }
+    }
+
     /// Returns the sum of `count` of it.
     #[must_use]
-    pub fn times(&self, count: u32) -> Self {
+    pub fn times(&self, count: i64) -> Self {
         Self { nanos: self.nanos.saturating_mul(i128::from(count)), notation: self.notation, written: None }
     }
 

@@ -76,6 +76,8 @@ impl Runtimes {
             None => self.only(workload),
             Some(name) => self.named(workload, name),
         };
+        // A replica of such a kind is the whole group.
+        recognition.multi_node = recognition.multi_node.filter(|_| workload.known_kind().group_size.is_none());
         match workload.annotation(RUNTIME_ANNOTATION).filter(|_| recognition.container.is_some()) {
             None => {}
             Some(NO_RUNTIME) => recognition.runtime = None,

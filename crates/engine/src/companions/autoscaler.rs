@@ -62,11 +62,7 @@ impl Companion for Autoscaling {
     fn wanted(&self, asked: &Asked) -> Wanted {
         match Scaling::of(asked.workload, asked.recognised, asked.effective, asked.facts) {
             Some(scaling) => scaling.wanted(),
-            None if let (Some(sign), true) =
-                (asked.recognised.multi_node, is_asked(asked.effective, asked.workload)) =>
-            {
-                multi_node(sign, "an autoscaler would add or remove single parts")
-            }
+            None if is_asked(asked.effective, asked.workload) => harmful(asked),
             None if Annotations::new(asked.workload).is_scaled_elsewhere() => Wanted::Declined,
             None => Wanted::Nothing,
         }
@@ -148,8 +144,21 @@ pub fn settings_for<'e>(
     effective: &'e Effective,
     workload: &Workload,
     recognised: &Recognised,
+    facts: &Facts,
 ) -> Option<&'e AutoscalingSettings> {
-    settings(effective).filter(|settings| settings.is_wanted(workload) && recognised.multi_node.is_none())
+    let is_used = || facts.template_user(&workload.reference()).is_some();
+    settings(effective).filter(|settings| settings.is_wanted(workload) && recognised.multi_node.is_none() && !is_used())
+}
+
+/// Returns why an autoscaler that policies ask for would harm the workload.
+fn harmful(asked: &Asked) -> Wanted {
+    if let Some(sign) = asked.recognised.multi_node {
+        return multi_node(sign, "an autoscaler would add or remove single parts");
+    }
+    let Some(user) = asked.facts.template_user(&asked.workload.reference()) else { return Wanted::Nothing };
+    let user = format!("{} {}", user.kind, user.name);
+    let message = format!("{user} uses its pod template and runs the pods instead: an autoscaler has to target {user}");
+    Wanted::Harmful { reason: "TemplateUsed", message }
 }
 
 /// Returns the minimum and maximum replicas of a workload: those of its existing or planned autoscaler, or else
@@ -159,7 +168,7 @@ pub fn replicas(effective: &Effective, workload: &Workload, recognised: &Recogni
     if let Some(found) = facts.autoscalers_of(&workload.reference()).first() {
         return (found.min, found.max);
     }
-    if let Some(settings) = settings_for(effective, workload, recognised) {
+    if let Some(settings) = settings_for(effective, workload, recognised, facts) {
         let (least, most) = settings.replicas(workload);
         return (least.into(), most.into());
     }
@@ -214,7 +223,7 @@ impl<'a> Scaling<'a> {
         effective: &'a Effective,
         facts: &'a Facts,
     ) -> Option<Self> {
-        let settings = settings_for(effective, workload, recognised)?;
+        let settings = settings_for(effective, workload, recognised, facts)?;
         let existing = facts.autoscalers_of(&workload.reference()).iter().find(|found| found.ours);
         let startup = startup(recognised, effective);
         Some(Self { workload, recognised, settings, apis: facts.apis, existing, startup })

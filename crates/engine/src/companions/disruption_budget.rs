@@ -168,12 +168,16 @@ fn wanted(asked: &Asked) -> Wanted {
     let Asked { workload, recognised, effective, facts, .. } = asked;
     let Some(settings) = settings(effective) else { return Wanted::Nothing };
     let (_, most) = autoscaler::replicas(effective, workload, recognised, facts);
-    let selector = workload.spec("selector");
-    if most < 2 || !selector.is_object() {
+    if most < 2 {
         return Wanted::Nothing;
     }
-    if let Some(sign) = recognised.multi_node {
+    let kind = workload.known_kind();
+    if let Some(sign) = recognised.multi_node.or(kind.group_size.map(|_| kind.kind)) {
         return multi_node(sign, "a disruption budget would count them as copies");
+    }
+    let selector = workload.spec("selector");
+    if !selector.is_object() {
+        return Wanted::Nothing;
     }
     Wanted::Object(json!({
         "apiVersion": "policy/v1",

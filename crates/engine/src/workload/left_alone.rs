@@ -70,6 +70,13 @@ impl Mark {
 impl LeftAlone {
     /// Returns why Tidegate leaves a workload alone, if it does.
     pub(super) fn of(workload: &Workload) -> Option<Self> {
+        let reference = workload.known_kind().template_reference.and_then(|pointer| workload.object().pointer(pointer));
+        if let Some(reference) = reference.filter(|reference| reference.is_object()) {
+            let text = |field: &str| reference[field].as_str().unwrap_or_default();
+            let template = format!("{} {}", text("kind"), text("name"));
+            let message = format!("its pod template is that of {template}: tidegate manages the template there");
+            return Some(Self { reason: "TemplateElsewhere", message });
+        }
         let marked = || MARKS.iter().find_map(|mark| mark.of(workload));
         controller(workload).or_else(marked).map(|controller| Self {
             reason: "OwnedByController",
@@ -117,6 +124,11 @@ mod tests {
         ] {
             assert_eq!(message(&json!({"labels": labels})), owned(owner), "{labels}");
         }
+        let rollout = json!({"kind": "Rollout", "metadata": {}, "spec": {
+            "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "api"},
+            "template": {"metadata": {}, "spec": {"containers": null}}}});
+        let left = LeftAlone::of(&Workload::view(&rollout).unwrap()).unwrap();
+        assert_eq!(left.message, "its pod template is that of Deployment api: tidegate manages the template there");
         let others = json!({"app.kubernetes.io/component": "model-server", "app.kubernetes.io/managed-by": "Helm"});
         assert_eq!(message(&json!({"labels": others})), None);
     }

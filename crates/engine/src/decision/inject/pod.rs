@@ -55,7 +55,7 @@ impl Pod<'_> {
     /// Returns whether a field is absent, or has the default of the API server and no user has declared it.
     fn is_default(&self, field: &str, default: &Value) -> bool {
         let found = self.field(field);
-        let path: Vec<&str> = kind::fields(self.workload.known_kind().template()).chain(["spec", field]).collect();
+        let path: Vec<&str> = kind::fields(self.workload.template_pointer()).chain(["spec", field]).collect();
         found.is_null() || (found == default && !self.ownership.is_declared(&path))
     }
 

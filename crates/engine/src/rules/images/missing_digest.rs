@@ -27,6 +27,10 @@ impl Rule for MissingDigest {
         Enforcement::Audit
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let is_by_tag = |container: &Container| {
             let image = container.image();

@@ -28,6 +28,10 @@ impl Rule for CpuLimitOnGpuServer {
         Enforcement::Warn
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let containers = context.workload.long_running().filter(Container::has_gpu);
         let found = containers.filter_map(|container| {

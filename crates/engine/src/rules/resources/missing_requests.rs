@@ -24,6 +24,10 @@ impl Rule for MissingRequests {
         this_source!()
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let pod = &context.workload.pod_spec()["resources"];
         let of_pod = |name: &str| !pod["requests"][name].is_null() || !pod["limits"][name].is_null();

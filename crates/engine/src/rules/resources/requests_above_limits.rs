@@ -22,6 +22,10 @@ impl Rule for RequestsAboveLimits {
         this_source!()
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         context.workload.all_containers().flat_map(|container| above(&container)).collect()
     }
