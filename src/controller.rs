@@ -20,6 +20,7 @@ mod revisions;
 mod served_apis;
 mod shared_replicas;
 mod status;
+mod template_users;
 mod unlabelled;
 mod watches;
 mod workloads;

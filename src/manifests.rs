@@ -210,10 +210,9 @@ impl Manifests {
     }
 
     fn add_workload(&mut self, file: &str, object: Value) -> Result<(), ManifestError> {
-        let namespace = Workload::view(&object)
-            .map_err(|problem| invalid(file, &object, report::chain(&problem)))?
-            .namespace()
-            .to_owned();
+        let workload = Workload::view(&object).map_err(|problem| invalid(file, &object, report::chain(&problem)))?;
+        let namespace = workload.namespace().to_owned();
+        self.facts.note_template_user(&workload.reference(), workload.template_source().as_ref());
         let known = self.facts.namespaces.entry(namespace.clone());
         known.or_insert_with(|| named(&namespace, BTreeMap::new()));
         self.workloads.push(Found { file: file.to_owned(), object });

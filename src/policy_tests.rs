@@ -222,7 +222,7 @@ impl Expected {
                 }
                 _ if expected == "none" => Vec::new(),
                 Wanted::Nothing | Wanted::Declined => vec![difference(what, &text(expected), "none")],
-                Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => {
+                Wanted::Impossible { message, .. } | Wanted::Harmful { message, .. } | Wanted::Elsewhere(message) => {
                     vec![difference(what, &text(expected), &format!("none: {message}"))]
                 }
             }

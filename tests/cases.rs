@@ -440,12 +440,23 @@ mod of_injection {
             ("database/variables-that-are-set-otherwise", "bound with all its variables or not at all"),
             ("database/env-from", "tidegate.dev/database: \"true\" to bind Tidegate's"),
             ("database/env-from-over", "none to leave it unbound"),
+            (
+                "multi-node/parts-of-one-server",
+                "no topology spread is injected: its pods are parts of one server (`--nnodes 2`)",
+            ),
+            (
+                "multi-node/parts-of-one-server",
+                "no autoscaler is created: its pods are parts of one server (`--nnodes 2`)",
+            ),
+            ("multi-node/parts-of-one-server", "no disruption budget is created: its pods are parts of one server"),
         ] {
             let (_, _, Decision { notes, verdict, .. }) = injected(&root().join("injection").join(case));
             let mut messages = notes.iter().cloned().chain(verdict.warnings.iter().map(ToString::to_string));
             assert!(messages.any(|message| message.contains(said)), "{case}: {notes:?} {:?}", verdict.warnings);
         }
-        for case in ["resources/all-absent", "probes/switched-off", "scope/all-at-once", "scope/audit"] {
+        for case in
+            ["resources/all-absent", "probes/switched-off", "scope/all-at-once", "scope/audit", "multi-node/copies"]
+        {
             let (_, _, decision) = injected(&root().join("injection").join(case));
             assert_eq!(decision.notes, [""; 0], "{case}");
         }

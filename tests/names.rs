@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use tidegate_engine::companions::names;
-use tidegate_engine::kind::NAMES;
+use tidegate_engine::kind::{KINDS, NAMES};
 
 /// A workload, by kind and name.
 type Subject = (&'static str, String);
@@ -41,8 +41,8 @@ fn plain() -> impl Strategy<Value = String> {
 fn after(team: &str, subject: &Subject, which: Index) -> String {
     let made = made(team, subject);
     let (_, name, _) = which.get(&made);
-    let ends = ["-tidegate", "-tidegate-statefulset"];
-    let name = ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    let mut ends = KINDS.iter().map(|kind| format!("-tidegate{}", kind.suffix));
+    let name = ends.find_map(|end| name.strip_suffix(&*end)).unwrap_or(name);
     let beginnings = [format!("{team}-"), "db-".to_owned(), "keda-hpa-".to_owned()];
     beginnings.iter().find_map(|beginning| name.strip_prefix(&**beginning)).unwrap_or(name).to_owned()
 }

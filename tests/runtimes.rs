@@ -131,6 +131,25 @@ fn recognises_nothing_else() {
     assert!(recognised.is_empty(), "{}", recognised.join("\n"));
 }
 
+/// A container of a server in several pods, or of one that only looks so.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MultiNode {
+    page: String,
+    container: Value,
+    is: Option<String>,
+}
+
+#[test]
+fn tells_parts_of_a_server_from_copies() {
+    let wrong = table::<MultiNode>("multi-node").into_iter().filter_map(|MultiNode { page, container, is }| {
+        let found = with(&[&container], &BTreeMap::new(), |recognised| recognised.multi_node.map(str::to_owned));
+        (found != is).then(|| format!("{page}: {found:?}, not {is:?}"))
+    });
+    let wrong: Vec<String> = wrong.collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Rules about a server's arguments, each with arguments of vLLM that violate it.
 const VIOLATIONS: [(&str, &str); 5] = [
     ("loopback-server", "--host 127.0.0.1"),

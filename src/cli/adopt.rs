@@ -140,7 +140,7 @@ impl Adoption {
 fn next_update(adopted: &Value, created: &[String], policies: &PolicySet, facts: &Facts) -> anyhow::Result<String> {
     let mut changed = adopted.clone();
     let old = Workload::view(adopted)?;
-    let template = kind::fields(old.known_kind().template()).fold(&mut changed, |place, field| &mut place[field]);
+    let template = kind::fields(old.template_pointer()).fold(&mut changed, |place, field| &mut place[field]);
     template["metadata"]["annotations"][RESTARTED_ANNOTATION] = "soon".into();
     let (workload, old) = (Workload::view(&changed)?, Some(old));
     let (user, now) = (User::default(), Timestamp::now());

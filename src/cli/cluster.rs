@@ -16,6 +16,7 @@ use tidegate_engine::companions::database::offered_versions;
 use tidegate_engine::companions::{self, Watched, database};
 use tidegate_engine::facts::{Apis, INFERENCE_POOL, SCALED_OBJECT};
 use tidegate_engine::kind::{self, KINDS, Kind};
+use tidegate_engine::workload::Workload;
 
 /// Connects to the cluster of a kubeconfig, or of the environment if there is none.
 pub(super) async fn connect(kubeconfig: Option<PathBuf>) -> anyhow::Result<Client> {
@@ -104,6 +105,14 @@ pub(super) async fn read_around(client: &Client, namespace: &str, input: &mut Ma
         let Some(found) = list_if_allowed(client, (group, version, kind), namespace).await? else { continue };
         begin(&mut input.facts);
         objects.extend(found);
+    }
+    for kind in KINDS.iter().filter(|kind| kind.template_reference.is_some()) {
+        let named = (kind.group, kind.version, kind.kind);
+        let served = is_served(client, named).await?;
+        let found = if served { list_if_allowed(client, named, namespace).await? } else { None };
+        for user in found.iter().flatten().filter_map(|object| Workload::view(object).ok()) {
+            input.facts.note_template_user(&user.reference(), user.template_source().as_ref());
+        }
     }
     for object in objects {
         input.add_text("the cluster", &object.to_string(), namespace)?;

@@ -77,6 +77,9 @@ pub(super) fn of_changes(before: &Value, plan: &Plan) -> Vec<Event> {
             CompanionState::Refused(message) => {
                 (true, "Refused", format!("{subject}Refused"), format!("cannot provide {what}: {message}"))
             }
+            CompanionState::Harmful(reason, message) => {
+                (false, *reason, (*reason).to_owned(), format!("{what} is not created: {message}"))
+            }
             CompanionState::Elsewhere(_, message) => {
                 (false, "OwnDatabase", "OwnDatabase".to_owned(), format!("{what} is not created: {message}"))
             }

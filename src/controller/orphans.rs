@@ -141,7 +141,7 @@ fn is_wanted(database: &Value, wanted: &Wanted) -> bool {
     match wanted {
         Wanted::Object(object) => is_same_object(object, database),
         Wanted::Impossible { .. } => true,
-        Wanted::Theirs(_) | Wanted::Declined | Wanted::Elsewhere(_) | Wanted::Nothing => false,
+        Wanted::Theirs(_) | Wanted::Declined | Wanted::Harmful { .. } | Wanted::Elsewhere(_) | Wanted::Nothing => false,
     }
 }
 

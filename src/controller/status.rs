@@ -82,8 +82,8 @@ pub(super) fn timed(mut status: Value, before: &Value, now: Timestamp) -> Value 
 /// Returns whether Tidegate manages the workload: whether it injects fields and creates companions.
 fn managed(workload: &Workload, decision: &Decision) -> Condition {
     let of = |status: &str, reason: &str, message: &str| Condition::new("Managed", status, reason, message);
-    if decision.controller.is_some() {
-        return of("False", "OwnedByController", "another controller owns the workload");
+    if let Some(left) = &decision.left_alone {
+        return of("False", left.reason, &left.message);
     }
     if decision.is_unmanaged {
         let message = format!(
@@ -106,9 +106,8 @@ fn conforming(decision: &Decision) -> Condition {
     if decision.policies.is_empty() {
         return Condition::new("Conforming", "Unknown", "NoPolicy", "no policy matches the workload");
     }
-    if let Some(controller) = &decision.controller {
-        let message = format!("{controller} owns the workload: tidegate does not manage it");
-        return Condition::new("Conforming", "Unknown", "OwnedByController", message);
+    if let Some(left) = &decision.left_alone {
+        return Condition::new("Conforming", "Unknown", left.reason, left.message.clone());
     }
     let verdict = &decision.verdict;
     let findings = verdict.violations.iter().chain(&verdict.recorded);

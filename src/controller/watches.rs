@@ -20,6 +20,7 @@ use crate::shared_state::SharedState;
 use tidegate_engine::companions;
 pub(super) use tidegate_engine::companions::made_for;
 use tidegate_engine::facts::Namespace;
+use tidegate_engine::kind::KINDS;
 
 /// State shared by the watches.
 #[derive(Clone)]
@@ -44,6 +45,11 @@ impl Watches {
         }
         for watched in companions::watched() {
             parts.watch(watched.kind, |step| self.companion(watched, step));
+        }
+        for kind in KINDS.iter().filter(|kind| kind.template_reference.is_some()) {
+            if let Some(definition) = kind.definition() {
+                parts.watch("template users", |step| self.template_users(kind, &definition, step));
+            }
         }
         parts.watch("claims", |step| self.claims(step));
         parts.watch("inference pools", |step| self.pools(step));

@@ -162,7 +162,9 @@ pub fn companions(evaluation: &Evaluation) -> Vec<String> {
                 let (kind, name) = (text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
                 Some(format!("{what}: {kind} {name}"))
             }
-            Wanted::Impossible { message, .. } | Wanted::Elsewhere(message) => Some(format!("{what}: none: {message}")),
+            Wanted::Impossible { message, .. } | Wanted::Harmful { message, .. } | Wanted::Elsewhere(message) => {
+                Some(format!("{what}: none: {message}"))
+            }
         }
     };
     companions.each().filter_map(line).collect()

@@ -88,6 +88,8 @@ impl Api {
             "PodDisruptionBudget" => ("policy", "v1"),
             "ScaledObject" => ("keda.sh", "v1alpha1"),
             "Cluster" => ("postgresql.cnpg.io", "v1"),
+            "Rollout" => ("argoproj.io", "v1alpha1"),
+            "LeaderWorkerSet" => ("leaderworkerset.x-k8s.io", "v1"),
             other => panic!("unknown kind {other}"),
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));

@@ -112,6 +112,13 @@ pub enum Wanted {
     Theirs(Value),
     /// None: the workload's author declines it by annotation.
     Declined,
+    /// None: it would harm the workload.
+    Harmful {
+        /// The reason, as in a condition.
+        reason: &'static str,
+        /// The message.
+        message: String,
+    },
     /// None: the workload has, or may have, one of its own. The message says why.
     Elsewhere(String),
     /// A policy asks for one, but it cannot be created.
@@ -161,6 +168,12 @@ pub fn autoscaler_problem(
     let scaling =
         autoscaler::Scaling::of(workload, recognised, effective, facts).filter(|_| !workload.name().is_empty())?;
     scaling.problem()
+}
+
+/// Returns that a companion would harm a server whose pods are parts of it.
+fn multi_node(sign: &str, harm: &str) -> Wanted {
+    let message = format!("its pods are parts of one server (`{sign}`): {harm}");
+    Wanted::Harmful { reason: "MultiNode", message }
 }
 
 /// Returns the owner reference by which a companion is deleted with its workload.

@@ -26,12 +26,12 @@ pub use ratchet::{Exempted, Verdict, Violation, Warning};
 pub use receipt::{Entry, Receipt};
 pub use rollback::{may_be_rollback, revision_of};
 
-use crate::companions::{self, Companions};
+use crate::companions::{self, Companion, Companions, Wanted};
 pub use crate::facts::User;
 use crate::facts::{Autoscaler, Facts};
 use crate::policy::{Context, Costs, Effective, Expressions, Membership, PolicySet};
 use crate::runtimes::{Provenance, Recognition};
-use crate::workload::{PriorBinding, Workload};
+use crate::workload::{LeftAlone, PriorBinding, Workload};
 use subject::Subject;
 
 /// The operation on a workload.
@@ -95,8 +95,8 @@ pub struct Decision {
     pub is_in_audit: bool,
     /// Whether the workload existed before Tidegate and has not been changed or adopted since: it has no companions.
     pub is_unmanaged: bool,
-    /// The controller that owns the workload, which Tidegate then does not change.
-    pub controller: Option<String>,
+    /// Why Tidegate leaves the workload alone; none if it does not.
+    pub left_alone: Option<LeftAlone>,
 }
 
 /// Decides one request. The same input always gives the same decision.
@@ -117,7 +117,7 @@ pub fn decide(request: &Request, policies: &PolicySet, facts: &Facts) -> Decisio
         shares_replicas: evaluation.shares_replicas(),
         verdict: evaluation.verdict.into_inner().unwrap_or_default(),
         companions: evaluation.companions.into_inner().unwrap_or_default(),
-        controller: evaluation.controller,
+        left_alone: evaluation.left_alone,
         receipt: evaluation.injected.receipt,
     }
 }
@@ -136,8 +136,8 @@ pub struct Evaluation<'a> {
     effective: Option<Arc<Effective>>,
     /// Whether the workload is labelled as a model server; others are only checked for being one.
     membership: Membership,
-    /// The controller that owns the workload, which is then not changed.
-    controller: Option<String>,
+    /// Why the workload is left alone; none if it is not.
+    left_alone: Option<LeftAlone>,
     injected: Injected,
     /// The name of the admitted revision whose template the workload has.
     rollback: Option<&'a str>,
@@ -176,11 +176,11 @@ impl<'a> Evaluation<'a> {
         };
         let under = Some(under).filter(|_| !is_being_removed(&request, facts));
         let effective = under.and_then(|workload| policies.resolve(&workload, facts));
-        let controller = request.workload.controller();
+        let left_alone = request.workload.left_alone();
         let effective = effective.filter(|effective| {
-            membership != Membership::Never || controller.is_none() && asked.recognition(effective).name().is_some()
+            membership != Membership::Never || left_alone.is_none() && asked.recognition(effective).name().is_some()
         });
-        let is_not_changed = membership != Membership::Member || controller.is_some();
+        let is_not_changed = membership != Membership::Member || left_alone.is_some();
         let injecting = effective.as_ref().filter(|effective| !is_not_changed && effective.injects());
         let injected = injecting.map(|effective| Injected::new(&request, &asked, old.as_ref(), effective, facts));
         let mut injected = injected.unwrap_or_default();
@@ -193,7 +193,7 @@ impl<'a> Evaluation<'a> {
             facts,
             effective,
             membership,
-            controller,
+            left_alone,
             injected,
             rollback: None,
             prior: OnceCell::new(),
@@ -247,7 +247,7 @@ impl<'a> Evaluation<'a> {
         patch.extend(injected.replicas.map(replicas::set));
         patch.extend(injected.progress_deadline.map(progress::set));
         if let Some(template) = &injected.template {
-            patch.extend(patch::between(asked.template(), template, asked.known_kind().template()));
+            patch.extend(patch::between(asked.template(), template, asked.template_pointer()));
         }
         Patch(patch)
     }
@@ -268,7 +268,22 @@ impl<'a> Evaluation<'a> {
             let problem = companions::autoscaler_problem(&workload, &recognised, effective, self.facts);
             notes.extend(problem.map(|problem| format!("no autoscaler is created: {problem}")));
         }
+        if self.request.operation == Operation::Create {
+            notes.extend(self.harmful_companions());
+        }
         notes
+    }
+
+    /// Returns a note for each companion that is not created because it would harm the workload.
+    fn harmful_companions(&self) -> Vec<String> {
+        let note = |(companion, wanted): (&dyn Companion, &Wanted)| match wanted {
+            Wanted::Harmful { message, .. } => {
+                let (_, what) = companion.title().split_once(' ')?;
+                Some(format!("no {what} is created: {message}"))
+            }
+            _ => None,
+        };
+        self.companions().each().filter_map(note).collect()
     }
 
     /// Returns a note if the namespace is not in the cache, so that policies could not be selected by it: it may be
@@ -288,7 +303,7 @@ impl<'a> Evaluation<'a> {
     #[must_use]
     pub fn verdict(&self) -> &Verdict {
         self.verdict.get_or_init(|| {
-            let checked = self.effective.as_ref().filter(|_| self.controller.is_none());
+            let checked = self.effective.as_ref().filter(|_| self.left_alone.is_none());
             checked.map(|effective| self.check(effective)).unwrap_or_default()
         })
     }
@@ -382,7 +397,7 @@ impl<'a> Evaluation<'a> {
 
     /// Returns whether an autoscaler sets the replicas, and need not own `spec.replicas`.
     fn shares_replicas(&self) -> bool {
-        let is_member = self.membership == Membership::Member && self.controller.is_none();
+        let is_member = self.membership == Membership::Member && self.left_alone.is_none();
         let effective = self.effective.as_ref().filter(|effective| is_member && effective.injects());
         effective.is_some_and(|effective| replicas::are_shared(&self.request.workload, effective, self.facts))
     }
@@ -454,11 +469,11 @@ mod tests {
 
     use super::*;
     use crate::api::RECEIPT_ANNOTATION;
-    use crate::companions::Wanted;
     use crate::companions::autoscaler::Autoscaling;
     use crate::facts::Namespace;
     use crate::policy::InvalidPolicy;
     use crate::testing::{LABEL, facts, policies, with_container};
+    use crate::workload::WorkloadRef;
 
     fn spec(enforcement: &str) -> Value {
         json!({
@@ -537,7 +552,7 @@ mod tests {
         object["metadata"]["ownerReferences"] = owner(true);
         let decision = created("enforce", &object);
         assert!(decision.patch.is_empty() && decision.verdict.allows() && decision.companions == Companions::default());
-        assert_eq!(decision.controller.as_deref(), Some("InferenceService api"));
+        assert_eq!(decision.left_alone.unwrap().reason, "OwnedByController");
         object["metadata"]["ownerReferences"] = owner(false);
         assert!(!created("enforce", &object).verdict.allows(), "an owner that is not the controller");
     }
@@ -610,6 +625,74 @@ mod tests {
         assert_eq!((decision.patch.len(), &found[..]), (0, &["model-server-label-removed"][..]));
         let back = decided(spec("enforce"), &old, Some(&other), "jane", &facts());
         assert!(back.verdict.allows() && back.receipt.is_none(), "adding the label does not change the template");
+    }
+
+    /// Returns a LeaderWorkerSet with these images; none for a leader without a template of its own.
+    fn leader_worker_set(leader: Option<&str>, worker: &str) -> Value {
+        let container = |image: &str| json!({"name": "api", "image": image, "ports": [{"containerPort": 8080}]});
+        let pod = |image: &str| json!({"spec": {"containers": [container(image)]}});
+        let mut object = with_container(&json!({}));
+        object["apiVersion"] = "leaderworkerset.x-k8s.io/v1".into();
+        object["kind"] = "LeaderWorkerSet".into();
+        let templates = json!({"size": 2, "leaderTemplate": leader.map(pod), "workerTemplate": pod(worker)});
+        object["spec"] = json!({"replicas": 2, "leaderWorkerTemplate": templates});
+        object
+    }
+
+    #[test]
+    fn injects_into_the_leader_or_else_the_worker() {
+        let limit = |leader: Option<&str>, template: &str| {
+            let mut object = leader_worker_set(leader, "api:1");
+            let patch = created("warn", &object).patch;
+            json_patch::patch(&mut object, &patch).unwrap();
+            let container = &object["spec"]["leaderWorkerTemplate"][template]["spec"]["containers"][0];
+            container["resources"]["limits"]["memory"].as_str().map(str::to_owned)
+        };
+        assert_eq!(limit(Some("api:1"), "leaderTemplate").as_deref(), Some("1Gi"));
+        assert_eq!(limit(Some("api:1"), "workerTemplate"), None);
+        assert_eq!(limit(None, "workerTemplate").as_deref(), Some("1Gi"));
+    }
+
+    #[test]
+    fn checks_the_pods_of_workers_but_not_whether_they_serve() {
+        let spec = json!({"rules": {"missing-readiness-probe": {}, "missing-memory-limit": {"enforcement": "off"}}});
+        let found = |object: &Value, old: Option<&Value>| -> Vec<String> {
+            let verdict = decided(spec.clone(), object, old, "jane", &facts()).verdict;
+            let all = verdict.violations.iter().chain(&verdict.warned);
+            all.map(|violation| format!("{} {}", violation.rule, violation.finding.place)).collect()
+        };
+        let refused = |object: &Value, old: &Value| {
+            let verdict = decided(spec.clone(), object, Some(old), "jane", &facts()).verdict;
+            verdict.violations.into_iter().map(|violation| violation.rule).collect::<Vec<_>>()
+        };
+        let place = |template: &str| format!("spec.leaderWorkerTemplate.{template}.spec.containers[0]");
+        let probe = format!("missing-readiness-probe {}.readinessProbe", place("leaderTemplate"));
+        let tag = |template: &str| format!("floating-tag {}.image", place(template));
+        let of = |leader: &str, worker: &str| leader_worker_set(Some(leader), worker);
+        assert_eq!(found(&of("api:1", "api:latest"), None), [tag("workerTemplate"), probe.clone()]);
+        assert_eq!(found(&of("api:latest", "api:1"), None), [tag("leaderTemplate"), probe]);
+        assert_eq!(refused(&of("api:1", "api:latest"), &of("api:2", "api:latest")), [""; 0], "it was there before");
+        assert_eq!(refused(&of("api:1", "api:latest"), &of("api:latest", "api:1")), ["floating-tag"], "elsewhere");
+    }
+
+    #[test]
+    fn a_deployment_whose_template_a_rollout_uses_gets_no_autoscaler() {
+        let object = with_container(&json!({}));
+        let deployment = Workload::view(&object).unwrap().reference();
+        let mut known = facts();
+        let user = WorkloadRef { kind: "Rollout".into(), ..deployment.clone() };
+        assert_eq!(known.note_template_user(&user, Some(&deployment)), std::slice::from_ref(&deployment));
+        assert_eq!(known.note_template_user(&user, Some(&deployment)), [], "no change");
+        let decision = decided(spec("warn"), &object, None, "jane", &known);
+        let Wanted::Harmful { reason, .. } = decision.companions.of(&Autoscaling) else { panic!("it gets one") };
+        let note = "no autoscaler is created: Rollout api uses its pod template and runs the pods instead: an autoscaler \
+                    has to target Rollout api";
+        assert_eq!((*reason, &*decision.notes), ("TemplateUsed", &[note.to_owned()][..]));
+        let other = WorkloadRef { name: "other".into(), ..deployment.clone() };
+        assert_eq!(known.note_template_user(&user, Some(&other)), [deployment.clone(), other.clone()]);
+        assert_eq!((known.template_user(&deployment), known.template_user(&other)), (None, Some(&user)));
+        assert_eq!(known.note_template_user(&user, None), [other]);
+        assert!(known.template_users.is_empty());
     }
 
     #[test]

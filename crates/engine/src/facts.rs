@@ -31,6 +31,8 @@ pub struct Facts {
     /// The names of the HorizontalPodAutoscalers that KEDA created for its ScaledObjects, by the workload that they
     /// scale.
     pub derived_autoscalers: SharedMap<WorkloadRef, BTreeSet<String>>,
+    /// The workloads whose pod template others use, such as Rollouts with `workloadRef`, each with these.
+    pub template_users: SharedMap<WorkloadRef, BTreeSet<WorkloadRef>>,
     /// Databases by namespace, then by provider and name.
     pub databases: SharedMap<String, Arc<Databases>>,
     /// The databases, by provider and name, to which the existing pods of each workload are bound.
@@ -159,6 +161,31 @@ impl Facts {
         if known.is_empty() {
             self.derived_autoscalers.remove(workload);
         }
+    }
+
+    /// Returns the workload that uses the pod template of this one, and scales it instead.
+    #[must_use]
+    pub fn template_user(&self, workload: &WorkloadRef) -> Option<&WorkloadRef> {
+        self.template_users.get(workload)?.first()
+    }
+
+    /// Records whose pod template a workload uses; none if it has its own, or is deleted. Returns the workloads for
+    /// which this is a change.
+    pub fn note_template_user(&mut self, user: &WorkloadRef, source: Option<&WorkloadRef>) -> Vec<WorkloadRef> {
+        let is_former =
+            |(known, users): &(&WorkloadRef, &BTreeSet<WorkloadRef>)| Some(*known) != source && users.contains(user);
+        let former = self.template_users.iter().filter(is_former).map(|(known, _)| known.clone());
+        let mut changed: Vec<WorkloadRef> = former.collect();
+        for known in &changed {
+            self.template_users.entry(known.clone()).or_default().remove(user);
+        }
+        self.template_users.retain(|_, users| !users.is_empty());
+        if let Some(source) = source
+            && self.template_users.entry(source.clone()).or_default().insert(user.clone())
+        {
+            changed.push(source.clone());
+        }
+        changed
     }
 
     /// Returns whether the namespace is being deleted.

@@ -22,8 +22,12 @@ pub struct Kind {
     pub is_built_in: bool,
     /// The suffix of the names of its workloads' companions; never change it. At most one kind has none.
     pub suffix: &'static str,
-    /// JSON pointers to its pod templates. The first is the model server's.
+    /// JSON pointers to its pod templates. The first that an object has is the model server's.
     pub templates: &'static [&'static str],
+    /// A JSON pointer to the number of pods in one replica, which then is a group of pods; none if it is a pod.
+    pub group_size: Option<&'static str>,
+    /// A JSON pointer to the reference to a workload whose pod template is used instead of its own.
+    pub template_reference: Option<&'static str>,
     /// A regular expression for the part of its pods' names after the name of the workload and a dash.
     pub pods: &'static str,
     /// The defaults of the API server.
@@ -75,6 +79,8 @@ pub enum Defaults {
     Deployment,
     /// Those of a StatefulSet.
     StatefulSet,
+    /// None that are known: those of a CustomResourceDefinition.
+    None,
 }
 
 /// Every kind of workload that can be a model server. The first is the default.
@@ -88,6 +94,8 @@ pub const KINDS: &[Kind] = &[
         is_built_in: true,
         suffix: "",
         templates: &["/spec/template"],
+        group_size: None,
+        template_reference: None,
         pods: "[a-z0-9]+-[a-z0-9]+",
         defaults: Defaults::Deployment,
         has_progress_deadline: true,
@@ -103,11 +111,50 @@ pub const KINDS: &[Kind] = &[
         is_built_in: true,
         suffix: "-statefulset",
         templates: &["/spec/template"],
+        group_size: None,
+        template_reference: None,
         pods: "[0-9]+",
         defaults: Defaults::StatefulSet,
         has_progress_deadline: false,
         has_surge: false,
         revisions: Some(&CONTROLLER_REVISIONS),
+    },
+    // https://argo-rollouts.readthedocs.io/en/stable/features/specification/
+    Kind {
+        group: "argoproj.io",
+        version: "v1alpha1",
+        kind: "Rollout",
+        plural: "rollouts",
+        short_names: &["ro"],
+        is_built_in: false,
+        suffix: "-rollout",
+        templates: &["/spec/template"],
+        group_size: None,
+        template_reference: Some("/spec/workloadRef"),
+        pods: "[a-z0-9]+-[a-z0-9]+",
+        defaults: Defaults::None,
+        has_progress_deadline: true,
+        has_surge: false,
+        revisions: None,
+    },
+    // https://github.com/kubernetes-sigs/lws/blob/main/api/leaderworkerset/v1/leaderworkerset_types.go
+    Kind {
+        group: "leaderworkerset.x-k8s.io",
+        version: "v1",
+        kind: "LeaderWorkerSet",
+        plural: "leaderworkersets",
+        short_names: &["lws"],
+        is_built_in: false,
+        suffix: "-leaderworkerset",
+        // Without a template for leaders, workers lead too.
+        templates: &["/spec/leaderWorkerTemplate/leaderTemplate", "/spec/leaderWorkerTemplate/workerTemplate"],
+        group_size: Some("/spec/leaderWorkerTemplate/size"),
+        template_reference: None,
+        pods: "[0-9]+(-[0-9]+)?",
+        defaults: Defaults::None,
+        has_progress_deadline: false,
+        has_surge: false,
+        revisions: None,
     },
 ];
 
@@ -164,10 +211,11 @@ impl Kind {
         format!("{}/{}", self.group, self.version)
     }
 
-    /// Returns the JSON pointer to the model server's pod template.
+    /// Returns the JSON pointer to the model server's pod template in an object.
     #[must_use]
-    pub const fn template(&self) -> &'static str {
-        self.templates[0]
+    pub fn template(&self, object: &Value) -> &'static str {
+        let is_there = |pointer: &&&str| object.pointer(pointer).is_some_and(|template| !template.is_null());
+        self.templates.iter().find(is_there).unwrap_or(&self.templates[0])
     }
 
     /// Returns the name of its CustomResourceDefinition; none if it is built in.
@@ -188,7 +236,7 @@ pub fn place(pointer: &str) -> String {
     fields(pointer).collect::<Vec<_>>().join(".")
 }
 
-/// Lists all kinds in a sentence, such as `Deployment or StatefulSet`.
+/// Lists all kinds in a sentence, such as `Deployment, StatefulSet or Rollout`.
 pub fn any(written: impl Fn(&Kind) -> String) -> String {
     let all: Vec<String> = KINDS.iter().map(written).collect();
     match all.split_last() {
@@ -197,7 +245,7 @@ pub fn any(written: impl Fn(&Kind) -> String) -> String {
     }
 }
 
-/// Lists the names of all kinds in a sentence: `Deployment or StatefulSet`.
+/// Lists the names of all kinds in a sentence: `Deployment, StatefulSet or Rollout`.
 #[must_use]
 pub fn any_name() -> String {
     any(|kind| kind.kind.to_owned())
@@ -254,7 +302,17 @@ mod tests {
     }
 
     #[test]
+    fn the_first_template_of_an_object_is_the_model_servers() {
+        let kind = Kind::named("LeaderWorkerSet").unwrap();
+        let [leader, worker] = kind.templates else { panic!("it has two") };
+        let of = |templates: Value| kind.template(&json!({"spec": {"leaderWorkerTemplate": templates}}));
+        assert_eq!(of(json!({"leaderTemplate": {}, "workerTemplate": {}})), *leader);
+        assert_eq!(of(json!({"leaderTemplate": null, "workerTemplate": {}})), *worker);
+        assert_eq!(of(json!({})), *leader);
+    }
+
+    #[test]
     fn lists_kinds_in_a_sentence() {
-        assert_eq!(any_name(), "Deployment or StatefulSet");
+        assert_eq!(any_name(), "Deployment, StatefulSet, Rollout or LeaderWorkerSet");
     }
 }

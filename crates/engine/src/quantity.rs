@@ -167,6 +167,12 @@ impl Quantity {
         up(self.nanos, ONE)
     }
 
+    /// Returns the sum of `count` of it.
+    #[must_use]
+    pub fn times(&self, count: i64) -> Self {
+        Self { nanos: self.nanos.saturating_mul(i128::from(count)), notation: self.notation, written: None }
+    }
+
     /// Returns half of it, rounded down to a whole number.
     #[must_use]
     pub fn half(&self) -> Self {

@@ -147,5 +147,5 @@ fn is_written_out(value: &str) -> bool {
 
 /// Returns the minimum and maximum replicas of a workload.
 fn replicas(context: &Context) -> (i64, i64) {
-    autoscaler::replicas(context.effective, &context.workload, context.facts)
+    autoscaler::replicas(context.effective, &context.workload, context.recognised, context.facts)
 }

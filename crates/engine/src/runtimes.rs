@@ -3,6 +3,7 @@
 mod arrival;
 mod endpoint;
 mod loopback;
+mod multi_node;
 mod provenance;
 mod recognise;
 mod variant;
@@ -82,6 +83,8 @@ impl Runtimes {
             None => self.only(workload),
             Some(name) => self.named(workload, name),
         };
+        // A replica of such a kind is the whole group.
+        recognition.multi_node = recognition.multi_node.filter(|_| workload.known_kind().group_size.is_none());
         match workload.annotation(RUNTIME_ANNOTATION).filter(|_| recognition.container.is_some()) {
             None => {}
             Some(NO_RUNTIME) => recognition.declare(None),
@@ -124,11 +127,19 @@ impl Runtimes {
     fn runtime_of(&self, index: usize, container: &Container) -> Recognition {
         let run = recognise::Run::of(container);
         let server = |runtime: &Arc<Runtime>| Some((Arc::clone(runtime), run.server(runtime)?));
+        let multi_node = run.multi_node();
         match self.0.iter().find_map(server) {
-            Some((runtime, (words, provenance))) => {
-                Recognition { container: Some(index), runtime: Some(runtime), words, problem: None, provenance }
+            Some((runtime, (words, provenance))) => Recognition {
+                container: Some(index),
+                runtime: Some(runtime),
+                words,
+                problem: None,
+                provenance,
+                multi_node,
+            },
+            None => {
+                Recognition { container: Some(index), words: run.words(), multi_node, ..Recognition::default() }
             }
-            None => Recognition { container: Some(index), words: run.words(), ..Recognition::default() },
         }
     }
 }
@@ -143,6 +154,7 @@ pub struct Recognition {
     words: CommandLine,
     problem: Option<String>,
     provenance: Provenance,
+    multi_node: Option<String>,
 }
 
 impl Recognition {
@@ -154,6 +166,7 @@ impl Recognition {
             runtime: self.runtime.as_deref(),
             words: &self.words,
             problem: self.problem.as_deref(),
+            multi_node: self.multi_node.as_deref(),
         }
     }
 
@@ -187,6 +200,8 @@ pub struct Recognised<'a> {
     pub words: &'a CommandLine,
     /// Why the container is unknown, unless the reason is that there are several.
     pub problem: Option<&'a str>,
+    /// The sign that each pod is a part of one server rather than a copy of it, such as `--nnodes 2`.
+    pub multi_node: Option<&'a str>,
 }
 
 impl<'a> Recognised<'a> {

@@ -11,6 +11,7 @@ mod environment;
 mod field_ownership;
 mod field_path;
 mod image;
+mod left_alone;
 mod parse;
 mod prior_binding;
 mod probe;
@@ -37,6 +38,7 @@ pub(crate) use environment::refers_to;
 pub use field_ownership::FieldOwnership;
 pub use field_path::{FieldPath, key_of};
 pub use image::Image;
+pub use left_alone::LeftAlone;
 pub use parse::Sent;
 pub use prior_binding::PriorBinding;
 pub use probe::Probe;
@@ -58,6 +60,8 @@ pub struct Workload<'a> {
     metadata: &'a Value,
     annotations: Option<&'a Map<String, Value>>,
     known_kind: &'static Kind,
+    /// A JSON pointer to the pod template.
+    pointer: &'static str,
     template: &'a Value,
     replicas: Option<i64>,
     progress_deadline: Option<i64>,
@@ -71,13 +75,14 @@ impl<'a> Workload<'a> {
     pub fn view(object: &'a Value) -> Result<Self, ValidationError> {
         let known_kind = Kind::from_object(object);
         validation::check(object, known_kind)?;
-        let spec = &object["spec"];
+        let (spec, pointer) = (&object["spec"], known_kind.template(object));
         Ok(Self {
             object,
             metadata: &object["metadata"],
             annotations: object["metadata"]["annotations"].as_object(),
             known_kind,
-            template: object.pointer(known_kind.template()).unwrap_or(&Value::Null),
+            pointer,
+            template: object.pointer(pointer).unwrap_or(&Value::Null),
             replicas: spec["replicas"].as_i64(),
             progress_deadline: spec["progressDeadlineSeconds"].as_i64(),
         })
@@ -95,7 +100,7 @@ impl<'a> Workload<'a> {
         let mut object = self.object.clone();
         let seconds = self.progress_deadline.map(|seconds| ("progressDeadlineSeconds".to_owned(), seconds.into()));
         let replicas = self.replicas.map(|replicas| ("replicas".to_owned(), replicas.into()));
-        let pointer = self.known_kind.template();
+        let pointer = self.pointer;
         let is_unchanged = object.pointer(pointer).unwrap_or(&Value::Null) == self.template
             && replicas.iter().chain(&seconds).all(|(field, value): &(String, Value)| object["spec"][field] == *value);
         if is_unchanged || !object["spec"].is_object() {
@@ -179,12 +184,10 @@ impl<'a> Workload<'a> {
         !self.metadata("deletionTimestamp").is_null()
     }
 
-    /// Returns the controller that owns the workload, such as `InferenceService api`.
+    /// Returns why Tidegate leaves the workload alone, if it does.
     #[must_use]
-    pub fn controller(&self) -> Option<String> {
-        let owners = self.metadata("ownerReferences").as_array()?;
-        let owner = owners.iter().find(|owner| owner["controller"] == true)?;
-        Some(format!("{} {}", owner["kind"].as_str()?, owner["name"].as_str()?))
+    pub fn left_alone(&self) -> Option<LeftAlone> {
+        LeftAlone::of(self)
     }
 
     /// Returns the labels of the workload, not of its pods.
@@ -231,6 +234,47 @@ impl<'a> Workload<'a> {
     #[must_use]
     pub fn template(&self) -> &'a Value {
         self.template
+    }
+
+    /// Returns the JSON pointer to the pod template.
+    #[must_use]
+    pub fn template_pointer(&self) -> &'static str {
+        self.pointer
+    }
+
+    /// Returns views of the workload with each of its other pod templates, such as the one of the workers.
+    pub fn other_templates(&self) -> impl Iterator<Item = Self> + use<'a> {
+        let this = *self;
+        let others = this.known_kind.templates.iter().filter(move |pointer| **pointer != this.pointer);
+        others.filter_map(move |pointer| {
+            let template = this.object.pointer(pointer).filter(|template| template.is_object())?;
+            Some(Self { pointer, template, ..this })
+        })
+    }
+
+    /// Returns the pod templates of one replica, each with its number of pods: in a group, one leads the others.
+    #[must_use]
+    pub fn group(&self) -> Vec<(Self, i64)> {
+        let size = self.known_kind.group_size.and_then(|pointer| self.object.pointer(pointer)?.as_i64());
+        let size = size.unwrap_or(1).max(1);
+        let mut all: Vec<Self> = self.other_templates().chain([*self]).collect();
+        all.sort_by_key(|view| self.known_kind.templates.iter().position(|pointer| *pointer == view.pointer));
+        match all.as_slice() {
+            [leader, worker, ..] => vec![(*leader, 1), (*worker, size - 1)],
+            _ => vec![(*self, size)],
+        }
+    }
+
+    /// Returns the workload whose pod template is used instead of its own.
+    #[must_use]
+    pub fn template_source(&self) -> Option<WorkloadRef> {
+        let reference = self.object.pointer(self.known_kind.template_reference?)?;
+        let kind = Kind::find(reference["apiVersion"].as_str()?, reference["kind"].as_str()?)?;
+        Some(WorkloadRef {
+            namespace: self.namespace().to_owned(),
+            kind: kind.kind.to_owned(),
+            name: reference["name"].as_str()?.to_owned(),
+        })
     }
 
     /// Returns the spec of the pod template; null if it is absent.
@@ -294,7 +338,7 @@ impl<'a> Workload<'a> {
 
     fn list(&self, list: &'static str) -> impl Iterator<Item = Container<'a>> + use<'a> {
         let items = self.pod_spec()[list].as_array().map_or(&[][..], Vec::as_slice);
-        let template = self.known_kind.template();
+        let template = self.pointer;
         items.iter().enumerate().map(move |(index, value)| Container::new(template, list, index, value))
     }
 

@@ -17,7 +17,7 @@ pub use settings::{AutoscalingSettings, KedaSettings, QueueSettings};
 use super::companion::{Asked, Described, ManagedKind, ObjectRef};
 use super::condition::name_of;
 use super::plan::{CompanionPlan, CompanionState, Observed};
-use super::{Companion, MANAGED_BY_LABEL, MANAGER, Problem, WORKLOAD_ANNOTATION, Wanted, names, owner};
+use super::{Companion, MANAGED_BY_LABEL, MANAGER, Problem, WORKLOAD_ANNOTATION, Wanted, multi_node, names, owner};
 use crate::api::{AutoscalerStatus, AutoscalingEngine, Condition, ModelServerStatus, ServingPolicySpec};
 use crate::facts::{self, Apis, Autoscaler, Facts, SCALED_OBJECT};
 use crate::policy::{Class, Effective, Merged, Parsed, Section, SettingsError};
@@ -62,6 +62,7 @@ impl Companion for Autoscaling {
     fn wanted(&self, asked: &Asked) -> Wanted {
         match Scaling::of(asked.workload, asked.recognised, asked.effective, asked.facts) {
             Some(scaling) => scaling.wanted(),
+            None if is_asked(asked.effective, asked.workload) => harmful(asked),
             None if Annotations::new(asked.workload).is_scaled_elsewhere() => Wanted::Declined,
             None => Wanted::Nothing,
         }
@@ -132,14 +133,42 @@ pub fn settings(effective: &Effective) -> Option<&AutoscalingSettings> {
     effective.section()
 }
 
+/// Returns whether the policies ask for an autoscaler of a workload, and its author does not decline it.
+fn is_asked(effective: &Effective, workload: &Workload) -> bool {
+    settings(effective).is_some_and(|settings| settings.is_wanted(workload))
+}
+
+/// Returns the settings by which Tidegate creates an autoscaler for a workload; `None` if it creates none.
+#[must_use]
+pub fn settings_for<'e>(
+    effective: &'e Effective,
+    workload: &Workload,
+    recognised: &Recognised,
+    facts: &Facts,
+) -> Option<&'e AutoscalingSettings> {
+    let is_used = || facts.template_user(&workload.reference()).is_some();
+    settings(effective).filter(|settings| settings.is_wanted(workload) && recognised.multi_node.is_none() && !is_used())
+}
+
+/// Returns why an autoscaler that policies ask for would harm the workload.
+fn harmful(asked: &Asked) -> Wanted {
+    if let Some(sign) = asked.recognised.multi_node {
+        return multi_node(sign, "an autoscaler would add or remove single parts");
+    }
+    let Some(user) = asked.facts.template_user(&asked.workload.reference()) else { return Wanted::Nothing };
+    let user = format!("{} {}", user.kind, user.name);
+    let message = format!("{user} uses its pod template and runs the pods instead: an autoscaler has to target {user}");
+    Wanted::Harmful { reason: "TemplateUsed", message }
+}
+
 /// Returns the minimum and maximum replicas of a workload: those of its existing or planned autoscaler, or else
 /// `spec.replicas`.
 #[must_use]
-pub fn replicas(effective: &Effective, workload: &Workload, facts: &Facts) -> (i64, i64) {
+pub fn replicas(effective: &Effective, workload: &Workload, recognised: &Recognised, facts: &Facts) -> (i64, i64) {
     if let Some(found) = facts.autoscalers_of(&workload.reference()).first() {
         return (found.min, found.max);
     }
-    if let Some(settings) = settings(effective).filter(|settings| settings.is_wanted(workload)) {
+    if let Some(settings) = settings_for(effective, workload, recognised, facts) {
         let (least, most) = settings.replicas(workload);
         return (least.into(), most.into());
     }
@@ -201,7 +230,7 @@ impl<'a> Scaling<'a> {
         effective: &'a Effective,
         facts: &'a Facts,
     ) -> Option<Self> {
-        let settings = settings(effective).filter(|settings| settings.is_wanted(workload))?;
+        let settings = settings_for(effective, workload, recognised, facts)?;
         let existing = facts.autoscalers_of(&workload.reference()).iter().find(|found| found.ours);
         let startup = startup(recognised, effective);
         Some(Self { workload, recognised, settings, apis: facts.apis, existing, startup })

@@ -22,6 +22,7 @@ pub(super) fn ready(
         CompanionState::Declined => {
             of("True", "Declined", format!("the workload's annotation says that it does not need {what}"))
         }
+        CompanionState::Harmful(reason, message) => of("True", reason, message.clone()),
         CompanionState::Theirs(found) => user_managed(&type_, found, &of_found(found)),
         CompanionState::External(found) => {
             let message = format!("the Secret {} is bound; pods wait for it if it does not exist yet", name_of(found));

@@ -618,7 +618,7 @@ mod tests {
         match &planned.0 {
             Wanted::Object(object) | Wanted::Theirs(object) => object["kind"].as_str().unwrap(),
             Wanted::Impossible { reason, .. } => reason,
-            Wanted::Nothing | Wanted::Declined | Wanted::Elsewhere(_) => "nothing",
+            Wanted::Nothing | Wanted::Declined | Wanted::Harmful { .. } | Wanted::Elsewhere(_) => "nothing",
         }
     }
 

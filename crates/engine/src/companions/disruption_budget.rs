@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::companion::{Asked, Described, ManagedKind, ObjectRef, Watched};
 use super::condition::{self, name_of};
 use super::plan::{CompanionPlan, CompanionState, Observed, deletions, is_managed, kept};
-use super::{Companion, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, autoscaler, names, owner};
+use super::{Companion, MANAGED_BY_LABEL, MANAGER, WORKLOAD_ANNOTATION, Wanted, autoscaler, multi_node, names, owner};
 use crate::api::{self, Condition, DisruptionBudgetStatus, ModelServerStatus};
 use crate::facts::{Facts, PodSelector, SharedMap};
 use crate::policy::{Effective, Merged, Parsed, Section, SettingsError, field};
@@ -48,7 +48,7 @@ impl Companion for DisruptionBudget {
     }
 
     fn wanted(&self, asked: &Asked) -> Wanted {
-        wanted(asked.workload, asked.effective, asked.facts)
+        wanted(asked)
     }
 
     fn around(&self, workload: &Workload, _: &Wanted, facts: &Facts) -> Vec<ObjectRef> {
@@ -145,6 +145,9 @@ fn plan(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed, is_settled
         (_, _, Some(user_managed)) => {
             CompanionPlan { actions: deletions(managed), state: CompanionState::Theirs((*user_managed).clone()) }
         }
+        (Wanted::Harmful { reason, message }, ..) => {
+            CompanionPlan { actions: deletions(managed), state: CompanionState::Harmful(reason, message.clone()) }
+        }
         (Wanted::Object(_), None, _) if !is_settled => {
             CompanionState::Pending("it will be created unless the user creates one first".to_owned()).into()
         }
@@ -161,11 +164,19 @@ pub fn settings(effective: &Effective) -> Option<&BudgetSettings> {
 }
 
 /// Plans the budget of a workload that may have two or more replicas. For a single replica, a budget has no use.
-fn wanted(workload: &Workload, effective: &Effective, facts: &Facts) -> Wanted {
+fn wanted(asked: &Asked) -> Wanted {
+    let Asked { workload, recognised, effective, facts, .. } = asked;
     let Some(settings) = settings(effective) else { return Wanted::Nothing };
-    let (_, most) = autoscaler::replicas(effective, workload, facts);
+    let (_, most) = autoscaler::replicas(effective, workload, recognised, facts);
+    if most < 2 {
+        return Wanted::Nothing;
+    }
+    let kind = workload.known_kind();
+    if let Some(sign) = recognised.multi_node.or(kind.group_size.map(|_| kind.kind)) {
+        return multi_node(sign, "a disruption budget would count them as copies");
+    }
     let selector = workload.spec("selector");
-    if most < 2 || !selector.is_object() {
+    if !selector.is_object() {
         return Wanted::Nothing;
     }
     Wanted::Object(json!({
@@ -201,7 +212,10 @@ mod tests {
         let policies = policies(&[("serving", spec.clone())]);
         let workload = Workload::view(&object).unwrap();
         let effective = policies.resolve(&workload, &facts()).unwrap();
-        wanted(&workload, &effective, &facts())
+        let recognition = effective.runtimes().recognise(&workload);
+        let (recognised, binding) = (&recognition.view(&workload), &Ok(None));
+        let (workload, effective, facts) = (&workload, &*effective, &facts());
+        wanted(&Asked { workload, recognised, effective, facts, binding })
     }
 
     fn is_wanted(spec: &Value, replicas: Value) -> bool {

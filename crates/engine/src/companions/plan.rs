@@ -85,6 +85,8 @@ pub enum CompanionState {
     Theirs(Value),
     /// None exists: the workload's author declines it by annotation.
     Declined,
+    /// None exists: it would harm the workload.
+    Harmful(&'static str, String),
     /// None is wanted: the workload has, or may have, one of its own; the message says why. An existing one of Tidegate
     /// is left unchanged.
     Elsewhere(Option<Value>, String),
@@ -443,6 +445,17 @@ mod tests {
         let managed = scaled_object("api-tidegate", true);
         let planned = scaled(Wanted::Declined, vec![managed.clone()], SETTLE).take(&Autoscaling);
         assert_eq!(planned, CompanionPlan { actions: vec![Action::Delete(managed)], state: CompanionState::Declined });
+    }
+
+    #[test]
+    fn deletes_companions_that_would_harm_the_workload() {
+        let harmful = || Wanted::Harmful { reason: "MultiNode", message: "parts".into() };
+        let state = CompanionState::Harmful("MultiNode", "parts".into());
+        let (autoscaler, budget) = (hpa("api-tidegate", true, 10), budget("api-tidegate", true, 1));
+        let planned = scaled(harmful(), vec![autoscaler.clone()], SETTLE).take(&Autoscaling);
+        assert_eq!(planned, CompanionPlan { actions: vec![Action::Delete(autoscaler)], state: state.clone() });
+        let planned = guarded(harmful(), vec![budget.clone()], SETTLE);
+        assert_eq!(planned, CompanionPlan { actions: vec![Action::Delete(budget)], state });
     }
 
     #[test]

@@ -106,8 +106,9 @@ impl Target<'_> {
             notes.extend(probes::inject(recognised, settings, policy, &mut injector));
         }
         if let Some((settings, policy)) = effective.pod() {
-            let (least, _) = companions::autoscaler::replicas(effective, workload, facts);
-            pod::Pod { workload, ownership, recognised, settings, policy, least, facts }.inject(&mut injector);
+            let (least, _) = companions::autoscaler::replicas(effective, workload, recognised, facts);
+            let pod = pod::Pod { workload, ownership, recognised, settings, policy, least, facts };
+            notes.extend(pod.inject(&mut injector));
         }
         match companions::binding(workload, recognised, effective, facts, prior) {
             Ok(binding) => {

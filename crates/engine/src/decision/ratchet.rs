@@ -9,7 +9,9 @@ use serde::{Serialize, Serializer};
 use super::subject::Subject;
 use crate::api::Enforcement;
 use crate::kind;
-use crate::policy::{ActiveRule, Context, Exception, Finding};
+use crate::policy::{ActiveRule, Context, Exception, Finding, Rule};
+use crate::runtimes::Recognition;
+use crate::workload::Workload;
 
 /// A finding of a rule, with its enforcement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -165,8 +167,19 @@ fn exempted(violation: &Violation, exceptions: &[&Exception], context: &Context)
 fn violations(context: &Context, is_selected: impl Fn(&str) -> bool) -> Vec<Violation> {
     let mut violations: Vec<Violation> = Vec::new();
     let applies = |active: &&ActiveRule| active.rule.concerns() == context.membership && is_selected(active.rule.id());
+    let others: Vec<(Workload, Recognition)> = context
+        .workload
+        .other_templates()
+        .map(|other| (other, context.effective.runtimes().recognise(&other)))
+        .collect();
+    let of_others = |rule: &dyn Rule| -> Vec<Finding> {
+        let check = |(workload, recognition): &(Workload, Recognition)| {
+            rule.check(&Context { workload: *workload, recognised: &recognition.view(workload), ..*context })
+        };
+        others.iter().filter(|_| rule.is_about_pods()).flat_map(check).collect()
+    };
     for ActiveRule { rule, enforcement, policy } in context.effective.rules().iter().filter(applies) {
-        for finding in rule.check(context) {
+        for finding in rule.check(context).into_iter().chain(of_others(&**rule)) {
             let (rule, policy) = (rule.id().to_owned(), policy.to_string());
             let violation = Violation { rule, policy, enforcement: *enforcement, finding };
             match violations.iter_mut().find(|known| known.is_same(&violation)) {
@@ -180,11 +193,13 @@ fn violations(context: &Context, is_selected: impl Fn(&str) -> bool) -> Vec<Viol
 }
 
 impl Violation {
-    /// Returns whether both are the same finding in the same field of the same container, wherever that is in its list.
+    /// Returns whether both are the same finding in the same field of the same container, wherever that is in its list,
+    /// of the same pod template.
     fn is_same(&self, other: &Self) -> bool {
         let parts = |of: &Self| {
-            let Finding { container, field, found, .. } = &of.finding;
-            [&of.rule, container, field, found].map(Clone::clone)
+            let Finding { container, field, found, place, .. } = &of.finding;
+            let template = place.split_once(".spec.").map_or("", |(template, _)| template);
+            [&of.rule, container, field, found, template].map(str::to_owned)
         };
         parts(self) == parts(other)
     }

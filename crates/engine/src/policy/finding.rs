@@ -67,7 +67,7 @@ impl Finding {
 
     /// Starts a finding about a field of the pod.
     pub(crate) fn in_pod(workload: &Workload, field: &str) -> Self {
-        Self::at(format!("{}.spec.{field}", kind::place(workload.known_kind().template())))
+        Self::at(format!("{}.spec.{field}", kind::place(workload.template_pointer())))
     }
 
     /// Starts a finding about a field of one of the pod's volumes, by its name.

@@ -46,6 +46,12 @@ pub trait Rule: fmt::Debug + Send + Sync {
         Membership::Member
     }
 
+    /// Returns whether the rule checks pods of any kind: those of every pod template of a workload, not only those of
+    /// the model server.
+    fn is_about_pods(&self) -> bool {
+        false
+    }
+
     /// Returns all violations of the workload.
     fn check(&self, context: &Context) -> Vec<Finding>;
 }
@@ -73,6 +79,10 @@ impl<R: Rule + ?Sized> Rule for &'static R {
 
     fn concerns(&self) -> Membership {
         (**self).concerns()
+    }
+
+    fn is_about_pods(&self) -> bool {
+        (**self).is_about_pods()
     }
 
     fn check(&self, context: &Context) -> Vec<Finding> {

@@ -1,6 +1,6 @@
 //! Matches containers against the descriptions of runtimes.
 
-use super::Provenance;
+use super::{Provenance, multi_node};
 use crate::api::{Recognise, Runtime};
 use crate::workload::{CommandLine, Container, Environment, Image};
 
@@ -53,8 +53,16 @@ impl<'a> Run<'a> {
         is_server.then(|| (CommandLine::joined(commands, &self.environment).with_operand(0), Provenance::Image))
     }
 
+    /// Returns the sign that the container is a part of a server that runs in several pods.
+    pub(super) fn multi_node(&self) -> Option<String> {
+        match self.commands.as_slice() {
+            [] => multi_node::sign(&[self.words()]),
+            commands => multi_node::sign(commands),
+        }
+    }
+
     /// Returns the whole command line.
-    pub(super) fn words(self) -> CommandLine {
+    pub(super) fn words(&self) -> CommandLine {
         CommandLine::joined(&self.commands, &self.environment)
     }
 }

@@ -230,6 +230,13 @@ impl CommandLine {
         }
     }
 
+    /// Returns the name of the first environment variable with a prefix.
+    #[must_use]
+    pub fn env_starting_with(&self, prefix: &str) -> Option<&str> {
+        let set = self.environment.variables.iter().filter(|(_, variable)| variable.value.is_some());
+        set.map(|(name, _)| name.as_str()).find(|name| name.starts_with(prefix))
+    }
+
     /// Looks up the value of the first of several environment variables that is set.
     #[must_use]
     pub fn env_of_any<'w>(&'w self, names: &[String]) -> Lookup<&'w str> {

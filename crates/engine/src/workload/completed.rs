@@ -16,12 +16,16 @@ use crate::quantity::Quantity;
 #[must_use]
 pub fn completed(mut object: Value) -> Value {
     let kind = Kind::from_object(&object);
+    if kind.defaults == Defaults::None {
+        return object;
+    }
     let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return object };
     remove_empty(spec);
     fill(spec, &json!({"replicas": 1, "revisionHistoryLimit": 10}));
     let status = match kind.defaults {
         Defaults::Deployment => deployment(spec),
         Defaults::StatefulSet => stateful_set(spec),
+        Defaults::None => json!({}),
     };
     for pointer in kind.templates {
         if let Some(template) = object.pointer_mut(pointer) {

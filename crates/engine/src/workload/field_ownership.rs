@@ -39,7 +39,7 @@ impl<'a> FieldOwnership<'a> {
     #[must_use]
     pub fn is_set_by_author(&self, path: &FieldPath) -> bool {
         let (by_annotation, by_appliers) = self.copied();
-        let template = self.workload.known_kind().template();
+        let template = self.workload.template_pointer();
         let in_template = |applied: &Value| {
             let template = applied.pointer(template).unwrap_or(&Value::Null);
             path.get(&template["spec"]).is_some()

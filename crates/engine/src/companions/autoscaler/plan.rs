@@ -22,6 +22,9 @@ pub(super) fn plan(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed,
     if *wanted == Wanted::Declined {
         return CompanionPlan { actions: deletions(managed), state: CompanionState::Declined };
     }
+    if let Wanted::Harmful { reason, message } = wanted {
+        return CompanionPlan { actions: deletions(managed), state: CompanionState::Harmful(reason, message.clone()) };
+    }
     if let Some(handed_over) = handed_over(wanted, &managed, observed) {
         return handed_over;
     }

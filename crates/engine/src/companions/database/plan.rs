@@ -34,7 +34,7 @@ pub(super) fn plan(workload: &WorkloadRef, wanted: &Wanted, observed: &Observed)
         (Wanted::Declined | Wanted::Nothing, Some(found)) if is_managed(found, workload) => {
             CompanionState::Unmanaged(found.clone()).into()
         }
-        (Wanted::Declined | Wanted::Nothing, _) => CompanionPlan::default(),
+        (Wanted::Declined | Wanted::Harmful { .. } | Wanted::Nothing, _) => CompanionPlan::default(),
     }
 }
 

@@ -31,8 +31,8 @@ pub(super) struct Pod<'a> {
 }
 
 impl Pod<'_> {
-    /// Injects all fields that are switched on.
-    pub(super) fn inject(&self, injector: &mut Injector) {
+    /// Injects all fields that are switched on, and returns a note for the user.
+    pub(super) fn inject(&self, injector: &mut Injector) -> Option<String> {
         if self.settings.graceful_shutdown {
             self.graceful_shutdown(injector);
         }
@@ -42,12 +42,10 @@ impl Pod<'_> {
         if let Some(most) = &self.settings.shared_memory {
             self.shared_memory(most, injector);
         }
-        if self.settings.topology_spread {
-            self.topology_spread(injector);
-        }
         if self.settings.gpu_toleration {
             self.gpu_toleration(injector);
         }
+        self.topology_spread(injector)
     }
 
     fn field(&self, name: &str) -> &Value {
@@ -57,7 +55,7 @@ impl Pod<'_> {
     /// Returns whether a field is absent, or has the default of the API server and no user has declared it.
     fn is_default(&self, field: &str, default: &Value) -> bool {
         let found = self.field(field);
-        let path: Vec<&str> = kind::fields(self.workload.known_kind().template()).chain(["spec", field]).collect();
+        let path: Vec<&str> = kind::fields(self.workload.template_pointer()).chain(["spec", field]).collect();
         found.is_null() || (found == default && !self.ownership.is_declared(&path))
     }
 
@@ -108,17 +106,22 @@ impl Pod<'_> {
         injector.add(mount, SHARED_MEMORY.into(), self.policy);
     }
 
-    /// Spreads pods over zones, if possible: a cluster with one zone runs them nevertheless.
-    fn topology_spread(&self, injector: &mut Injector) {
+    /// Spreads pods over zones, if possible: a cluster with one zone runs them nevertheless. The parts of one server
+    /// belong close together; the note says so.
+    fn topology_spread(&self, injector: &mut Injector) -> Option<String> {
         let selector = self.workload.spec("selector");
         let is_set = items(self.field("topologySpreadConstraints")).next().is_some()
             || !self.field("affinity")["podAntiAffinity"].is_null();
-        if self.least < 2 || is_set || !selector.is_object() {
-            return;
+        if !self.settings.topology_spread || self.least < 2 || is_set || !selector.is_object() {
+            return None;
+        }
+        if let Some(sign) = self.recognised.multi_node {
+            return Some(format!("no topology spread is injected: its pods are parts of one server (`{sign}`)"));
         }
         let path = FieldPath::new(["topologySpreadConstraints", "topology.kubernetes.io/zone"]);
         let constraint = json!({"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector});
         injector.add(path, constraint, self.policy);
+        None
     }
 
     fn gpu_toleration(&self, injector: &mut Injector) {

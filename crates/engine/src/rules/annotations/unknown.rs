@@ -38,7 +38,7 @@ impl Rule for UnknownAnnotation {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let workload = context.workload;
-        let template = format!("{}.metadata", kind::place(workload.known_kind().template()));
+        let template = format!("{}.metadata", kind::place(workload.template_pointer()));
         let unknown = annotations(workload.metadata("annotations"))
             .filter(|(key, _)| !AUTHORS_ANNOTATIONS.contains(key))
             .map(|(key, value)| misspelt(&workload, "metadata", key, value));

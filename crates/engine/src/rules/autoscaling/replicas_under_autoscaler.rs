@@ -43,7 +43,7 @@ impl Rule for ReplicasUnderAutoscaler {
 fn is_scaled(context: &Context) -> bool {
     let Context { workload, recognised, effective, facts, .. } = context;
     !facts.autoscalers_of(&workload.reference()).is_empty()
-        || (companions::autoscaler::settings(effective).is_some_and(|settings| settings.is_wanted(workload))
+        || (companions::autoscaler::settings_for(effective, workload, recognised, facts).is_some()
             && companions::autoscaler_problem(workload, recognised, effective, facts).is_none())
 }
 

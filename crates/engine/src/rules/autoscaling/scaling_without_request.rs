@@ -42,10 +42,9 @@ fn finding(context: &Context, container: &Container, resource: &str) -> Option<F
     let unmanaged =
         super::unmanaged_metrics(context).map(|(autoscaler, _, metric)| (autoscaler.reference(), metric.clone()));
     // KEDA queries Prometheus, whatever the metrics are.
-    let is_asked = |settings: &&AutoscalingSettings| {
-        settings.is_wanted(&context.workload) && settings.engine == AutoscalingEngine::Hpa
-    };
-    let settings = autoscaler::settings(context.effective).filter(is_asked);
+    let is_hpa = |settings: &&AutoscalingSettings| settings.engine == AutoscalingEngine::Hpa;
+    let Context { workload, effective, recognised, facts, .. } = context;
+    let settings = autoscaler::settings_for(effective, workload, recognised, facts).filter(is_hpa);
     // A container metric without a container gets the model server's.
     let own_container = context.recognised.container.map(|container| container.name().to_owned());
     let managed = settings.into_iter().flat_map(|settings| &settings.metrics).map(|written| {

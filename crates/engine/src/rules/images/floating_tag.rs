@@ -39,6 +39,10 @@ impl Rule for FloatingTag {
         parameters::<Self>(params)
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let moves = |image: &Image| {
             let among = |tag: &str| self.tags.iter().any(|known| known == tag);

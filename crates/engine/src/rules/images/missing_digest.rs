@@ -28,6 +28,10 @@ impl Rule for MissingDigest {
         Enforcement::Audit
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let by_tag = used(&context.workload).filter(|used| used.image.digest().is_none() && !used.image.is_floating());
         let finding = |used: UsedImage| {

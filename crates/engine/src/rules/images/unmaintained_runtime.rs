@@ -27,6 +27,10 @@ impl Rule for UnmaintainedRuntime {
         Enforcement::Warn
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let known = context.recognised.known();
         let found = known.and_then(|(container, runtime)| Some((container, runtime, runtime.unmaintained.as_ref()?)));

@@ -40,6 +40,10 @@ impl Rule for UntrustedRegistry {
         parameters::<Self>(params)
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let is_trusted = |image: &Image| {
             let repository = image.full_repository();

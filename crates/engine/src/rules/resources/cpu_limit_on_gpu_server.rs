@@ -29,6 +29,10 @@ impl Rule for CpuLimitOnGpuServer {
         Enforcement::Warn
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let workload = &context.workload;
         let on_gpu: Vec<Container> = workload.long_running().filter(Container::has_gpu).collect();

@@ -29,6 +29,10 @@ impl Rule for GpuCountMismatch {
         Enforcement::Warn
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let found = context.recognised.container.and_then(|container| mismatch(context.recognised, &container));
         found.into_iter().collect()

@@ -31,6 +31,10 @@ impl Rule for GpuMissing {
         Enforcement::Warn
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let Some((container, runtime)) = context.recognised.known() else { return Vec::new() };
         let claims = context.workload.pod_spec()["resourceClaims"].as_array();

@@ -24,6 +24,10 @@ impl Rule for GpuRequestMismatch {
         this_source!()
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         context.workload.all_containers().flat_map(|container| mismatches(&container)).collect()
     }

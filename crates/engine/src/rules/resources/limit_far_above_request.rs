@@ -58,6 +58,10 @@ impl Rule for LimitFarAboveRequest {
         parameters::<Self>(params)
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let most = [("cpu", self.cpu), ("memory", self.memory)];
         let workload = &context.workload;

@@ -25,6 +25,10 @@ impl Rule for MissingMemoryLimit {
         this_source!()
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         if !context.workload.pod_spec()["resources"]["limits"]["memory"].is_null() {
             return Vec::new();

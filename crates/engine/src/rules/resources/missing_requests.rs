@@ -24,6 +24,10 @@ impl Rule for MissingRequests {
         this_source!()
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let workload = &context.workload;
         let asked: Vec<&str> = ["cpu", "memory"].into_iter().filter(|name| !workload.pod_requests(name)).collect();

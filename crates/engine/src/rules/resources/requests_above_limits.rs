@@ -26,6 +26,10 @@ impl Rule for RequestsAboveLimits {
         this_source!()
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let workload = &context.workload;
         let of_containers = workload.all_containers().flat_map(|container| {

@@ -1,6 +1,7 @@
 //! ## What it checks
 //! Workloads with two or more replicas and no PodDisruptionBudget for their pods, if the existing budgets are known: in
-//! a cluster, and in files that include a budget. If the policy creates one, none is missing.
+//! a cluster, and in files that include a budget. If the policy creates one, none is missing, nor if the pods are parts
+//! of one server.
 //! ## Why it matters
 //! An upgrade that drains nodes may evict all replicas at once, and each takes minutes to load its model elsewhere.
 //! ## Instead
@@ -36,8 +37,9 @@ impl Rule for MissingDisruptionBudget {
         let (least, _) = replicas(context);
         let is_missing = context.facts.has_budget(workload.namespace(), labels) == Some(false);
         let selector = workload.spec("selector");
-        if least < 2 || !is_missing || !selector.is_object() || disruption_budget::settings(context.effective).is_some()
-        {
+        let is_created = disruption_budget::settings(context.effective).is_some();
+        let is_multi_node = context.recognised.multi_node.is_some();
+        if least < 2 || !is_missing || !selector.is_object() || is_created || is_multi_node {
             return Vec::new();
         }
         let budget = json!({
@@ -62,7 +64,11 @@ mod tests {
     use crate::workload::Workload;
 
     fn warnings(spec: Value) -> usize {
-        let mut object = with_container(&json!({}));
+        warnings_of(&json!({}), spec)
+    }
+
+    fn warnings_of(container: &Value, spec: Value) -> usize {
+        let mut object = with_container(container);
         object["spec"]["replicas"] = 2.into();
         object["spec"]["selector"] = json!({"matchLabels": {"app": "api"}});
         let workload = Workload::view(&object).unwrap();
@@ -77,5 +83,13 @@ mod tests {
         assert_eq!(warnings(json!({"rules": rules})), 1);
         assert_eq!(warnings(json!({"rules": rules, "disruptionBudget": {}})), 0);
         assert_eq!(warnings(json!({"rules": rules, "disruptionBudget": {"enabled": false}})), 1);
+    }
+
+    #[test]
+    fn ignores_the_parts_of_one_server() {
+        let spec = json!({"rules": {"missing-disruption-budget": {}}});
+        let of =
+            |nodes: &str| warnings_of(&json!({"command": ["torchrun", "--nnodes", nodes, "serve.py"]}), spec.clone());
+        assert_eq!((of("1"), of("2")), (1, 0));
     }
 }

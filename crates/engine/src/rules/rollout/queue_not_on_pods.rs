@@ -40,7 +40,7 @@ impl Rule for QueueNotOnPods {
         let is_known = of_pods.is_some() || !workload.uid().is_empty();
         let found = workload.queue().filter(|queue| is_known && of_pods != Some(queue)).map(|queue| {
             let labels = json!({"metadata": {"labels": {QUEUE_LABEL: queue}}});
-            let place = kind::place(workload.known_kind().template());
+            let place = kind::place(workload.template_pointer());
             let found = of_pods.map_or_else(|| "nothing".to_owned(), |other| format!("`{other}`"));
             Finding::at(format!("{place}.metadata.labels[{QUEUE_LABEL}]"))
                 .found(found)

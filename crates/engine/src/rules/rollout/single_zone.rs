@@ -1,5 +1,6 @@
 //! ## What it checks
-//! Workloads with two or more replicas that are not spread: neither over zones or nodes, nor by anti-affinity.
+//! Workloads with two or more replicas that are not spread: neither over zones or nodes, nor by anti-affinity. Pods that
+//! are parts of one server are ignored.
 //! ## Why it matters
 //! The scheduler may place all of them where one failure affects all.
 //! ## Instead
@@ -35,7 +36,8 @@ impl Rule for SingleZone {
             items(&pod["topologySpreadConstraints"]).next().is_some() || !pod["affinity"]["podAntiAffinity"].is_null();
         let (least, _) = replicas(context);
         let selector = context.workload.spec("selector");
-        if least < 2 || is_spread || !selector.is_object() {
+        let is_multi_node = context.recognised.multi_node.is_some();
+        if least < 2 || is_spread || is_multi_node || !selector.is_object() {
             return Vec::new();
         }
         let constraint = json!({"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
@@ -44,5 +46,28 @@ impl Rule for SingleZone {
             .found(format!("nothing, for {least} replicas"));
         let instead = snippet(&json!({"topologySpreadConstraints": [constraint]}));
         vec![finding.expected("a spread over zones, where possible").fix(instead)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::json;
+
+    use crate::decision::{Operation, Request, decide};
+    use crate::testing::{facts, policies, with_container};
+    use crate::workload::Workload;
+
+    #[test]
+    fn ignores_the_parts_of_one_server() {
+        let warnings = |nodes: &str| {
+            let mut object = with_container(&json!({"command": ["torchrun", "--nnodes", nodes, "serve.py"]}));
+            object["spec"]["replicas"] = 2.into();
+            object["spec"]["selector"] = json!({"matchLabels": {"app": "api"}});
+            let request = Request::new(Operation::Observe, Workload::view(&object).unwrap(), Timestamp::UNIX_EPOCH);
+            let policies = policies(&[("serving", json!({"rules": {"single-zone": {}}}))]);
+            decide(&request, &policies, &facts()).verdict.warnings.len()
+        };
+        assert_eq!((warnings("1"), warnings("2")), (1, 0));
     }
 }

@@ -39,7 +39,7 @@ impl Rule for LeftPool {
         let lost: Map<String, Value> = lost.map(|(key, value)| (key.clone(), value.clone())).collect();
         let names = lost.iter().map(|(key, value)| format!("`{key}: {}`", value.as_str().unwrap_or_default()));
         let names = names.collect::<Vec<_>>().join(", ");
-        let place = format!("{}.metadata.labels", kind::place(workload.known_kind().template()));
+        let place = format!("{}.metadata.labels", kind::place(workload.template_pointer()));
         let finding = |name: &str| {
             Finding::at(&*place)
                 .found(format!("labels without {names}, which InferencePool `{name}` does not select"))

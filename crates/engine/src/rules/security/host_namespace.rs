@@ -24,6 +24,10 @@ impl Rule for HostNamespace {
         this_source!()
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let pod = context.workload.pod_spec();
         let shared = ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|field| pod[field] == true);

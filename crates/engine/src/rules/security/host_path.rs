@@ -25,6 +25,10 @@ impl Rule for HostPath {
         this_source!()
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let volumes = items(&context.workload.pod_spec()["volumes"]);
         let of_host = volumes.filter(|volume| volume["hostPath"].is_object());

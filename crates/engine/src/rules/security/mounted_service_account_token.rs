@@ -27,6 +27,10 @@ impl Rule for MountedServiceAccountToken {
         Enforcement::Warn
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         if context.workload.pod_spec()["automountServiceAccountToken"] == false {
             return Vec::new();

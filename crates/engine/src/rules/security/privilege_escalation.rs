@@ -31,6 +31,10 @@ impl Rule for PrivilegeEscalation {
         Enforcement::Warn
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         context.workload.all_containers().filter_map(|container| escalating(&container)).collect()
     }

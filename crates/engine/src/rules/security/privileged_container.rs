@@ -22,6 +22,10 @@ impl Rule for PrivilegedContainer {
         this_source!()
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let containers = context.workload.all_containers();
         let privileged = containers.filter(|container| container.field("securityContext")["privileged"] == true);

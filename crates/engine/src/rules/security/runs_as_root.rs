@@ -31,6 +31,10 @@ impl Rule for RunsAsRoot {
         Enforcement::Warn
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let pod = &context.workload.pod_spec()["securityContext"];
         let may_be_root = context.workload.all_containers().filter_map(|container| {

@@ -67,6 +67,10 @@ impl Rule for SecretInEnv {
         parameters::<Self>(params)
     }
 
+    fn is_about_pods(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &Context) -> Vec<Finding> {
         let containers = context.workload.all_containers();
         containers.flat_map(|container| self.in_env(&container).into_iter().chain(in_arguments(&container))).collect()
