@@ -113,7 +113,7 @@ fn snippet(value: &Value) -> String {
 
 /// Formats an argument to add to a container's command or, for a shell script, to the command in it.
 fn added(container: &Container, word: &str) -> String {
-    let list = if container.field("args").is_null() { "command" } else { "args" };
+    let list = if container.has_items("args") { "args" } else { "command" };
     if container.runs_script() {
         return format!("# add to the command in the script: {word}");
     }

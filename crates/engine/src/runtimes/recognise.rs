@@ -54,7 +54,7 @@ impl<'a> Run<'a> {
 
 /// Returns whether a container runs the image's own command.
 pub(super) fn is_default(container: &Container) -> bool {
-    container.field("command").is_null()
+    !container.has_items("command")
 }
 
 /// Returns whether a program comes with a runtime: a server's program with other arguments, or another module of its
