@@ -166,7 +166,9 @@ impl PolicyTest {
 }
 
 impl Expected {
-    fn compared(&self, evaluation: &Evaluation) -> Outcome {
+    /// Compares the result for a workload with the expected one.
+    #[must_use]
+    pub fn compared(&self, evaluation: &Evaluation) -> Outcome {
         let verdict = evaluation.verdict();
         let ids = |of: &[Violation]| of.iter().map(|violation| violation.rule.clone()).collect::<BTreeSet<_>>();
         let refused = ids(&verdict.violations);

@@ -76,7 +76,7 @@ mod of_rules {
     use super::*;
 
     /// The folders of `tests/cases` that are not subjects of rules.
-    const OTHERS: [&str; 4] = ["cel", "injection", "quantity", "runtimes"];
+    const OTHERS: [&str; 5] = ["cel", "injection", "quantity", "reports", "runtimes"];
 
     fn cases() -> Vec<PathBuf> {
         let subjects = folders(&root()).into_iter().filter(|subject| !OTHERS.contains(&name(subject)));

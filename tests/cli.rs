@@ -57,6 +57,16 @@ fn checks_files() {
 }
 
 #[test]
+fn checks_what_is_valid_in_invalid_files() {
+    let file = "tests/cases/reports/placeholders/input.yaml";
+    insta::assert_snapshot!(tidegate(&["check", file]));
+    let misplaced = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: api, labels: \
+                     {app.kubernetes.io/component: model-server}}, spec: {containers: [], template: {spec: \
+                     {containers: [{name: api, image: 'api:1.2', livenessprobe: {}}]}}}}";
+    insta::assert_snapshot!(with_stdin(&["check", "-"], misplaced));
+}
+
+#[test]
 fn the_shipped_policies_pass_their_tests() {
     let output = tidegate(&["test", "policies/tests"]);
     assert!(!output.contains("FAILED"), "{output}");

@@ -89,7 +89,8 @@ fn workload(args: &Args, kind: &str, name: &str) -> anyhow::Result<String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(from_cluster(args, kind, name, &mut input))?;
     } else {
-        add_objects(&mut input, &args.filename, &args.namespace)?;
+        let errors = add_objects(&mut input, &args.filename, &args.namespace)?;
+        errors.into_iter().next().map_or(Ok(()), Err)?;
     }
     if let Some(environment) = &args.environment {
         input.set_environment(environment);

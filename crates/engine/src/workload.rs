@@ -38,7 +38,7 @@ pub use parse::Sent;
 pub use prior_binding::PriorBinding;
 pub use probe::Probe;
 pub use reference::WorkloadRef;
-pub use validation::ValidationError;
+pub use validation::{UnknownField, ValidationError, mistyped, unknown_fields};
 
 /// Returns the items of a list; none if it is not a list.
 pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
@@ -137,6 +137,16 @@ impl<'a> Workload<'a> {
     #[must_use]
     pub fn name(&self) -> &'a str {
         self.metadata("name").as_str().unwrap_or_default()
+    }
+
+    /// Returns the name to show: while there is none, the prefix that the API server will make one from, as in its own
+    /// messages.
+    ///
+    /// <https://github.com/kubernetes/apiserver/blob/master/pkg/admission/errors.go>
+    #[must_use]
+    pub fn shown_name(&self) -> &'a str {
+        let prefix = || self.metadata("generateName").as_str().unwrap_or_default();
+        if self.name().is_empty() { prefix() } else { self.name() }
     }
 
     /// Returns whether the API server generates, or has generated, the name: it is unknown during injection.
