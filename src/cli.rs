@@ -6,6 +6,7 @@ mod cluster;
 mod explain;
 mod files;
 mod generate;
+mod selector;
 mod serve;
 mod test;
 

@@ -20,7 +20,7 @@ use tidegate_engine::companions::{self, autoscaler_of, database};
 use tidegate_engine::decision::{Evaluation, Operation, Request, User};
 use tidegate_engine::facts::{Apis, Autoscaler, Claim, Facts, Namespace, SCALED_OBJECT};
 use tidegate_engine::kind::Kind;
-use tidegate_engine::policy::{Exception, Policy, PolicySet};
+use tidegate_engine::policy::{Exception, Policy, PolicySet, Scope};
 use tidegate_engine::workload::{Workload, mistyped};
 
 /// The top-level fields of a `ServingPolicy`.
@@ -97,11 +97,11 @@ pub enum ManifestError {
     },
 }
 
-/// Returns the policies of a YAML text, for workloads with all labels in `scope`.
+/// Returns the policies of a YAML text, for workloads that `scope` selects.
 ///
 /// # Errors
 /// If a policy is invalid.
-pub fn policies(file: &str, text: &str, scope: BTreeMap<String, String>) -> Result<PolicySet, ManifestError> {
+pub fn policies(file: &str, text: &str, scope: Scope) -> Result<PolicySet, ManifestError> {
     let mut input = Manifests::new();
     input.add_text(file, text, "")?;
     Ok(input.policy_set(scope))
@@ -287,9 +287,9 @@ impl Manifests {
         }
     }
 
-    /// Returns the policies and exceptions as one set, for workloads with all labels in `scope`.
+    /// Returns the policies and exceptions as one set, for workloads that `scope` selects.
     #[must_use]
-    pub fn policy_set(&self, scope: BTreeMap<String, String>) -> PolicySet {
+    pub fn policy_set(&self, scope: Scope) -> PolicySet {
         PolicySet::new(scope, self.policies.clone()).with_exceptions(self.exceptions.iter().cloned())
     }
 }

@@ -7,7 +7,7 @@ use anyhow::bail;
 use k8s_openapi::jiff::Timestamp;
 
 use super::files::{add_objects, add_policies, exit_code, print};
-use super::serve::{DEFAULT_SELECTOR, Scope};
+use super::selector::{DEFAULT_SELECTOR, Selector, scope};
 use crate::manifests::{Manifests, evaluation};
 use crate::report::Format;
 use crate::report::check::{Results, Tally};
@@ -31,9 +31,9 @@ pub(super) struct Args {
     /// The environment of namespaces that do not set one.
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
-    /// The labels that make a workload a model server.
-    #[arg(long, default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE")]
-    selector: Scope,
+    /// The labels that make a workload a model server; may be repeated.
+    #[arg(long, default_value = DEFAULT_SELECTOR, value_delimiter = ';', value_name = "KEY=VALUE")]
+    selector: Vec<Selector>,
     /// Exits with 1 on warnings too.
     #[arg(long)]
     strict: bool,
@@ -59,7 +59,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(environment) = &environment {
         input.set_environment(environment);
     }
-    let policies = input.policy_set(selector.0);
+    let policies = input.policy_set(scope(selector));
     let mut results = Results { conflicts: conflicts(&policies), ..Results::default() };
     results.add_invalid(errors.iter().map(ToString::to_string));
     for found in &input.workloads {

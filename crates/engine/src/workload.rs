@@ -197,6 +197,12 @@ impl<'a> Workload<'a> {
         self.metadata("labels").as_object()
     }
 
+    /// Returns the value of a label of the workload, not of its pods.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&'a str> {
+        self.labels()?.get(key)?.as_str()
+    }
+
     /// Returns an annotation of the workload, not of its pods.
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&'a str> {
