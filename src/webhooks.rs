@@ -144,6 +144,12 @@ fn in_whole_namespaces(scope: &Scope) -> Selectors {
     Selectors { namespaces: vec![not_excluded(), whole], objects: json!({"matchExpressions": others}) }
 }
 
+/// Returns whether the webhooks skip a namespace.
+#[must_use]
+pub fn is_excluded(namespace: &str) -> bool {
+    EXCLUDED.contains(&namespace)
+}
+
 fn not_excluded() -> Value {
     json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": EXCLUDED})
 }

@@ -208,7 +208,7 @@ async fn mark(client: &Client, workload: &Workload<'_>) -> anyhow::Result<()> {
 async fn from_cluster(client: &Client, namespace: &str) -> anyhow::Result<Manifests> {
     let mut input = Manifests::new();
     read_around(client, namespace, &mut input).await?;
-    for object in workloads(client, namespace).await? {
+    for object in workloads(client, Some(namespace)).await? {
         input.add_text("the cluster", &object.to_string(), namespace)?;
     }
     Ok(input)

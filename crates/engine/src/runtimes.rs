@@ -80,7 +80,10 @@ impl Runtimes {
             Some(NO_RUNTIME) => recognition.runtime = None,
             Some(name) => {
                 let named = self.0.iter().find(|runtime| runtime.name == name);
-                recognition.runtime = named.cloned().or(recognition.runtime);
+                if let Some(named) = named {
+                    recognition.evidence = Some(Evidence::Annotation);
+                    recognition.runtime = Some(Arc::clone(named));
+                }
             }
         }
         recognition
@@ -112,10 +115,26 @@ impl Runtimes {
     fn runtime_of(&self, index: usize, container: &Container) -> Recognition {
         let run = recognise::Run::of(container);
         let server = |runtime: &Arc<Runtime>| Some((Arc::clone(runtime), run.server(runtime)?));
-        let (runtime, words) = self.0.iter().find_map(server).unzip();
-        let words = words.unwrap_or_else(|| run.words());
-        Recognition { container: Some(index), runtime, words, problem: None }
+        let container = Some(index);
+        match self.0.iter().find_map(server) {
+            Some((runtime, (words, evidence))) => {
+                let (runtime, evidence) = (Some(runtime), Some(evidence));
+                Recognition { container, runtime, evidence, words, problem: None }
+            }
+            None => Recognition { container, words: run.words(), ..Recognition::default() },
+        }
     }
+}
+
+/// What a runtime is recognised by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The annotation names it.
+    Annotation,
+    /// A command that the container runs, such as `vllm serve`.
+    Command(String),
+    /// The container's image.
+    Image,
 }
 
 /// The container of a workload that is the model server, and its runtime. It stays valid while the workload's
@@ -125,11 +144,18 @@ pub struct Recognition {
     /// The index of the model server's container; none if it is unknown.
     container: Option<usize>,
     runtime: Option<Arc<Runtime>>,
+    evidence: Option<Evidence>,
     words: CommandLine,
     problem: Option<String>,
 }
 
 impl Recognition {
+    /// Returns what the runtime is recognised by.
+    #[must_use]
+    pub fn evidence(&self) -> Option<&Evidence> {
+        self.evidence.as_ref().filter(|_| self.runtime.is_some())
+    }
+
     /// Returns the recognition with the container as in this version of the workload.
     #[must_use]
     pub fn view<'a>(&'a self, workload: &Workload<'a>) -> Recognised<'a> {

@@ -1,5 +1,6 @@
 //! Matches containers against the descriptions of runtimes.
 
+use super::Evidence;
 use crate::api::{Recognise, Runtime};
 use crate::workload::{CommandLine, Container, Environment, Image};
 
@@ -19,31 +20,37 @@ impl<'a> Run<'a> {
         Self { environment, image: Parts::of(container.image()), is_default: is_default(container), commands }
     }
 
-    /// Returns the server's command line if the container runs a runtime. Commands take precedence over the image: a
-    /// server's image is also used to load models and to benchmark.
-    pub(super) fn server(&self, runtime: &Runtime) -> Option<CommandLine> {
+    /// Returns the server's command line if the container runs a runtime, and what it is recognised by. Commands take
+    /// precedence over the image: a server's image is also used to load models and to benchmark.
+    pub(super) fn server(&self, runtime: &Runtime) -> Option<(CommandLine, Evidence)> {
         let recognise = &runtime.recognise;
         let is_named = self.image.are_named(recognise);
         if let Some(program) = recognise.entrypoint.as_ref().filter(|_| is_named && self.is_default) {
             let commands: Vec<CommandLine> = self.commands.iter().map(|words| words.behind(program)).collect();
-            return self.among(recognise, &commands, true);
+            return self.among(recognise, &commands, true).map(|(words, _)| (words, Evidence::Image));
         }
         // A command that is set, and is not a server's, may do anything.
         self.among(recognise, &self.commands, is_named && (self.is_default || self.commands.is_empty()))
     }
 
     /// Finds the server among commands. In a server's own image, any command is the server unless one is a tool.
-    fn among(&self, recognise: &Recognise, commands: &[CommandLine], is_named: bool) -> Option<CommandLine> {
+    fn among(
+        &self,
+        recognise: &Recognise,
+        commands: &[CommandLine],
+        is_named: bool,
+    ) -> Option<(CommandLine, Evidence)> {
         let serves = |words: &CommandLine| {
-            let place = recognise.commands.iter().find_map(|command| words.run(command))?;
-            Some(words.clone().with_operand(place))
+            let run = |command: &String| Some((command.clone(), words.run(command)?));
+            let (command, place) = recognise.commands.iter().find_map(run)?;
+            Some((words.clone().with_operand(place), Evidence::Command(command)))
         };
         if let Some(server) = commands.iter().find_map(serves) {
             return Some(server);
         }
         let is_tool = |words: &CommandLine| words.program().is_some_and(|program| is_tool(recognise, program));
         let is_server = is_named && !commands.iter().any(is_tool);
-        is_server.then(|| CommandLine::joined(commands, &self.environment).with_operand(0))
+        is_server.then(|| (CommandLine::joined(commands, &self.environment).with_operand(0), Evidence::Image))
     }
 
     /// Returns the whole command line.
