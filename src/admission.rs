@@ -217,10 +217,11 @@ impl Review<'_> {
         &self.request.namespace
     }
 
-    /// Returns the name of the object; empty if the API server has yet to generate it.
+    /// Returns the name of the object to show: while there is none, the prefix that the API server will make one from.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.request.name
+        let object = self.request.object.as_ref().filter(|_| self.request.name.is_empty());
+        object.and_then(|object| view(object).ok()).map_or(&self.request.name, |workload| workload.shown_name())
     }
 
     /// Returns the answer of a webhook.
@@ -315,6 +316,7 @@ impl Review<'_> {
 
     fn verdict(&self, evaluation: &Evaluation) -> Answer<'_> {
         let verdict = evaluation.verdict();
+
         let answer = if verdict.allows() {
             Answer::allow(self.uid())
         } else {

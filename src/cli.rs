@@ -3,9 +3,11 @@
 mod adopt;
 mod check;
 mod cluster;
+mod discover;
 mod explain;
 mod files;
 mod generate;
+mod selector;
 mod serve;
 mod test;
 
@@ -45,6 +47,8 @@ enum Command {
     Test(test::Args),
     /// Explains a rule, a policy, or the result for a workload.
     Explain(explain::Args),
+    /// Lists model servers that lack the label of one, in a cluster or in files.
+    Discover(discover::Args),
     /// Adopts workloads that were created before Tidegate, or shows what that would change.
     Adopt(adopt::Args),
     /// Writes the files generated from the code, or checks that they are up to date.
@@ -64,6 +68,7 @@ impl Cli {
             Command::Check(args) => check::run(args),
             Command::Test(args) => test::run(args),
             Command::Explain(args) => explain::run(&args),
+            Command::Discover(args) => discover::run(args),
             Command::Adopt(args) => adopt::run(args),
             Command::Generate(args) => generate::run(args),
         }

@@ -60,7 +60,7 @@ use tidegate_engine::companions::MANAGER;
 use tidegate_engine::kind::KINDS;
 use tidegate_engine::workload::WorkloadRef;
 use unlabelled::UnlabelledWorkloads;
-use workloads::{Requests, Workloads};
+use workloads::{Requests, SharedStep, Workloads};
 
 /// Returns the names of the CustomResourceDefinitions of reports.
 #[must_use]
@@ -293,10 +293,13 @@ fn start_election(candidate: &Arc<Candidate>, context: &Arc<Context>, parts: &mu
 
 /// Watches the workloads of each kind, and reconciles those that are requested.
 fn start_reconciling(context: &Arc<Context>, requests: Vec<Requests>, parts: &mut Parts) {
-    let scope = context.state.read(|policies, _| label_selector(policies.scope()));
+    let selectors: Vec<String> =
+        context.state.read(|policies, _| policies.scope().selectors().iter().map(label_selector).collect());
     for (workloads, requests) in context.queue.kinds().iter().zip(requests) {
-        let step = parts.readiness.step(workloads.plural());
-        parts.spawn("workloads", workloads.follow_labelled(parts.client, &scope, step));
+        let step: SharedStep = parts.readiness.step(workloads.plural()).into();
+        for selector in &selectors {
+            parts.spawn("workloads", workloads.follow_labelled(parts.client, selector, step.clone()));
+        }
         let (context, workloads, readiness) = (Arc::clone(context), Arc::clone(workloads), parts.readiness.clone());
         parts.spawn_writing("reconciliation", async move {
             // A workload reconciled before the caches have synced would seem unmanaged.

@@ -1,11 +1,17 @@
 //! Objects from files, sorted into policies, facts and workloads, for commands that work without a cluster.
 
+mod documents;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+pub use documents::decode;
+use documents::{Content, Document};
 
 use crate::report;
 use tidegate_engine::BUILTIN;
@@ -14,8 +20,8 @@ use tidegate_engine::companions::{self, autoscaler_of, database};
 use tidegate_engine::decision::{Evaluation, Operation, Request, User};
 use tidegate_engine::facts::{Apis, Autoscaler, Claim, Facts, INFERENCE_POOL, InferencePool, Namespace, SCALED_OBJECT};
 use tidegate_engine::kind::Kind;
-use tidegate_engine::policy::{Exception, Policy, PolicySet};
-use tidegate_engine::workload::Workload;
+use tidegate_engine::policy::{Exception, Policy, PolicySet, Scope};
+use tidegate_engine::workload::{Workload, mistyped};
 
 /// The top-level fields of a `ServingPolicy`.
 const FIELDS: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
@@ -59,6 +65,16 @@ pub enum ManifestError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A key is written twice in one object.
+    #[error("{file}: key `{key}` is written twice, at line {line} again; kubectl keeps the last and says nothing")]
+    RepeatedKey {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+        /// The line of the second.
+        line: u64,
+    },
     /// A document is not a Kubernetes object.
     #[error("{file}: document {document}: kind and apiVersion are required")]
     NoKind {
@@ -81,11 +97,11 @@ pub enum ManifestError {
     },
 }
 
-/// Returns the policies of a YAML text, for workloads with all labels in `scope`.
+/// Returns the policies of a YAML text, for workloads that `scope` selects.
 ///
 /// # Errors
 /// If a policy is invalid.
-pub fn policies(file: &str, text: &str, scope: BTreeMap<String, String>) -> Result<PolicySet, ManifestError> {
+pub fn policies(file: &str, text: &str, scope: Scope) -> Result<PolicySet, ManifestError> {
     let mut input = Manifests::new();
     input.add_text(file, text, "")?;
     Ok(input.policy_set(scope))
@@ -101,31 +117,68 @@ impl Manifests {
     /// Adds the objects of a YAML or JSON text; those without a namespace are put into `namespace`.
     ///
     /// # Errors
-    /// If an object is invalid.
+    /// The first of those that [`Self::add_all`] returns.
     pub fn add_text(&mut self, file: &str, text: &str, namespace: &str) -> Result<(), ManifestError> {
-        // An invalid line may contain a secret: errors give its number, not its text.
-        let without_snippets = serde_saphyr::options! { with_snippet: false };
-        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, without_snippets)
-            .map_err(|problem| ManifestError::Syntax { file: file.to_owned(), problem: report::chain(&problem) })?;
-        for (index, document) in documents.into_iter().enumerate().filter(|(_, document)| !document.is_null()) {
-            self.add(file, index + 1, document, namespace)?;
-        }
-        Ok(())
+        self.add_all(file, text.as_bytes(), namespace).into_iter().next().map_or(Ok(()), Err)
     }
 
-    fn add(&mut self, file: &str, document: usize, object: Value, namespace: &str) -> Result<(), ManifestError> {
-        let (Some(kind), Some(version)) = (object["kind"].as_str(), object["apiVersion"].as_str()) else {
-            return Err(ManifestError::NoKind { file: file.to_owned(), document });
+    /// Adds the objects of a file as far as they are valid, and returns what is wrong with the others.
+    pub fn add_all(&mut self, file: &str, bytes: &[u8], namespace: &str) -> Vec<ManifestError> {
+        let syntax = |problem: String| ManifestError::Syntax { file: file.to_owned(), problem };
+        let text = match decode(bytes) {
+            Ok(text) => text,
+            Err(problem) => return vec![syntax(problem.to_owned())],
         };
-        let (group, kind) = (version.split_once('/').map_or("", |(group, _)| group).to_owned(), kind.to_owned());
-        match (group.as_str(), kind.as_str()) {
-            (_, "List") => {
-                let items = object["items"].as_array().cloned().unwrap_or_default();
-                items.into_iter().try_for_each(|item| self.add(file, document, item, namespace))
+        let (mut errors, mut document) = (Vec::new(), 0);
+        for content in documents::split(&text).iter().map(Document::read) {
+            let Content { values, repeated } = content.unwrap_or_else(|problem| {
+                errors.push(syntax(problem));
+                Content::default()
+            });
+            let again = |(key, line)| ManifestError::RepeatedKey { file: file.to_owned(), key, line };
+            errors.extend(repeated.into_iter().map(again));
+            for value in values {
+                document += 1;
+                self.add(file, document, value, namespace, &mut errors);
             }
-            ("tidegate.dev", "ServingPolicy") => self.add_policy(file, &object),
-            _ => self.add_namespaced(file, (&group, &kind), object, namespace),
         }
+        errors
+    }
+
+    fn add(
+        &mut self,
+        file: &str,
+        document: usize,
+        mut object: Value,
+        namespace: &str,
+        errors: &mut Vec<ManifestError>,
+    ) {
+        let (Some(kind), Some(version)) = (object["kind"].as_str(), object["apiVersion"].as_str()) else {
+            errors.push(ManifestError::NoKind { file: file.to_owned(), document });
+            return;
+        };
+        let (kind, version) = (kind.to_owned(), version.to_owned());
+        if let Some(items) = kind.strip_suffix("List").and_then(|of| Some((of, object["items"].as_array_mut()?))) {
+            let (of, items) = (items.0, std::mem::take(items.1));
+            for item in items {
+                self.add(file, document, item_of(&version, of, item), namespace, errors);
+            }
+            return;
+        }
+        let group = version.split_once('/').map_or("", |(group, _)| group);
+        if Kind::in_group(group, &kind).is_some() {
+            let mistyped = mistyped(&object);
+            let is_readable = mistyped.is_empty() || Workload::view(&object).is_ok();
+            errors.extend(mistyped.iter().map(|problem| invalid(file, &object, problem.to_string())));
+            if !is_readable {
+                return;
+            }
+        }
+        let added = match (group, kind.as_str()) {
+            ("tidegate.dev", "ServingPolicy") => self.add_policy(file, &object),
+            _ => self.add_namespaced(file, (group, &kind), object, namespace),
+        };
+        errors.extend(added.err());
     }
 
     fn add_policy(&mut self, file: &str, object: &Value) -> Result<(), ManifestError> {
@@ -153,8 +206,7 @@ impl Manifests {
     ) -> Result<(), ManifestError> {
         if (group, kind) == ("", "Namespace") {
             let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            let labels: BTreeMap<String, String> =
-                serde_json::from_value(object["metadata"]["labels"].take()).unwrap_or_default();
+            let labels = BTreeMap::deserialize(&object["metadata"]["labels"]).unwrap_or_default();
             let terminating = !object["metadata"]["deletionTimestamp"].is_null();
             self.facts.namespaces.insert(name.clone(), Namespace { terminating, ..named(&name, labels) });
             return Ok(());
@@ -237,9 +289,9 @@ impl Manifests {
         }
     }
 
-    /// Returns the policies and exceptions as one set, for workloads with all labels in `scope`.
+    /// Returns the policies and exceptions as one set, for workloads that `scope` selects.
     #[must_use]
-    pub fn policy_set(&self, scope: BTreeMap<String, String>) -> PolicySet {
+    pub fn policy_set(&self, scope: Scope) -> PolicySet {
         PolicySet::new(scope, self.policies.clone()).with_exceptions(self.exceptions.iter().cloned())
     }
 }
@@ -262,6 +314,17 @@ pub fn evaluation<'a>(
     Evaluation::new(request, policies, facts)
 }
 
+/// Returns an item of a list as an object of its own: without a kind, it has that of the list.
+///
+/// <https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/unstructured/helpers.go>, `decodeToList`
+fn item_of(version: &str, kind: &str, mut item: Value) -> Value {
+    if let Some(fields) = item.as_object_mut().filter(|fields| fields.get("kind").is_none_or(Value::is_null)) {
+        fields.insert("kind".to_owned(), kind.into());
+        fields.insert("apiVersion".to_owned(), version.into());
+    }
+    item
+}
+
 fn named(name: &str, mut labels: BTreeMap<String, String>) -> Namespace {
     labels.entry(NAME_LABEL.to_owned()).or_insert_with(|| name.to_owned());
     Namespace { labels, terminating: false }
@@ -273,12 +336,9 @@ fn read<T: DeserializeOwned>(file: &str, object: &Value) -> Result<T, ManifestEr
 
 fn invalid(file: &str, object: &Value, problem: String) -> ManifestError {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    ManifestError::Object {
-        file: file.to_owned(),
-        kind: text(&object["kind"]),
-        name: text(&object["metadata"]["name"]),
-        problem,
-    }
+    let metadata = &object["metadata"];
+    let name = if metadata["name"].is_null() { &metadata["generateName"] } else { &metadata["name"] };
+    ManifestError::Object { file: file.to_owned(), kind: text(&object["kind"]), name: text(name), problem }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::report::plain;
 use tidegate_engine::companions::{self, Wanted};
 use tidegate_engine::decision::{Evaluation, Violation};
 use tidegate_engine::kind;
+use tidegate_engine::policy::Scope;
 use tidegate_engine::quantity::fields::Fields;
 use tidegate_engine::workload::{FieldPath, Workload};
 
@@ -138,7 +139,7 @@ impl PolicyTest {
     pub fn run<E: From<TrialError>>(
         &self,
         mut input: Manifests,
-        scope: BTreeMap<String, String>,
+        scope: Scope,
         text_of: impl Fn(&Value) -> Result<String, E>,
     ) -> Result<Outcome, E> {
         let convert = |error: ManifestError| E::from(TrialError::from(error));
@@ -166,7 +167,9 @@ impl PolicyTest {
 }
 
 impl Expected {
-    fn compared(&self, evaluation: &Evaluation) -> Outcome {
+    /// Compares the result for a workload with the expected one.
+    #[must_use]
+    pub fn compared(&self, evaluation: &Evaluation) -> Outcome {
         let verdict = evaluation.verdict();
         let ids = |of: &[Violation]| of.iter().map(|violation| violation.rule.clone()).collect::<BTreeSet<_>>();
         let refused = ids(&verdict.violations);

@@ -5,9 +5,8 @@
 //! time, and policies only narrow it.
 //! <https://kubernetes.io/docs/concepts/cluster-administration/admission-webhooks-good-practices/>
 
+pub mod projects;
 pub mod register;
-
-use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
@@ -15,6 +14,7 @@ use tidegate_engine::api::MODEL_SERVERS_LABEL;
 use tidegate_engine::companions::database::{Api, apis};
 use tidegate_engine::companions::{MANAGED_BY_LABEL, MANAGER};
 use tidegate_engine::kind::{KINDS, Kind};
+use tidegate_engine::policy::{Labels, Scope};
 
 /// The name of both webhook configurations.
 pub const NAME: &str = "tidegate";
@@ -47,27 +47,75 @@ impl Endpoint<'_> {
     }
 }
 
-/// Returns the mutating and the validating configuration for workloads with all labels in `scope`, and for all
-/// workloads in namespaces labelled as a whole.
+/// Returns the mutating and the validating configuration for workloads that `scope` selects, and for all workloads in
+/// namespaces labelled as a whole.
 #[must_use]
-pub fn configurations(scope: &BTreeMap<String, String>, endpoint: &Endpoint) -> [Value; 2] {
-    let selectors = [labelled(scope), in_whole_namespaces(scope)];
-    let mutating = ["mutate.tidegate.dev", "mutate-namespace.tidegate.dev"].into_iter().zip(&selectors).map(
-        |(name, selectors)| {
-            let mut webhook = webhook(name, "Ignore", selectors, &endpoint.client_config("/mutate"));
-            // Another webhook may add a container after Tidegate was called; calling it twice changes nothing.
-            webhook["reinvocationPolicy"] = "IfNeeded".into();
-            webhook
-        },
-    );
-    let validating = ["validate.tidegate.dev", "validate-namespace.tidegate.dev"].into_iter().zip(&selectors);
-    let validating =
-        validating.map(|(name, selectors)| webhook(name, "Fail", selectors, &endpoint.client_config("/validate")));
+pub fn configurations(scope: &Scope, endpoint: &Endpoint) -> [Value; 2] {
+    let calls = calls(scope);
+    let mutating: Vec<Value> = calls.iter().map(|call| call.mutating(endpoint)).collect();
     let own = own_kinds_webhook(&endpoint.client_config("/policies"));
+    let validating: Vec<Value> = calls.iter().map(|call| call.validating(endpoint)).chain([own]).collect();
     [
-        configuration("MutatingWebhookConfiguration", &mutating.collect::<Vec<_>>()),
-        configuration("ValidatingWebhookConfiguration", &validating.chain([own]).collect::<Vec<_>>()),
+        configuration("MutatingWebhookConfiguration", &mutating),
+        configuration("ValidatingWebhookConfiguration", &validating),
     ]
+}
+
+/// Returns the mutating and the validating webhook that a further selector adds to the configurations.
+#[must_use]
+pub fn additional(labels: &Labels, endpoint: &Endpoint) -> [Value; 2] {
+    let call = Call { suffix: suffix(labels), selectors: labelled(labels) };
+    [call.mutating(endpoint), call.validating(endpoint)]
+}
+
+/// When both webhooks are called.
+struct Call {
+    /// What follows `mutate` and `validate` in their names.
+    suffix: String,
+    selectors: Selectors,
+}
+
+impl Call {
+    fn mutating(&self, endpoint: &Endpoint) -> Value {
+        let name = format!("mutate{}.tidegate.dev", self.suffix);
+        let mut webhook = webhook(&name, "Ignore", &self.selectors, &endpoint.client_config("/mutate"));
+        // Another webhook may add a container after Tidegate was called; calling it twice changes nothing.
+        webhook["reinvocationPolicy"] = "IfNeeded".into();
+        webhook
+    }
+
+    fn validating(&self, endpoint: &Endpoint) -> Value {
+        let name = format!("validate{}.tidegate.dev", self.suffix);
+        webhook(&name, "Fail", &self.selectors, &endpoint.client_config("/validate"))
+    }
+}
+
+/// Returns a call for the first selector, one for whole namespaces, and one for each further selector: the API server
+/// has no selector for "one label or another". A workload that several select is sent several times, which changes
+/// nothing.
+fn calls(scope: &Scope) -> Vec<Call> {
+    let mut selectors = scope.selectors().iter();
+    let first = selectors.next().map(|labels| Call { suffix: String::new(), selectors: labelled(labels) });
+    let whole = Call { suffix: "-namespace".to_owned(), selectors: in_whole_namespaces(scope) };
+    let mut calls: Vec<Call> = first.into_iter().chain([whole]).collect();
+    for labels in selectors {
+        let mut suffix = suffix(labels);
+        while calls.iter().any(|call| call.suffix == suffix) {
+            suffix.push_str("-2");
+        }
+        calls.push(Call { suffix, selectors: labelled(labels) });
+    }
+    calls
+}
+
+/// Returns the part of a webhook's name that tells a selector from others, as far as a DNS label can.
+fn suffix(labels: &Labels) -> String {
+    const LONGEST: usize = 48;
+    let words: Vec<&str> = labels.iter().flat_map(|(key, value)| [key.as_str(), value]).collect();
+    let written = format!("-{}", words.join("-")).to_lowercase();
+    let plain: String =
+        written.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(LONGEST).collect();
+    plain.trim_end_matches('-').to_owned()
 }
 
 /// The selectors of a webhook.
@@ -78,20 +126,28 @@ struct Selectors {
 
 /// Selects workloads with the labels, in any namespace that is not excluded. The API server also matches the old
 /// object, so removing the label is checked too.
-fn labelled(scope: &BTreeMap<String, String>) -> Selectors {
-    Selectors { namespaces: vec![not_excluded()], objects: json!({"matchLabels": scope}) }
+fn labelled(labels: &Labels) -> Selectors {
+    Selectors { namespaces: vec![not_excluded()], objects: json!({"matchLabels": labels}) }
 }
 
-/// Selects all workloads in namespaces labelled as a whole; without those that [`labelled`] selects already, if there
-/// is a single label.
-fn in_whole_namespaces(scope: &BTreeMap<String, String>) -> Selectors {
+/// Selects all workloads in namespaces labelled as a whole; without those that the first selector selects already, if
+/// it has a single label.
+fn in_whole_namespaces(scope: &Scope) -> Selectors {
     let (label, all) = MODEL_SERVERS_LABEL;
     let whole = json!({"key": label, "operator": "In", "values": [all]});
-    let others = match scope.iter().next() {
-        Some((key, value)) if scope.len() == 1 => json!([{"key": key, "operator": "NotIn", "values": [value]}]),
-        _ => json!([]),
-    };
+    let single = scope.selectors().first().filter(|labels| labels.len() == 1);
+    let others: Vec<Value> = single
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| json!({"key": key, "operator": "NotIn", "values": [value]}))
+        .collect();
     Selectors { namespaces: vec![not_excluded(), whole], objects: json!({"matchExpressions": others}) }
+}
+
+/// Returns whether the webhooks skip a namespace.
+#[must_use]
+pub fn is_excluded(namespace: &str) -> bool {
+    EXCLUDED.contains(&namespace)
 }
 
 fn not_excluded() -> Value {
@@ -228,11 +284,54 @@ mod tests {
     }
 
     #[test]
+    fn each_selector_has_webhooks_of_its_own() {
+        let labels = |key: &str| Labels::from([(key.to_owned(), "true".to_owned())]);
+        let long = "x".repeat(60);
+        let keys =
+            ["first", "llm-d.ai/inference-serving", "llm-d.ai/inferenceServing", "LLM-D.ai/inferenceServing", &long];
+        let scope: Scope = keys.map(labels).into_iter().collect();
+        let [mutating, validating] = configurations(&scope, &Endpoint::Service);
+        let of = |configuration: &Value| -> Vec<(String, Value)> {
+            let webhooks = configuration["webhooks"].as_array().unwrap().iter();
+            webhooks
+                .map(|found| (found["name"].as_str().unwrap().to_owned(), found["objectSelector"].clone()))
+                .collect()
+        };
+        let called: Vec<(String, Value)> = of(&mutating);
+        let expected = [
+            ("mutate.tidegate.dev".to_owned(), json!({"matchLabels": {"first": "true"}})),
+            (
+                "mutate-namespace.tidegate.dev".to_owned(),
+                json!({"matchExpressions": [{"key": "first", "operator": "NotIn", "values": ["true"]}]}),
+            ),
+            (
+                "mutate-llm-d-ai-inference-serving-true.tidegate.dev".to_owned(),
+                json!({"matchLabels": {"llm-d.ai/inference-serving": "true"}}),
+            ),
+            (
+                "mutate-llm-d-ai-inferenceserving-true.tidegate.dev".to_owned(),
+                json!({"matchLabels": {"llm-d.ai/inferenceServing": "true"}}),
+            ),
+            (
+                "mutate-llm-d-ai-inferenceserving-true-2.tidegate.dev".to_owned(),
+                json!({"matchLabels": {"LLM-D.ai/inferenceServing": "true"}}),
+            ),
+        ];
+        assert_eq!(called[..5], expected);
+        assert!(called[5].0.len() < 80 && called.len() == 6, "{called:?}");
+        let validating = of(&validating);
+        for ((mutate, selector), (validate, of_validating)) in called.iter().zip(&validating) {
+            assert_eq!((mutate.replace("mutate", "validate"), selector), (validate.clone(), of_validating));
+        }
+        assert_eq!(validating.len(), 7, "and one for policies");
+    }
+
+    #[test]
     fn guard_databases_component_matches_the_code() {
         let component: Value =
             serde_saphyr::from_str(include_str!("../manifests/guard-databases/kustomization.yaml")).unwrap();
         let patch: Value = serde_saphyr::from_str(component["patches"][0]["patch"].as_str().unwrap()).unwrap();
-        let [_, guarded] = with_guard(configurations(&BTreeMap::new(), &Endpoint::Service), &Endpoint::Service);
+        let [_, guarded] = with_guard(configurations(&Scope::default(), &Endpoint::Service), &Endpoint::Service);
         assert_eq!(patch[0]["value"], *guarded["webhooks"].as_array().unwrap().last().unwrap());
     }
 }

@@ -661,6 +661,10 @@ mod messages {
             object["metadata"] = json!({"generateName": "api-", "namespace": "ml", "labels": labels});
         });
         insta::assert_snapshot!(messages_for(&object).await);
+        let mut wrong = object;
+        container(&mut wrong)["image"] = "registry.example.com/api:latest".into();
+        let refusal = messages_for(&wrong).await;
+        assert!(refusal.contains("refuses Deployment ml/api- for 1 violation"), "{refusal}");
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use tidegate_engine::api::Enforcement;
 use tidegate_engine::decision::{Decision, Operation, Request, User, Violation, decide};
 use tidegate_engine::facts::{Apis, Facts, Namespace};
 use tidegate_engine::policy::Finding;
-use tidegate_engine::policy::PolicySet;
+use tidegate_engine::policy::{PolicySet, Scope};
 use tidegate_engine::rules;
 use tidegate_engine::workload::{Workload, key_of};
 
@@ -47,7 +47,7 @@ fn policies(case: &Path, otherwise: &Path) -> PolicySet {
     manifests::policies(&path.display().to_string(), &fs::read_to_string(path).unwrap(), scope()).unwrap()
 }
 
-fn scope() -> BTreeMap<String, String> {
+fn scope() -> Scope {
     [(SCOPE.0.to_owned(), SCOPE.1.to_owned())].into()
 }
 
@@ -76,7 +76,7 @@ mod of_rules {
     use super::*;
 
     /// The folders of `tests/cases` that are not subjects of rules.
-    const OTHERS: [&str; 4] = ["cel", "injection", "quantity", "runtimes"];
+    const OTHERS: [&str; 5] = ["cel", "injection", "quantity", "reports", "runtimes"];
 
     fn cases() -> Vec<PathBuf> {
         let subjects = folders(&root()).into_iter().filter(|subject| !OTHERS.contains(&name(subject)));

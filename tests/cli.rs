@@ -33,7 +33,7 @@ fn with_stdin(arguments: &[&str], stdin: &str) -> String {
 
 #[test]
 fn prints_help() {
-    for command in ["", "serve", "check", "test", "explain", "adopt", "generate"] {
+    for command in ["", "serve", "check", "test", "explain", "discover", "adopt", "generate"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
         insta::assert_snapshot!(format!("help_of_tidegate_{command}"), tidegate(&arguments));
     }
@@ -54,6 +54,75 @@ fn checks_files() {
         with_stdin(&["check", "-", "--strict"], &fs::read_to_string("examples/model-server-complete.yaml").unwrap());
     insta::assert_snapshot!(piped);
     insta::assert_snapshot!(tidegate(&["check", "examples/refused.yaml", "--format", "json"]));
+}
+
+#[test]
+fn checks_what_is_valid_in_invalid_files() {
+    let file = "tests/cases/reports/placeholders/input.yaml";
+    insta::assert_snapshot!(tidegate(&["check", file]));
+    let misplaced = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: api, labels: \
+                     {app.kubernetes.io/component: model-server}}, spec: {containers: [], template: {spec: \
+                     {containers: [{name: api, image: 'api:1.2', livenessprobe: {}}]}}}}";
+    insta::assert_snapshot!(with_stdin(&["check", "-"], misplaced));
+}
+
+/// Workloads in files, of which some are model servers that lack a label.
+const UNSELECTED: &str = r#"
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: by-command}, spec: {template: {spec: {containers: [
+  {name: server, image: registry.example.com/ours:1.2, command: [sh, -c, "exec vllm serve /m"]}]}}}}
+---
+{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: by-image, namespace: ml}, spec: {template: {spec: {containers: [
+  {name: server, image: "ollama/ollama:0.11.10"}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: by-annotation, annotations: {tidegate.dev/runtime: sglang}},
+  spec: {template: {spec: {containers: [{name: server, image: "registry.example.com/ours:1.2"}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: by-its-pods}, spec: {template: {
+  metadata: {labels: {llm-d.ai/inference-serving: "true"}}, spec: {containers: [{name: server, image: "ours:1.2"}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: by-its-label, labels: {app.kubernetes.io/component: serving-engine}},
+  spec: {template: {spec: {containers: [{name: server, image: "ours:1.2"}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: selected, labels: {app.kubernetes.io/component: model-server}},
+  spec: {template: {spec: {containers: [{name: server, image: "vllm/vllm-openai:v0.11.0"}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {template: {spec: {containers: [
+  {name: server, image: "nginx:1.29"}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: looks-like-one, annotations: {tidegate.dev/runtime: none}},
+  spec: {template: {spec: {containers: [{name: server, image: "vllm/vllm-openai:v0.11.0"}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: owned, ownerReferences: [
+  {apiVersion: serving.kserve.io/v1beta1, kind: InferenceService, name: llm, uid: u, controller: true}]},
+  spec: {template: {spec: {containers: [{name: server, image: "vllm/vllm-openai:v0.11.0"}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: excluded, namespace: kube-system},
+  spec: {template: {spec: {containers: [{name: server, image: "vllm/vllm-openai:v0.11.0"}]}}}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: whole, labels: {tidegate.dev/model-servers: all}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: in-a-whole-namespace, namespace: whole},
+  spec: {template: {spec: {containers: [{name: server, image: "vllm/vllm-openai:v0.11.0"}]}}}}
+"#;
+
+#[test]
+fn discovers_model_servers_without_a_label() {
+    insta::assert_snapshot!(with_stdin(&["discover", "-"], UNSELECTED));
+    let llm_d = "llm-d.ai/inference-serving=true;app.kubernetes.io/component=serving-engine";
+    insta::assert_snapshot!(with_stdin(&["discover", "-", "--selector", "a=1,b=2", "--selector", llm_d], UNSELECTED));
+    insta::assert_snapshot!(tidegate(&["discover", "examples"]));
+    insta::assert_snapshot!(with_stdin(&["discover", "-"], "a: ["));
+}
+
+#[test]
+fn several_selectors_are_alternatives() {
+    let output =
+        with_stdin(&["check", "-", "--selector", "app.kubernetes.io/component=serving-engine;a=1"], UNSELECTED);
+    assert!(output.contains("default/by-its-label: admitted") && output.contains("; 4 skipped"), "{output}");
+    assert!(
+        output.contains("default/selected: admitted with 1 warning\n  warning: unlabelled-model-server"),
+        "{output}"
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{connect, read_around, workload_kind, workloads};
 use super::files::print;
-use super::serve::{DEFAULT_SELECTOR, Scope};
+use super::selector::{DEFAULT_SELECTOR, Selector, scope};
 use crate::controller::resource_of;
 use crate::manifests::Manifests;
 use crate::report::{changes, check, plain, plural};
@@ -39,9 +39,9 @@ pub(super) struct Args {
     /// Adopts the workloads. Without this, only shows what would change.
     #[arg(long)]
     yes: bool,
-    /// The labels that make a workload a model server.
-    #[arg(long, default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE")]
-    selector: Scope,
+    /// The labels that make a workload a model server; may be repeated.
+    #[arg(long, default_value = DEFAULT_SELECTOR, value_delimiter = ';', value_name = "KEY=VALUE")]
+    selector: Vec<Selector>,
     /// The kubeconfig to use instead of $KUBECONFIG or ~/.kube/config.
     #[arg(long, env = "TIDEGATE_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -59,7 +59,7 @@ async fn adopt(args: Args) -> anyhow::Result<()> {
     let named = named(&workloads)?;
     let client = connect(kubeconfig).await?;
     let input = from_cluster(&client, &namespace).await?;
-    let policies = input.policy_set(selector.0);
+    let policies = input.policy_set(scope(selector));
     let mut adopted = 0;
     for (kind, name) in &named {
         let is_meant = |object: &Value| object["kind"] == *kind && object["metadata"]["name"] == **name;
@@ -208,7 +208,7 @@ async fn mark(client: &Client, workload: &Workload<'_>) -> anyhow::Result<()> {
 async fn from_cluster(client: &Client, namespace: &str) -> anyhow::Result<Manifests> {
     let mut input = Manifests::new();
     read_around(client, namespace, &mut input).await?;
-    for object in workloads(client, namespace).await? {
+    for object in workloads(client, Some(namespace)).await? {
         input.add_text("the cluster", &object.to_string(), namespace)?;
     }
     Ok(input)

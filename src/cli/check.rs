@@ -7,10 +7,10 @@ use anyhow::bail;
 use k8s_openapi::jiff::Timestamp;
 
 use super::files::{add_objects, add_policies, exit_code, print};
-use super::serve::{DEFAULT_SELECTOR, Scope};
+use super::selector::{DEFAULT_SELECTOR, Selector, scope};
 use crate::manifests::{Manifests, evaluation};
 use crate::report::Format;
-use crate::report::check::Results;
+use crate::report::check::{Results, Tally};
 use tidegate_engine::kind;
 use tidegate_engine::policy::{PolicyConflicts, PolicySet};
 use tidegate_engine::workload::Workload;
@@ -31,9 +31,9 @@ pub(super) struct Args {
     /// The environment of namespaces that do not set one.
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
-    /// The labels that make a workload a model server.
-    #[arg(long, default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE")]
-    selector: Scope,
+    /// The labels that make a workload a model server; may be repeated.
+    #[arg(long, default_value = DEFAULT_SELECTOR, value_delimiter = ';', value_name = "KEY=VALUE")]
+    selector: Vec<Selector>,
     /// Exits with 1 on warnings too.
     #[arg(long)]
     strict: bool,
@@ -42,31 +42,33 @@ pub(super) struct Args {
     format: Format,
 }
 
-/// Checks files. Exits with 0 if nothing would be refused, with 1 otherwise.
+/// Checks files. Exits with 0 if nothing is invalid or would be refused, with 1 otherwise.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { files, policy, namespace, environment, selector, strict, format } = args;
     let mut input = Manifests::new();
-    add_objects(&mut input, &files, &namespace)?;
+    let errors = add_objects(&mut input, &files, &namespace)?;
     for name in &policy {
         add_policies(&mut input, name, Path::new("."))?;
     }
     if input.policies.is_empty() {
         add_policies(&mut input, "serving", Path::new("."))?;
     }
-    if input.workloads.is_empty() {
+    if input.workloads.is_empty() && errors.is_empty() {
         bail!("no {} found in the input ({} other objects)", kind::any_name(), input.others);
     }
     if let Some(environment) = &environment {
         input.set_environment(environment);
     }
-    let policies = input.policy_set(selector.0);
+    let policies = input.policy_set(scope(selector));
     let mut results = Results { conflicts: conflicts(&policies), ..Results::default() };
+    results.add_invalid(errors.iter().map(ToString::to_string));
     for found in &input.workloads {
         let evaluation = evaluation(&found.object, None, Timestamp::now(), &policies, &input.facts);
         results.add(&found.file, &Workload::view(&found.object)?, &evaluation);
     }
     print(&format.render(&results))?;
-    Ok(exit_code(results.summary.refused > 0 || strict && results.summary.warned > 0))
+    let Tally { refused, invalid, warned, .. } = results.summary;
+    Ok(exit_code(refused + invalid > 0 || strict && warned > 0))
 }
 
 /// Returns the conflicts between policies, each once.

@@ -41,13 +41,14 @@ pub(super) fn workload_kind(word: &str) -> anyhow::Result<&'static Kind> {
     Kind::called(word).with_context(unknown)
 }
 
-/// Returns all workloads in a namespace that can be model servers, of the kinds that the cluster serves.
-pub(super) async fn workloads(client: &Client, namespace: &str) -> anyhow::Result<Vec<Value>> {
+/// Returns all workloads in a namespace, or in the whole cluster, that can be model servers, of the kinds that the
+/// cluster serves.
+pub(super) async fn workloads(client: &Client, namespace: Option<&str>) -> anyhow::Result<Vec<Value>> {
     let mut workloads = Vec::new();
     for kind in KINDS {
         let named = (kind.group, kind.version, kind.kind);
         if kind.is_built_in || is_served(client, named).await? {
-            workloads.extend(list(client, named, Some(namespace)).await?);
+            workloads.extend(list(client, named, namespace).await?);
         }
     }
     Ok(workloads)
@@ -71,6 +72,14 @@ pub(super) async fn list(
 /// Returns all policies of the cluster.
 pub(super) async fn policies_of(client: &Client) -> anyhow::Result<Vec<Value>> {
     list(client, ("tidegate.dev", "v1alpha1", "ServingPolicy"), None).await
+}
+
+/// Returns all policies of the cluster; none if Tidegate is not installed, or if the user may not list them.
+pub(super) async fn policies_if_served(client: &Client) -> anyhow::Result<Vec<Value>> {
+    match policies_of(client).await {
+        Err(error) if is_status(&error, 404) || is_status(&error, 403) => Ok(Vec::new()),
+        found => found,
+    }
 }
 
 /// Returns an object as JSON with its apiVersion and kind, which lists leave out.

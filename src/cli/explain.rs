@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::cluster::{connect, json, read_around, workload_kind};
 use super::files::{add_objects, add_policies, print};
-use super::serve::{DEFAULT_SELECTOR, Scope};
+use super::selector::{DEFAULT_SELECTOR, Selector, scope};
 use crate::controller::resource_of;
 use crate::manifests::Manifests;
 use crate::report::explain;
@@ -38,9 +38,9 @@ pub(super) struct Args {
     /// The workload's namespace.
     #[arg(long, short, default_value = "default", value_name = "NAME")]
     namespace: String,
-    /// The labels that make a workload a model server.
-    #[arg(long, default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE")]
-    selector: Scope,
+    /// The labels that make a workload a model server; may be repeated.
+    #[arg(long, default_value = DEFAULT_SELECTOR, value_delimiter = ';', value_name = "KEY=VALUE")]
+    selector: Vec<Selector>,
     /// The kubeconfig to use instead of $KUBECONFIG or ~/.kube/config.
     #[arg(long, env = "TIDEGATE_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -72,7 +72,7 @@ fn policies(args: &Args) -> anyhow::Result<String> {
     for name in &args.policy {
         add_policies(&mut input, name, Path::new("."))?;
     }
-    let set = input.policy_set(args.selector.0.clone());
+    let set = input.policy_set(scope(args.selector.clone()));
     let names: Vec<&str> = set.policies().iter().map(|policy| &*policy.reference().name).collect();
     let effective = set.named(&names, args.environment.as_deref());
     let effective = effective.map_err(|name| anyhow::anyhow!("policy {name} not found"))?;
@@ -89,7 +89,8 @@ fn workload(args: &Args, kind: &str, name: &str) -> anyhow::Result<String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(from_cluster(args, kind, name, &mut input))?;
     } else {
-        add_objects(&mut input, &args.filename, &args.namespace)?;
+        let errors = add_objects(&mut input, &args.filename, &args.namespace)?;
+        errors.into_iter().next().map_or(Ok(()), Err)?;
     }
     if let Some(environment) = &args.environment {
         input.set_environment(environment);
@@ -101,7 +102,7 @@ fn workload(args: &Args, kind: &str, name: &str) -> anyhow::Result<String> {
     };
     let found = input.workloads.iter().find(|found| is_meant(&found.object));
     let found = found.with_context(|| format!("{} {name} not found in namespace {}", kind.kind, args.namespace))?;
-    Ok(explained(&found.object, &input.policy_set(args.selector.0.clone()), &input))
+    Ok(explained(&found.object, &input.policy_set(scope(args.selector.clone())), &input))
 }
 
 fn explained(object: &Value, policies: &PolicySet, input: &Manifests) -> String {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
-use crate::manifests::Manifests;
+use crate::manifests::{ManifestError, Manifests, decode};
 use tidegate_engine::policy::{SHIPPED, shipped};
 
 /// Adds policies: the shipped one with this name, a file, or every YAML file of a folder.
@@ -30,20 +30,26 @@ pub(super) fn add_policies(input: &mut Manifests, name: &str, folder: &Path) -> 
     Ok(())
 }
 
-/// Adds the objects of files and folders; `-` is standard input.
-pub(super) fn add_objects(input: &mut Manifests, paths: &[PathBuf], namespace: &str) -> anyhow::Result<()> {
+/// Adds the objects of files and folders, as far as they are valid, and returns what is wrong with the others; `-` is
+/// standard input.
+pub(super) fn add_objects(
+    input: &mut Manifests,
+    paths: &[PathBuf],
+    namespace: &str,
+) -> anyhow::Result<Vec<ManifestError>> {
+    let mut errors = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
-            let mut text = String::new();
-            io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-            input.add_text("-", &text, namespace)?;
+            let mut bytes = Vec::new();
+            io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+            errors.extend(input.add_all("-", &bytes, namespace));
             continue;
         }
         for file in files(path)? {
-            input.add_text(&file.display().to_string(), &read(&file)?, namespace)?;
+            errors.extend(input.add_all(&file.display().to_string(), &bytes(&file)?, namespace));
         }
     }
-    Ok(())
+    Ok(errors)
 }
 
 /// Returns the file, or the YAML and JSON files of the folder and its subfolders, sorted by name.
@@ -70,9 +76,15 @@ pub(super) fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Reads a file.
+/// Reads a text file.
 pub(super) fn read(path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    let bytes = bytes(path)?;
+    let text = decode(&bytes).map_err(anyhow::Error::msg).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.into_owned())
+}
+
+fn bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Writes to standard output; ignores a closed pipe, such as to `head`.

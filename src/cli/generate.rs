@@ -1,20 +1,22 @@
 //! `tidegate generate`: writes the files that are generated from the code.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::{error, info};
 
-use super::serve::DEFAULT_SELECTOR;
+use super::files::exit_code;
+use super::selector::{DEFAULT_SELECTOR, scope};
 use crate::rbac;
 use crate::report::docs;
+use crate::webhooks::projects::{PROJECTS, Project};
 use crate::webhooks::{self, Endpoint};
 use tidegate_engine::api;
+use tidegate_engine::policy::{Labels, Scope};
 
 /// The arguments of `tidegate generate`.
 #[derive(Debug, clap::Args)]
@@ -22,7 +24,7 @@ pub(super) struct Args {
     /// What to generate.
     #[arg(value_enum)]
     what: What,
-    /// Only checks that the file is up to date; exits with 1 if it is not.
+    /// Only checks that the files are up to date; exits with 1 if one is not.
     #[arg(long)]
     check: bool,
     /// The folder that contains `manifests` and `docs`.
@@ -34,7 +36,7 @@ pub(super) struct Args {
 enum What {
     /// The CustomResourceDefinitions, in `manifests/base/crds.yaml`.
     Crds,
-    /// The webhook configurations, in `manifests/base/webhooks.yaml`.
+    /// The webhook configurations, in `manifests/base/webhooks.yaml`, and the components in `manifests/selectors`.
     Webhooks,
     /// Tidegate's service account and roles, in `manifests/base/rbac.yaml`.
     Rbac,
@@ -45,16 +47,6 @@ enum What {
 }
 
 impl What {
-    fn file(self) -> &'static str {
-        match self {
-            Self::Crds => "manifests/base/crds.yaml",
-            Self::Webhooks => "manifests/base/webhooks.yaml",
-            Self::Rbac => "manifests/base/rbac.yaml",
-            Self::Rules => "docs/rules.md",
-            Self::Runtimes => "docs/runtimes.md",
-        }
-    }
-
     fn command(self) -> &'static str {
         match self {
             Self::Crds => "tidegate generate crds",
@@ -65,20 +57,53 @@ impl What {
         }
     }
 
-    fn text(self) -> anyhow::Result<String> {
+    /// Returns the files, each with its text.
+    fn files(self) -> anyhow::Result<Vec<(String, String)>> {
         let command = self.command();
-        match self {
-            Self::Crds => manifest(command, &api::crds()),
+        let (file, text) = match self {
+            Self::Crds => ("manifests/base/crds.yaml", manifest(command, &api::crds())?),
             Self::Webhooks => {
-                let (key, value) = DEFAULT_SELECTOR.split_once('=').expect("the default selector is one label");
-                let scope = BTreeMap::from([(key.to_owned(), value.to_owned())]);
-                manifest(command, &webhooks::configurations(&scope, &Endpoint::Service))
+                let configurations = webhooks::configurations(&default_scope(), &Endpoint::Service);
+                let base = ("manifests/base/webhooks.yaml".to_owned(), manifest(command, &configurations)?);
+                let components = PROJECTS.iter().map(|project| {
+                    let text = head(command) + &serde_saphyr::to_string(&component(project)?)?;
+                    Ok((format!("manifests/selectors/{}/kustomization.yaml", project.name), text))
+                });
+                return [Ok(base)].into_iter().chain(components).collect();
             }
-            Self::Rbac => Ok(format!("{}{}", head(command), rbac::manifest())),
-            Self::Rules => Ok(page(command, &docs::rules())),
-            Self::Runtimes => Ok(page(command, &docs::runtimes())),
-        }
+            Self::Rbac => ("manifests/base/rbac.yaml", format!("{}{}", head(command), rbac::manifest())),
+            Self::Rules => ("docs/rules.md", page(command, &docs::rules())),
+            Self::Runtimes => ("docs/runtimes.md", page(command, &docs::runtimes())),
+        };
+        Ok(vec![(file.to_owned(), text)])
     }
+}
+
+fn default_scope() -> Scope {
+    scope(vec![DEFAULT_SELECTOR.parse().expect("the default is a selector")])
+}
+
+/// Returns the component that adds the labels of a project to those of model servers.
+fn component(project: &Project) -> anyhow::Result<Value> {
+    let selectors = || default_scope().selectors().to_vec().into_iter().chain(project.selectors());
+    let flag = |labels: Labels| {
+        let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        json!({"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": format!("--selector={}", pairs.join(","))})
+    };
+    let webhook = |webhook: &Value| json!({"op": "add", "path": "/webhooks/-", "value": webhook});
+    let webhooks: Vec<[Value; 2]> =
+        project.selectors().map(|labels| webhooks::additional(&labels, &Endpoint::Service)).collect();
+    let patches = [
+        ("MutatingWebhookConfiguration", webhooks.iter().map(|[mutating, _]| webhook(mutating)).collect()),
+        ("ValidatingWebhookConfiguration", webhooks.iter().map(|[_, validating]| webhook(validating)).collect()),
+        ("Deployment", selectors().map(flag).collect::<Vec<_>>()),
+    ];
+    let patch = |(kind, operations): (&str, Vec<Value>)| {
+        let text = serde_saphyr::to_string(&operations)?;
+        anyhow::Ok(json!({"target": {"kind": kind, "name": "tidegate"}, "patch": text}))
+    };
+    let patches = patches.into_iter().map(patch).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(json!({"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component", "patches": patches}))
 }
 
 fn head(command: &str) -> String {
@@ -98,21 +123,21 @@ fn page(command: &str, text: &str) -> String {
     format!("<!-- Generated by `{command}`. Do not edit. -->\n{text}")
 }
 
-/// Writes or checks a file.
+/// Writes or checks files.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { what, check, root } = args;
-    let path = root.join(what.file());
-    let text = what.text()?;
-    if !check {
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        info!(path = %path.display(), "file written");
-        return Ok(ExitCode::SUCCESS);
+    let mut is_outdated = false;
+    for (file, text) in what.files()? {
+        let path = root.join(file);
+        if !check {
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            info!(path = %path.display(), "file written");
+        } else if !is_up_to_date(&path, &text)? {
+            error!(path = %path.display(), "file is out of date: run `{}`", what.command());
+            is_outdated = true;
+        }
     }
-    if is_up_to_date(&path, &text)? {
-        return Ok(ExitCode::SUCCESS);
-    }
-    error!(path = %path.display(), "file is out of date: run `{}`", what.command());
-    Ok(ExitCode::from(1))
+    Ok(exit_code(is_outdated))
 }
 
 fn is_up_to_date(path: &Path, text: &str) -> anyhow::Result<bool> {

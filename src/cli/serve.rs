@@ -1,6 +1,5 @@
 //! `tidegate serve`: the webhooks and the controller, in one process.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,6 +21,7 @@ use tracing::info;
 
 use super::cluster::connect;
 use super::files::add_policies;
+use super::selector::{DEFAULT_SELECTOR, Selector, scope};
 use crate::certs::{self, Certificates};
 use crate::controller::{self, Controller, Election};
 use crate::manifests::Manifests;
@@ -30,10 +30,7 @@ use crate::server::{Limits, ServerCertificate, handlers, serve_plain, serve_tls}
 use crate::shared_state::SharedState;
 use crate::webhooks::register::{self, Replica};
 use crate::webhooks::{Endpoint, configurations, with_guard};
-use tidegate_engine::policy::{Policy, PolicySet};
-
-/// The default label that makes a workload a model server.
-pub(super) const DEFAULT_SELECTOR: &str = "app.kubernetes.io/component=model-server";
+use tidegate_engine::policy::{Policy, PolicySet, Scope};
 
 /// The DNS names by which the API server reaches the Service of the manifests.
 const SERVICE_NAMES: [&str; 2] = ["tidegate.tidegate-system.svc", "tidegate.tidegate-system.svc.cluster.local"];
@@ -55,10 +52,11 @@ pub(super) struct Args {
     /// caBundle is added to those of the manifests.
     #[arg(long, env = "TIDEGATE_WEBHOOK_URL", value_name = "URL")]
     webhook_url: Option<WebhookUrl>,
-    /// The labels that make a workload a model server. Without --webhook-url, also change the objectSelector in the
-    /// manifests.
-    #[arg(long, env = "TIDEGATE_SELECTOR", default_value = DEFAULT_SELECTOR, value_name = "KEY=VALUE,…")]
-    selector: Scope,
+    /// The labels that make a workload a model server; may be repeated, and one selector is enough. Without
+    /// --webhook-url, the webhooks of the manifests must select the same: see manifests/selectors.
+    #[arg(long, env = "TIDEGATE_SELECTOR", default_value = DEFAULT_SELECTOR, value_delimiter = ';',
+        value_name = "KEY=VALUE,…")]
+    selector: Vec<Selector>,
     /// Refuses the deletion of a database created by Tidegate while a running model server is bound to it. Without
     /// --webhook-url, add the component manifests/guard-databases.
     #[arg(long, env = "TIDEGATE_GUARD_DATABASES", requires = "webhook_url")]
@@ -94,24 +92,6 @@ pub(super) struct Args {
     /// The identity of this replica in leader election; must be unique. Default: the host name and a random suffix.
     #[arg(long, env = "TIDEGATE_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
-}
-
-/// Labels, all of which a model server must have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Scope(pub(super) BTreeMap<String, String>);
-
-impl FromStr for Scope {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let pair = |pair: &str| match pair.split_once('=') {
-            Some((key, value)) if !key.is_empty() && !value.is_empty() => {
-                Ok((key.trim().to_owned(), value.trim().to_owned()))
-            }
-            _ => Err(format!("`{pair}` must be KEY=VALUE; separate several with commas")),
-        };
-        text.split(',').map(pair).collect::<Result<_, _>>().map(Self)
-    }
 }
 
 /// An `https` URL with a host and an optional port.
@@ -194,9 +174,9 @@ impl Running {
             lease_seconds,
             identity,
         } = args;
-        let policies = policies_from(&policy)?;
+        let (policies, scope) = (policies_from(&policy)?, scope(selector));
         let certificates = certificates(&certs, webhook_url.as_ref())?;
-        let state = Arc::new(SharedState::new(PolicySet::new(selector.0.clone(), policies)));
+        let state = Arc::new(SharedState::new(PolicySet::new(scope.clone(), policies)));
         let sockets = Sockets::bind(listen, health_listen).await?;
         let client = connect(kubeconfig).await?;
 
@@ -218,7 +198,7 @@ impl Running {
         let controller = controller::start(&client, &state, &options, &readiness);
         let registered = ready.step("webhook registration");
         let servers = sockets.serve(&state, &certificates, vec![readiness.clone(), ready])?;
-        let (url, scope, ca_pem) = (webhook_url, selector.0, certificates.ca_pem);
+        let (url, ca_pem) = (webhook_url, certificates.ca_pem);
         let registration = Registration { client, url, scope, guard_databases, ca_pem, identity };
         Ok(Self { state, controller, readiness, registration, registered, servers })
     }
@@ -326,7 +306,7 @@ async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 struct Registration {
     client: Client,
     url: Option<WebhookUrl>,
-    scope: BTreeMap<String, String>,
+    scope: Scope,
     guard_databases: bool,
     ca_pem: String,
     identity: String,
@@ -403,15 +383,6 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_selector_is_one_label_or_several() {
-        let scope: Scope = "a=1, b/c=2".parse().unwrap();
-        assert_eq!(scope.0, BTreeMap::from([("a".into(), "1".into()), ("b/c".into(), "2".into())]));
-        assert!("".parse::<Scope>().is_err());
-        assert!("a".parse::<Scope>().is_err());
-        assert!("a=".parse::<Scope>().is_err());
-    }
 
     #[test]
     fn a_webhook_url_is_https_without_a_path() {

@@ -63,8 +63,7 @@ impl UnlabelledWorkloads {
         parts.spawn("unlabelled", Arc::clone(self).check());
     }
 
-    /// Watches the workloads of a kind that lack the labels of a model server, once all other caches have synced. A
-    /// selector cannot express the lack of one of several labels: then all workloads are watched.
+    /// Watches the workloads of a kind that lack the labels of a model server, once all other caches have synced.
     fn follow(
         self: &Arc<Self>,
         client: &Client,
@@ -73,13 +72,7 @@ impl UnlabelledWorkloads {
     ) -> impl Future<Output = ()> + use<> {
         let step = self.synced.step(workloads.kind());
         let (kind, served) = (workloads.resource().clone(), Arc::clone(workloads.served()));
-        let without = self.state.read(|policies, _| {
-            let mut labels = policies.scope().iter();
-            match (labels.next(), labels.next()) {
-                (Some((key, value)), None) => format!("{key}!={value}"),
-                _ => String::new(),
-            }
-        });
+        let without = self.state.read(|policies, _| policies.scope().complement());
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
         let unlabelled = Arc::clone(self);
         async move {
@@ -222,11 +215,10 @@ impl OfKind {
         WorkloadRef { namespace: namespace.clone(), kind: self.kind.kind.clone(), name: name.clone() }
     }
 
-    /// Returns whether a workload has all labels of a model server.
+    /// Returns whether a workload has the labels of a model server.
     fn is_labelled(&self, object: &DynamicObject) -> bool {
-        let labels = object.metadata.labels.as_ref();
-        let has = |(key, value): (&String, &String)| labels.and_then(|labels| labels.get(key)) == Some(value);
-        self.unlabelled.state.read(|policies, _| policies.scope().iter().all(has))
+        let label = |key: &str| object.metadata.labels.as_ref()?.get(key).map(String::as_str);
+        self.unlabelled.state.read(|policies, _| policies.scope().selecting(label).is_some())
     }
 }
 

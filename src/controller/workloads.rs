@@ -129,15 +129,15 @@ impl Workloads {
         self: &Arc<Self>,
         client: &Client,
         labels: &str,
-        step: Step,
+        step: SharedStep,
     ) -> impl Future<Output = ()> + use<> {
         let (this, client, labels) = (Arc::clone(self), client.clone(), labels.to_owned());
         async move {
             let start = |step| {
-                let (events, handler) = this.follow(Api::all_with(client.clone(), &this.kind), &labels, "", step);
+                let (events, handler) = this.follow(Api::all_with(client.clone(), &this.kind), &labels, &labels, step);
                 follow(events, handler)
             };
-            this.served.during(Some(step.into()), start, || this.forget("")).await;
+            this.served.during(Some(step), start, || this.forget(&labels)).await;
         }
     }
 

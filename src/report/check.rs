@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::plural;
 use tidegate_engine::companions::{Companion, Wanted};
 use tidegate_engine::decision::{Evaluation, Exempted, Receipt, Violation};
-use tidegate_engine::workload::Workload;
+use tidegate_engine::workload::{Workload, unknown_fields};
 
 /// The results of a check.
 #[derive(Debug, Default, Serialize)]
@@ -14,6 +14,8 @@ pub struct Results {
     pub summary: Tally,
     /// The conflicts between policies, one sentence each.
     pub conflicts: Vec<String>,
+    /// What the API server would not take, whatever the policies: one sentence each, with the file and the place.
+    pub invalid: Vec<String>,
     /// The result of each workload, in the order of the input.
     pub workloads: Vec<Checked>,
 }
@@ -29,6 +31,8 @@ pub struct Tally {
     pub refused: usize,
     /// Those that are not model servers, or that no policy matches.
     pub skipped: usize,
+    /// What the API server would not take, not all of which is a workload.
+    pub invalid: usize,
 }
 
 /// The result of one workload.
@@ -84,17 +88,24 @@ impl Tally {
     /// Sums up the results in one line.
     #[must_use]
     pub fn summary(&self) -> String {
-        let Self { admitted, warned, refused, skipped } = *self;
+        let Self { admitted, warned, refused, skipped, invalid } = *self;
         let checked = admitted + warned + refused;
         let skipped = if skipped == 0 { String::new() } else { format!("; {skipped} skipped") };
+        let invalid = if invalid == 0 { String::new() } else { format!("; {invalid} invalid") };
         format!(
-            "{} checked: {admitted} admitted, {warned} admitted with warnings, {refused} refused{skipped}",
+            "{} checked: {admitted} admitted, {warned} admitted with warnings, {refused} refused{skipped}{invalid}",
             plural(checked, "workload")
         )
     }
 }
 
 impl Results {
+    /// Adds what the API server would not take.
+    pub fn add_invalid(&mut self, problems: impl IntoIterator<Item = String>) {
+        self.invalid.extend(problems);
+        self.summary.invalid = self.invalid.len();
+    }
+
     /// Adds the result of a workload.
     pub fn add(&mut self, file: &str, workload: &Workload, evaluation: &Evaluation) {
         let checked = Checked::new(file, workload, evaluation);
@@ -121,12 +132,14 @@ impl Checked {
         let pointer = |violation: &Violation| violation.finding.pointer(workload.object());
         let located = |violation: &Violation| Located { pointer: pointer(violation), found: violation.clone() };
         let exempted = |exempted: &Exempted| Located { pointer: pointer(&exempted.violation), found: exempted.clone() };
-        let warnings = || evaluation.notes().into_iter().chain(verdict.warnings.iter().map(ToString::to_string));
+        let unknown = || unknown_fields(workload.object()).into_iter().map(|field| field.to_string());
+        let verdict_warnings = || verdict.warnings.iter().map(ToString::to_string);
+        let warnings = || unknown().chain(evaluation.notes()).chain(verdict_warnings());
         Self {
             file: file.to_owned(),
             kind: workload.kind().to_owned(),
             namespace: workload.namespace().to_owned(),
-            name: workload.name().to_owned(),
+            name: workload.shown_name().to_owned(),
             result,
             violations: verdict.violations.iter().map(located).collect(),
             warnings: if is_skipped { Vec::new() } else { warnings().collect() },

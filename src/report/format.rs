@@ -38,6 +38,9 @@ fn text(results: &Results) -> String {
     for conflict in &results.conflicts {
         let _ = writeln!(text, "policies: {conflict}");
     }
+    for problem in &results.invalid {
+        let _ = writeln!(text, "{problem}");
+    }
     for checked in &results.workloads {
         text.push_str(&workload(checked));
     }

@@ -10,6 +10,7 @@ mod finding;
 mod merge;
 mod rule;
 mod schema;
+mod scope;
 mod section;
 mod settings;
 mod shipped;
@@ -31,6 +32,7 @@ pub use exception::{Exception, ExceptionError, ExceptionLimits};
 pub use finding::Finding;
 pub use merge::{Conflict, Merged};
 pub use rule::{Context, Membership, Rule};
+pub use scope::{Labels, Scope};
 pub use section::{Parsed, Section, SettingsError, field};
 pub use settings::{Class, Defaults, PodSettings, ProbeSettings, RequestAndLimit};
 pub use shipped::{SHIPPED, shipped};
@@ -197,7 +199,7 @@ impl Variant {
 
 /// All active policies, and the labels that select model servers.
 pub struct PolicySet {
-    scope: BTreeMap<String, String>,
+    scope: Scope,
     /// In the order of precedence: by priority, the highest first, then by name.
     policies: Vec<Arc<Policy>>,
     /// By namespace.
@@ -214,9 +216,9 @@ type Choice = (usize, usize);
 const MOST_KNOWN: usize = 1024;
 
 impl PolicySet {
-    /// Creates a set of policies for the workloads that have all labels in `scope`.
+    /// Creates a set of policies for the workloads that `scope` selects.
     #[must_use]
-    pub fn new(scope: BTreeMap<String, String>, mut policies: Vec<Arc<Policy>>) -> Self {
+    pub fn new(scope: Scope, mut policies: Vec<Arc<Policy>>) -> Self {
         policies.sort_by(|one, other| conflicts::order(one, other));
         Self { scope, policies, exceptions: HashMap::new(), invalid: Vec::new(), known: RwLock::default() }
     }
@@ -270,7 +272,7 @@ impl PolicySet {
 
     /// Returns the labels that make a workload a model server.
     #[must_use]
-    pub fn scope(&self) -> &BTreeMap<String, String> {
+    pub fn scope(&self) -> &Scope {
         &self.scope
     }
 
@@ -290,11 +292,7 @@ impl PolicySet {
     /// such.
     #[must_use]
     pub fn covers(&self, workload: &Workload, facts: &Facts) -> bool {
-        let labels = workload.labels();
-        let has = |(key, value): (&String, &String)| {
-            labels.and_then(|labels| labels.get(key)).is_some_and(|found| found == value)
-        };
-        self.scope.iter().all(has) || facts.is_for_model_servers(workload.namespace())
+        self.scope.selecting(|key| workload.label(key)).is_some() || facts.is_for_model_servers(workload.namespace())
     }
 
     /// Returns the policies with these names, merged for an environment.
@@ -396,7 +394,7 @@ mod tests {
         // So many that the standard library does not use an insertion sort, which makes too few comparisons to detect
         // this.
         let generations: Vec<i64> = (0..64).map(|place| place * 37 % 64).collect();
-        let set = PolicySet::new(BTreeMap::new(), generations.into_iter().map(of_generation).collect());
+        let set = PolicySet::new(Scope::default(), generations.into_iter().map(of_generation).collect());
         let found: Vec<i64> = set.policies().iter().map(|policy| policy.reference.generation).collect();
         assert_eq!(found, (0..64).collect::<Vec<i64>>());
     }

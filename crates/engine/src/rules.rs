@@ -51,10 +51,12 @@ pub static ALL: &[&dyn Rule] = &[
     &probes::MissingLivenessProbe,
     &probes::LivenessBeforeLoad,
     &probes::LivenessBeforeReadiness,
+    &probes::StartupBudgetTooShort,
     &probes::LivenessRunsInference,
     &probes::ReadinessBeforeLoad,
     &probes::ProbeTimeoutTooShort,
     &probes::ProbePortUnknown,
+    &probes::UndeclaredProbePort,
     &rollout::GpuSurgeDeadlock,
     &rollout::QueueSurgeDeadlock,
     &rollout::QueueNotOnPods,
@@ -123,7 +125,7 @@ fn snippet(value: &Value) -> String {
 
 /// Formats an argument to add to a container's command or, for a shell script, to the command in it.
 fn added(container: &Container, word: &str) -> String {
-    let list = if container.field("args").is_null() { "command" } else { "args" };
+    let list = if container.has_items("args") { "args" } else { "command" };
     if container.runs_script() {
         return format!("# add to the command in the script: {word}");
     }

@@ -137,9 +137,7 @@ impl Runtimes {
                 provenance,
                 multi_node,
             },
-            None => {
-                Recognition { container: Some(index), words: run.words(), multi_node, ..Recognition::default() }
-            }
+            None => Recognition { container: Some(index), words: run.words(), multi_node, ..Recognition::default() },
         }
     }
 }

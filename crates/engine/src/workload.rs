@@ -43,7 +43,7 @@ pub use parse::Sent;
 pub use prior_binding::PriorBinding;
 pub use probe::Probe;
 pub use reference::WorkloadRef;
-pub use validation::ValidationError;
+pub use validation::{UnknownField, ValidationError, mistyped, unknown_fields};
 
 /// The label with the name of a queue of Kueue.
 pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
@@ -150,6 +150,16 @@ impl<'a> Workload<'a> {
         self.metadata("name").as_str().unwrap_or_default()
     }
 
+    /// Returns the name to show: while there is none, the prefix that the API server will make one from, as in its own
+    /// messages.
+    ///
+    /// <https://github.com/kubernetes/apiserver/blob/master/pkg/admission/errors.go>
+    #[must_use]
+    pub fn shown_name(&self) -> &'a str {
+        let prefix = || self.metadata("generateName").as_str().unwrap_or_default();
+        if self.name().is_empty() { prefix() } else { self.name() }
+    }
+
     /// Returns whether the API server generates, or has generated, the name: it is unknown during injection.
     #[must_use]
     pub fn has_generated_name(&self) -> bool {
@@ -194,6 +204,12 @@ impl<'a> Workload<'a> {
     #[must_use]
     pub fn labels(&self) -> Option<&'a Map<String, Value>> {
         self.metadata("labels").as_object()
+    }
+
+    /// Returns the value of a label of the workload, not of its pods.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&'a str> {
+        self.labels()?.get(key)?.as_str()
     }
 
     /// Returns an annotation of the workload, not of its pods.

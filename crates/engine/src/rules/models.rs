@@ -58,7 +58,7 @@ fn model_on_hub<'a>(recognised: &'a Recognised<'a>) -> Option<OnHub<'a>> {
         is_pinned,
         flag: source.revision.flags.first().map(String::as_str),
         variable: source.revision.env.first().map(String::as_str),
-        words: if container.field("args").is_null() { "command" } else { "args" },
+        words: if container.has_items("args") { "args" } else { "command" },
     })
 }
 

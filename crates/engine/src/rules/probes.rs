@@ -9,6 +9,8 @@ mod missing_startup_probe;
 mod probe_port_unknown;
 mod probe_timeout_too_short;
 mod readiness_before_load;
+mod startup_budget_too_short;
+mod undeclared_probe_port;
 
 use serde_json::json;
 
@@ -21,6 +23,8 @@ pub use missing_startup_probe::MissingStartupProbe;
 pub use probe_port_unknown::ProbePortUnknown;
 pub use probe_timeout_too_short::ProbeTimeoutTooShort;
 pub use readiness_before_load::ReadinessBeforeLoad;
+pub use startup_budget_too_short::StartupBudgetTooShort;
+pub use undeclared_probe_port::UndeclaredProbePort;
 
 use super::snippet;
 use crate::policy::{Context, Finding};

@@ -27,7 +27,7 @@ impl<'a> Run<'a> {
         let is_named = self.image.are_named(recognise);
         if let Some(program) = recognise.entrypoint.as_ref().filter(|_| is_named && self.is_default) {
             let commands: Vec<CommandLine> = self.commands.iter().map(|words| words.behind(program)).collect();
-            return self.among(recognise, &commands, true);
+            return self.among(recognise, &commands, true).map(|(words, _)| (words, Provenance::Image));
         }
         // A command that is set, and is not a server's, may do anything.
         self.among(recognise, &self.commands, is_named && (self.is_default || self.commands.is_empty()))
@@ -69,7 +69,7 @@ impl<'a> Run<'a> {
 
 /// Returns whether a container runs the image's own command.
 pub(super) fn is_default(container: &Container) -> bool {
-    container.field("command").is_null()
+    !container.has_items("command")
 }
 
 /// Returns whether a program comes with a runtime: a server's program with other arguments, or another module of its

@@ -39,6 +39,12 @@ impl<'a> Container<'a> {
         &self.value[name]
     }
 
+    /// Returns whether a list of the container has items. The API server stores no empty list.
+    #[must_use]
+    pub fn has_items(&self, field: &str) -> bool {
+        super::items(self.field(field)).next().is_some()
+    }
+
     /// Returns the container's image.
     #[must_use]
     pub fn image(&self) -> Image<'a> {
@@ -103,10 +109,10 @@ impl<'a> Container<'a> {
         command_line::is_script(self)
     }
 
-    /// Returns the entry of an environment variable, from any source.
+    /// Returns the entry of an environment variable, from any source. Of several entries the last counts.
     #[must_use]
     pub fn env(&self, name: &str) -> Option<&'a Value> {
-        self.value["env"].as_array()?.iter().find(|entry| entry["name"] == name)
+        self.value["env"].as_array()?.iter().rfind(|entry| entry["name"] == name)
     }
 
     /// Returns a probe of the container, if it has a handler.

@@ -11,8 +11,8 @@ pub struct PriorBinding {
     pub(crate) injected: BTreeSet<(String, String)>,
     /// Whether it is bound.
     pub(crate) is_bound: bool,
-    /// The user's variables that it has as well.
-    pub(crate) user_variables: BTreeSet<String>,
+    /// The user's variables that it has as well, by container and name.
+    pub(crate) user_variables: BTreeSet<(String, String)>,
 }
 
 impl PriorBinding {
@@ -22,12 +22,11 @@ impl PriorBinding {
         if injected.is_empty() {
             return Self::default();
         }
-        let named = |(container, name): (&Container, &str)| (container.name().to_owned(), name.to_owned());
         let all: Vec<_> = workload.all_containers().collect();
-        let variables = all.iter().flat_map(|container| names(container).map(move |name| (container, name)));
-        let user_variables =
-            variables.filter(|variable| !injected.contains(&named(*variable))).map(|(_, name)| name.to_owned());
-        Self { user_variables: user_variables.collect(), injected, is_bound: true }
+        let named = |container: &Container, name: &str| (container.name().to_owned(), name.to_owned());
+        let variables = all.iter().flat_map(|container| names(container).map(move |name| named(container, name)));
+        let user_variables = variables.filter(|variable| !injected.contains(variable)).collect();
+        Self { user_variables, injected, is_bound: true }
     }
 
     /// Returns the same for a pod template from which injected fields have been removed: all variables in it are the

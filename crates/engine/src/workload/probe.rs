@@ -62,6 +62,13 @@ impl<'a> Probe<'a> {
         self.seconds("periodSeconds", 10)
     }
 
+    /// Returns the `failureThreshold` with which it fails no sooner than after a number of seconds.
+    #[must_use]
+    pub fn failures_within(&self, seconds: u64) -> u64 {
+        let period = self.seconds("periodSeconds", 10).max(1);
+        seconds.saturating_sub(self.seconds("initialDelaySeconds", 0)).div_ceil(period).max(1)
+    }
+
     fn seconds(&self, field: &str, default: u64) -> u64 {
         self.value[field].as_u64().unwrap_or(default)
     }

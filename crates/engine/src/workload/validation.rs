@@ -1,11 +1,15 @@
 //! Checks that the fields that Tidegate reads have the types of the Kubernetes API.
 
+mod schema;
+
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
 use crate::kind::{self, Kind};
 use crate::quantity::Quantity;
+
+pub use schema::{UnknownField, mistyped, unknown_fields};
 
 /// A field of a wrong type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

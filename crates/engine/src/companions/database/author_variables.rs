@@ -59,8 +59,8 @@ impl Own {
         prior: &PriorBinding,
     ) -> Option<Unbound> {
         let (name, mixed) = (container.name(), self.mixed.join(", "));
-        let is_kept =
-            |server: &String| self.mixed.is_empty() && prior.is_bound && prior.user_variables.contains(server);
+        let was_set = |server: &String| prior.user_variables.contains(&(name.to_owned(), server.clone()));
+        let is_kept = |server: &String| self.mixed.is_empty() && prior.is_bound && was_set(server);
         if let Some(server) = self.server.as_ref().filter(|server| !is_asked && !is_kept(server)) {
             let instead = match &*mixed {
                 "" => "bind Tidegate's as well".to_owned(),

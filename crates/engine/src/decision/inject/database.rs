@@ -140,6 +140,19 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_of_another_container_does_not_keep_the_binding() {
+        let mut object = with_container(&json!({}));
+        let own = json!([{"name": "DATABASE_URL", "value": "sqlite:///data.db"}]);
+        object["spec"]["template"]["spec"]["initContainers"] = json!([{"name": "migrate", "image": "m:1", "env": own}]);
+        let (stored, _) = updated(&spec(&json!("libpq")), &object, None, &facts());
+        assert_eq!(variables(&stored).len(), 6, "the init container is not bound");
+        let mut changed = object.clone();
+        changed["spec"]["template"]["spec"]["containers"][0]["env"] = own;
+        let (stored, _) = updated(&spec(&json!("libpq")), &changed, Some(&stored), &facts());
+        assert_eq!(variables(&stored), ["DATABASE_URL"]);
+    }
+
+    #[test]
     fn binds_nothing_if_the_user_names_a_server() {
         let secret = json!({"secretKeyRef": {"name": "own", "key": "host"}});
         for (env, own) in [

@@ -31,7 +31,8 @@ impl Rule for ModelServerLabelRemoved {
             return Vec::new();
         }
         let labels = context.workload.labels();
-        let lost = context.policies.scope().iter().find(|(key, value)| {
+        let before = context.policies.scope().selecting(|key| context.old?.label(key));
+        let lost = before.into_iter().flatten().find(|(key, value)| {
             labels.and_then(|labels| labels.get(*key)).is_none_or(|found| found != value.as_str())
         });
         let Some((key, value)) = lost else { return Vec::new() };

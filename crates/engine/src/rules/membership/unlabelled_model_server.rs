@@ -36,7 +36,7 @@ impl Rule for UnlabelledModelServer {
 
     fn check(&self, context: &Context) -> Vec<Finding> {
         let Some(runtime) = context.recognised.name() else { return Vec::new() };
-        let labels = json!({"metadata": {"labels": context.policies.scope()}});
+        let labels = json!({"metadata": {"labels": context.policies.scope().selectors().first()}});
         let finding =
             Finding::at("metadata.labels").found(format!("{runtime}, which is not labelled as a model server"));
         vec![finding.expected("the label of a model server").fix(snippet(&labels))]

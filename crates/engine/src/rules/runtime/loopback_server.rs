@@ -42,7 +42,7 @@ impl Rule for LoopbackServer {
                 Finding::in_container(container, "env").found(found).expected("an address that other pods can reach");
             return vec![finding.fix(format!("env:\n  - name: {variable}\n    value: 0.0.0.0"))];
         }
-        let words = if container.field("args").is_null() { "command" } else { "args" };
+        let words = if container.has_items("args") { "args" } else { "command" };
         let flag = flags.first().map_or("--host", String::as_str);
         let finding =
             Finding::in_container(container, words).found(found).expected("an address that other pods can reach");
