@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::subject::Subject;
 use crate::policy::Effective;
-use crate::workload::{PROGRESS_DEADLINE, Workload};
+use crate::workload::{PROGRESS_DEADLINE, Workload, items};
 
 /// Seconds that a rollout takes in addition to the start of its containers: scheduling, pulling images.
 const ROLLOUT_OVERHEAD: i64 = 60;
@@ -43,7 +43,10 @@ pub(super) fn deadline(
 
 /// Returns the deadline that a workload needs, if the default of the API server is too short.
 fn needed(workload: &Workload, effective: &Effective) -> Option<i64> {
-    let start = effective.runtimes().recognise(workload).view(workload).start(workload)?;
+    // A model arrives before its server only in a volume; other workloads need not be recognised again.
+    let has_volumes = items(&workload.pod_spec()["volumes"]).next().is_some();
+    let recognition = has_volumes.then(|| effective.runtimes().recognise(workload)).unwrap_or_default();
+    let start = recognition.view(workload).start(workload)?;
     // The field is an int32.
     let needed = start.seconds().saturating_add(ROLLOUT_OVERHEAD).min(i32::MAX.into());
     (needed > PROGRESS_DEADLINE).then_some(needed)
