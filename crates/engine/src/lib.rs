@@ -6,7 +6,7 @@
 //!
 //! The modules in reading order; a module only uses those before it:
 //!
-//! - [`quantity`], [`digest`]: values in text form.
+//! - [`quantity`], [`digest`], [`spelling`]: values and words in text form.
 //! - [`kind`]: the kinds of workloads that can be model servers.
 //! - [`api`], [`cel`]: the custom resources, and the expressions in them.
 //! - [`workload`], [`facts`], [`runtimes`]: the input of a decision.
@@ -25,6 +25,7 @@ pub mod policy;
 pub mod quantity;
 pub mod rules;
 pub mod runtimes;
+mod spelling;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 pub mod workload;

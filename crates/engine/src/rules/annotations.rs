@@ -1,6 +1,5 @@
 //! Rules about Tidegate's annotations on workloads.
 
-mod distance;
 mod out_of_bounds;
 mod unknown;
 

@@ -8,12 +8,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::distance::nearest;
 use crate::api::{ANNOTATION_PREFIX, AUTHORS_ANNOTATIONS, Enforcement, RECEIPT_ANNOTATION};
 use crate::companions::{APPLIED_ANNOTATION, WORKLOAD_ANNOTATION};
 use crate::kind;
 use crate::policy::{Context, Finding, Rule};
 use crate::rules::{snippet, this_source};
+use crate::spelling::nearest;
 use crate::workload::Workload;
 
 /// The annotations that Tidegate itself writes, which users may have copied.

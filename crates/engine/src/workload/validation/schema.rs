@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{ValidationError, name_of};
 use crate::kind::Kind;
 use crate::quantity::Quantity;
+use crate::spelling::nearest;
 
 /// The schemas of the kinds that are built into Kubernetes. Objects of other kinds are not compared.
 static SCHEMAS: LazyLock<[(&str, Value); 2]> =
@@ -27,14 +28,14 @@ fn schema<T: JsonSchema>() -> Value {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownField {
     place: String,
-    /// Where there is a field of this name.
+    /// The place of the field that was probably meant.
     meant: Option<String>,
 }
 
 impl fmt::Display for UnknownField {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         write!(formatter, "{}: unknown field", self.place)?;
-        self.meant.iter().try_for_each(|meant| write!(formatter, "; perhaps {meant} is meant"))
+        self.meant.iter().try_for_each(|meant| write!(formatter, "; did you mean {meant}?"))
     }
 }
 
@@ -116,11 +117,13 @@ impl<'s> Comparison<'s> {
         (target, reference.is_some_and(|pointer| pointer.ends_with(".api.resource.Quantity")))
     }
 
-    /// Returns the place that an unknown field was probably meant for: beside it in other letters, or else the first
-    /// with that name.
+    /// Returns the place that an unknown field was probably meant for: beside it with other capitals, elsewhere with the
+    /// same name, or beside it with other letters.
     fn meant(&self, properties: &'s Value, name: &str, place: &str) -> Option<String> {
-        let near = properties.as_object()?.keys().find(|known| known.eq_ignore_ascii_case(name));
-        near.map(|known| format!("{place}.{known}")).or_else(|| self.place_of(name))
+        let known = || properties.as_object().into_iter().flatten().map(|(known, _)| known.as_str());
+        let beside = |known: &str| if place.is_empty() { known.to_owned() } else { format!("{place}.{known}") };
+        let same = known().find(|known| known.eq_ignore_ascii_case(name)).map(beside);
+        same.or_else(|| self.place_of(name)).or_else(|| nearest(name, known()).map(beside))
     }
 
     /// Returns the place of the field of a name that is nearest to the root.
@@ -203,7 +206,7 @@ mod tests {
 
     #[test]
     fn reports_unknown_fields_and_where_they_belong() {
-        let container = json!({"name": "a", "livenessprobe": {}, "replicas": 2, "resources": {"limit": {}},
+        let container = json!({"name": "a", "livenessprobe": {}, "prots": [], "replicas": 2, "resources": {"limit": {}},
             "envFrom": null, "volumes": []});
         let object = deployment(&container, &json!({"containers": [], "whatever": 1}));
         let found: Vec<String> = unknown_fields(&object).iter().map(ToString::to_string).collect();
@@ -211,11 +214,14 @@ mod tests {
         assert_eq!(
             found,
             [
-                "spec.containers: unknown field; perhaps spec.template.spec.containers is meant",
-                &format!("{of_container}.livenessprobe: unknown field; perhaps {of_container}.livenessProbe is meant"),
-                &format!("{of_container}.replicas: unknown field; perhaps spec.replicas is meant"),
-                &format!("{of_container}.resources.limit: unknown field"),
-                &format!("{of_container}.volumes: unknown field; perhaps spec.template.spec.volumes is meant"),
+                "spec.containers: unknown field; did you mean spec.template.spec.containers?",
+                &format!("{of_container}.livenessprobe: unknown field; did you mean {of_container}.livenessProbe?"),
+                &format!("{of_container}.prots: unknown field; did you mean {of_container}.ports?"),
+                &format!("{of_container}.replicas: unknown field; did you mean spec.replicas?"),
+                &format!(
+                    "{of_container}.resources.limit: unknown field; did you mean {of_container}.resources.limits?"
+                ),
+                &format!("{of_container}.volumes: unknown field; did you mean spec.template.spec.volumes?"),
                 "spec.whatever: unknown field",
             ]
         );
