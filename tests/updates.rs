@@ -306,7 +306,9 @@ fn applying_replicas_again_keeps_the_autoscalers_number() {
 #[ignore = "needs the control plane"]
 fn forcing_replicas_keeps_the_autoscalers_number() {
     let sandbox = Sandbox::without_policy("forced");
-    sandbox.put_policy(&held_at_four("forced"));
+    let mut policy = held_at_four("forced");
+    policy["spec"]["autoscaling"]["shareReplicas"] = false.into();
+    sandbox.put_policy(&policy);
     let mut manifest = model_server("server-side");
     manifest["spec"]["replicas"] = 1.into();
     apply(&sandbox, Apply::ServerSide, &manifest).succeeds().says("replicas-under-autoscaler");

@@ -261,15 +261,17 @@ impl<'a> Evaluation<'a> {
         }
         notes.extend(self.injected.notes.iter().cloned());
         if self.request.operation == Operation::Create
-            && self.autoscaler_of_others().is_none()
             && let Some((workload, effective)) = self.admitted()
         {
             let recognised = self.recognition(effective).view(&workload);
-            let problem = companions::autoscaler_problem(&workload, &recognised, effective, self.facts);
-            notes.extend(problem.map(|problem| format!("no autoscaler is created: {problem}")));
-        }
-        if self.request.operation == Operation::Create {
-            notes.extend(self.harmful_companions());
+            if self.autoscaler_of_others().is_none() {
+                let problem = companions::autoscaler_problem(&workload, &recognised, effective, self.facts);
+                notes.extend(problem.map(|problem| format!("no autoscaler is created: {problem}")));
+            }
+            // Planning all companions is costly, and few workloads are harmed by one.
+            if companions::may_harm(&workload, &recognised, self.facts) {
+                notes.extend(self.harmful_companions());
+            }
         }
         notes
     }
