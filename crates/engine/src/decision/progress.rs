@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::subject::Subject;
 use crate::policy::Effective;
+use crate::runtimes::Recognition;
 use crate::workload::{PROGRESS_DEADLINE, Workload, items};
 
 /// Seconds that a rollout takes in addition to the start of its containers: scheduling, pulling images.
@@ -45,7 +46,7 @@ pub(super) fn deadline(
 fn needed(workload: &Workload, effective: &Effective) -> Option<i64> {
     // A model arrives before its server only in a volume; other workloads need not be recognised again.
     let has_volumes = items(&workload.pod_spec()["volumes"]).next().is_some();
-    let recognition = has_volumes.then(|| effective.runtimes().recognise(workload)).unwrap_or_default();
+    let recognition = if has_volumes { effective.runtimes().recognise(workload) } else { Recognition::default() };
     let start = recognition.view(workload).start(workload)?;
     // The field is an int32.
     let needed = start.seconds().saturating_add(ROLLOUT_OVERHEAD).min(i32::MAX.into());
