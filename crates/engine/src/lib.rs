@@ -25,7 +25,7 @@ pub mod policy;
 pub mod quantity;
 pub mod rules;
 pub mod runtimes;
-mod spelling;
+pub mod spelling;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 pub mod workload;

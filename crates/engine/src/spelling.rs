@@ -3,7 +3,8 @@
 use strsim::osa_distance;
 
 /// Returns the word nearest to a misspelt one, or `None` if no word is near.
-pub(crate) fn nearest<'w>(misspelt: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+#[must_use]
+pub fn nearest<'w>(misspelt: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let with_distance = words.into_iter().map(|word| (osa_distance(&misspelt.to_lowercase(), word), word));
     let (distance, word) = with_distance.min_by_key(|(distance, _)| *distance)?;
     (distance <= word.len() / 3).then_some(word)
