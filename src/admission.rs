@@ -15,9 +15,9 @@ use json_patch::Patch;
 use k8s_openapi::jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::report::{self, Cause};
-use serde_json::Value;
 use tidegate_engine::decision::{self, Evaluation, Operation, Request, User};
 use tidegate_engine::facts::Facts;
 use tidegate_engine::kind::Kind;
@@ -316,7 +316,6 @@ impl Review<'_> {
 
     fn verdict(&self, evaluation: &Evaluation) -> Answer<'_> {
         let verdict = evaluation.verdict();
-
         let answer = if verdict.allows() {
             Answer::allow(self.uid())
         } else {

@@ -25,7 +25,7 @@ mod unlabelled;
 mod watches;
 mod workloads;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +58,7 @@ use policy_store::PolicyStore;
 use reports::Reports;
 use tidegate_engine::companions::MANAGER;
 use tidegate_engine::kind::KINDS;
+use tidegate_engine::policy::selector_of;
 use tidegate_engine::workload::WorkloadRef;
 use unlabelled::UnlabelledWorkloads;
 use workloads::{Requests, SharedStep, Workloads};
@@ -294,7 +295,7 @@ fn start_election(candidate: &Arc<Candidate>, context: &Arc<Context>, parts: &mu
 /// Watches the workloads of each kind, and reconciles those that are requested.
 fn start_reconciling(context: &Arc<Context>, requests: Vec<Requests>, parts: &mut Parts) {
     let selectors: Vec<String> =
-        context.state.read(|policies, _| policies.scope().selectors().iter().map(label_selector).collect());
+        context.state.read(|policies, _| policies.scope().selectors().iter().map(selector_of).collect());
     for (workloads, requests) in context.queue.kinds().iter().zip(requests) {
         let step: SharedStep = parts.readiness.step(workloads.plural()).into();
         for selector in &selectors {
@@ -329,11 +330,6 @@ async fn reconcile_all(context: Arc<Context>, known: Store<CompressedObject>, re
 
 /// How many workloads are reconciled at a time: enough to hide the API server's latency, few enough not to overload it.
 const CONCURRENCY: u16 = 8;
-
-fn label_selector(labels: &BTreeMap<String, String>) -> String {
-    let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    pairs.join(",")
-}
 
 pub(crate) fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))

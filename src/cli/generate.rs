@@ -16,7 +16,7 @@ use crate::report::docs;
 use crate::webhooks::projects::{PROJECTS, Project};
 use crate::webhooks::{self, Endpoint};
 use tidegate_engine::api;
-use tidegate_engine::policy::{Labels, Scope};
+use tidegate_engine::policy::{Labels, Scope, selector_of};
 
 /// The arguments of `tidegate generate`.
 #[derive(Debug, clap::Args)]
@@ -87,8 +87,8 @@ fn default_scope() -> Scope {
 fn component(project: &Project) -> anyhow::Result<Value> {
     let selectors = || default_scope().selectors().to_vec().into_iter().chain(project.selectors());
     let flag = |labels: Labels| {
-        let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        json!({"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": format!("--selector={}", pairs.join(","))})
+        let flag = format!("--selector={}", selector_of(&labels));
+        json!({"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": flag})
     };
     let webhook = |webhook: &Value| json!({"op": "add", "path": "/webhooks/-", "value": webhook});
     let webhooks: Vec<[Value; 2]> =

@@ -85,7 +85,7 @@ async fn carry_out(client: &Client, action: &Action) -> Result<(), ApplyError> {
             logged("apply", object, result.map(drop))
         }
         Action::Merge(object) => {
-            let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+            let parameters = PatchParams::apply(MANAGER);
             let result = api_of(client, object).patch(name_of(object), &parameters, &Patch::Merge(object)).await;
             logged("patch", object, result.map(drop))
         }
@@ -140,7 +140,7 @@ pub(super) async fn get(writer: &Writer, object: &Value) -> Result<Option<Dynami
 
 /// Changes the object with this kind and name by a JSON patch, if this replica leads.
 pub(super) async fn patch(writer: &Writer, object: &Value, patch: json_patch::Patch) -> Result<(), ApplyError> {
-    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let parameters = PatchParams::apply(MANAGER);
     let written = async {
         let api = api_of(&writer.client, object);
         let result = api.patch(name_of(object), &parameters, &Patch::Json::<()>(patch)).await;

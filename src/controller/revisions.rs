@@ -9,6 +9,7 @@ use tracing::warn;
 use super::{raw, resource};
 use crate::report;
 use tidegate_engine::kind::Kind;
+use tidegate_engine::policy::selector_of;
 use tidegate_engine::workload::WorkloadRef;
 
 /// The most revisions that are read. A Deployment keeps ten by default (`spec.revisionHistoryLimit`).
@@ -36,9 +37,9 @@ pub(super) fn list(
     }
 }
 
-/// Writes the labels of a selector as a label selector of the API. Its expressions only select fewer objects.
+/// Writes the labels of a workload's selector as a label selector of the API. Its expressions only select fewer
+/// objects.
 fn labels(selector: &Value) -> String {
     let labels = selector["matchLabels"].as_object().into_iter().flatten();
-    let pairs: Vec<String> = labels.filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect();
-    pairs.join(",")
+    selector_of(&labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect())
 }

@@ -173,9 +173,7 @@ pub fn autoscaler_problem(
 /// Returns whether a companion may harm a workload: its pods are parts of one server, or another workload runs them.
 #[must_use]
 pub fn may_harm(workload: &Workload, recognised: &Recognised, facts: &Facts) -> bool {
-    recognised.multi_node.is_some()
-        || workload.known_kind().group_size.is_some()
-        || facts.template_user(&workload.reference()).is_some()
+    workload.known_kind().group_size.is_some() || autoscaler::is_harmful(workload, recognised, facts)
 }
 
 /// Returns that a companion would harm a server whose pods are parts of it.

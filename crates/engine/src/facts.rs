@@ -177,9 +177,12 @@ impl Facts {
         let former = self.template_users.iter().filter(is_former).map(|(known, _)| known.clone());
         let mut changed: Vec<WorkloadRef> = former.collect();
         for known in &changed {
-            self.template_users.entry(known.clone()).or_default().remove(user);
+            let users = self.template_users.entry(known.clone()).or_default();
+            users.remove(user);
+            if users.is_empty() {
+                self.template_users.remove(known);
+            }
         }
-        self.template_users.retain(|_, users| !users.is_empty());
         if let Some(source) = source
             && self.template_users.entry(source.clone()).or_default().insert(user.clone())
         {

@@ -32,7 +32,7 @@ pub use exception::{Exception, ExceptionError, ExceptionLimits};
 pub use finding::Finding;
 pub use merge::{Conflict, Merged};
 pub use rule::{Context, Membership, Rule};
-pub use scope::{Labels, Scope};
+pub use scope::{Labels, Scope, selector_of};
 pub use section::{Parsed, Section, SettingsError, field};
 pub use settings::{Class, Defaults, PodSettings, ProbeSettings, RequestAndLimit};
 pub use shipped::{SHIPPED, shipped};

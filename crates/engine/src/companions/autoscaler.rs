@@ -146,8 +146,12 @@ pub fn settings_for<'e>(
     recognised: &Recognised,
     facts: &Facts,
 ) -> Option<&'e AutoscalingSettings> {
-    let is_used = || facts.template_user(&workload.reference()).is_some();
-    settings(effective).filter(|settings| settings.is_wanted(workload) && recognised.multi_node.is_none() && !is_used())
+    settings(effective).filter(|settings| settings.is_wanted(workload) && !is_harmful(workload, recognised, facts))
+}
+
+/// Returns whether an autoscaler would harm the workload.
+pub(super) fn is_harmful(workload: &Workload, recognised: &Recognised, facts: &Facts) -> bool {
+    recognised.multi_node.is_some() || facts.template_user(&workload.reference()).is_some()
 }
 
 /// Returns why an autoscaler that policies ask for would harm the workload.

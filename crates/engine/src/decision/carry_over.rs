@@ -77,18 +77,24 @@ pub(super) fn unmanaged(workload: &Workload) -> String {
 /// Returns the template without the values that Tidegate injected, by the receipts, and that no user has declared
 /// since.
 fn users_part(subject: &Subject, receipts: &[Option<&Receipt>]) -> Value {
-    let Subject { workload, ownership, .. } = subject;
-    let mut template = workload.template().clone();
-    let entries: Vec<&Entry> = receipts.iter().flatten().flat_map(|receipt| receipt.entries()).collect();
-    if entries.is_empty() {
+    let entries = receipts.iter().flatten().flat_map(|receipt| receipt.entries());
+    without_injected(subject.workload.template().clone(), entries, &|path| subject.ownership.is_set_by_author(path))
+}
+
+/// Returns a template without the injected values of a receipt's entries, unless its author has declared them since.
+pub(super) fn without_injected<'e>(
+    mut template: Value,
+    entries: impl Iterator<Item = &'e Entry>,
+    is_set_by_author: &dyn Fn(&FieldPath) -> bool,
+) -> Value {
+    let pod = &template["spec"];
+    let injected: Vec<&Entry> = entries.filter(|entry| entry.is_in(pod) && !is_set_by_author(&entry.path)).collect();
+    if injected.is_empty() {
         return template;
     }
     let pod = &mut template["spec"];
-    let is_injected = |entry: &&&Entry| entry.is_in(workload.pod_spec()) && !ownership.is_set_by_author(&entry.path);
-    let injected: Vec<&Entry> = entries.iter().filter(is_injected).copied().collect();
-    let keep = |path: &FieldPath| ownership.is_set_by_author(path);
     for entry in &injected {
-        entry.path.remove(pod, &keep);
+        entry.path.remove(pod, is_set_by_author);
     }
     // If the user replaced an injected probe, set the defaults that were removed with it: the API server would set them
     // only after the receipt is signed.

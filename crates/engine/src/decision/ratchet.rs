@@ -196,12 +196,13 @@ impl Violation {
     /// Returns whether both are the same finding in the same field of the same container, wherever that is in its list,
     /// of the same pod template.
     fn is_same(&self, other: &Self) -> bool {
-        let parts = |of: &Self| {
-            let Finding { container, field, found, place, .. } = &of.finding;
-            let template = place.split_once(".spec.").map_or("", |(template, _)| template);
-            [&of.rule, container, field, found, template].map(str::to_owned)
-        };
-        parts(self) == parts(other)
+        self.parts() == other.parts()
+    }
+
+    fn parts(&self) -> [&str; 5] {
+        let Finding { container, field, found, place, .. } = &self.finding;
+        let template = place.split_once(".spec.").map_or("", |(template, _)| template);
+        [&self.rule, container, field, found, template]
     }
 }
 

@@ -89,12 +89,12 @@ impl Receipt {
     /// Reads the receipt of a workload; none if it is absent or invalid.
     #[must_use]
     pub fn read(workload: &Workload) -> Option<Self> {
-        serde_json::from_str(workload.annotation(RECEIPT_ANNOTATION)?).ok()
+        Self::of(workload.object())
     }
 
-    /// Reads the receipt that a revision of a workload has kept; none if it is absent or invalid.
-    pub(super) fn of(revision: &Value) -> Option<Self> {
-        serde_json::from_str(revision["metadata"]["annotations"][RECEIPT_ANNOTATION].as_str()?).ok()
+    /// Reads the receipt of a workload, or the one that a revision of it has kept; none if it is absent or invalid.
+    pub(super) fn of(object: &Value) -> Option<Self> {
+        serde_json::from_str(object["metadata"]["annotations"][RECEIPT_ANNOTATION].as_str()?).ok()
     }
 
     /// Returns whether the receipt was signed for this template, which still has every injected value.

@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use super::carry_over::without_injected;
 use super::receipt::Receipt;
 use crate::digest;
 use crate::workload::Workload;
@@ -50,13 +51,8 @@ fn admitted(revision: &Value, workload: &Workload) -> Option<String> {
 }
 
 /// Returns the digest of a template without the values that were injected into it.
-fn authors_part(mut template: Value, receipt: &Receipt) -> String {
-    for entry in receipt.entries() {
-        if entry.is_in(&template["spec"]) {
-            entry.path.remove(&mut template["spec"], &|_| false);
-        }
-    }
-    digest::of_template(&template)
+fn authors_part(template: Value, receipt: &Receipt) -> String {
+    digest::of_template(&without_injected(template, receipt.entries(), &|_| false))
 }
 
 #[cfg(test)]

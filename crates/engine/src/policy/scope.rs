@@ -5,6 +5,14 @@ use std::collections::BTreeMap;
 /// Labels, all of which a workload must have.
 pub type Labels = BTreeMap<String, String>;
 
+/// Writes labels as a label selector, such as `a=1,b=2`.
+///
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#api>
+#[must_use]
+pub fn selector_of(labels: &Labels) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
 /// The label selectors of model servers: a workload is one if any of them selects it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope(Vec<Labels>);
